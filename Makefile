@@ -1,0 +1,31 @@
+# make demo: sets everything up and runs the detector on a built-in clip.
+# make test: sets everything up and passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test setup lint clean
+
+demo: $(STAMP)
+	$(PY) tools/infer.py
+
+test: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rnndet needs Python 3.11 or newer; name one: make PYTHON=python3.12 " or 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[video,dev]'
+	@touch $@
+
+lint: $(STAMP)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf $(VENV) out .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,45 @@
+"""Video object detection with recurrent memory.
+
+>>> import rnndet
+>>> model = rnndet.load_model("aerial")
+>>> for result in rnndet.track(model, "clip.mp4"):
+...     print(result.frame.time, result.detections.ids)
+
+`import rnndet` itself loads nothing heavy; each name below is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rnndet.checkpoint import load_model
+    from rnndet.config import load_config
+    from rnndet.inference import track
+    from rnndet.model import VideoDetector
+    from rnndet.stream import Stream
+    from rnndet.structures import Detections
+
+__version__ = "0.1.0"
+__all__ = ["Detections", "Stream", "VideoDetector", "load_config", "load_model", "track"]
+
+_HOMES = {
+    "Detections": "structures",
+    "Stream": "stream",
+    "VideoDetector": "model",
+    "load_config": "config",
+    "load_model": "checkpoint",
+    "track": "inference",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rnndet' has no attribute {name!r}")
+    value = getattr(import_module(f"rnndet.{_HOMES[name]}"), name)
+    globals()[name] = value  # found directly from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

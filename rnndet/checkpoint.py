@@ -1,0 +1,148 @@
+"""Weights on disk: plain data only, written atomically, read with `weights_only=True`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnndet.config import config_from_dict, config_to_dict
+from rnndet.errors import OutputError, WeightsError
+from rnndet.model import VideoDetector, build_model
+
+FORMAT = 1  # of the checkpoint's dictionary
+WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "weights"
+
+
+def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+    """Write plain data atomically: a crash leaves the old file or the new one, never a part.
+
+    Raises OutputError when the file cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: checkpoint cannot be written: {error}") from None
+
+
+def model_content(
+    model: VideoDetector, config: Any, *, step: int, figures: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """What a checkpoint says of a model: weights, configuration, classes, step, figures."""
+    weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    return {
+        "format": FORMAT,
+        "config": config_to_dict(config),
+        "classes": list(model.classes),
+        "step": step,
+        "figures": figures or {},
+        "model": weights,
+    }
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote. Never runs code from the file.
+
+    Raises WeightsError: missing, incomplete, refused, or not a rnndet checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(f"{path}: refused: holds more than plain data, or is damaged") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path}: incomplete or not a checkpoint: {reason}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
+        raise WeightsError(f"{path}: not a rnndet checkpoint; tools/train.py makes them")
+    return content
+
+
+def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> VideoDetector:
+    """The model of a checkpoint, in eval mode: `aerial` (a name of weights/weights.toml) or a path.
+
+    Named weights are checked against their sha256. Raises WeightsError.
+    """
+    path, sha256 = find_weights(name_or_path)
+    if sha256 is not None and file_sha256(path) != sha256:
+        raise WeightsError(
+            f"{path}: sha256 is not the one in {WEIGHTS_DIR.name}/weights.toml: damaged or replaced"
+        )
+    return model_from_checkpoint(read_checkpoint(path), where=str(path)).to(device)
+
+
+def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetector:
+    """Build the model that a checkpoint describes and fill in its weights; eval mode, on the CPU."""
+    config = config_from_dict(content["config"], where=where)
+    options = dict(config.model.options)
+    options.pop("backbone_weights", None)  # the checkpoint holds all weights already
+    options.pop("weights", None)
+    config_model = type(config.model)(config.model.detector, options, config.model.temporal)
+    model = build_model(config_model, tuple(content["classes"]))
+    weights: dict[str, Tensor] = content["model"]
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{where}: {name} holds NaN or infinite values; refused")
+    check_fit(model, weights, where=where)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def check_fit(model: VideoDetector, weights: dict[str, Tensor], *, where: str) -> None:
+    """Raise WeightsError, with the first differing names, unless the weights fit the model exactly."""
+    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in weights.items()}
+    if wanted == found:
+        return
+    names = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
+    shown = "; ".join(
+        f"{n}: {found.get(n, 'missing')} for {wanted.get(n, 'none')}" for n in names[:5]
+    )
+    raise WeightsError(
+        f"{where}: does not fit its own configuration, {len(names)} tensors: {shown}"
+    )
+
+
+def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:
+    """The file of a name or a path, and its sha256 where weights.toml gives one."""
+    table = published_weights()
+    name = str(name_or_path)
+    if name in table:
+        entry = table[name]
+        return WEIGHTS_DIR / entry["file"], entry["sha256"]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path, None
+    names = ", ".join(sorted(table)) or "none"
+    raise WeightsError(f"weights {name!r}: neither a file nor a published name ({names})")
+
+
+def published_weights() -> dict[str, dict[str, Any]]:
+    """The entries of weights/weights.toml by name; empty where the file is absent."""
+    path = WEIGHTS_DIR / "weights.toml"
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        return tomllib.load(file)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,201 @@
+"""Whole-clip augmentation on uint8 tensors: one random draw per clip, every frame changed alike.
+
+Works on any device that the clip is on. Boxes are in pixels of the picture at hand.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from rnndet import boxes as box_ops
+from rnndet.structures import Truth
+
+VISIBLE = 0.35  # an object of which a crop shows a smaller part is ignored
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """T frames of one video and what is known of each."""
+
+    frames: Tensor  # (T, 3, H, W) uint8 RGB
+    truths: list[Truth | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of a picture, in its pixels; it may reach beyond the edges."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def uniform(low: float, high: float, generator: Generator) -> float:
+    """One number, uniform in [low, high)."""
+    return low + (high - low) * float(torch.rand(1, generator=generator))
+
+
+def happens(share: float, generator: Generator) -> bool:
+    """True in `share` of the draws."""
+    return float(torch.rand(1, generator=generator)) < share
+
+
+def inference_scale(size_hw: tuple[int, int], frame_hw: tuple[int, int]) -> float:
+    """How much inference shrinks a frame to fit the model's input: torchvision's rule."""
+    short, long = min(frame_hw), max(frame_hw)
+    return min(min(size_hw) / short, max(size_hw) / long)
+
+
+def choose_region(
+    clip: Clip, *, out_hw: tuple[int, int], scale: float, on_object: bool, generator: Generator
+) -> Region:
+    """A region that becomes a picture of `out_hw` at `scale`, placed at random.
+
+    With `on_object` the centre of a random object of the clip is inside, and an object too large
+    for the region makes the region larger.
+    """
+    frame_h, frame_w = clip.frames.shape[-2:]
+    shown = [t.boxes for t in clip.truths if t is not None and len(t)]
+    if not (on_object and shown):
+        width, height = out_hw[1] / scale, out_hw[0] / scale
+        x = _within(uniform(0, 1, generator) * (frame_w - width), width, frame_w)
+        y = _within(uniform(0, 1, generator) * (frame_h - height), height, frame_h)
+        return Region(x, y, width, height)
+    boxes = shown[int(torch.randint(len(shown), (1,), generator=generator))]
+    box = boxes[int(torch.randint(len(boxes), (1,), generator=generator))].tolist()
+    fit = min(out_hw[1] / (box[2] - box[0]), out_hw[0] / (box[3] - box[1]))
+    scale = min(scale, 0.8 * fit)
+    width, height = out_hw[1] / scale, out_hw[0] / scale
+    x = (box[0] + box[2]) / 2 - uniform(0.12, 0.88, generator) * width
+    y = (box[1] + box[3]) / 2 - uniform(0.12, 0.88, generator) * height
+    return Region(_within(x, width, frame_w), _within(y, height, frame_h), width, height)
+
+
+def _within(start: float, extent: float, limit: int) -> float:
+    """Move a span into [0, limit] where it fits, else let it cover all of [0, limit]."""
+    low, high = sorted((0.0, limit - extent))
+    return min(max(start, low), high)
+
+
+def crop_resize(clip: Clip, region: Region, *, out_hw: tuple[int, int]) -> Clip:
+    """Cut the region out of every frame and resize it; outside the frame the edge is repeated.
+
+    Objects of which less than VISIBLE is inside are marked ignore; boxes are clipped.
+    """
+    frame_h, frame_w = clip.frames.shape[-2:]
+    x0, y0 = round(region.x), round(region.y)
+    x1, y1 = x0 + max(1, round(region.width)), y0 + max(1, round(region.height))
+    inside = clip.frames[..., max(y0, 0) : min(y1, frame_h), max(x0, 0) : min(x1, frame_w)]
+    border = (max(-x0, 0), max(x1 - frame_w, 0), max(-y0, 0), max(y1 - frame_h, 0))
+    frames = F.interpolate(inside, _inner_size(border, (y1 - y0, x1 - x0), out_hw),
+                           mode="bilinear", antialias=True)  # fmt: skip
+    if any(border):
+        frames = _pad_to(frames, border, (y1 - y0, x1 - x0), out_hw)
+    factor = (out_hw[1] / (x1 - x0), out_hw[0] / (y1 - y0))
+    truths = [None if t is None else _move(t, x0, y0, factor, out_hw) for t in clip.truths]
+    return Clip(frames, truths)
+
+
+def _inner_size(
+    border: tuple[int, int, int, int], full_hw: tuple[int, int], out_hw: tuple[int, int]
+) -> tuple[int, int]:
+    left, right, top, bottom = border
+    height = out_hw[0] * (full_hw[0] - top - bottom) / full_hw[0]
+    width = out_hw[1] * (full_hw[1] - left - right) / full_hw[1]
+    return max(1, round(height)), max(1, round(width))
+
+
+def _pad_to(
+    frames: Tensor,
+    border: tuple[int, int, int, int],
+    full_hw: tuple[int, int],
+    out_hw: tuple[int, int],
+) -> Tensor:
+    left = round(border[0] * out_hw[1] / full_hw[1])
+    top = round(border[2] * out_hw[0] / full_hw[0])
+    rows = torch.arange(out_hw[0], device=frames.device).sub(top).clamp(0, frames.shape[-2] - 1)
+    columns = torch.arange(out_hw[1], device=frames.device).sub(left)
+    columns = columns.clamp(0, frames.shape[-1] - 1)
+    return frames[..., rows, :][..., columns]
+
+
+def _move(
+    truth: Truth, x0: int, y0: int, factor: tuple[float, float], out_hw: tuple[int, int]
+) -> Truth:
+    if len(truth) == 0:
+        return truth
+    moved = box_ops.scale(truth.boxes - truth.boxes.new_tensor([x0, y0, x0, y0]), factor_xy=factor)
+    clipped = box_ops.clip(moved, size_hw=out_hw)
+    visible = box_ops.area(clipped) / box_ops.area(moved).clamp(min=1e-6)
+    whole = Truth(clipped, truth.labels, truth.ids, truth.ignore | (visible < VISIBLE))
+    size = clipped[:, 2:] - clipped[:, :2]
+    return whole[(size >= 1).all(-1)]
+
+
+def flip(clip: Clip) -> Clip:
+    """Mirror left and right."""
+    width = clip.frames.shape[-1]
+
+    def mirrored(truth: Truth | None) -> Truth | None:
+        if truth is None:
+            return None
+        x1, y1, x2, y2 = truth.boxes.unbind(-1)
+        boxes = torch.stack([width - x2, y1, width - x1, y2], -1)
+        return Truth(boxes, truth.labels, truth.ids, truth.ignore)
+
+    return Clip(clip.frames.flip(-1), [mirrored(t) for t in clip.truths])
+
+
+def reverse(clip: Clip) -> Clip:
+    """Play the clip backwards."""
+    return Clip(clip.frames.flip(0), clip.truths[::-1])
+
+
+def colour(clip: Clip, generator: Generator) -> Clip:
+    """Change brightness, contrast, saturation, channel balance and gamma; sometimes grey."""
+    x = clip.frames.float().div_(255)
+    grey = x.mean(1, keepdim=True)
+    saturation = 0.0 if happens(0.1, generator) else uniform(0.4, 1.6, generator)
+    x = grey + (x - grey) * saturation
+    mean = x.mean()
+    contrast, shift = uniform(0.6, 1.5, generator), uniform(-0.2, 0.2, generator)
+    balance = 1 + 0.12 * (torch.rand(3, generator=generator).to(x.device) * 2 - 1)
+    x = ((x - mean) * contrast + mean + shift) * balance.view(1, 3, 1, 1)
+    gamma = math.exp(uniform(-0.4, 0.4, generator))
+    x = x.clamp_(0, 1).pow_(gamma)
+    return Clip(x.mul_(255).round_().to(torch.uint8), clip.truths)
+
+
+def mosaic(clips: list[Clip]) -> Clip:
+    """Four clips of equal size (T, 3, h, w) side by side -> (T, 3, 2h, 2w); ids stay distinct."""
+    assert len(clips) == 4, len(clips)
+    height, width = clips[0].frames.shape[-2:]
+    rows = [torch.cat([clips[i].frames, clips[i + 1].frames], -1) for i in (0, 2)]
+    frames = torch.cat(rows, -2)  # (T, 3, 2h, 2w)
+    corners = [(0, 0), (width, 0), (0, height), (width, height)]
+    truths: list[Truth | None] = []
+    for t in range(frames.shape[0]):
+        parts = [clip.truths[t] for clip in clips]
+        known = [_shift(p, c, 1_000_000 * i)
+                 for i, (p, c) in enumerate(zip(parts, corners, strict=True)) if p is not None]  # fmt: skip
+        truths.append(_join(known) if len(known) == 4 else None)
+    return Clip(frames, truths)
+
+
+def _shift(truth: Truth, corner: tuple[int, int], first_id: int) -> Truth:
+    x, y = corner
+    ids = None if truth.ids is None else truth.ids + first_id
+    return Truth(
+        truth.boxes + truth.boxes.new_tensor([x, y, x, y]), truth.labels, ids, truth.ignore
+    )
+
+
+def _join(truths: list[Truth]) -> Truth:
+    ids = None if any(t.ids is None for t in truths) else torch.cat([t.ids for t in truths])
+    boxes = torch.cat([t.boxes for t in truths])
+    return Truth(boxes, torch.cat([t.labels for t in truths]), ids,
+                 torch.cat([t.ignore for t in truths]))  # fmt: skip

@@ -1,0 +1,40 @@
+"""Detectors for single frames, one file per torchvision family."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from rnndet.catalog import check_options, pick
+from rnndet.detectors.base import FrameDetector, Prepared
+from rnndet.detectors.faster_rcnn import FasterRCNN
+from rnndet.detectors.fcos import FCOS
+from rnndet.detectors.retinanet import RetinaNet
+from rnndet.detectors.ssdlite import SSDLite
+from rnndet.errors import RnndetError
+
+__all__ = ["DETECTORS", "FrameDetector", "Prepared", "build_detector"]
+
+DETECTORS: dict[str, type[FrameDetector]] = {
+    "faster_rcnn": FasterRCNN,
+    "fcos": FCOS,
+    "retinanet": RetinaNet,
+    "ssdlite": SSDLite,
+}
+
+
+def build_detector(name: str, num_classes: int, options: Mapping[str, Any]) -> FrameDetector:
+    """The detector `name` of `DETECTORS` for `num_classes` classes, without background.
+
+    `options` are the keywords of its constructor. Raises `RnndetError` for a name or an option that
+    does not exist, for one that is missing, and for what the constructor refuses.
+    """
+    build = pick(name, DETECTORS, what="model.detector.name")
+    check_options(build, options, what="model.detector")
+    for parameter in inspect.signature(build).parameters.values():
+        is_given = parameter.name in options
+        if parameter.name == "num_classes":
+            if is_given:
+                raise RnndetError("model.detector.num_classes is not an option: name the classes")
+        elif parameter.default is parameter.empty and not is_given:
+            raise RnndetError(f"model.detector.{parameter.name} is missing; {name} needs it")
+    return build(num_classes, **options)

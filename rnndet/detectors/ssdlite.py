@@ -1,0 +1,188 @@
+"""SSDLite: one stage, small and fast, with its own extra levels above a MobileNet V3."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
+from torchvision.models.detection._utils import retrieve_out_channels
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNet, SSDLiteHead
+from torchvision.ops import FrozenBatchNorm2d, box_iou
+
+from rnndet.catalog import pick
+from rnndet.detectors.base import (
+    Features,
+    FrameDetector,
+    Prepared,
+    check_sizes,
+    load_published,
+    pick_published,
+)
+from rnndet.detectors.trunks import (
+    classifier_state,
+    fold_batch_norms,
+    freeze_batch_norms,
+    freeze_first,
+)
+from rnndet.errors import RnndetError
+
+NUM_LEVELS = 6  # two in the trunk, four extra
+
+# torchvision's published SSDLite halves the channels of the last stage and sees pixels in [-1, 1];
+# the others are torchvision's classifiers with their mean and deviation.
+REDUCED = "mobilenet_v3_large_reduced"
+TRUNKS: dict[str, Callable[[], nn.Module]] = {
+    "mobilenet_v3_large": models.mobilenet_v3_large,
+    "mobilenet_v3_small": models.mobilenet_v3_small,
+    REDUCED: partial(models.mobilenet_v3_large, reduced_tail=True),
+}
+
+# Live batch norm is not offered: the last level is 1 x 1, so one labelled frame has no statistics.
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "group": partial(nn.GroupNorm, 16),
+    "frozen": partial(FrozenBatchNorm2d, eps=0.0),  # see trunks.freeze_batch_norms
+}
+
+
+class SSDLite(FrameDetector):
+    """torchvision's SSDLite (Sandler et al. 2018, arXiv 1801.04381) on MobileNet V3.
+
+    Frames are scaled to exactly `size`, height and width, whatever their shape. `head_norm` is the
+    norm of the extra levels and the head: "group" (trained) or "frozen" (constant batch norm, for
+    weights that come with one). `weights="COCO_V1"` needs backbone "mobilenet_v3_large_reduced" and
+    head_norm "frozen", and was trained at size [320, 320]. `backbone_weights` as in
+    `trunks.build_trunk`. `trainable_trunk_from` counts the entries of `features`. The others are as
+    in `FCOS`. Differs from torchvision: the trunk's batch norm is frozen, and a trunk that is not
+    the reduced one sees pixels normalised as its classifier did.
+    Raises `RnndetError` for options that do not fit together.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        size: Sequence[int],
+        backbone: str = "mobilenet_v3_large",
+        backbone_weights: str | None = None,
+        weights: str | None = None,
+        head_norm: str = "group",
+        fold_batch_norm: bool = False,
+        trainable_trunk_from: int = 0,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        detections_per_frame: int = 100,
+        resize_in_training: bool = True,
+    ) -> None:
+        check_sizes(num_classes, size)
+        if weights is not None:
+            structure = {
+                "backbone": backbone,
+                "backbone_weights": backbone_weights,
+                "head_norm": head_norm,
+            }
+            published = pick_published(
+                weights, SSDLite320_MobileNet_V3_Large_Weights, found=structure, needed=PUBLISHED
+            )
+        norm = pick(head_norm, NORMS, what="model.detector.head_norm")
+        extractor = _extractor(backbone, backbone_weights, norm)
+        width_height = (size[1], size[0])  # SSD's order, unlike the rest of torchvision
+        channels = retrieve_out_channels(extractor, width_height)
+        # shapes and scales of ssdlite320_mobilenet_v3_large
+        boxes = DefaultBoxGenerator([[2, 3]] * NUM_LEVELS, min_ratio=0.2, max_ratio=0.95)
+        half = [0.5, 0.5, 0.5] if backbone == REDUCED else None  # None is ImageNet's
+        net = SSD(
+            extractor,
+            boxes,
+            width_height,
+            num_classes + 1,
+            image_mean=half,
+            image_std=half,
+            head=SSDLiteHead(channels, boxes.num_anchors_per_location(), num_classes + 1, norm),
+            score_thresh=score_threshold,
+            nms_thresh=nms_threshold,
+            detections_per_img=detections_per_frame,
+            topk_candidates=300,
+            _skip_resize=not resize_in_training,
+        )
+        if weights is not None:
+            load_published(
+                net,
+                published,
+                num_classes=num_classes,
+                class_parts=("head.classification_head.",),
+                eps=1e-3,
+            )
+        if fold_batch_norm:
+            fold_batch_norms(extractor.features)
+        freeze_first([[part] for part in chain(*extractor.features)], trainable_trunk_from)
+        by_level = {str(level): count for level, count in enumerate(channels)}
+        super().__init__(
+            net, trunk_channels={name: by_level[name] for name in "01"}, neck_channels=by_level
+        )
+
+    def trunk(self, pixels: Tensor) -> Features:
+        """Backbone features of (N, 3, h, w) pixels, levels as in `trunk_channels`."""
+        lower, upper = self.net.backbone.features
+        fine = lower(pixels)
+        return {"0": fine, "1": upper(fine)}
+
+    def neck(self, features: Features) -> Features:
+        """The trunk's levels as they are and the extra levels on top of them."""
+        levels = {name: features[name] for name in self.trunk_channels}
+        x = levels["1"]
+        for position, block in enumerate(self.net.backbone.extra, start=len(levels)):
+            x = block(x)
+            levels[str(position)] = x
+        return levels
+
+    def _losses(
+        self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        levels = list(features.values())
+        anchors = self.net.anchor_generator(prepared.image_list(), levels)
+        matched = [
+            self._match(target["boxes"], boxes)
+            for target, boxes in zip(targets, anchors, strict=True)
+        ]
+        return self.net.compute_loss(targets, self.net.head(levels), anchors, matched)
+
+    def _match(self, truth_boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Index of the truth that each anchor stands for, -1 for none."""
+        if len(truth_boxes) == 0:
+            return anchors.new_full((len(anchors),), -1, dtype=torch.int64)
+        return self.net.proposal_matcher(box_iou(truth_boxes, anchors))
+
+    def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
+        levels = list(features.values())
+        anchors = self.net.anchor_generator(prepared.image_list(), levels)
+        return self.net.postprocess_detections(self.net.head(levels), anchors, prepared.image_sizes)
+
+
+# What torchvision's ssdlite320_mobilenet_v3_large is built of.
+PUBLISHED = {
+    "backbone": REDUCED,
+    "backbone_weights": None,
+    "head_norm": "frozen",
+}
+
+
+def _extractor(
+    backbone: str, weights: str | None, norm: Callable[[int], nn.Module]
+) -> SSDLiteFeatureExtractorMobileNet:
+    """Trunk with frozen batch norm and extra levels; the first level is inside a block."""
+    classifier = pick(backbone, TRUNKS, what="model.detector.backbone")()
+    if weights is not None:
+        if backbone == REDUCED:
+            raise RnndetError(
+                f"model.detector.backbone = {REDUCED!r} has no backbone_weights; "
+                "use weights or another backbone"
+            )
+        classifier.load_state_dict(classifier_state(backbone, weights, classifier))
+    freeze_batch_norms(classifier.features)
+    strided = [i for i, block in enumerate(classifier.features) if getattr(block, "_is_cn", False)]
+    return SSDLiteFeatureExtractorMobileNet(classifier.features, strided[-1], norm)

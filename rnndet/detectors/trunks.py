@@ -1,0 +1,237 @@
+"""Classification backbones as trunks of a detector: which layers, whose weights, what is frozen."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision import models
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from rnndet.catalog import pick
+from rnndet.errors import RnndetError, WeightsError
+
+# Families whose parts run one after the other in the order they are registered, batch norm after
+# convolution, as both IntermediateLayerGetter and folding need.
+FAMILIES = ("convnext_", "efficientnet_", "mobilenet_", "resnet", "resnext", "wide_resnet")
+
+EXTRA_LEVELS: dict[int, tuple[str, ...]] = {0: (), 1: ("pool",), 2: ("p6", "p7")}
+
+
+def trunk_names() -> list[str]:
+    """Names that `build_trunk` takes, as torchvision spells them."""
+    return [name for name in models.list_models(module=models) if name.startswith(FAMILIES)]
+
+
+def build_trunk(
+    name: str,
+    *,
+    weights: str | None = None,
+    strides: Sequence[int] = (8, 16, 32),
+    fold_batch_norm: bool = False,
+    trainable_from: int = 0,
+) -> tuple[nn.Module, dict[str, str], list[int]]:
+    """A torchvision backbone, {layer name: level name} and the channels of each level.
+
+    A level is the last layer with its stride; a stride given twice takes the first and the last.
+    Batch norm is frozen: its statistics and its scale are constants. `weights` is None (random),
+    the name of one of torchvision's published weights for this backbone (may download) or a file
+    ending .pth or .pt with a state_dict of torchvision's classification model. `fold_batch_norm`
+    and `trainable_from` are those of `finish_trunk`. Raises `RnndetError` for a name, stride or
+    weights that do not exist, `WeightsError` for weights that do not fit.
+    """
+    if name not in trunk_names():
+        raise RnndetError(
+            f"model.detector.backbone = {name!r} is unknown; choose one of: "
+            + ", ".join(trunk_names())
+        )
+    classifier = models.get_model(name, weights=None)
+    if weights is not None:
+        classifier.load_state_dict(classifier_state(name, weights, classifier))
+    trunk = classifier.features if hasattr(classifier, "features") else classifier
+    freeze_batch_norms(trunk)
+    layers, channels = _layers_at(trunk, strides, name=name)
+    finish_trunk(trunk, fold_batch_norm=fold_batch_norm, trainable_from=trainable_from)
+    return trunk, layers, channels
+
+
+def build_pyramid(
+    name: str,
+    *,
+    weights: str | None,
+    strides: Sequence[int],
+    extra_levels: int,
+    channels: int,
+) -> tuple[BackboneWithFPN, dict[str, int], dict[str, int]]:
+    """A trunk with a feature pyramid, then trunk and neck channels by level.
+
+    `extra_levels` above the trunk: 0 none, 1 every second cell of the last, 2 two learned ones.
+    Finish the trunk (`.body`) with `finish_trunk` when all weights are loaded.
+    """
+    if extra_levels not in EXTRA_LEVELS:
+        raise RnndetError(f"model.detector.extra_levels = {extra_levels!r} must be 0, 1 or 2")
+    trunk, layers, trunk_channels = build_trunk(name, weights=weights, strides=strides)
+    extra = LastLevelP6P7(channels, channels) if extra_levels == 2 else LastLevelMaxPool()
+    pyramid = BackboneWithFPN(trunk, layers, trunk_channels, channels, extra_blocks=extra)
+    if extra_levels == 0:
+        pyramid.fpn.extra_blocks = None  # the constructor takes None for the default, one level
+    levels = [*layers.values(), *EXTRA_LEVELS[extra_levels]]
+    by_level = dict(zip(layers.values(), trunk_channels, strict=True))
+    return pyramid, by_level, dict.fromkeys(levels, channels)
+
+
+def level_strides(strides: Sequence[int], extra_levels: int) -> list[int]:
+    """Pixels per cell of every pyramid level, the extra ones included."""
+    return [*strides, *(strides[-1] * 2 ** (i + 1) for i in range(extra_levels))]
+
+
+def finish_trunk(trunk: nn.Module, *, fold_batch_norm: bool, trainable_from: int) -> None:
+    """Fold batch norms into convolutions, if asked, and stop gradients of the first parts.
+
+    `trainable_from` counts the trunk's parts that do not learn: entries of `features`, or for a
+    ResNet the stem and then `layer1`, `layer2`, ... Changes `trunk` in place. Raises `RnndetError`
+    if there are fewer parts.
+    """
+    if fold_batch_norm:
+        fold_batch_norms(trunk)
+    freeze_first(_parts(trunk), trainable_from)
+
+
+def freeze_first(parts: Sequence[Sequence[nn.Module]], count: int) -> None:
+    """Stop the gradients of the first `count` parts; raises `RnndetError` if there are fewer."""
+    if not 0 <= count <= len(parts):
+        raise RnndetError(
+            f"model.detector.trainable_trunk_from = {count} must be from 0 to {len(parts)}"
+        )
+    for part in parts[:count]:
+        for module in part:
+            module.requires_grad_(False)
+
+
+def freeze_batch_norms(module: nn.Module) -> None:
+    """Replace each BatchNorm2d below `module` by a FrozenBatchNorm2d that computes the same.
+
+    `eps` moves into `running_var`, so that the tensors alone say what is computed: torchvision's
+    published detectors have trunks with eps 0, 1e-5 and 1e-3, and a state_dict does not keep it.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, _frozen(child))
+        else:
+            freeze_batch_norms(child)
+
+
+def _frozen(norm: nn.BatchNorm2d) -> FrozenBatchNorm2d:
+    frozen = FrozenBatchNorm2d(norm.num_features, eps=0.0)
+    frozen.weight.copy_(norm.weight.detach())
+    frozen.bias.copy_(norm.bias.detach())
+    frozen.running_mean.copy_(norm.running_mean)
+    frozen.running_var.copy_(norm.running_var + norm.eps)
+    return frozen
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Fuse each frozen batch norm below `module` into the convolution before it, in place.
+
+    What the convolution computes stays the same, its scale and bias become trainable, and the norm
+    becomes an identity: measured twice as fast in training on a CPU.
+    """
+    children = list(module.named_children())
+    for (name, child), (next_name, following) in pairwise(children):
+        if isinstance(child, nn.Conv2d) and isinstance(following, FrozenBatchNorm2d):
+            folded = fuse_conv_bn_eval(child.eval(), following.eval())
+            setattr(module, name, folded.train().requires_grad_(True))
+            setattr(module, next_name, nn.Identity())
+    for _, child in children:
+        fold_batch_norms(child)
+
+
+def _parts(trunk: nn.Module) -> list[list[nn.Module]]:
+    children = dict(trunk.named_children())
+    if "layer1" not in children:
+        return [[child] for child in children.values()]
+    stages = [name for name in children if name.startswith("layer")]
+    stem = [child for name, child in children.items() if name not in (*stages, "avgpool", "fc")]
+    return [stem, *([children[name]] for name in stages)]
+
+
+def _layers_at(
+    trunk: nn.Module, strides: Sequence[int], *, name: str
+) -> tuple[dict[str, str], list[int]]:
+    """{layer: level name} and channels; found by running a small picture through the trunk."""
+    if not strides:
+        raise RnndetError("model.detector.strides is empty; name at least one")
+    at_stride: dict[int, list[tuple[str, int]]] = {}
+    for layer, output in _run_layers(trunk):
+        at_stride.setdefault(64 // output.shape[-1], []).append((layer, output.shape[1]))
+    chosen = []
+    for position, stride in enumerate(strides):
+        if stride not in at_stride or list(strides) != sorted(strides) or strides.count(stride) > 2:
+            raise RnndetError(
+                f"model.detector.strides = {list(strides)} is not possible; {name} has, in this "
+                f"order, {', '.join(map(str, at_stride))}"
+            )
+        is_first_of_two = stride in strides[position + 1 :]
+        chosen.append(at_stride[stride][0 if is_first_of_two else -1])
+    return {layer: str(i) for i, (layer, _) in enumerate(chosen)}, [width for _, width in chosen]
+
+
+@torch.no_grad()
+def _run_layers(trunk: nn.Module) -> list[tuple[str, Tensor]]:
+    was_training = trunk.training
+    trunk.eval()
+    outputs = []
+    x = torch.zeros(1, 3, 64, 64)
+    for name, layer in trunk.named_children():
+        if name in ("avgpool", "fc"):
+            break
+        x = layer(x)
+        outputs.append((name, x))
+    trunk.train(was_training)
+    return outputs
+
+
+def classifier_state(name: str, weights: str, classifier: nn.Module) -> dict[str, Tensor]:
+    """The state_dict that `weights`, as in `build_trunk`, stands for; it fits `classifier`."""
+    if not weights.endswith((".pth", ".pt")):
+        published = dict(models.get_model_weights(name).__members__)
+        member = pick(weights, published, what="model.detector.backbone_weights")
+        try:
+            return member.get_state_dict(progress=True, check_hash=True)
+        except OSError as error:
+            raise WeightsError(f"cannot fetch {weights} of {name}: {error}") from error
+    state = _read_tensors(weights)
+    expected = classifier.state_dict()
+    different = [key for key in {**expected, **state} if not _same_shape(expected, state, key)]
+    if different:
+        raise WeightsError(
+            f"{weights} is not a state_dict of torchvision's {name}: {len(different)} entries "
+            f"differ, for example {different[0]}"
+        )
+    return state
+
+
+def _read_tensors(path: str) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"cannot read backbone weights {path}: {error.strerror}") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(
+            f"{path} is damaged or holds more than tensors; give a file with a state_dict only"
+        ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} holds a {type(state).__name__}; give a file with a state_dict")
+    return state
+
+
+def _same_shape(expected: dict[str, Tensor], found: dict[str, Tensor], key: str) -> bool:
+    if key not in expected or not isinstance(found.get(key), Tensor):
+        return False
+    return expected[key].shape == found[key].shape

@@ -1,0 +1,157 @@
+"""From a source to results: `track` yields them, `run_source` writes them to a folder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnndet.catalog import pick
+from rnndet.checkpoint import file_sha256, find_weights
+from rnndet.detectors import DETECTORS
+from rnndet.errors import InputError
+from rnndet.model import VideoDetector
+from rnndet.results import ResultFiles, StageClock, Summary, Tally
+from rnndet.stream import Stream, run_video
+from rnndet.structures import Frame, FrameResult
+from rnndet.temporal import CELLS
+from rnndet.tracking import TRACKERS
+from rnndet.video import Source, SyntheticClip, open_source
+
+ARRAY_FPS = 25  # frame times of plain arrays, which have none
+
+
+def track(
+    model: VideoDetector,
+    source: str | Path | int | Iterable[Frame | np.ndarray],
+    *,
+    min_score: float = 0.3,
+    tracker: str = "byte",
+) -> Iterator[FrameResult]:
+    """Return a generator over the results of one video; nothing is kept, so any length will do.
+
+    source: the path of a video, of a folder of pictures or of one picture; a camera number; or
+    any iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
+    tracker: none, iou, sort or byte. The model stays where it is; its `score_threshold` is set.
+    Raises RnndetError (a source that cannot be opened: InputError), bad names at the call.
+    """
+    stream = make_stream(model, tracker=tracker, min_score=min_score)
+    if isinstance(source, str | Path | int):
+        return _results(stream, open_source(source))
+    return run_video(stream, _as_frames(source))
+
+
+def make_stream(model: VideoDetector, *, tracker: str = "byte", min_score: float = 0.3) -> Stream:
+    """A stream whose tracker and model go by one threshold; sets the model's `score_threshold`."""
+    chosen = pick(tracker, TRACKERS, what="tracker")(min_score=min_score)
+    stream = Stream(model, chosen, min_score=min_score)
+    model.score_threshold = stream.score_floor
+    return stream
+
+
+def run_source(
+    stream: Stream,
+    source: Source | SyntheticClip,
+    out_dir: str | Path,
+    *,
+    name: str | None = None,
+    header: Mapping[str, Any] | None = None,
+    write_video: bool = True,
+    max_frames: int | None = None,
+    overwrite: bool = False,
+    on_frame: Callable[[FrameResult], None] | None = None,
+) -> Summary:
+    """Run one video and write OUT_DIR/NAME/detections.jsonl and annotated.mp4.
+
+    name is `source.info.name` if not given; header adds to the first line of the JSON. Results
+    have their final names only when complete, so old ones are replaced at once or not at all;
+    after an error `detections.part.jsonl` holds the frames until then. Ctrl-C finishes the files
+    and is reported in the summary.
+
+    Raises OutputError if there are results already and `overwrite` is false, or on a full disk;
+    InputError if the source gives no frame.
+    """
+    classes, clock, interrupted = stream.model.classes, StageClock(), False
+    tally = Tally(classes)
+    about = {"device": str(stream.device), "min_score": stream.min_score, **(header or {})}
+    folder = Path(out_dir) / (name or source.info.name)
+    with ResultFiles(
+        folder, source.info, classes, header=about, write_video=write_video, overwrite=overwrite
+    ) as files:
+        try:
+            for result in _timed_results(stream, source, clock, limit=max_frames):
+                files.write(result, clock)
+                tally.add(result.detections)
+                if on_frame is not None:
+                    on_frame(result)
+        except KeyboardInterrupt:
+            interrupted = True
+        if tally.frames == 0 and not interrupted:
+            raise InputError(f"{source.info.source}: no frame could be read")
+        counts = getattr(source, "counts", None)
+        summary = Summary(
+            folder=folder,
+            files=files.paths if tally.frames else (),
+            frames=tally.frames,
+            unreadable=0 if counts is None else counts.failed,
+            seconds=clock.elapsed(),
+            stages=clock.seconds,
+            objects=tally.objects(),
+            tracks=tally.tracks(),
+            interrupted=interrupted,
+            codec=files.codec,
+            note=files.note,
+        )
+        files.finish(summary)
+    return summary
+
+
+def describe_model(model: VideoDetector, weights: str | Path | None = None) -> dict[str, Any]:
+    """What a result file says of the model; `weights` is the name or path it was loaded from."""
+    cells = {type(cell) for cell in model.memory.cells.values()}
+    transform = model.detector.net.transform
+    return {
+        "name": None if weights is None else str(weights),
+        "sha256": None if weights is None else file_sha256(find_weights(weights)[0]),
+        "detector": _name_of(type(model.detector), DETECTORS),
+        "cell": _name_of(cells.pop(), CELLS) if cells else "none",
+        "input_sides": [min(transform.min_size), transform.max_size],  # shorter, longest
+    }
+
+
+def _results(stream: Stream, source: Source) -> Iterator[FrameResult]:
+    with source:
+        yield from run_video(stream, source)
+
+
+def _as_frames(source: Iterable[Frame | np.ndarray]) -> Iterator[Frame]:
+    for index, item in enumerate(source):
+        yield item if isinstance(item, Frame) else Frame(item, index, index / ARRAY_FPS)
+
+
+def _name_of(kind: type, table: Mapping[str, object]) -> str:
+    return next((name for name, entry in table.items() if entry is kind), kind.__name__)
+
+
+def _timed_results(
+    stream: Stream, source: Iterable[Frame], clock: StageClock, *, limit: int | None
+) -> Iterator[FrameResult]:
+    """`run_video` over at most `limit` frames, with the parts of each step timed.
+
+    `detect` ends with detections on the CPU, so the device has finished by then.
+    """
+    stream.reset()
+    frames = itertools.islice(source, limit)
+    while True:
+        with clock.stage("decode"):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        with clock.stage("model"):
+            found = stream.detect(stream.to_tensor(frame))
+        with clock.stage("track"):
+            detections = stream.track(found, time=frame.time)
+        yield FrameResult(frame, detections)

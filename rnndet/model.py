@@ -1,0 +1,134 @@
+"""VideoDetector: a frame detector and a memory, with the state as an explicit argument and result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rnndet.config import ModelConfig
+from rnndet.detectors import build_detector
+from rnndet.detectors.base import FrameDetector, Prepared
+from rnndet.structures import Detections, Truth
+from rnndet.temporal.head import TemporalHead
+from rnndet.temporal.state import Features, State
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a window of frames is before any memory: the part that does not depend on the past."""
+
+    prepared: Prepared
+    features: Features  # of the trunk or of the neck, each (T*B, C, H, W), time-major
+    length: int  # T
+    labelled: Tensor | None  # (M,) int64, the images that have a truth; None outside training
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a window of frames gives."""
+
+    state: State
+    detections: list[list[Detections]] | None  # [T][B], when truths were not given
+    losses: dict[str, Tensor] | None  # when truths were given; empty if no frame is labelled
+
+
+class VideoDetector(nn.Module):
+    """Detects objects in windows of frames, T >= 1; the result does not depend on how a clip is cut.
+
+    Remembers nothing itself: `forward` takes the state that the previous call returned, None at the
+    beginning of a video.
+    """
+
+    def __init__(
+        self, detector: FrameDetector, memory: TemporalHead, classes: tuple[str, ...], *, site: str
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.memory = memory
+        self.classes = classes
+        self.site = site  # "neck" or "trunk": whose features the memory sees
+
+    @property
+    def score_threshold(self) -> float:
+        """Detections below this score are not returned; the evaluation floor is 0.001."""
+        return self.detector.score_threshold
+
+    @score_threshold.setter
+    def score_threshold(self, value: float) -> None:
+        self.detector.score_threshold = value
+
+    def forward(
+        self,
+        frames: Tensor,
+        state: State | None = None,
+        *,
+        truths: list[list[Truth | None]] | None = None,
+    ) -> Output:
+        """Detections, or losses if truths are given (then the model must be in training mode).
+
+        frames: (T, B, 3, H, W) uint8 RGB, the next T frames of B videos; state: what the previous
+        window of the same videos returned; truths[t][b] is None where a frame is not labelled.
+        """
+        return self.decode(self.encode(frames, truths=truths), state)
+
+    def encode(self, frames: Tensor, *, truths: list[list[Truth | None]] | None = None) -> Encoded:
+        """The memory-free part of `forward`: everything up to where the state enters."""
+        length = frames.shape[0]
+        images = frames.flatten(0, 1)  # (T*B, 3, H, W)
+        labelled = given = None
+        if truths is not None:
+            flat = [truth for row in truths for truth in row]
+            labelled = torch.tensor([i for i, truth in enumerate(flat) if truth is not None])
+            labelled = labelled.to(frames.device, torch.int64)
+            given = [Truth.empty().to(frames.device) if t is None else t for t in flat]
+        prepared = self.detector.prepare(list(images), given)
+        features = self.detector.trunk(prepared.pixels)
+        if self.site == "neck":
+            features = self.detector.neck(features)
+        return Encoded(prepared, features, length, labelled)
+
+    def decode(self, encoded: Encoded, state: State | None = None) -> Output:
+        """The rest of `forward`: memory, detection head, and the new state."""
+        features, state = self.memory(encoded.features, state, encoded.length)
+        if self.site == "trunk":
+            features = self.detector.neck(features)
+        if encoded.labelled is None:
+            flat = self.detector.detect(encoded.prepared, features)
+            batch = len(flat) // encoded.length
+            rows = [flat[t * batch : (t + 1) * batch] for t in range(encoded.length)]
+            return Output(state, rows, None)
+        return Output(state, None, self._losses(encoded, features))
+
+    def _losses(self, encoded: Encoded, features: Features) -> dict[str, Tensor]:
+        assert encoded.labelled is not None
+        if len(encoded.labelled) == 0:
+            return {}
+        prepared = encoded.prepared.select(encoded.labelled)
+        chosen = {name: feature[encoded.labelled] for name, feature in features.items()}
+        return self.detector.losses(prepared, chosen)
+
+
+def build_model(config: ModelConfig, classes: tuple[str, ...]) -> VideoDetector:
+    """Assemble the model that a configuration describes, with fresh weights for the memory.
+
+    cell = "none" gives the per-frame baseline: the same code path with an empty state.
+    Raises RnndetError on unknown names and options.
+    """
+    detector = build_detector(config.detector, len(classes), config.options)
+    temporal = config.temporal
+    at_neck = temporal.site == "neck"
+    channels = detector.neck_channels if at_neck else detector.trunk_channels
+    remembers = temporal.cell != "none"
+    memory = TemporalHead(
+        channels,
+        cell=temporal.cell if remembers else "conv_lstm",
+        levels=temporal.levels if remembers else (),
+        hidden=temporal.hidden,
+        fusion=temporal.fusion,
+        gate_bias=temporal.gate_bias,
+        memory_scale=temporal.memory_scale,
+        options=temporal.options if remembers else {},
+    )
+    return VideoDetector(detector, memory, classes, site=temporal.site)

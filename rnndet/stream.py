@@ -1,0 +1,133 @@
+"""Stream: one frame in, its detections out; the only object that keeps state between frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnndet.errors import RnndetError
+from rnndet.structures import Detections, Frame, FrameResult
+from rnndet.temporal.state import State
+
+if TYPE_CHECKING:
+    from rnndet.model import VideoDetector
+    from rnndet.tracking import Tracker
+
+TRACKER_FLOOR = 0.1  # scores from here on reach the tracker; ByteTrack's lower threshold
+HELD_SHARE = 0.5  # an object with an id stays visible down to this share of min_score
+
+
+class Stream:
+    """Runs a model, and a tracker if there is one, over one video at a time.
+
+    Without a tracker the result is exactly the detections with score >= min_score, without ids.
+    With a tracker, all detections with score >= min(min_score, 0.1) are offered to it, and shown
+    are those >= min_score (id 0 = no track yet) as well as those >= min_score / 2 that belong to
+    an object which already has an id: this bridges frames in which the object is hard to see.
+
+    The model is used as it is: in eval mode, and with its own `score_threshold`, which must not
+    lie above `score_floor` (lower costs time, higher hides detections from the tracker). A
+    `device` moves the model there; None uses it where it is.
+
+    state: the model's memory, None at the beginning of a video; may be read, saved and set.
+    """
+
+    state: State | None
+
+    def __init__(
+        self,
+        model: VideoDetector,
+        tracker: Tracker | None = None,
+        *,
+        min_score: float = 0.3,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if not 0 <= min_score <= 1:
+            raise RnndetError(f"min_score = {min_score}; expected a number from 0 to 1")
+        if device is not None:
+            model.to(device)
+        first = next(model.parameters(), None)
+        self.model = model
+        self.tracker = tracker
+        self.min_score = min_score
+        self.device = torch.device("cpu") if first is None else first.device
+        self.reset()
+
+    @property
+    def score_floor(self) -> float:
+        """The lowest score that this stream has a use for."""
+        return self.min_score if self.tracker is None else min(self.min_score, TRACKER_FLOOR)
+
+    def reset(self) -> None:
+        """Forget the memory, the tracks and the frame size: the next frame begins a new video."""
+        self.state = None
+        self._size_hw: tuple[int, int] | None = None
+        if self.tracker is not None:
+            self.tracker.reset()
+
+    def step(self, frame: Frame) -> FrameResult:
+        """Return what is seen in the next frame of the video; results are on the CPU.
+
+        Raises RnndetError if the picture is not (H, W, 3) uint8, if its size differs from the
+        previous frame's, or if the model is in training mode.
+        """
+        detections = self.detect(self.to_tensor(frame))
+        return FrameResult(frame, self.track(detections, time=frame.time))
+
+    def to_tensor(self, frame: Frame) -> Tensor:
+        """First part of `step`: the checked picture on the device, (1, 1, 3, H, W) uint8."""
+        image = frame.image
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise RnndetError(
+                f"frame {frame.index}: expected an (H, W, 3) uint8 RGB picture, found "
+                f"{tuple(image.shape)} {image.dtype}"
+            )
+        size = (image.shape[0], image.shape[1])
+        if self._size_hw is not None and size != self._size_hw:
+            raise RnndetError(
+                f"frame {frame.index}: the size changed from {_size(self._size_hw)} to "
+                f"{_size(size)}; call reset() before frames of another video"
+            )
+        self._size_hw = size
+        pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))
+        return pixels.to(self.device).permute(2, 0, 1)[None, None]  # (1, 1, 3, H, W)
+
+    def detect(self, frames: Tensor) -> Detections:
+        """Second part of `step`: run the model, keep its state; CPU detections >= score_floor.
+
+        frames is (1, 1, 3, H, W) uint8 on the stream's device.
+        """
+        if self.model.training:
+            raise RnndetError("the model is in training mode; call model.eval() before streaming")
+        with torch.inference_mode():
+            output = self.model(frames, self.state)
+        assert output.detections is not None, "a model called without truths returns detections"
+        self.state = output.state
+        detections = output.detections[0][0].to("cpu")
+        return detections[detections.scores >= self.score_floor]
+
+    def track(self, detections: Detections, *, time: float | None = None) -> Detections:
+        """Third part of `step`: give ids and keep what is to be shown; no tracker, no change."""
+        if self.tracker is None:
+            return detections
+        tracked = self.tracker.update(detections, time=time)
+        shown = tracked.scores >= self.min_score
+        if tracked.ids is not None:
+            held = tracked.scores >= self.min_score * HELD_SHARE
+            shown = shown | ((tracked.ids > 0) & held)
+        return tracked[shown]
+
+
+def run_video(stream: Stream, source: Iterable[Frame]) -> Iterator[FrameResult]:
+    """Yield the result of each frame of one video, in order; resets the stream first."""
+    stream.reset()
+    for frame in source:
+        yield stream.step(frame)
+
+
+def _size(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"

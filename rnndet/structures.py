@@ -1,0 +1,100 @@
+"""The nouns that travel between the parts: frames, detections, truths, results.
+
+Letters used in every docstring: T frames in a clip, B clips in a batch, N = T*B images, C channels,
+H W pixels or cells, K classes, D detections in one frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a video."""
+
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    index: int  # 0-based position in its source
+    time: float  # seconds since the first frame
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a source before it is read; counts and rates may be wrong or absent."""
+
+    name: str  # short, safe as a folder name
+    source: str  # what the user gave
+    width: int
+    height: int
+    fps: Fraction | None  # None where the source has no rate
+    length: int | None  # a hint for progress bars only; None when unknown (camera)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes found in one frame; with `ids` they are tracks."""
+
+    boxes: Tensor  # (D, 4) float32, x1 y1 x2 y2 in pixels of the original frame; x2, y2 exclusive edges
+    scores: Tensor  # (D,) float32 in [0, 1], descending
+    labels: Tensor  # (D,) int64, index into the model's classes; background is not a class
+    ids: Tensor | None = None  # (D,) int64, unique within a video, from 1; None before tracking
+
+    def __len__(self) -> int:
+        return self.boxes.shape[0]
+
+    def __getitem__(self, keep: Tensor) -> Detections:
+        """Select by mask (D,) bool or by indices; every field at once."""
+        ids = None if self.ids is None else self.ids[keep]
+        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], ids)
+
+    def to(self, device: torch.device | str) -> Detections:
+        ids = None if self.ids is None else self.ids.to(device)
+        return Detections(
+            self.boxes.to(device), self.scores.to(device), self.labels.to(device), ids
+        )
+
+    @staticmethod
+    def empty() -> Detections:
+        """No detections, without ids."""
+        return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is known to be in one frame. An empty Truth is a labelled frame that holds nothing."""
+
+    boxes: Tensor  # (D, 4) float32, as in Detections
+    labels: Tensor  # (D,) int64
+    ids: Tensor | None  # (D,) int64, object identity across the video
+    ignore: Tensor  # (D,) bool: neither reward nor punish (crowd, distractors)
+
+    def __len__(self) -> int:
+        return self.boxes.shape[0]
+
+    def __getitem__(self, keep: Tensor) -> Truth:
+        """Select by mask (D,) bool or by indices; every field at once."""
+        ids = None if self.ids is None else self.ids[keep]
+        return Truth(self.boxes[keep], self.labels[keep], ids, self.ignore[keep])
+
+    def to(self, device: torch.device | str) -> Truth:
+        ids = None if self.ids is None else self.ids.to(device)
+        return Truth(self.boxes.to(device), self.labels.to(device), ids, self.ignore.to(device))
+
+    @staticmethod
+    def empty() -> Truth:
+        """A labelled frame that holds nothing."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return Truth(torch.zeros(0, 4), none, none, torch.zeros(0, dtype=torch.bool))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """What a stream found in one frame."""
+
+    frame: Frame
+    detections: Detections  # on the CPU, with ids where the stream has a tracker

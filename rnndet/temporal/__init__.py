@@ -1,0 +1,49 @@
+"""Memory over feature maps; knows nothing about detection.
+
+To add a cell: one file with a class like `RecurrentCell`, and one line in `CELLS`.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from rnndet.temporal.bottleneck_lstm import BottleneckLSTMCell
+from rnndet.temporal.conv_gru import ConvGRUCell
+from rnndet.temporal.conv_lstm import ConvLSTMCell
+from rnndet.temporal.conv_rnn import ConvRNNCell
+from rnndet.temporal.min_gru import MinGRUCell
+
+__all__ = ["CELLS", "RecurrentCell"]
+
+
+class RecurrentCell(Protocol):
+    """What a cell offers; built as `Cell(in_channels, hidden_channels, **options)`.
+
+    A cell remembers nothing itself. Its state is a tuple of tensors, each (B, hidden_channels, H,
+    W); all zeros is the initial state, so that `reset_state` works for every cell.
+    """
+
+    out_channels: int
+
+    def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Zeros for a batch like x (B, C, H, W), on its device and of its dtype."""
+        ...
+
+    def project(self, x: Tensor) -> Tensor:
+        """The part that needs no memory, for all frames at once: (N, C, H, W) -> (N, any, H, W)."""
+        ...
+
+    def forward(
+        self, projected: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One time step: projected (B, any, H, W) -> h (B, out_channels, H, W), new state."""
+        ...
+
+
+CELLS: dict[str, type] = {
+    "bottleneck_lstm": BottleneckLSTMCell,
+    "conv_gru": ConvGRUCell,
+    "conv_lstm": ConvLSTMCell,
+    "conv_rnn": ConvRNNCell,
+    "min_gru": MinGRUCell,
+}

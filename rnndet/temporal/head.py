@@ -1,0 +1,197 @@
+"""TemporalHead: which levels get a memory, the time loop, and mixing memory back into features."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnndet.catalog import check_options, pick
+from rnndet.errors import RnndetError
+from rnndet.temporal import CELLS, RecurrentCell
+from rnndet.temporal.conv_rnn import at_least_float32
+from rnndet.temporal.state import Features, State
+
+# m = scale * conv1x1(h) with h in [-1, 1] has about the spread of the features at this many times
+# their standard deviation, measured on two pyramids (std 2 wanted a scale of 8).
+SCALE_PER_STD = 4.0
+GATE_STD = 0.02  # of the gate's weights: small, so that the bias alone decides the start
+
+
+class Fusion(nn.Module):
+    """What every fusion has: the memory as features, m = scale * conv1x1(h).
+
+    Memory that is far smaller than the features is not used by the layers after it, and a frame
+    detector's features are not of size 1: `scale`, a buffer, brings h in [-1, 1] to their size.
+    `gate_bias` is for `Blend` alone.
+    """
+
+    scale: Tensor  # scalar
+
+    def __init__(self, channels: int, hidden: int, *, scale: float, gate_bias: float):
+        super().__init__()
+        self.read = nn.Conv2d(hidden, channels, 1)
+        self.register_buffer("scale", torch.tensor(float(scale)))
+
+    def memory(self, h: Tensor) -> Tensor:
+        """m (N, C, H, W), at least float32, from h (N, hidden, H, W)."""
+        return self.scale * at_least_float32(self.read(h))
+
+
+class Blend(Fusion):
+    """P + g . (m - P) with g = sigmoid(conv1x1([P, h])): on a bad frame memory replaces the frame.
+
+    The gate starts at sigmoid(gate_bias) everywhere; 2 is 88 % memory, so that the memory is
+    trained from the first step.
+    """
+
+    def __init__(self, channels: int, hidden: int, *, scale: float, gate_bias: float):
+        super().__init__(channels, hidden, scale=scale, gate_bias=gate_bias)
+        self.gate = nn.Conv2d(channels + hidden, channels, 1)
+        nn.init.normal_(self.gate.weight, std=GATE_STD)
+        nn.init.constant_(self.gate.bias, gate_bias)
+
+    def forward(self, frame: Tensor, h: Tensor) -> Tensor:
+        """frame P (N, C, H, W) and h (N, hidden, H, W) -> (N, C, H, W)."""
+        g = torch.sigmoid(at_least_float32(self.gate(torch.cat([frame, h], dim=1))))
+        return (frame + g * (self.memory(h) - frame)).to(frame.dtype)
+
+
+class Residual(Fusion):
+    """P + m with m = 0 at the start: begins as the frame detector exactly, learns slowly."""
+
+    def __init__(self, channels: int, hidden: int, *, scale: float, gate_bias: float):
+        super().__init__(channels, hidden, scale=scale, gate_bias=gate_bias)
+        nn.init.zeros_(self.read.weight)
+        nn.init.zeros_(self.read.bias)
+
+    def forward(self, frame: Tensor, h: Tensor) -> Tensor:
+        """frame P (N, C, H, W) and h (N, hidden, H, W) -> (N, C, H, W)."""
+        return (frame + self.memory(h)).to(frame.dtype)
+
+
+class Replace(Fusion):
+    """m alone: remembers best, locates worst, because all passes through `hidden` channels."""
+
+    def forward(self, frame: Tensor, h: Tensor) -> Tensor:
+        """frame P (N, C, H, W) and h (N, hidden, H, W) -> (N, C, H, W)."""
+        return self.memory(h).to(frame.dtype)
+
+
+FUSIONS: dict[str, type[Fusion]] = {"blend": Blend, "replace": Replace, "residual": Residual}
+
+
+class TemporalHead(nn.Module):
+    """Features plus state -> features plus new state, on the named levels; remembers nothing.
+
+    - channels: C of every level that a frame detector gives at this place.
+    - cell: a name in `CELLS`; options: its keyword arguments. Each level has its own cell.
+    - levels: the levels with a memory; the others pass through untouched.
+    - hidden: channels of the memory.
+    - fusion: a name in `FUSIONS`; gate_bias and memory_scale are its start, see `calibrate`.
+
+    Raises `RnndetError` if a level, cell, fusion or option is unknown or an option's type is wrong.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        *,
+        levels: tuple[str, ...],
+        cell: str = "conv_lstm",
+        hidden: int = 32,
+        fusion: str = "blend",
+        gate_bias: float = 2.0,
+        memory_scale: float = 8.0,
+        options: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        build_cell = pick(cell, CELLS, what="model.temporal.cell")
+        build_fusion = pick(fusion, FUSIONS, what="model.temporal.fusion")
+        options = dict(options or {})
+        _check_cell_options(build_cell, options)
+        if hidden < 1:
+            raise RnndetError(f"model.temporal.hidden = {hidden} must be at least 1")
+        self.levels = tuple(levels)
+        self.cells = nn.ModuleDict()
+        self.fusions = nn.ModuleDict()
+        for level in self.levels:
+            width = pick(level, channels, what="model.temporal.levels")
+            self.cells[level] = build_cell(width, hidden, **options)
+            self.fusions[level] = build_fusion(
+                width, hidden, scale=memory_scale, gate_bias=gate_bias
+            )
+
+    def forward(
+        self, features: Features, state: State | None, length: int
+    ) -> tuple[Features, State]:
+        """Run the memory over `length` = T frames of B videos.
+
+        features: level -> (T*B, C, H, W), time-major: frame t of video b is at t*B + b. state: what
+        the previous call gave, or None for videos that begin. A clip gives what its frames give one
+        by one. Raises `RnndetError` if the state is of another batch or picture size.
+        """
+        features, new_state = dict(features), {}
+        for level in self.levels:
+            frame, cell = features[level], self.cells[level]
+            assert frame.shape[0] % length == 0, (level, tuple(frame.shape), length)
+            before = cell.init_state(frame[: frame.shape[0] // length])
+            if state is not None:
+                before = _checked_state(state, level, like=before)
+            h, new_state[level] = run_cell(cell, frame, before, length=length)
+            features[level] = self.fusions[level](frame, h)
+        return features, new_state
+
+    @torch.no_grad()
+    def calibrate(self, features: Features) -> None:
+        """Set each level's `scale` from the features of one batch; changes buffers, nothing else.
+
+        The trainer calls it once before the first step, under no_grad and in eval mode, with
+        features as `forward` gets them; scale = 4 * std(P), so that memory has their size. Do not
+        call it on a trained head. Raises `RnndetError` if features are constant or not finite.
+        """
+        for level in self.levels:
+            std = features[level].float().std().item()
+            if not (math.isfinite(std) and std > 0):
+                raise RnndetError(
+                    f"features of level {level!r} have standard deviation {std}; "
+                    "calibrate memory on real frames with a detector whose weights are finite"
+                )
+            self.fusions[level].scale.fill_(SCALE_PER_STD * std)
+
+
+def run_cell(
+    cell: RecurrentCell, x: Tensor, state: tuple[Tensor, ...], *, length: int
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """h of every frame, (T*B, C, H, W) -> (T*B, hidden, H, W), and the last state; time-major."""
+    hidden = []
+    for projected in cell.project(x).chunk(length):  # (B, any, H, W)
+        h, state = cell(projected, state)
+        hidden.append(h)
+    return torch.cat(hidden), state
+
+
+def _checked_state(state: State, level: str, *, like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    found = [tuple(t.shape) for t in state.get(level, ())]
+    expected = [tuple(t.shape) for t in like]
+    if found == expected:
+        return state[level]
+    raise RnndetError(
+        f"memory of level {level!r} is {found or 'missing'} but these frames need {expected} "
+        "(batch, channels, height, width); reset the state where frame size, batch or model change"
+    )
+
+
+def _check_cell_options(build_cell: type, options: Mapping[str, Any]) -> None:
+    what = "model.temporal.options"
+    check_options(build_cell, options, what=what)
+    parameters = inspect.signature(build_cell).parameters
+    for key, value in options.items():
+        default = parameters[key].default
+        if default is inspect.Parameter.empty:
+            raise RnndetError(f"{what}.{key} follows from the levels and `hidden`; remove it")
+        kind = type(default)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise RnndetError(f"{what}.{key} = {value!r} must be {kind.__name__}, as {default!r}")

@@ -1,0 +1,36 @@
+"""Trackers turn detections into detections with ids, one frame at a time."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from rnndet.structures import Detections
+from rnndet.tracking.byte import ByteTracker
+from rnndet.tracking.iou import IouTracker
+from rnndet.tracking.sort import SortTracker
+
+
+class Tracker(Protocol):
+    """Keeps the identity of objects through one video; reset before another."""
+
+    def update(self, detections: Detections, *, time: float | None = None) -> Detections:
+        """Return the detections with ids (0 = no track yet); once per frame, also with none."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything; ids start at 1 again."""
+        ...
+
+
+def no_tracker(*, min_score: float = 0.3) -> None:
+    """No tracker: a stream without one reports detections without ids."""
+
+
+# Every entry takes min_score, the score from which a detection is shown, and its own options.
+TRACKERS: dict[str, Callable[..., Tracker | None]] = {
+    "none": no_tracker,
+    "iou": IouTracker,
+    "sort": SortTracker,
+    "byte": ByteTracker,
+}
+
+__all__ = ["TRACKERS", "ByteTracker", "IouTracker", "SortTracker", "Tracker"]

@@ -1,0 +1,35 @@
+"""Tracking by overlap with the predicted box."""
+
+from rnndet.tracking.iou import IouTracker
+from rnndet.tracking.kalman import ConstantVelocity
+from rnndet.tracking.tracks import Motion
+
+
+class SortTracker(IouTracker):
+    """Give a detection the id of the track whose predicted box it overlaps most.
+
+    Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016, arXiv 1602.00763. Different:
+    the filter works in seconds on log sizes (see `ConstantVelocity`), a track needs two hits
+    instead of three, and it survives `max_age` seconds instead of one frame. Classes are not
+    looked at. The options are those of `IouTracker`.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_score: float = 0.3,
+        min_iou: float = 0.2,
+        min_hits: int = 2,
+        max_age: float = 1.0,
+        frame_interval: float = 0.04,
+    ) -> None:
+        super().__init__(
+            min_score=min_score,
+            min_iou=min_iou,
+            min_hits=min_hits,
+            max_age=max_age,
+            frame_interval=frame_interval,
+        )
+
+    def _new_motion(self) -> Motion:
+        return ConstantVelocity()

@@ -1,0 +1,74 @@
+"""Parameter groups, the learning-rate schedule, and averaged weights."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rnndet.config import TrainConfig
+from rnndet.errors import RnndetError
+
+PARTS = ("trunk", "neck", "head", "memory")
+
+
+def part_of(name: str) -> str:
+    """Which of PARTS a parameter of a VideoDetector belongs to, by its name."""
+    if name.startswith("memory."):
+        return "memory"
+    if ".backbone.body." in name or ".backbone.features." in name:
+        return "trunk"
+    return "neck" if ".backbone." in name else "head"
+
+
+def freeze_parts(model: nn.Module, parts: tuple[str, ...]) -> None:
+    """Take the named parts out of training; their parameters get no gradient."""
+    for name, parameter in model.named_parameters():
+        if part_of(name) in parts:
+            parameter.requires_grad_(False)
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with one rate for the trunk, one for neck and head, one for the memory.
+
+    Weight decay falls on matrices and kernels only, not on biases and norms.
+    """
+    rates = {"trunk": config.lr_trunk, "neck": config.lr, "head": config.lr}
+    rates["memory"] = config.lr_memory
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = config.weight_decay if parameter.dim() > 1 else 0.0
+            groups.setdefault((rates[part_of(name)], decay), []).append(parameter)
+    if not groups:
+        raise RnndetError("train.freeze leaves no parameter to train")
+    return torch.optim.AdamW(
+        [{"params": params, "lr": lr, "weight_decay": d} for (lr, d), params in groups.items()]
+    )
+
+
+def rate_factor(step: int, *, steps: int, warmup: int) -> float:
+    """What every learning rate is multiplied with at a 0-based step: linear warm-up, then cosine."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
+
+
+class AveragedWeights:
+    """Exponential moving average of a model's floating-point state; starts as a copy of it."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.tensors = {n: t.detach().clone() for n, t in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards the model. Early on the average is short: decay (1 + n) / (10 + n) at most."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.tensors[name].lerp_(tensor, 1 - decay)
+            else:
+                self.tensors[name].copy_(tensor)

@@ -1,0 +1,120 @@
+"""From a configuration to a finished run: read the data, build the model, train, validate."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from rnndet.config import Config, SourceConfig, config_to_dict
+from rnndet.data import read_set
+from rnndet.data.clips import ClipDataset
+from rnndet.data.frames import iterate
+from rnndet.data.records import VideoSet
+from rnndet.data.sampling import hold_out
+from rnndet.device import choose_device
+from rnndet.errors import OutputError, RnndetError
+from rnndet.evaluation import evaluate
+from rnndet.metrics.coco_ap import CocoAP
+from rnndet.model import VideoDetector, build_model
+from rnndet.stream import Stream
+from rnndet.training.loop import Run, start_from
+
+logger = logging.getLogger(__name__)
+SCORE_FLOOR = 0.001  # of evaluation: detections below it do not change average precision
+
+
+def run_training(
+    config: Config, folder: Path, *, device: str = "auto", resume: bool = False, quiet: bool = False
+) -> None:
+    """Train what the configuration describes into a run folder.
+
+    Raises RnndetError: bad configuration or data, a run folder that holds a run already (without
+    `resume`), or one that does not (with it).
+    """
+    chosen, why = choose_device(device)
+    logger.info("device %s (%s)", chosen, why)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    torch.manual_seed(config.train.seed)
+    prepare_folder(folder, config, resume=resume)
+    sets, held = read_sources(config)
+    model = build_model(config.model, sets[0].classes)
+    size_hw = tuple(config.model.options.get("size", (0, 0)))
+    if min(size_hw) <= 0:
+        raise RnndetError("model.options.size = [height, width] is needed for training")
+    if config.train.init and not resume:
+        start_from(model, config.train.init)
+    cache = Path(config.data.cache) if config.data.cache else None
+    clips = -(-config.train.steps // config.clip.windows) * config.train.batch
+    dataset = ClipDataset(
+        [(s, c.weight, cache) for s, c in zip(sets, config.data.train, strict=True)],
+        size_hw=size_hw,
+        clip=config.clip,
+        augment=config.augment,
+        count=clips,
+        seed=config.train.seed,
+    )
+
+    def validate(model: VideoDetector) -> dict[str, float]:
+        return score(model, held, config, cache=cache)
+
+    wanted = validate if held.videos else None
+    run = Run(config, model, folder, device=chosen, validate=wanted, quiet=quiet)
+    if resume:
+        run.resume()
+    run.train(dataset)
+
+
+def prepare_folder(folder: Path, config: Config, *, resume: bool) -> None:
+    """Make the run folder and write the resolved configuration into it."""
+    if (folder / "last.pt").exists() and not resume:
+        raise OutputError(
+            f"{folder}: holds a run already; --resume goes on, or choose another --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(config_to_dict(config), indent=2)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def read_sources(config: Config) -> tuple[list[VideoSet], VideoSet]:
+    """The training sets, and what is held out of the first one by scene group."""
+    sets = [read_source(source) for source in config.data.train]
+    if not sets:
+        raise RnndetError("data.train is empty")
+    for number, other in enumerate(sets[1:], 1):
+        if other.classes != sets[0].classes:
+            raise RnndetError(
+                f"data.train.{number} has the classes {', '.join(other.classes)}; the first source "
+                f"has {', '.join(sets[0].classes)}"
+            )
+    sets[0], held = hold_out(sets[0], config.data.holdout)
+    logger.info(
+        "%d training videos, %d held out", sum(len(s.videos) for s in sets), len(held.videos)
+    )
+    return sets, held
+
+
+def read_source(source: SourceConfig) -> VideoSet:
+    """Read one `[[data.train]]` entry."""
+    return read_set(source.format, source.root, source.split, **source.options)
+
+
+def score(
+    model: VideoDetector, held: VideoSet, config: Config, *, cache: Path | None
+) -> dict[str, float]:
+    """COCO figures of a model on the held-out videos, streamed as inference does."""
+    train = config.train
+    limit = train.validate_videos or len(held.videos)
+    # spread over the set, so that a few videos still show all classes
+    chosen = held.videos[:: max(1, len(held.videos) // limit)][:limit]
+    before, model.score_threshold = model.score_threshold, SCORE_FLOOR
+    stride = train.validate_stride
+    every = [(v, (f for f in iterate(v, cache=cache) if f.index % stride == 0)) for v in chosen]
+    metric = CocoAP(held.classes)
+    evaluate(Stream(model, min_score=0.0), every, {"all": metric})
+    model.score_threshold = before
+    return metric.compute()

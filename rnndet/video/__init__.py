@@ -1,0 +1,22 @@
+"""Pixels in and out: sources, sinks, drawing, made-up clips. The only package that imports cv2."""
+
+from rnndet.video.draw import draw
+from rnndet.video.image import read_image, write_image
+from rnndet.video.sink import JsonLinesSink, VideoSink
+from rnndet.video.source import Camera, ImageFolder, Source, VideoFile, open_source, read_frames
+from rnndet.video.synthetic import SyntheticClip
+
+__all__ = [
+    "Camera",
+    "ImageFolder",
+    "JsonLinesSink",
+    "Source",
+    "SyntheticClip",
+    "VideoFile",
+    "VideoSink",
+    "draw",
+    "open_source",
+    "read_frames",
+    "read_image",
+    "write_image",
+]

@@ -1,0 +1,58 @@
+"""Read and write one picture; RGB everywhere outside this package."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rnndet.errors import InputError, OutputError
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The picture in a file as (H, W, 3) uint8 RGB, any bit depth or channel count converted.
+
+    Raises:
+        InputError: the file is missing, empty, or not a picture that can be decoded.
+    """
+    path = Path(path)
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such picture; check the path") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if data.size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy or create it again")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:  # for example a header that claims more pixels than OpenCV allows
+        image = None
+    if image is None:
+        raise InputError(f"{path}: not a picture that can be decoded; use jpg, png, bmp or webp")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def write_image(path: str | Path, image: np.ndarray, *, quality: int = 92) -> None:
+    """Write (H, W, 3) uint8 RGB as the kind of file that the suffix names (.jpg, .png, ...).
+
+    `quality` is that of JPEG, 0 to 100. Parent folders must exist.
+
+    Raises:
+        OutputError: the suffix is unknown, or the file cannot be written.
+    """
+    path = Path(path)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if is_jpeg else []
+    try:
+        done, data = cv2.imencode(path.suffix, bgr, options)
+    except cv2.error:  # OpenCV raises for a suffix it has no encoder for
+        done, data = False, None
+    if not done:
+        raise OutputError(f"{path}: no encoder for {path.suffix!r}; use .jpg or .png")
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); check the folder"
+        ) from None

@@ -1,0 +1,93 @@
+"""Small data made on the spot: a labelled set of moving squares, and a tiny model."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from rnndet.config import Config, config_from_dict
+from rnndet.model import VideoDetector, build_model
+
+CLASSES = ("square", "bar")
+SIZE_HW = (64, 96)
+TINY_OPTIONS = {
+    "size": list(SIZE_HW),
+    "backbone": "mobilenet_v3_small",
+    "strides": [8, 16],
+    "channels": 32,
+    "head_convs": 1,
+    "extra_levels": 0,
+    "fold_batch_norm": True,
+    "resize_in_training": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny tensors: threads only cost, and CI has two cores."""
+    torch.set_num_threads(1)
+
+
+def tiny_config(**temporal) -> Config:
+    """A configuration of a tiny FCOS with a memory on both levels; seconds to build and run."""
+    temporal = {"levels": ["0", "1"], "hidden": 8} | temporal
+    model = {"detector": "fcos", "options": TINY_OPTIONS, "temporal": temporal}
+    return config_from_dict({"model": model}, where="test")
+
+
+def tiny_model(seed: int = 0, **temporal) -> VideoDetector:
+    """The tiny model in eval mode, with weights that follow from the seed."""
+    torch.manual_seed(seed)
+    return build_model(tiny_config(**temporal).model, CLASSES).eval()
+
+
+def picture(index: int, label: int) -> tuple[np.ndarray, list[float]]:
+    """A frame of SIZE_HW with one object that moves 3 px a frame, and its box x y w h."""
+    image = np.full((*SIZE_HW, 3), 90, np.uint8)
+    w, h = (16, 16) if label == 0 else (24, 10)
+    x, y = 8 + 3 * index, 20
+    image[y : y + h, x : x + w] = (200, 60, 30)
+    return image, [x, y, w, h]
+
+
+def write_coco_vid(root, *, videos: int = 2, length: int = 6, as_files: bool = False) -> None:
+    """A CocoVID set under root, split "train"; as pictures, or as lossless video files."""
+    tree = {"videos": [], "images": [], "annotations": []}
+    tree["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
+    for v in range(videos):
+        entry = {"id": v + 1, "name": f"v{v}", "fps": 10, "scene": v}
+        writer = None
+        if as_files:
+            entry |= {"file_name": f"v{v}.avi", "height": SIZE_HW[0], "width": SIZE_HW[1]}
+            size = (SIZE_HW[1], SIZE_HW[0])
+            fourcc = cv2.VideoWriter.fourcc(*"MJPG")
+            writer = cv2.VideoWriter(str(root / f"v{v}.avi"), fourcc, 10, size)
+        tree["videos"].append(entry)
+        (root / f"v{v}").mkdir(parents=True, exist_ok=True)
+        for i in range(length):
+            image, box = picture(i, v % 2)
+            number = len(tree["images"]) + 1
+            name = f"v{v}/{i:06d}.png"
+            if writer is None:
+                cv2.imwrite(str(root / name), image[:, :, ::-1])
+            else:
+                writer.write(np.ascontiguousarray(image[:, :, ::-1]))
+            size = {"height": SIZE_HW[0], "width": SIZE_HW[1]}
+            image_entry = {"id": number, "video_id": v + 1, "frame_id": i, "file_name": name}
+            tree["images"].append(image_entry | size)
+            tree["annotations"].append(
+                {"id": number, "image_id": number, "video_id": v + 1, "category_id": v % 2 + 1}
+                | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0, "instance_id": v + 1}
+            )
+        if writer is not None:
+            writer.release()
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / "train.json").write_text(json.dumps(tree))
+
+
+@pytest.fixture
+def coco_vid_root(tmp_path):
+    write_coco_vid(tmp_path)
+    return tmp_path

@@ -1,0 +1,65 @@
+import torch
+from conftest import SIZE_HW
+
+from rnndet.config import AugmentConfig, ClipConfig
+from rnndet.data import read_set
+from rnndet.data.clips import ClipDataset, collate
+
+
+def dataset(root, *, count=20, **augment):
+    augment = {"crop": (64, 64), "corrupt": 0.0, "colour": 0.0} | augment
+    return ClipDataset(
+        [(read_set("coco_vid", root, "train"), 1.0, None)],
+        size_hw=SIZE_HW,
+        clip=ClipConfig(length=3, stride_max=2),
+        augment=AugmentConfig(**augment),
+        count=count,
+        seed=1,
+    )
+
+
+def test_clip_has_the_size_asked_for(coco_vid_root):
+    clip = dataset(coco_vid_root)[0]
+    assert clip.frames.shape == (3, 3, 64, 64)
+    assert clip.frames.dtype == torch.uint8
+    assert len(clip.truths) == 3
+
+
+def test_item_depends_on_its_number_alone(coco_vid_root):
+    clips = dataset(coco_vid_root, corrupt=1.0, colour=1.0, mosaic=0.5)
+    assert torch.equal(clips[3].frames, clips[3].frames)
+    assert not torch.equal(clips[3].frames, clips[4].frames)
+
+
+def test_boxes_lie_on_the_object_after_augmentation(coco_vid_root):
+    """The object is the only red thing: its pixels are inside the box, and most of the box is it."""
+    clips = dataset(coco_vid_root, mosaic=0.5)
+    for index in range(10):
+        clip = clips[index]
+        for frame, truth in zip(clip.frames, clip.truths, strict=True):
+            red = (frame[0].int() - frame[2].int()) > 100
+            for box, ignore in zip(truth.boxes.round().int().tolist(), truth.ignore, strict=True):
+                if not ignore:
+                    x1, y1, x2, y2 = box
+                    assert red[y1:y2, x1:x2].float().mean() > 0.75
+
+
+def test_corruption_keeps_the_truth(coco_vid_root):
+    clean = dataset(coco_vid_root)[0]
+    spoilt = dataset(coco_vid_root, corrupt=1.0, corrupt_share=0.8)[0]
+    assert torch.equal(clean.truths[0].boxes, spoilt.truths[0].boxes)
+    assert not torch.equal(clean.frames, spoilt.frames)
+
+
+def test_batch_is_time_first(coco_vid_root):
+    clips = dataset(coco_vid_root)
+    batch = collate([clips[0], clips[1]])
+    assert batch.frames.shape == (3, 2, 3, 64, 64)
+    assert torch.equal(batch.frames[2, 1], clips[1].frames[2])
+    assert (len(batch.truths), len(batch.truths[0])) == (3, 2)
+
+
+def test_window_cuts_time(coco_vid_root):
+    batch = collate([dataset(coco_vid_root)[0]]).window(1, 2)
+    assert batch.frames.shape[0] == 2
+    assert len(batch.truths) == 2

@@ -1,0 +1,234 @@
+"""rnndet/metrics/coco_ap.py: hand-computed values, and pycocotools called directly."""
+
+import contextlib
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from rnndet.metrics import METRICS, CocoAP, best_f1, coco_ap
+from rnndet.structures import Detections, Truth
+
+BOX = [10.0, 10.0, 50.0, 50.0]
+FAR = [200.0, 200.0, 240.0, 240.0]
+
+
+def found(*rows: tuple[list[float], float, int]) -> Detections:
+    boxes = torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4)
+    labels = torch.tensor([row[2] for row in rows], dtype=torch.int64)
+    return Detections(boxes, torch.tensor([row[1] for row in rows]), labels)
+
+
+def truth(*rows: tuple[list[float], int], ignore: tuple[bool, ...] | None = None) -> Truth:
+    boxes = torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4)
+    labels = torch.tensor([row[1] for row in rows], dtype=torch.int64)
+    return Truth(boxes, labels, None, torch.tensor(ignore or [False] * len(rows), dtype=torch.bool))
+
+
+def score(*frames: tuple[Detections, Truth], classes: tuple[str, ...] = ("a",)) -> dict[str, float]:
+    metric = CocoAP(classes)
+    for index, (predicted, true) in enumerate(frames):
+        metric.update("clip", index, predicted, true)
+    return metric.compute()
+
+
+def random_frames(count: int = 40) -> list[tuple[Detections, Truth]]:
+    """Truths of three classes, detections near most of them and some elsewhere; some ignored."""
+    generator = torch.Generator().manual_seed(5)
+    frames = []
+    for _ in range(count):
+        n = int(torch.randint(0, 6, (), generator=generator))
+        corner = torch.rand(n, 2, generator=generator) * 300
+        size = 8 + torch.rand(n, 2, generator=generator) ** 2 * 150
+        boxes, labels = torch.cat([corner, corner + size], 1), torch.arange(n) % 3
+        ignore = torch.rand(n, generator=generator) < 0.15
+        near = boxes.repeat(3, 1) + torch.randn(3 * n, 4, generator=generator) * 4
+        lost = torch.rand(4, 2, generator=generator) * 300
+        near = torch.cat([near, torch.cat([lost, lost + 30], 1)])
+        guess = torch.cat([labels.repeat(3), torch.randint(0, 3, (4,), generator=generator)])
+        scores = (torch.rand(len(near), generator=generator) * 20).round() / 20  # with ties
+        order = scores.argsort(descending=True, stable=True)
+        frames.append(
+            (
+                Detections(near[order], scores[order], guess[order]),
+                Truth(boxes, labels, None, ignore),
+            )
+        )
+    return frames
+
+
+def direct(frames: list[tuple[Detections, Truth]], classes: int) -> COCOeval:
+    """The usual way: dicts, loadRes, evaluate, accumulate, summarize."""
+    images, annotations, results = [], [], []
+    for i, (predicted, true) in enumerate(frames):
+        images.append({"id": i})
+        for box, label, crowd in zip(true.boxes, true.labels, true.ignore, strict=True):
+            x1, y1, x2, y2 = box.double().tolist()
+            row = {"id": len(annotations) + 1, "image_id": i, "category_id": int(label)}
+            row |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(crowd)}
+            annotations.append(row | {"area": (x2 - x1) * (y2 - y1)})
+        for box, value, label in zip(
+            predicted.boxes, predicted.scores, predicted.labels, strict=True
+        ):
+            x1, y1, x2, y2 = box.double().tolist()
+            row = {"image_id": i, "category_id": int(label), "score": float(value)}
+            results.append(row | {"bbox": [x1, y1, x2 - x1, y2 - y1]})
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": k} for k in range(classes)],
+            "info": {},
+        }
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def test_table_of_metrics_names_it() -> None:
+    assert METRICS["coco_ap"] is CocoAP
+
+
+def test_perfect_predictions_give_one() -> None:
+    numbers = score(
+        (found((BOX, 0.9, 0), (FAR, 0.8, 1)), truth((BOX, 0), (FAR, 1))),
+        (found(), truth()),
+        classes=("a", "b"),
+    )
+    for key in ("AP", "AP50", "AP75", "AR100", "F1", "AP/a", "AP50/b", "precision", "recall"):
+        assert numbers[key] == pytest.approx(1.0)
+
+
+def test_one_hit_and_one_miss_give_51_of_101_points() -> None:
+    # Precision is 1 at the recall points 0, .01, ..., .50 and 0 beyond.
+    numbers = score((found((BOX, 0.9, 0)), truth((BOX, 0))), (found(), truth((BOX, 0))))
+    assert numbers["AP50"] == pytest.approx(51 / 101)
+    assert numbers["AP"] == pytest.approx(51 / 101)
+    assert numbers["AR100"] == pytest.approx(0.5)
+    assert numbers["F1"] == pytest.approx(2 / 3)
+
+
+def test_a_false_alarm_above_the_hit_halves_precision() -> None:
+    numbers = score((found((FAR, 0.9, 0), (BOX, 0.8, 0)), truth((BOX, 0))))
+    assert numbers["AP50"] == pytest.approx(0.5)
+    assert numbers["threshold"] == pytest.approx(0.8)
+
+
+def test_iou_062_counts_at_three_of_ten_thresholds() -> None:
+    numbers = score((found(([0.0, 0, 100, 62], 0.9, 0)), truth(([0.0, 0, 100, 100], 0))))
+    assert numbers["AP50"] == pytest.approx(1.0)
+    assert numbers["AP75"] == 0.0
+    assert numbers["AP"] == pytest.approx(0.3)
+
+
+def test_ignored_truth_is_neither_missed_nor_false() -> None:
+    true = truth((BOX, 0), (FAR, 0), ignore=(False, True))
+    seen = score((found((FAR, 0.9, 0), (FAR, 0.8, 0), (BOX, 0.7, 0)), true))
+    unseen = score((found((BOX, 0.7, 0)), true))
+    assert seen["AP"] == unseen["AP"] == pytest.approx(1.0)
+    assert seen["F1"] == unseen["F1"] == pytest.approx(1.0)
+
+
+def test_class_without_truth_is_absent_and_not_in_the_mean() -> None:
+    frame = (found((BOX, 0.9, 0), (BOX, 0.95, 1)), truth((BOX, 0)))
+    numbers = score(frame, classes=("a", "b", "c"))
+    assert numbers["AP"] == pytest.approx(1.0)
+    assert "AP/a" in numbers and "AP/b" not in numbers and "AP50/c" not in numbers
+    assert numbers["precision"] == pytest.approx(0.5)  # but its false alarms count here
+
+
+def test_sizes_without_truth_are_nan() -> None:
+    numbers = score((found((BOX, 0.9, 0)), truth((BOX, 0))))  # 40 x 40 is medium
+    assert numbers["AP_medium"] == pytest.approx(1.0)
+    assert math.isnan(numbers["AP_small"]) and math.isnan(numbers["AP_large"])
+
+
+def test_nothing_found_gives_zeros() -> None:
+    numbers = score((found(), truth((BOX, 0))), (found(), truth()))
+    assert numbers["AP"] == numbers["AP50"] == numbers["AR100"] == numbers["F1"] == 0.0
+    assert math.isnan(numbers["threshold"])
+
+
+@pytest.mark.parametrize("frames", [[], [(found(), truth())], [(found((BOX, 0.9, 0)), truth())]])
+def test_no_truth_at_all_gives_nan(frames: list[tuple[Detections, Truth]]) -> None:
+    numbers = score(*frames)
+    assert math.isnan(numbers["AP"]) and math.isnan(numbers["AP50"]) and math.isnan(numbers["F1"])
+
+
+def test_equals_pycocotools_on_random_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco_ap, "CHUNK", 7)  # several chunks, the last one not full
+    frames = random_frames()
+    numbers = score(*frames, classes=("a", "b", "c"))
+    expected = direct(frames, classes=3)
+    names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    for name, value in zip(names, expected.stats, strict=False):
+        assert 0.05 < value < 0.95, (name, value)
+        assert numbers[name] == pytest.approx(value, abs=1e-6)
+    assert numbers["AR100"] == pytest.approx(expected.stats[8], abs=1e-6)
+    for k, name in enumerate("abc"):
+        per_class = expected.eval["precision"][:, :, k, 0, -1]
+        assert numbers[f"AP/{name}"] == pytest.approx(per_class.mean(), abs=1e-6)
+        assert numbers[f"AP50/{name}"] == pytest.approx(per_class[0].mean(), abs=1e-6)
+
+
+def test_order_of_frames_and_merging_change_nothing() -> None:
+    frames = random_frames(12)
+    whole, first, second = (CocoAP(("a", "b", "c")) for _ in range(3))
+    for index, (predicted, true) in enumerate(frames):
+        whole.update("clip", index, predicted, true)
+    for index, (predicted, true) in reversed(list(enumerate(frames))):
+        (first if index % 2 else second).update("clip", index, predicted, true)
+    first.merge(second)
+    assert len(first) == 12
+    assert first.compute() == whole.compute()
+
+
+def test_a_frame_counts_once() -> None:
+    metric, other = CocoAP(("a",)), CocoAP(("a",))
+    metric.update("clip", 0, found(), truth())
+    other.update("clip", 0, found(), truth())
+    with pytest.raises(AssertionError, match="scored already"):
+        metric.update("clip", 0, found(), truth())
+    with pytest.raises(AssertionError, match="twice"):
+        metric.merge(other)
+
+
+def test_frames_chooses_a_subset() -> None:
+    metric = CocoAP(("a",), frames=lambda video, index: video == "clip" and index == 1)
+    metric.update("clip", 0, found(), truth((BOX, 0)))
+    metric.update("clip", 1, found((BOX, 0.9, 0)), truth((BOX, 0)))
+    metric.update("other", 1, found(), truth((BOX, 0)))
+    assert len(metric) == 1
+    assert metric.compute()["AP"] == pytest.approx(1.0)
+
+
+def test_only_the_best_detections_count() -> None:
+    metric = CocoAP(("a",), max_detections=1)
+    metric.update("clip", 0, found((FAR, 0.9, 0), (BOX, 0.8, 0)), truth((BOX, 0)))
+    numbers = metric.compute()
+    assert numbers["AP50"] == 0.0 and numbers["AR1"] == 0.0
+
+
+def test_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    score((found((BOX, 0.9, 0)), truth((BOX, 0))))
+    assert capsys.readouterr().out == ""
+
+
+def test_best_f1_finds_the_threshold() -> None:
+    scores = np.array([0.2, 0.9, 0.7, 0.4])
+    hits = np.array([False, True, True, False])
+    expected = {"F1": 0.8, "precision": 1.0, "recall": 2 / 3, "threshold": 0.7}
+    assert best_f1(scores, hits, 3) == pytest.approx(expected)
+
+
+def test_best_f1_does_not_cut_between_equal_scores() -> None:
+    numbers = best_f1(np.array([0.5, 0.5]), np.array([True, False]), 1)
+    assert numbers["precision"] == 0.5 and numbers["F1"] == pytest.approx(2 / 3)

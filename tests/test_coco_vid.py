@@ -1,0 +1,76 @@
+import json
+
+import pytest
+from conftest import CLASSES
+
+from rnndet.data import read_set
+from rnndet.errors import RnndetError
+
+
+def edit(root, change):
+    path = root / "annotations" / "train.json"
+    tree = json.loads(path.read_text())
+    change(tree)
+    path.write_text(json.dumps(tree))
+
+
+def test_reads_classes_videos_frames_and_boxes(coco_vid_root):
+    found = read_set("coco_vid", coco_vid_root, "train")
+    assert found.classes == CLASSES
+    assert [v.name for v in found.videos] == ["v0", "v1"]
+    assert found.videos[0].group == "0"
+    assert found.videos[0].frames[2].truth.boxes.tolist() == [[14.0, 20.0, 30.0, 36.0]]
+
+
+def test_frame_without_annotations_is_labelled_empty(coco_vid_root):
+    edit(coco_vid_root, lambda tree: tree["annotations"].pop(0))
+    truth = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].truth
+    assert truth is not None and len(truth) == 0
+
+
+def test_boxes_are_clipped_to_the_picture(coco_vid_root):
+    edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[-10, 50, 40, 40]))
+    truth = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].truth
+    assert truth.boxes.tolist() == [[0.0, 50.0, 30.0, 64.0]]
+
+
+def test_crowd_is_ignored(coco_vid_root):
+    edit(coco_vid_root, lambda tree: tree["annotations"][0].update(iscrowd=1))
+    truth = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].truth
+    assert truth.ignore.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("categories"), "lacks the key 'categories'"),
+        (lambda t: t["images"][0].update(id=2), "images: id 2 is used twice"),
+        (lambda t: t["annotations"][0].update(image_id=999), "no image 999"),
+        (lambda t: t["annotations"][0].update(category_id=9), "no category 9"),
+        (lambda t: t["images"][0].update(video_id=9), "no video 9"),
+        (lambda t: t["annotations"][0].update(bbox=[0, 0, float("nan"), 1]), "annotation 1: bbox"),
+        (lambda t: t.update(videos="many"), "not in CocoVID form"),
+        (lambda t: t.update(images=[]), "no image 1"),
+    ],
+)
+def test_broken_entry_is_named(coco_vid_root, change, message):
+    edit(coco_vid_root, change)
+    with pytest.raises(RnndetError, match=message):
+        read_set("coco_vid", coco_vid_root, "train")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
+def test_broken_json_is_one_clear_line(coco_vid_root, text):
+    (coco_vid_root / "annotations" / "train.json").write_text(text)
+    with pytest.raises(RnndetError, match=r"train\.json: not"):
+        read_set("coco_vid", coco_vid_root, "train")
+
+
+def test_unknown_format_lists_the_choices(tmp_path):
+    with pytest.raises(RnndetError, match="choose one of: coco_vid"):
+        read_set("voc", tmp_path, "train")
+
+
+def test_unknown_option_names_the_nearest(tmp_path):
+    with pytest.raises(RnndetError, match="did you mean 'annotations'"):
+        read_set("coco_vid", tmp_path, "train", annotation="x.json")

@@ -1,0 +1,390 @@
+"""Detectors cut into steps equal torchvision's own models."""
+
+import copy
+import logging
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection
+
+from rnndet.detectors import DETECTORS, FrameDetector, build_detector
+from rnndet.errors import RnndetError
+from rnndet.structures import Detections, Truth
+
+SMALL = {"size": [96, 128], "backbone": "mobilenet_v3_small", "score_threshold": 0.0}
+PYRAMID = {**SMALL, "channels": 32}
+OPTIONS = {
+    "fcos": {**PYRAMID, "head_convs": 1},
+    "retinanet": {**PYRAMID, "head_convs": 1},
+    "faster_rcnn": {**PYRAMID},
+    "ssdlite": SMALL,
+}
+every_family = pytest.mark.parametrize("name", sorted(DETECTORS))
+
+
+@cache
+def default_detector(name: str) -> FrameDetector:
+    torch.manual_seed(0)
+    return build_detector(name, 3, OPTIONS[name])
+
+
+def make(name: str, **changes: object) -> FrameDetector:
+    """A small detector of three classes; equal options give equal weights."""
+    if not changes:
+        return copy.deepcopy(default_detector(name))  # quicker than building
+    torch.manual_seed(0)
+    return build_detector(name, 3, OPTIONS[name] | changes)
+
+
+def truth(*boxes: list[float], ignore: bool = False) -> Truth:
+    count = len(boxes)
+    return Truth(
+        torch.tensor(boxes).reshape(count, 4),
+        torch.arange(count) % 3,
+        None,
+        torch.full((count,), ignore),
+    )
+
+
+def pictures(*sizes: tuple[int, int]) -> list[Tensor]:
+    torch.manual_seed(1)
+    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
+
+
+# Different sizes in one batch; a box at the edge, two boxes in one frame.
+IMAGES = pictures((96, 128), (60, 100), (120, 120))
+TRUTHS = [truth([10.0, 10, 60, 70]), truth([0.0, 0, 100, 60], [20, 20, 50, 44]), truth()]
+
+
+def features(detector: FrameDetector, pixels: Tensor) -> dict[str, Tensor]:
+    return detector.neck(detector.trunk(pixels))
+
+
+def detect(detector: FrameDetector, images: list[Tensor]) -> list[Detections]:
+    detector.eval()
+    with torch.no_grad():
+        prepared = detector.prepare(images)
+        return detector.detect(prepared, features(detector, prepared.pixels))
+
+
+def losses(detector: FrameDetector, truths: list[Truth]) -> dict[str, Tensor]:
+    detector.train()
+    prepared = detector.prepare(IMAGES[: len(truths)], truths)
+    return detector.losses(prepared, features(detector, prepared.pixels))
+
+
+def torchvision_detections(net: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
+    """torchvision's answer without its background outputs."""
+    with torch.no_grad():
+        found = net.eval()([image / 255 for image in images])
+    return [{key: value[one["labels"] > 0] for key, value in one.items()} for one in found]
+
+
+@every_family
+def test_detections_equal_torchvisions(name):
+    detector = make(name)
+    ours = detect(detector, IMAGES)
+    theirs = torchvision_detections(detector.net, IMAGES)
+    assert len(ours) == len(theirs) == 3
+    assert sum(map(len, ours)) > 10
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.equal(mine.boxes, other["boxes"])
+        assert torch.equal(mine.scores, other["scores"])
+        assert torch.equal(mine.labels, other["labels"] - 1)
+
+
+@every_family
+def test_losses_equal_torchvisions(name):
+    detector = make(name)
+    torch.manual_seed(2)
+    ours = losses(detector, TRUTHS)
+    targets = [{"boxes": one.boxes, "labels": one.labels + 1} for one in TRUTHS]
+    torch.manual_seed(2)
+    theirs = detector.net([image / 255 for image in IMAGES], targets)
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        assert torch.equal(ours[key], value), key
+
+
+@every_family
+def test_detections_are_sorted_inside_the_frame_and_without_background(name):
+    for found, image in zip(detect(make(name), IMAGES), IMAGES, strict=True):
+        height, width = image.shape[-2:]
+        assert found.boxes.dtype == found.scores.dtype == torch.float32
+        assert found.labels.dtype == torch.int64
+        assert (found.scores.diff() <= 0).all()
+        assert (found.labels >= 0).all() and (found.labels < 3).all()
+        assert (found.boxes >= 0).all()
+        assert (found.boxes[:, [0, 2]] <= width + 1e-3).all()
+        assert (found.boxes[:, [1, 3]] <= height + 1e-3).all()
+
+
+@every_family
+@pytest.mark.parametrize(
+    "truths", [[truth()], [truth(), truth()], [truth([5.0, 5, 40, 40]), truth()]]
+)
+def test_frames_without_boxes_give_finite_losses_and_gradients(name, truths):
+    detector = make(name)
+    total = torch.stack(list(losses(detector, truths).values())).sum()
+    total.backward()
+    assert total.isfinite()
+    grads = [p.grad for p in detector.parameters() if p.grad is not None]
+    assert grads and all(grad.isfinite().all() for grad in grads)
+
+
+@every_family
+def test_ignored_and_flat_truths_do_not_count(name):
+    detector = make(name).train()
+    boxes = [truth([5.0, 5, 40, 40], ignore=True), truth([5.0, 5, 5, 40], [9, 9, 30, 9])]
+    prepared = detector.prepare(IMAGES[:2], boxes)
+    assert [len(target["boxes"]) for target in prepared.targets] == [0, 0]
+
+
+@every_family
+def test_select_equals_preparing_the_subset(name):
+    detector = make(name).eval()
+    images = pictures((96, 128), (96, 128), (96, 128))
+    chosen = detector.prepare(images, TRUTHS).select(torch.tensor([2, 1]))
+    alone = detector.prepare([images[2], images[1]], [TRUTHS[2], TRUTHS[1]])
+    assert torch.equal(chosen.pixels, alone.pixels)
+    assert chosen.image_sizes == alone.image_sizes
+    assert chosen.original_sizes == alone.original_sizes
+    for one, other in zip(chosen.targets, alone.targets, strict=True):
+        assert torch.equal(one["boxes"], other["boxes"])
+        assert torch.equal(one["labels"], other["labels"])
+
+
+def test_labelled_frames_can_be_selected_from_unlabelled_ones():
+    detector = make("fcos").train()
+    prepared = detector.prepare(IMAGES, [None, TRUTHS[0], None])
+    maps = features(detector, prepared.pixels)
+    rows = torch.tensor([1])
+    labelled = detector.losses(prepared.select(rows), {k: v[rows] for k, v in maps.items()})
+    assert all(value.isfinite() for value in labelled.values())
+    with pytest.raises(AssertionError, match="unlabelled"):
+        detector.losses(prepared, maps)
+
+
+@every_family
+def test_channels_describe_the_features(name):
+    detector = make(name).eval()
+    with torch.no_grad():
+        low = detector.trunk(torch.zeros(1, 3, 96, 128))
+        high = detector.neck(low)
+    assert {key: value.shape[1] for key, value in low.items()} == detector.trunk_channels
+    assert {key: value.shape[1] for key, value in high.items()} == detector.neck_channels
+    assert list(low) == list(detector.trunk_channels)
+    widths = [value.shape[-1] for value in high.values()]
+    assert widths == sorted(widths, reverse=True)  # finest first
+
+
+@every_family
+def test_steps_do_not_depend_on_the_order_of_levels(name):
+    detector = make(name).eval()
+    with torch.no_grad():
+        prepared = detector.prepare(IMAGES[:1])
+        low = detector.trunk(prepared.pixels)
+        expected = detector.detect(prepared, detector.neck(low))[0]
+        backwards = detector.neck(dict(reversed(low.items())))
+        found = detector.detect(prepared, dict(reversed(backwards.items())))[0]
+    assert torch.equal(found.boxes, expected.boxes)
+
+
+@every_family
+def test_state_dict_holds_every_tensor_once_under_net(name):
+    state = make(name).state_dict()
+    assert all(key.startswith("net.") for key in state)
+    assert len({value.data_ptr() for value in state.values()}) == len(state)
+
+
+@every_family
+@pytest.mark.parametrize("folded", [False, True])
+def test_state_dict_reloads_into_the_same_structure(name, folded):
+    source = make(name, fold_batch_norm=folded)
+    torch.manual_seed(3)
+    other = build_detector(name, 3, OPTIONS[name] | {"fold_batch_norm": folded})
+    other.load_state_dict(source.state_dict())
+    assert torch.equal(detect(other, IMAGES[:1])[0].boxes, detect(source, IMAGES[:1])[0].boxes)
+
+
+@every_family
+def test_folding_leaves_the_features_as_they_are(name):
+    pixels = torch.randn(1, 3, 96, 128)
+    plain, folded = make(name).eval(), make(name, fold_batch_norm=True).eval()
+    with torch.no_grad():
+        expected, found = plain.trunk(pixels), folded.trunk(pixels)
+    for level, value in expected.items():
+        torch.testing.assert_close(found[level], value, rtol=1e-4, atol=1e-4)
+
+
+@every_family
+def test_frozen_trunk_parts_do_not_learn(name):
+    detector = make(name, trainable_trunk_from=3)
+    frozen = [key for key, p in detector.named_parameters() if not p.requires_grad]
+    assert frozen and all(key.startswith("net.backbone.") for key in frozen)
+
+
+@every_family
+def test_score_threshold_takes_effect(name):
+    detector = make(name)
+    scores = detect(detector, IMAGES[:1])[0].scores
+    detector.score_threshold = (scores[0] + scores[-1]).item() / 2
+    fewer = detect(detector, IMAGES[:1])[0].scores
+    assert 0 < len(fewer) < len(scores) and (fewer > detector.score_threshold).all()
+    detector.score_threshold = 1.0
+    assert len(detect(detector, IMAGES[:1])[0]) == 0
+
+
+@every_family
+def test_training_clips_keep_their_scale_if_asked(name):
+    detector = make(name, resize_in_training=False).train()
+    assert detector.prepare([IMAGES[1]], [TRUTHS[0]]).image_sizes == [(60, 100)]
+    assert detector.eval().prepare([IMAGES[1]]).image_sizes != [(60, 100)]
+
+
+@every_family
+def test_unknown_backbone_error_lists_names(name):
+    with pytest.raises(RnndetError, match="mobilenet_v3_large"):
+        make(name, backbone="mobilenet_v33")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("fcos", {"chanels": 32}, "did you mean 'channels'"),
+        ("fcos", {"num_classes": 4}, "num_classes"),
+        ("fcos", {"size": 96}, "size"),
+        ("fcos", {"size": [0, 96]}, "size"),
+        ("fcos", {"channels": 40}, "multiple of 32"),
+        ("retinanet", {"head_convs": 5}, "from 0 to 4"),
+        ("ssdlite", {"head_norm": "batch"}, "frozen, group"),
+        ("faster_rcnn", {"backbone": "mobilenet_v3_large_320_fpn"}, r"strides = \[32, 32\]"),
+    ],
+)
+def test_wrong_options_are_explained(name, changes, message):
+    with pytest.raises(RnndetError, match=message):
+        make(name, **changes)
+
+
+def test_missing_size_is_explained():
+    with pytest.raises(RnndetError, match="size is missing"):
+        build_detector("fcos", 3, {})
+
+
+def test_detector_without_classes_is_refused():
+    with pytest.raises(RnndetError, match="at least one class"):
+        build_detector("fcos", 0, OPTIONS["fcos"])
+
+
+def test_unknown_detector_error_lists_names():
+    with pytest.raises(RnndetError, match="faster_rcnn, fcos, retinanet, ssdlite"):
+        build_detector("yolo", 3, {})
+
+
+LIMITS = {"size": [64, 64], "score_threshold": 0.001, "detections_per_frame": 20}
+RESNET = {**LIMITS, "backbone": "resnet50", "strides": [8, 16, 32], "extra_levels": 2}
+SIZES = {"min_size": 64, "max_size": 64}
+ONE_STAGE = {"score_thresh": 0.001, "nms_thresh": 0.5, "detections_per_img": 20}
+TWO_STAGE = {f"box_{key}": value for key, value in ONE_STAGE.items()}
+PUBLISHED = {
+    "fcos": (
+        RESNET,
+        detection.fcos_resnet50_fpn,
+        detection.FCOS_ResNet50_FPN_Weights,
+        {**SIZES, **ONE_STAGE},
+    ),
+    "retinanet": (
+        RESNET,
+        detection.retinanet_resnet50_fpn,
+        detection.RetinaNet_ResNet50_FPN_Weights,
+        {**SIZES, **ONE_STAGE},
+    ),
+    "faster_rcnn": (
+        {**LIMITS, "backbone": "mobilenet_v3_large_320_fpn", "strides": [32, 32]},
+        detection.fasterrcnn_mobilenet_v3_large_320_fpn,
+        detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights,
+        {**SIZES, **TWO_STAGE},
+    ),
+    "ssdlite": (
+        {
+            **LIMITS,
+            "size": [320, 320],
+            "backbone": "mobilenet_v3_large_reduced",
+            "head_norm": "frozen",
+        },
+        detection.ssdlite320_mobilenet_v3_large,
+        detection.SSDLite320_MobileNet_V3_Large_Weights,
+        ONE_STAGE,
+    ),
+}
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, factory, weights) -> None:
+    """Make torchvision's weights those of a random model whose batch norms tell `eps` apart."""
+    torch.manual_seed(4)
+    model = factory(weights=None, weights_backbone=None, num_classes=91)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # the identity, but for eps
+            nn.init.constant_(module.running_var, 1e-4)
+            nn.init.constant_(module.weight, 1e-2)
+    state = model.state_dict()
+    monkeypatch.setattr(weights, "get_state_dict", lambda self, *args, **kwargs: dict(state))
+    for slow in ("kaiming_normal_", "kaiming_uniform_"):  # what is built from here on gets loaded
+        monkeypatch.setattr(nn.init, slow, lambda tensor, **kwargs: tensor.data.zero_())
+
+
+@every_family
+def test_published_weights_give_torchvisions_detections(name, monkeypatch):
+    options, factory, weights, limits = PUBLISHED[name]
+    publish(monkeypatch, factory, weights)
+    detector = build_detector(name, 90, {**options, "weights": "COCO_V1"})
+    images = pictures((64, 64))
+    theirs = torchvision_detections(factory(weights=weights.COCO_V1, **limits), images)[0]
+    ours = detect(detector, images)[0]
+    assert len(ours) > 0
+    torch.testing.assert_close(ours.boxes, theirs["boxes"])
+    torch.testing.assert_close(ours.scores, theirs["scores"])
+    assert torch.equal(ours.labels, theirs["labels"] - 1)
+    # the same options without weights take a checkpoint of it
+    structure = build_detector(name, 90, options)
+    structure.load_state_dict(detector.state_dict())
+    assert torch.equal(detect(structure, images)[0].boxes, ours.boxes)
+
+
+def test_faster_rcnn_with_resnet50_has_the_published_structure():
+    with torch.device("meta"):
+        theirs = detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    ours = build_detector(
+        "faster_rcnn", 90, {"size": [64, 64], "backbone": "resnet50", "strides": [4, 8, 16, 32]}
+    )
+    expected = {k: v.shape for k, v in theirs.state_dict().items() if "num_batches" not in k}
+    assert {k.removeprefix("net."): v.shape for k, v in ours.state_dict().items()} == expected
+    generators = ours.net.rpn.anchor_generator, theirs.rpn.anchor_generator
+    assert generators[0].sizes == generators[1].sizes
+
+
+@every_family
+def test_other_number_of_classes_starts_an_untrained_head_with_a_warning(name, monkeypatch, caplog):
+    options, factory, weights, _ = PUBLISHED[name]
+    publish(monkeypatch, factory, weights)
+    with caplog.at_level(logging.WARNING, logger="rnndet.detectors.base"):
+        detector = build_detector(name, 2, {**options, "weights": "DEFAULT"})
+    assert "knows 90 classes and the model has 2" in caplog.text
+    assert (detect(detector, pictures((64, 64)))[0].labels < 2).all()
+
+
+@every_family
+def test_published_weights_name_the_options_they_need(name):
+    with pytest.raises(
+        RnndetError, match=r"backbone.*mobilenet_v3_small|mobilenet_v3_small.*choose"
+    ):
+        make(name, weights="COCO_V1")
+
+
+@every_family
+def test_unknown_weights_error_lists_names(name):
+    options = PUBLISHED[name][0]
+    with pytest.raises(RnndetError, match="COCO_V1"):
+        build_detector(name, 3, {**options, "weights": "COCO_V9"})

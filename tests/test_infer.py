@@ -1,0 +1,301 @@
+"""tools/infer.py and rnndet.track, end to end on a tiny model with random weights."""
+
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rnndet
+from rnndet.checkpoint import load_model, model_content, save_checkpoint
+from rnndet.config import config_from_dict
+from rnndet.errors import InputError, OutputError, RnndetError
+from rnndet.inference import make_stream, run_source
+from rnndet.model import build_model
+from rnndet.structures import Frame
+from rnndet.video import SyntheticClip, VideoSink, open_source
+
+TOOL = Path(__file__).resolve().parent.parent / "tools" / "infer.py"
+CLASSES = ("drone", "bird")
+TINY = {
+    "detector": "fcos",
+    "options": {
+        "size": [64, 80],
+        "backbone": "mobilenet_v2",
+        "channels": 32,
+        "head_convs": 1,
+        "strides": [16, 32],
+        "extra_levels": 0,
+        "detections_per_frame": 8,
+    },
+    "temporal": {"levels": ["0"], "hidden": 8},
+}
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location("infer_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    config = config_from_dict({"model": TINY}, where="test")
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    save_checkpoint(path, model_content(build_model(config.model, CLASSES), config, step=0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "sky.mp4"
+    with VideoSink(path, size_hw=(64, 80), fps=30) as sink:
+        for frame in SyntheticClip(1, length=10, size_hw=(64, 80)):
+            sink.write(frame.image)
+    return path
+
+
+@pytest.fixture
+def infer(weights, tmp_path):
+    """Run the tool with the tiny model, results in tmp_path; scores of random weights are low."""
+    tool = load_tool()
+
+    def run(*arguments: object) -> int:
+        given = ["--out", tmp_path, "--score-threshold", 0.01, "--device", "cpu", *arguments]
+        if "--weights" not in arguments:
+            given += ["--weights", weights]
+        return tool.main([str(argument) for argument in given])
+
+    return run
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_frames_in_are_frames_out_and_the_json_has_its_parts(infer, clip, tmp_path, capsys):
+    assert infer(clip) == 0
+    header, *frames, summary = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert header["type"] == "header"
+    assert (header["width"], header["height"], header["fps"]) == (80, 64, 30.0)
+    assert header["classes"] == list(CLASSES)
+    assert (header["tracker"], header["device"]) == ("byte", "cpu")
+    model = header["model"]
+    assert (model["detector"], model["cell"], len(model["sha256"])) == ("fcos", "conv_lstm", 64)
+    assert [line["index"] for line in frames] == list(range(10))
+    for line in frames:
+        for found in line["objects"]:
+            assert len(found["box"]) == 4
+            assert found["label"] in CLASSES
+            assert found.get("id", 1) >= 0
+    assert summary["type"] == "summary"
+    assert (summary["frames"], summary["interrupted"]) == (10, False)
+    assert sum(summary["objects"].values()) == sum(len(line["objects"]) for line in frames) > 0
+    with open_source(tmp_path / "sky" / "annotated.mp4") as video:
+        assert len(list(video)) == 10
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [
+        str(tmp_path / "sky" / n) for n in ("detections.jsonl", "annotated.mp4")
+    ]
+    assert "on cpu" in printed[0]
+
+
+def test_results_are_replaced_only_with_overwrite(infer, clip, tmp_path, capsys):
+    assert infer(clip, "--max-frames", 2) == 0
+    first = (tmp_path / "sky" / "detections.jsonl").read_bytes()
+    assert infer(clip) == 4
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "sky" / "detections.jsonl").read_bytes() == first
+    assert infer(clip, "--overwrite", "--no-video", "--quiet", "--max-frames", 3) == 0
+    assert len(read_lines(tmp_path / "sky" / "detections.jsonl")) == 5
+    assert sorted(p.name for p in (tmp_path / "sky").iterdir()) == ["detections.jsonl"]
+
+
+def test_without_a_source_the_demo_runs_and_may_be_repeated(infer, tmp_path):
+    for _ in range(2):
+        assert infer("--max-frames", 2, "--no-video") == 0
+    assert len(read_lines(tmp_path / "demo" / "detections.jsonl")) == 4
+
+
+def test_one_of_several_sources_that_fails_gives_exit_1_and_the_others_are_done(
+    infer, clip, tmp_path, capsys
+):
+    assert infer(tmp_path / "missing.mp4", clip, "--max-frames", 1, "--no-video") == 1
+    assert (tmp_path / "sky" / "detections.jsonl").exists()
+    assert "missing.mp4" in capsys.readouterr().err
+
+
+def test_sources_of_one_name_get_folders_of_their_own(infer, clip, tmp_path):
+    assert infer(clip, clip, "--max-frames", 1, "--no-video") == 0
+    assert (tmp_path / "sky-2" / "detections.jsonl").exists()
+
+
+def test_missing_file_is_exit_3(infer, tmp_path, capsys):
+    assert infer(tmp_path / "missing.mp4") == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "missing.mp4" in lines[0]
+
+
+def test_text_file_is_exit_3(infer, tmp_path, capsys):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a video\n")
+    assert infer(path) == 3
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_unknown_weights_are_exit_5(infer, clip):
+    assert infer(clip, "--weights", "no_such_weights") == 5
+
+
+def test_unknown_tracker_is_exit_2_and_names_the_choices(infer, clip, capsys):
+    assert infer(clip, "--tracker", "bite") == 2
+    assert "byte" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(infer, tmp_path):
+    with pytest.raises(InputError):
+        infer(tmp_path / "missing.mp4", "--debug")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_without_a_device_is_exit_6(infer, clip):
+    assert infer(clip, "--device", "cuda") == 6
+
+
+@pytest.mark.parametrize("flag", ["--max-frames", "--threads"])
+def test_counts_below_one_are_usage_errors(infer, flag):
+    with pytest.raises(SystemExit) as stop:
+        infer(flag, 0)
+    assert stop.value.code == 2
+
+
+def test_help_does_not_import_torch():
+    check = (
+        "import runpy, sys\n"
+        f"sys.argv = [{str(TOOL)!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    sys.exit(stop.code or 'torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True).returncode == 0
+
+
+def test_the_list_of_flags_is_frozen():
+    flags = {name for name in vars(load_tool().parse([]))}
+    assert flags == {
+        "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
+        "no_video", "threads", "overwrite", "quiet", "debug",
+    }  # fmt: skip
+
+
+# the library under the tool
+
+
+def test_interruption_finishes_the_files(weights, tmp_path):
+    def stop(result):
+        if result.frame.index == 2:
+            raise KeyboardInterrupt
+
+    stream = make_stream(load_model(weights), min_score=0.01)
+    clip = SyntheticClip(1, length=10, size_hw=(64, 80))
+    summary = run_source(stream, clip, tmp_path, name="cut", on_frame=stop)
+    assert (summary.interrupted, summary.frames) == (True, 3)
+    lines = read_lines(tmp_path / "cut" / "detections.jsonl")
+    assert lines[-1]["interrupted"] is True
+    with open_source(tmp_path / "cut" / "annotated.mp4") as video:
+        assert len(list(video)) == 3
+
+
+def test_interrupted_tool_is_exit_130(infer, clip, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rnndet.stream.Stream.track", stop)
+    assert infer(clip) == 130
+
+
+def test_an_error_midway_keeps_old_results_and_the_new_lines(weights, tmp_path):
+    model = load_model(weights)
+    clip = SyntheticClip(1, length=3, size_hw=(64, 80))
+    run_source(make_stream(model), clip, tmp_path, name="a")
+    old = (tmp_path / "a" / "detections.jsonl").read_bytes()
+
+    def fail(result):
+        if result.frame.index == 1:
+            raise InputError("frame 2 is damaged")
+
+    with pytest.raises(InputError):
+        run_source(make_stream(model), clip, tmp_path, name="a", overwrite=True, on_frame=fail)
+    assert (tmp_path / "a" / "detections.jsonl").read_bytes() == old
+    assert len(read_lines(tmp_path / "a" / "detections.part.jsonl")) == 3
+    with pytest.raises(OutputError, match="overwrite"):
+        run_source(make_stream(model), clip, tmp_path, name="a")
+
+
+def test_a_source_without_frames_is_an_input_error_and_leaves_no_files(weights, tmp_path):
+    class Nothing:
+        info = SyntheticClip(1, length=1, size_hw=(64, 80)).info
+
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(InputError, match="no frame"):
+        run_source(make_stream(load_model(weights)), Nothing(), tmp_path, name="none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_track_of_a_file_of_frames_and_of_arrays_is_the_same(weights, clip):
+    model = load_model(weights)
+    with open_source(clip) as source:
+        frames = list(source)
+    inputs = [clip, str(clip), iter(frames), [frame.image for frame in frames]]
+    scores = []
+    for source in inputs:
+        results = rnndet.track(model, source, min_score=0.01, tracker="none")
+        assert inspect.isgenerator(results)
+        scores.append(torch.cat([result.detections.scores for result in results]))
+    assert len(scores[0]) > 0
+    assert all(torch.equal(scores[0], other) for other in scores[1:])
+
+
+def test_track_takes_one_frame_at_a_time_from_an_endless_source(weights):
+    def endless():
+        while True:
+            yield np.zeros((64, 80, 3), np.uint8)
+
+    results = rnndet.track(load_model(weights), endless())
+    assert [next(results).frame.index for _ in range(3)] == [0, 1, 2]
+
+
+def test_track_refuses_bad_names_at_the_call(weights, tmp_path):
+    model = load_model(weights)
+    with pytest.raises(RnndetError, match="tracker"):
+        rnndet.track(model, [], tracker="bite")
+    with pytest.raises(InputError):
+        rnndet.track(model, tmp_path / "missing.mp4")
+
+
+def test_track_without_frames_gives_nothing(weights):
+    assert list(rnndet.track(load_model(weights), [])) == []
+
+
+def test_streaming_equals_the_whole_clip(weights):
+    """The shipped path and one call over all frames see the same."""
+    model = load_model(weights)
+    frames: list[Frame] = list(SyntheticClip(2, length=4, size_hw=(64, 80)))
+    results = list(rnndet.track(model, frames, min_score=0.01, tracker="none"))
+    pixels = torch.stack([torch.from_numpy(f.image).permute(2, 0, 1) for f in frames])
+    with torch.inference_mode():
+        clip = model(pixels[:, None]).detections
+    for result, (expected,) in zip(results, clip, strict=True):
+        # boxes of equal scores may change places
+        torch.testing.assert_close(result.detections.scores, expected.scores, atol=1e-5, rtol=1e-4)

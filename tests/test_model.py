@@ -1,0 +1,96 @@
+import pytest
+import torch
+from conftest import tiny_model
+
+from rnndet.structures import Truth
+from rnndet.temporal import CELLS
+
+OPTIONS = [{"cell": "none"}, *({"cell": cell} for cell in sorted(CELLS))]
+OPTIONS += [{"cell": "conv_lstm", "options": {"peephole": True}}]
+OPTIONS += [{"cell": "conv_lstm", "options": {"coupled": True}}]
+OPTIONS += [{"cell": "conv_lstm", "site": "trunk"}]
+
+
+def noise(length, batch=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (length, batch, 3, 64, 96), generator=generator, dtype=torch.uint8)
+
+
+def truth():
+    return Truth(torch.tensor([[10.0, 10, 40, 40]]), torch.tensor([1]), None, torch.tensor([False]))
+
+
+def seen_by_head(model, frames, state=None):
+    """What the detection head gets, (T*B, C, H, W) by level, and the new state."""
+    encoded = model.encode(frames)
+    features, state = model.memory(encoded.features, state, encoded.length)
+    return (model.detector.neck(features) if model.site == "trunk" else features), state
+
+
+@pytest.mark.parametrize("temporal", OPTIONS, ids=str)
+def test_clip_of_16_frames_gives_what_16_steps_give(temporal):
+    """Compared before the detection head: suppression of equal scores may flip on rounding."""
+    model, frames, state = tiny_model(**temporal), noise(16), None
+    with torch.inference_mode():
+        whole, last = seen_by_head(model, frames)
+        for t in range(16):
+            step, state = seen_by_head(model, frames[t : t + 1], state)
+            for name, feature in step.items():
+                torch.testing.assert_close(feature[0], whole[name][t], atol=1e-4, rtol=1e-4)
+    for name, tensors in last.items():
+        for a, b in zip(tensors, state[name], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_without_memory_the_state_is_empty():
+    with torch.inference_mode():
+        assert tiny_model(cell="none")(noise(2)).state == {}
+
+
+def test_past_frames_change_what_is_found():
+    model = tiny_model()
+    model.score_threshold = 0.0
+    with torch.inference_mode():
+        fresh = model(noise(1, seed=5)).detections[0][0]
+        state = model(noise(4, seed=9)).state
+        later = model(noise(1, seed=5), state).detections[0][0]
+    assert not torch.allclose(fresh.scores, later.scores)
+
+
+def test_losses_come_from_labelled_frames_only():
+    model = tiny_model().train()
+    frames = noise(2, 2)
+    one = model(frames, truths=[[truth(), None], [None, None]]).losses
+    assert all(torch.isfinite(loss) for loss in one.values())
+    changed = frames.clone()
+    changed[1] = 0  # later, unlabelled frames cannot matter
+    two = model(changed, truths=[[truth(), None], [None, None]]).losses
+    for name in one:
+        torch.testing.assert_close(one[name], two[name])
+
+
+def test_window_without_labels_only_moves_the_state():
+    output = tiny_model().train()(noise(2), truths=[[None], [None]])
+    assert output.losses == {}
+    assert set(output.state) == {"0", "1"}
+
+
+def test_empty_frame_counts_as_labelled():
+    assert tiny_model().train()(noise(1), truths=[[Truth.empty()]]).losses
+
+
+def test_gradient_reaches_memory_and_trunk():
+    model = tiny_model().train()
+    sum(model(noise(2), truths=[[truth()], [truth()]]).losses.values()).backward()
+    parts = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert parts == {"memory", "detector"}
+
+
+def test_videos_of_a_batch_do_not_mix():
+    model, a, b = tiny_model(), noise(3, seed=1), noise(3, seed=2)
+    with torch.inference_mode():
+        both, _ = seen_by_head(model, torch.cat([a, b], 1))
+        for name, feature in seen_by_head(model, a)[0].items():
+            torch.testing.assert_close(both[name][0::2], feature, atol=1e-4, rtol=1e-4)
+        for name, feature in seen_by_head(model, b)[0].items():
+            torch.testing.assert_close(both[name][1::2], feature, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,76 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.sampling import ClipSampler, hold_out
+from rnndet.errors import RnndetError
+from rnndet.structures import Truth
+
+
+def truth(label):
+    return Truth(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([label]), None, torch.tensor([False]))
+
+
+def video(name, label, *, length=20, group=None):
+    records = tuple(FrameRecord(i, None if label is None else truth(label)) for i in range(length))
+    return VideoRecord(name, 10, 10, 25.0, records, group=group)
+
+
+def draws(videos, count, **options):
+    generator = torch.Generator().manual_seed(0)
+    sampler = ClipSampler(VideoSet(("a", "b"), tuple(videos)))
+    options = {"length": 4, "stride": (1, 1)} | options
+    return [sampler.draw(generator, **options) for _ in range(count)]
+
+
+def test_rare_class_is_drawn_as_often_as_a_common_one():
+    videos = [video(f"a{i}", 0) for i in range(9)] + [video("b", 1)]
+    names = Counter(choice.video.name == "b" for choice in draws(videos, 400))
+    assert 150 < names[True] < 250
+
+
+def test_much_filmed_place_is_drawn_by_the_root_of_its_videos():
+    videos = [video(f"x{i}", 0, group="x") for i in range(9)] + [video("y", 0, group="y")]
+    names = Counter(choice.video.name == "y" for choice in draws(videos, 400))
+    assert 60 < names[True] < 140  # 1 in 4
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_clip_takes_every_nth_frame(stride):
+    for choice in draws([video("a", 0)], 20, stride=(stride, stride)):
+        indices = [record.index for record in choice.records]
+        assert indices == list(range(indices[0], indices[0] + 4 * stride, stride))
+
+
+def test_short_video_gets_a_smaller_stride():
+    choice = draws([video("a", 0, length=5)], 1, length=5, stride=(3, 3))[0]
+    assert [record.index for record in choice.records] == [0, 1, 2, 3, 4]
+
+
+def test_video_shorter_than_the_clip_repeats_its_last_frame():
+    choice = draws([video("a", 0, length=2)], 1)[0]
+    assert [record.index for record in choice.records] == [0, 1, 1, 1]
+
+
+def test_unlabelled_video_is_never_drawn():
+    drawn = {c.video.name for c in draws([video("a", 0), video("u", None)], 50)}
+    assert drawn == {"a"}
+
+
+def test_set_without_objects_is_an_error():
+    with pytest.raises(RnndetError, match="no labelled object"):
+        ClipSampler(VideoSet(("a",), (video("u", None),)))
+
+
+def test_hold_out_splits_whole_groups():
+    videos = tuple(video(f"v{i}", 0, group=str(i % 2)) for i in range(4))
+    rest, held = hold_out(VideoSet(("a",), videos), ["1"])
+    assert [v.name for v in rest.videos] == ["v0", "v2"]
+    assert [v.name for v in held.videos] == ["v1", "v3"]
+
+
+def test_unknown_group_is_an_error():
+    with pytest.raises(RnndetError, match="no scene group 7"):
+        hold_out(VideoSet(("a",), (video("a", 0, group="1"),)), ["7"])

@@ -1,0 +1,186 @@
+"""Stream: the state, the thresholds and the errors, with a model of a few lines."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import rnndet
+from rnndet.errors import RnndetError
+from rnndet.stream import Stream, run_video
+from rnndet.structures import Detections, Frame
+from rnndet.tracking import ByteTracker
+
+ROOT = Path(__file__).resolve().parent.parent
+BOXES = torch.tensor([[10.0, 10, 30, 30], [60, 10, 80, 30], [10, 50, 30, 70], [60, 50, 80, 70]])
+
+
+class Counter(nn.Module):
+    """Reports four boxes; the state counts frames and sums the pictures' means.
+
+    A score falls by 0.001 per frame seen, so a lost or leaked state shows in the scores.
+    """
+
+    classes = ("cube", "ball")
+    score_threshold = 0.0
+
+    def __init__(self, scores: tuple[float, ...] = (0.9, 0.4, 0.2, 0.12)) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.tensor(scores), requires_grad=False)
+        self.eval()
+
+    def forward(self, frames, state=None):
+        assert frames.dtype == torch.uint8
+        assert frames.shape[:3] == (1, 1, 3)
+        seen = torch.zeros(1, 1, 1, 1) if state is None else state["0"][0]
+        total = seen + 1 + frames.float().mean() / 256
+        scores = self.scores - 0.001 * total.flatten()
+        labels = torch.tensor([0, 1, 0, 1])
+        found = [[Detections(BOXES, scores, labels)]]
+        return SimpleNamespace(state={"0": (total,)}, detections=found, losses=None)
+
+
+def frames(count: int, *, start: int = 0, size: tuple[int, int] = (80, 96)) -> list[Frame]:
+    return [
+        Frame(np.full((*size, 3), start + 10 * k, np.uint8), index=k, time=k / 25)
+        for k in range(count)
+    ]
+
+
+def test_stream_equals_manual_model_calls():
+    model, stream, state = Counter(), Stream(Counter(), min_score=0.0), None
+    for frame in frames(5):
+        pixels = torch.from_numpy(frame.image).permute(2, 0, 1)[None, None]
+        output = model(pixels, state)
+        state = output.state
+        result = stream.step(frame)
+        assert result.frame is frame
+        assert torch.equal(result.detections.scores, output.detections[0][0].scores)
+    assert torch.equal(stream.state["0"][0], state["0"][0])
+
+
+def test_reset_forgets_the_state_so_b_after_a_equals_b_alone():
+    a, b = frames(4), frames(3, start=100)
+    alone = [r.detections.scores for r in run_video(Stream(Counter()), b)]
+    stream = Stream(Counter())
+    list(run_video(stream, a))
+    after = [r.detections.scores for r in run_video(stream, b)]
+    assert all(torch.equal(x, y) for x, y in zip(alone, after, strict=True))
+
+
+def test_state_can_be_saved_and_set():
+    stream = Stream(Counter())
+    first, second = frames(2)
+    stream.step(first)
+    saved = stream.state
+    expected = stream.step(second).detections.scores
+    stream.state = saved
+    assert torch.equal(stream.step(second).detections.scores, expected)
+
+
+def test_a_changed_frame_size_raises_with_both_sizes_and_mentions_reset():
+    stream = Stream(Counter())
+    stream.step(frames(1)[0])
+    other = frames(1, size=(40, 50))[0]
+    with pytest.raises(RnndetError, match=r"96x80.*50x40.*reset\(\)"):
+        stream.step(other)
+    stream.reset()
+    stream.step(other)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+    ],
+)
+def test_a_picture_of_another_kind_is_refused(image):
+    with pytest.raises(RnndetError, match="uint8 RGB"):
+        Stream(Counter()).step(Frame(image, 0, 0.0))
+
+
+@pytest.mark.filterwarnings("error")
+def test_read_only_and_mirrored_pictures_are_accepted():
+    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)[:, ::-1]
+    image.flags.writeable = False
+    tensor = Stream(Counter()).to_tensor(Frame(image, 0, 0.0))
+    assert np.array_equal(tensor[0, 0].permute(1, 2, 0).numpy(), image)
+
+
+def test_a_model_in_training_mode_is_refused():
+    with pytest.raises(RnndetError, match=r"eval\(\)"):
+        Stream(Counter().train()).step(frames(1)[0])
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.5])
+def test_min_score_outside_its_range_is_refused(score):
+    with pytest.raises(RnndetError, match="min_score"):
+        Stream(Counter(), min_score=score)
+
+
+def test_without_a_tracker_exactly_the_detections_from_min_score_on_are_shown():
+    result = Stream(Counter(), min_score=0.3).step(frames(1)[0])
+    assert len(result.detections) == 2
+    assert result.detections.ids is None
+
+
+def test_low_scores_reach_the_tracker_and_are_shown_only_for_known_objects():
+    model = Counter((0.9, 0.8, 0.2, 0.12))
+    stream = Stream(model, ByteTracker(), min_score=0.3)
+    shown = [stream.step(f).detections for f in frames(3)]
+    assert [d.ids.tolist() for d in shown] == [[0, 0], [1, 2], [1, 2]]
+    model.scores.copy_(torch.tensor([0.9, 0.2, 0.19, 0.05]))  # the second object gets hard to see
+    held = stream.step(frames(1)[0]).detections
+    assert held.ids.tolist() == [1, 2]
+    model.scores.copy_(torch.tensor([0.9, 0.13, 0.12, 0.05]))  # below half of min_score
+    assert stream.step(frames(1)[0]).detections.ids.tolist() == [1]
+
+
+def test_score_floor_is_lower_with_a_tracker():
+    assert Stream(Counter(), min_score=0.3).score_floor == 0.3
+    assert Stream(Counter(), ByteTracker(), min_score=0.3).score_floor == 0.1
+    assert Stream(Counter(), ByteTracker(), min_score=0.05).score_floor == 0.05
+
+
+def test_frames_without_detections_pass_through_the_tracker():
+    stream = Stream(Counter((0.0, 0.0, 0.0, 0.0)), ByteTracker())
+    assert [len(r.detections) for r in run_video(stream, frames(3))] == [0, 0, 0]
+
+
+def test_results_can_be_changed_in_place():
+    detections = Stream(Counter()).step(frames(1)[0]).detections
+    detections.boxes.add_(1)  # would raise on an inference-mode tensor
+
+
+def test_run_video_is_lazy():
+    taken = []
+
+    def source():
+        for frame in frames(5):
+            taken.append(frame.index)
+            yield frame
+
+    results = run_video(Stream(Counter()), source())
+    next(results)
+    assert taken == [0]
+
+
+def test_importing_rnndet_loads_nothing_heavy():
+    check = "import sys, rnndet; print(sorted({'torch', 'cv2', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_importable_from_the_package():
+    assert all(getattr(rnndet, name) is not None for name in rnndet.__all__)
+    with pytest.raises(AttributeError, match="nothing_here"):
+        _ = rnndet.nothing_here

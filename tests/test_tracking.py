@@ -1,0 +1,273 @@
+"""Trackers, their motion filter and their matching."""
+
+import numpy as np
+import pytest
+import torch
+
+from rnndet.errors import RnndetError
+from rnndet.structures import Detections
+from rnndet.tracking import TRACKERS, ByteTracker, IouTracker, SortTracker
+from rnndet.tracking.assign import assign, buffered_iou
+from rnndet.tracking.kalman import ConstantVelocity
+
+FRAME = 0.04  # seconds
+REAL = ["iou", "sort", "byte"]
+
+
+def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
+    """Detections from (centre x, centre y, width, height, score, label) rows."""
+    if not rows:
+        return Detections.empty()
+    table = torch.tensor(sorted(rows, key=lambda row: -row[4]), dtype=torch.float32)
+    centre, half = table[:, :2], table[:, 2:4] / 2
+    boxes = torch.cat([centre - half, centre + half], 1)
+    return Detections(boxes, table[:, 4], table[:, 5].long())
+
+
+def run(tracker, frames: list[Detections]) -> list[list[int]]:
+    """The ids of every frame, given FRAME seconds apart."""
+    return [tracker.update(d, time=k * FRAME).ids.tolist() for k, d in enumerate(frames)]
+
+
+def walk(count: int, *, step: float, score: float = 0.9) -> list[Detections]:
+    """A 20 px object that moves `step` pixels to the right per frame."""
+    return [found((100 + k * step, 50, 20, 20, score, 0)) for k in range(count)]
+
+
+# matching
+
+
+def test_assign_finds_the_least_total_cost_not_the_greedy_one():
+    rows, columns = assign(np.array([[0.1, 0.2], [0.2, 0.9]]), limit=1.0)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (1, 0)]
+
+
+def test_assign_never_matches_at_the_limit():
+    rows, columns = assign(np.array([[0.5, 0.7], [0.7, 0.7]]), limit=0.7)
+    assert (rows.tolist(), columns.tolist()) == ([0], [0])
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0)])
+def test_assign_of_nothing_is_nothing(shape):
+    rows, columns = assign(np.zeros(shape), limit=1.0)
+    assert len(rows) == len(columns) == 0
+
+
+def test_buffered_iou_of_boxes_one_width_apart():
+    a, b = np.array([[0.0, 0, 10, 10]]), np.array([[10.0, 0, 20, 10]])
+    assert buffered_iou(a, b, buffer=0.0)[0, 0] == 0
+    # grown to 20x20, 10 apart: overlap 10*20, union 2*400 - 200
+    assert buffered_iou(a, b, buffer=0.5)[0, 0] == pytest.approx(1 / 3)
+
+
+# motion
+
+
+def test_filter_returns_the_box_it_was_given():
+    motion = ConstantVelocity()
+    motion.add(np.array([[10.0, 20, 40, 60]]))
+    np.testing.assert_allclose(motion.boxes, [[10, 20, 40, 60]])
+
+
+def test_filter_learns_a_constant_velocity():
+    motion = ConstantVelocity()
+    motion.add(np.array([[0.0, 0, 20, 20]]))
+    for k in range(1, 8):
+        motion.predict(FRAME)
+        motion.update(np.array([0]), np.array([[12.0 * k, 0, 12 * k + 20, 20]]))
+    motion.predict(3 * FRAME)
+    np.testing.assert_allclose(motion.boxes, [[120, 0, 140, 20]], atol=1.0)
+
+
+def test_predicting_twice_half_as_far_is_the_same():
+    boxes = np.array([[0.0, 0, 20, 10], [50, 50, 65, 90]])
+    once, twice = ConstantVelocity(), ConstantVelocity()
+    for motion, steps in ((once, 1), (twice, 2)):
+        motion.add(boxes)
+        motion.predict(FRAME)
+        motion.update(np.array([0, 1]), boxes + 7)
+        for _ in range(steps):
+            motion.predict(0.2 / steps)
+        motion.update(np.array([0, 1]), boxes + 30)  # shows differences of the covariance too
+    np.testing.assert_allclose(once.boxes, twice.boxes)
+
+
+def test_filter_is_the_same_at_every_scale():
+    """Ten times larger and faster objects give ten times the prediction."""
+    boxes = []
+    for scale in (1.0, 10.0):
+        motion = ConstantVelocity()
+        motion.add(np.array([[0.0, 0, 20, 10]]) * scale)
+        motion.predict(FRAME)
+        motion.update(np.array([0]), np.array([[8.0, 3, 29, 12]]) * scale)
+        motion.predict(FRAME)
+        boxes.append(motion.boxes / scale)
+    np.testing.assert_allclose(boxes[0], boxes[1])
+
+
+def test_a_box_without_area_keeps_the_filter_finite():
+    motion = ConstantVelocity()
+    motion.add(np.array([[5.0, 5, 5, 5]]))
+    motion.predict(FRAME)
+    motion.update(np.array([0]), np.array([[5.0, 5, 5, 5]]))
+    assert np.isfinite(motion.boxes).all()
+
+
+# trackers
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_ids_start_at_one_for_every_tracker_object(name):
+    for _ in range(2):
+        ids = run(TRACKERS[name](min_hits=1), walk(2, step=2))
+        assert ids == [[1], [1]]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_reset_starts_ids_at_one(name):
+    tracker = TRACKERS[name](min_hits=1)
+    tracker.update(found((10, 10, 20, 20, 0.9, 0), (90, 90, 20, 20, 0.9, 0)))
+    tracker.reset()
+    assert tracker.update(found((200, 50, 20, 20, 0.9, 0))).ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_video_b_after_a_equals_b_alone(name):
+    a, b = walk(6, step=3), walk(8, step=5)
+    alone = run(TRACKERS[name](), b)
+    tracker = TRACKERS[name]()
+    run(tracker, a)
+    tracker.reset()
+    assert run(tracker, b) == alone
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_frames_without_detections_give_empty_ids(name):
+    tracked = TRACKERS[name]().update(Detections.empty(), time=0.0)
+    assert len(tracked) == 0
+    assert tracked.ids.dtype == torch.int64
+    assert tracked.ids.shape == (0,)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_boxes_scores_and_labels_are_the_detectors(name):
+    given = found((30, 30, 20, 20, 0.9, 2), (200, 80, 30, 20, 0.5, 1))
+    tracked = TRACKERS[name]().update(given)
+    for field in ("boxes", "scores", "labels"):
+        assert torch.equal(getattr(tracked, field), getattr(given, field))
+
+
+def test_none_is_no_tracker():
+    assert TRACKERS["none"](min_score=0.5) is None
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_slow_object_keeps_its_id_through_three_missed_frames(name):
+    frames = walk(16, step=1)
+    frames[8] = frames[9] = frames[10] = Detections.empty()
+    ids = run(TRACKERS[name](), frames)
+    assert {i for row in ids[1:] for i in row} == {1}
+    assert ids[8:11] == [[], [], []]
+
+
+@pytest.mark.parametrize("step", [10, 20])
+def test_byte_keeps_an_object_that_moves_its_own_size_through_three_missed_frames(step):
+    frames = walk(16, step=step)
+    frames[8] = frames[9] = frames[10] = Detections.empty()
+    ids = run(ByteTracker(), frames)
+    assert {i for row in ids[1:] for i in row} == {1}
+
+
+@pytest.mark.parametrize("name", ["sort", "byte"])
+def test_crossing_objects_keep_their_ids(name):
+    frames = [
+        found((20 + 8 * k, 50, 24, 16, 0.9, 0), (180 - 8 * k, 56, 24, 16, 0.8, 0))
+        for k in range(21)
+    ]
+    ids = run(TRACKERS[name](duplicate_iou=1.0) if name == "byte" else SortTracker(), frames)
+    assert ids[1:] == [[1, 2]] * 20  # in order of score, so the pairing never swaps
+
+
+def test_an_id_is_given_at_the_second_hit():
+    assert run(ByteTracker(min_hits=2), walk(3, step=2)) == [[0], [1], [1]]
+
+
+def test_a_single_false_alarm_takes_no_id():
+    frames = [found((50, 50, 20, 20, 0.9, 0))] + [Detections.empty()] * 10 + walk(3, step=2)
+    assert run(ByteTracker(), frames)[-1] == [1]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_empty_frames_age_tracks_in_seconds(name):
+    for gap, same in ((0.4, True), (0.6, False)):
+        tracker = TRACKERS[name](max_age=0.5, min_hits=1)
+        box = found((50, 50, 20, 20, 0.9, 0))
+        tracker.update(box, time=0.0)
+        tracker.update(Detections.empty(), time=gap / 2)
+        tracker.update(Detections.empty(), time=gap - 0.01)
+        tracker.update(Detections.empty(), time=gap)
+        assert (tracker.update(box, time=gap + 0.01).ids.tolist() == [1]) == same
+
+
+def test_the_next_frame_is_compared_however_slow_the_video():
+    tracker = ByteTracker(max_age=0.5)
+    ids = [tracker.update(found((50, 50, 20, 20, 0.9, 0)), time=2.0 * k).ids for k in range(4)]
+    assert [i.tolist() for i in ids] == [[0], [1], [1], [1]]
+
+
+def test_a_clock_that_stands_still_is_replaced_by_the_frame_interval():
+    tracker = ByteTracker(max_age=0.1, frame_interval=0.04)
+    box = found((50, 50, 20, 20, 0.9, 0))
+    ids = [tracker.update(box, time=0.0).ids.tolist() for _ in range(3)]
+    for _ in range(4):
+        tracker.update(Detections.empty(), time=0.0)
+    assert ids == [[0], [1], [1]]
+    assert tracker.update(box, time=0.0).ids.tolist() == [0]  # forgotten
+
+
+def test_a_class_misread_for_one_frame_keeps_the_id():
+    frames = [found((100 + 15 * k, 50, 20, 20, 0.8, 2 if k == 5 else 0)) for k in range(9)]
+    assert run(ByteTracker(), frames)[1:] == [[1]] * 8
+
+
+def test_of_two_equal_candidates_the_one_of_the_same_class_is_taken():
+    tracker = ByteTracker(duplicate_iou=1.0)
+    run(tracker, [found((100, 50, 20, 20, 0.9, 1))] * 3)
+    pair = found((96, 50, 20, 20, 0.9, 0), (104, 50, 20, 20, 0.8, 1))
+    assert tracker.update(pair, time=3 * FRAME).ids.tolist() == [0, 1]
+
+
+def test_one_object_seen_as_two_classes_is_one_detection():
+    twice = found((50, 50, 20, 20, 0.9, 0), (51, 50, 20, 20, 0.6, 3), (150, 50, 20, 20, 0.5, 1))
+    tracked = ByteTracker().update(twice)
+    assert tracked.labels.tolist() == [0, 1]
+    assert len(ByteTracker(duplicate_iou=1.0).update(twice)) == 3
+
+
+def test_low_scores_extend_tracks_but_start_none():
+    scores = [0.9, 0.9, 0.2, 0.15, 0.9]
+    frames = [found((100 + 2 * k, 50, 20, 20, s, 0)) for k, s in enumerate(scores)]
+    assert run(ByteTracker(), frames)[1:] == [[1]] * 4
+    assert run(ByteTracker(), walk(5, step=2, score=0.35)) == [[0]] * 5
+    assert run(SortTracker(), frames)[2:4] == [[0], [0]]
+
+
+def test_ids_are_unique_within_a_frame():
+    generator = torch.Generator().manual_seed(3)
+    tracker = ByteTracker()
+    for k in range(30):
+        table = torch.rand(12, 6, generator=generator) * torch.tensor([200.0, 200, 40, 40, 1, 3])
+        rows = [(*row[:5], int(row[5])) for row in table.tolist()]
+        ids = tracker.update(found(*rows), time=k * FRAME).ids
+        given = ids[ids > 0]
+        assert len(given) == len(given.unique())
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_bad_options_are_refused(name):
+    with pytest.raises(RnndetError, match="min_hits"):
+        TRACKERS[name](min_hits=0)
+
+
+def test_iou_tracker_gives_ids_at_once():
+    assert run(IouTracker(), walk(2, step=2)) == [[1], [1]]

@@ -1,0 +1,173 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from conftest import TINY_OPTIONS, tiny_config, tiny_model
+
+from rnndet.checkpoint import load_model, read_checkpoint
+from rnndet.config import TrainConfig, config_from_dict
+from rnndet.errors import OutputError, RnndetError, WeightsError
+from rnndet.structures import Truth
+from rnndet.training import optim
+from rnndet.training.loop import Run, start_from, thin_out
+from rnndet.training.run import run_training
+
+
+def config_for(root, **changes):
+    tree = {
+        "model": {"options": TINY_OPTIONS, "temporal": {"levels": ["0", "1"], "hidden": 8}},
+        "data": {"train": [{"root": str(root)}], "holdout": ["1"]},
+        "clip": {"length": 2, "windows": 2},
+        "augment": {"crop": [64, 64]},
+        "train": {"steps": 4, "batch": 2, "warmup": 1, "log_every": 1, "save_every": 2},
+    }
+    for key, value in changes.items():
+        tree["train"][key] = value
+    return config_from_dict(tree, where="test")
+
+
+def train(root, folder, *, resume=False, **changes):
+    run_training(config_for(root, **changes), folder, device="cpu", resume=resume, quiet=True)
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_run_leaves_weights_log_and_figures(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run")
+    assert load_model(tmp_path / "run" / "weights.pt").classes == ("square", "bar")
+    log = log_of(tmp_path / "run")
+    assert [line["step"] for line in log if "loss" in line] == [1, 2, 3, 4]
+    assert "val/AP50" in log[-1]
+    assert read_checkpoint(tmp_path / "run" / "best.pt")["figures"].keys() >= {"AP", "AP50"}
+
+
+def test_resumed_run_equals_an_uninterrupted_one(coco_vid_root, tmp_path, monkeypatch):
+    train(coco_vid_root, tmp_path / "whole")
+    window = Run._window
+
+    def stop_at_two(self, *args):
+        if self.step == 2:
+            raise KeyboardInterrupt
+        return window(self, *args)
+
+    monkeypatch.setattr(Run, "_window", stop_at_two)
+    with pytest.raises(KeyboardInterrupt):
+        train(coco_vid_root, tmp_path / "parts")
+    monkeypatch.setattr(Run, "_window", window)
+    train(coco_vid_root, tmp_path / "parts", resume=True)
+    whole = read_checkpoint(tmp_path / "whole" / "last.pt")
+    parts = read_checkpoint(tmp_path / "parts" / "last.pt")
+    for kind in ("model", "average"):
+        for name, tensor in whole[kind].items():
+            assert torch.equal(tensor, parts[kind][name]), (kind, name)
+
+
+def test_run_folder_in_use_is_refused(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run", steps=2)
+    with pytest.raises(OutputError, match="--resume"):
+        train(coco_vid_root, tmp_path / "run", steps=2)
+
+
+def test_resume_without_a_run_is_an_error(coco_vid_root, tmp_path):
+    with pytest.raises(WeightsError, match="no such weights file"):
+        train(coco_vid_root, tmp_path / "run", resume=True)
+
+
+def test_loss_falls_on_a_set_of_two_clips(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run", steps=24, lr=3e-3)
+    losses = [line["loss"] for line in log_of(tmp_path / "run") if "loss" in line]
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+
+
+def test_five_bad_losses_in_a_row_stop_the_run(coco_vid_root, tmp_path, monkeypatch):
+    from rnndet.detectors.fcos import FCOS
+
+    monkeypatch.setattr(
+        FCOS, "losses", lambda *_: {"bad": torch.tensor(float("nan"), requires_grad=True)}
+    )
+    with pytest.raises(RnndetError, match="5 steps in a row"):
+        train(coco_vid_root, tmp_path / "run", steps=20)
+
+
+def test_init_takes_the_weights_that_fit(tmp_path):
+    from rnndet.checkpoint import model_content, save_checkpoint
+
+    frame_model = tiny_model(seed=1, cell="none")
+    save_checkpoint(tmp_path / "f.pt", model_content(frame_model, tiny_config(cell="none"), step=0))
+    video_model = tiny_model(seed=2)
+    memory_before = {n: t.clone() for n, t in video_model.memory.state_dict().items()}
+    start_from(video_model, tmp_path / "f.pt")
+    for name, tensor in frame_model.state_dict().items():
+        assert torch.equal(tensor, video_model.state_dict()[name])
+    for name, tensor in memory_before.items():
+        assert torch.equal(tensor, video_model.memory.state_dict()[name])
+
+
+def test_frozen_parts_do_not_train():
+    model = tiny_model()
+    optim.freeze_parts(model, ("trunk", "neck"))
+    trained = {optim.part_of(n) for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"head", "memory"}
+
+
+def test_every_parameter_belongs_to_a_part():
+    parts = {optim.part_of(name) for name, _ in tiny_model().named_parameters()}
+    assert parts == set(optim.PARTS)
+
+
+def test_memory_has_its_own_rate_and_biases_no_decay():
+    model = tiny_model()
+    config = TrainConfig(lr=1.0, lr_trunk=2.0, lr_memory=3.0, weight_decay=0.5)
+    groups = optim.build_optimizer(model, config).param_groups
+    assert {g["lr"] for g in groups} == {1.0, 2.0, 3.0}
+    for group in groups:
+        decays = {0.5 if p.dim() > 1 else 0.0 for p in group["params"]}
+        assert decays == {group["weight_decay"]}
+
+
+def test_freezing_everything_is_an_error():
+    model = tiny_model()
+    optim.freeze_parts(model, optim.PARTS)
+    with pytest.raises(RnndetError, match="no parameter to train"):
+        optim.build_optimizer(model, TrainConfig())
+
+
+def test_rate_warms_up_then_falls_to_two_percent():
+    def factor(step):
+        return optim.rate_factor(step, steps=100, warmup=10)
+
+    assert factor(0) == pytest.approx(1 / 11)
+    assert factor(10) == pytest.approx(1.0)
+    assert factor(55) == pytest.approx(0.02 + 0.98 / 2)
+    assert factor(100) == pytest.approx(0.02)
+
+
+def test_average_moves_towards_the_model():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(layer.weight, 0.0)
+    average = optim.AveragedWeights(layer, 0.9)
+    torch.nn.init.constant_(layer.weight, 1.0)
+    average.update(layer)  # decay (1 + 1) / (10 + 1)
+    assert average.tensors["weight"].item() == pytest.approx(1 - 2 / 11)
+
+
+def test_thinning_keeps_the_share_and_never_all_away():
+    truths = [[Truth.empty(), None], [Truth.empty(), Truth.empty()], [Truth.empty(), None]]
+    kept = thin_out(truths, 0.5, seed=0)
+    assert sum(v is not None for row in kept for v in row) == 2
+    assert sum(v is not None for row in thin_out(truths, 0.01, seed=0) for v in row) == 1
+
+
+def test_set_of_other_classes_is_refused(coco_vid_root, tmp_path):
+    other = tmp_path / "other"
+    (other / "annotations").mkdir(parents=True)
+    text = (coco_vid_root / "annotations" / "train.json").read_text()
+    (other / "annotations" / "train.json").write_text(text.replace('"bar"', '"disc"'))
+    config = config_for(coco_vid_root)
+    sources = (*config.data.train, dataclasses.replace(config.data.train[0], root=str(other)))
+    data = dataclasses.replace(config.data, train=sources)
+    with pytest.raises(RnndetError, match="has the classes square, disc"):
+        run_training(dataclasses.replace(config, data=data), tmp_path / "run", quiet=True)

@@ -1,0 +1,256 @@
+"""Results on disk are whole, and drawing fits every size of picture."""
+
+import json
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from rnndet.errors import OutputError
+from rnndet.structures import Detections, Frame, FrameResult
+from rnndet.video import JsonLinesSink, VideoSink, draw, open_source, write_image
+from rnndet.video import writers as writers_module
+from rnndet.video.draw import _free_place, colour_of
+
+CLASSES = ("bird", "drone")
+
+
+def result(index: int = 0, *, ids: bool = True, none: bool = False) -> FrameResult:
+    frame = Frame(np.zeros((8, 8, 3), np.uint8), index, index / 25)
+    if none:
+        return FrameResult(frame, Detections.empty())
+    found = Detections(
+        torch.tensor([[1.234567, 2, 3, 4.999], [0, 0, 1, 1]]),
+        torch.tensor([0.93335, 0.5]),
+        torch.tensor([0, 1]),
+        torch.tensor([3, 7]) if ids else None,
+    )
+    return FrameResult(frame, found)
+
+
+def without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Missing:
+        def __init__(self, *_: object) -> None:
+            raise ImportError("no PyAV")
+
+    monkeypatch.setattr(writers_module, "H264Writer", Missing)
+
+
+def test_json_lines_hold_header_frames_and_summary(tmp_path):
+    path = tmp_path / "new" / "out.jsonl"
+    with JsonLinesSink(path) as sink:
+        sink.write_header({"fps": Fraction(25), "classes": CLASSES})
+        sink.write(result(0), CLASSES)
+        sink.write(result(1, none=True), CLASSES)
+        sink.write_summary({"frames": 2})
+    header, first, second, summary = map(json.loads, path.read_text().splitlines())
+    assert header == {"type": "header", "fps": "25", "classes": ["bird", "drone"]}
+    assert first == {
+        "type": "frame",
+        "index": 0,
+        "time": 0.0,
+        "objects": [
+            {"box": [1.23, 2.0, 3.0, 5.0], "label": "bird", "score": 0.9334, "id": 3},
+            {"box": [0.0, 0.0, 1.0, 1.0], "label": "drone", "score": 0.5, "id": 7},
+        ],
+    }
+    assert second["objects"] == []
+    assert second["time"] == 0.04
+    assert summary == {"type": "summary", "frames": 2}
+
+
+def test_json_lines_leave_ids_out_before_tracking(tmp_path):
+    with JsonLinesSink(tmp_path / "out.jsonl") as sink:
+        sink.write(result(ids=False), CLASSES)
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert "id" not in json.loads(line)["objects"][0]
+
+
+def test_json_lines_are_on_disk_before_close(tmp_path):
+    sink = JsonLinesSink(tmp_path / "out.jsonl")
+    for index in range(3):
+        sink.write(result(index), CLASSES)
+        text = (tmp_path / "out.jsonl").read_text()
+        assert text.endswith("\n")
+        assert [json.loads(line)["index"] for line in text.splitlines()] == list(range(index + 1))
+    sink.close()
+
+
+def test_json_lines_survive_an_error(tmp_path):
+    with pytest.raises(KeyError), JsonLinesSink(tmp_path / "out.jsonl") as sink:
+        sink.write(result(), CLASSES)
+        raise KeyError
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+
+
+def test_json_lines_where_a_file_is_in_the_way_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        JsonLinesSink(tmp_path / "file" / "out.jsonl")
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+@pytest.mark.parametrize("size_hw", [(48, 64), (121, 161), (1, 1)])
+def test_video_holds_every_frame(tmp_path, monkeypatch, with_pyav, size_hw):
+    if with_pyav:
+        pytest.importorskip("av")
+    else:
+        without_pyav(monkeypatch)
+    path = tmp_path / "out" / "annotated.mp4"
+    with VideoSink(path, size_hw=size_hw, fps=Fraction(30000, 1001)) as sink:
+        assert sink.codec == ("h264" if with_pyav else "mp4v")
+        assert (sink.note is None) == with_pyav
+        for k in range(7):
+            sink.write(np.full((*size_hw, 3), 30 * k, np.uint8))
+    assert [p.name for p in path.parent.iterdir()] == ["annotated.mp4"]
+    with open_source(path) as source:
+        frames = list(source)
+        assert source.info.fps == Fraction(30000, 1001)
+        assert (source.info.height - size_hw[0], source.info.width - size_hw[1]) == (
+            size_hw[0] % 2,
+            size_hw[1] % 2,
+        )
+    assert len(frames) == 7
+    assert abs(frames[6].image.mean() - 180) < 6
+
+
+def test_h264_is_yuv420p_with_its_index_in_front(tmp_path):
+    av = pytest.importorskip("av")
+    path = tmp_path / "a.mp4"
+    with VideoSink(path, size_hw=(64, 64), fps=25) as sink:
+        for _ in range(5):
+            sink.write(np.zeros((64, 64, 3), np.uint8))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_error_or_abort_leaves_no_video(tmp_path, monkeypatch, with_pyav):
+    if not with_pyav:
+        without_pyav(monkeypatch)
+    with pytest.raises(KeyError), VideoSink(tmp_path / "a.mp4", size_hw=(32, 32), fps=25) as sink:
+        sink.write(np.zeros((32, 32, 3), np.uint8))
+        raise KeyError
+    sink.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_video_without_frames_leaves_no_file(tmp_path):
+    with VideoSink(tmp_path / "a.mp4", size_hw=(32, 32), fps=None):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lost_frames_are_noticed_on_close(tmp_path, monkeypatch):
+    without_pyav(monkeypatch)
+    monkeypatch.setattr(writers_module.Mpeg4Writer, "write", lambda self, image: None)
+    sink = VideoSink(tmp_path / "a.mp4", size_hw=(32, 32), fps=25)
+    sink.write(np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(OutputError, match="0 of 1 frames"):
+        sink.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_video_that_cannot_be_made_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.mp4").mkdir()
+    for path in (tmp_path / "file" / "a.mp4", tmp_path / "folder.mp4", tmp_path / "a.avi"):
+        with pytest.raises(OutputError) as error:
+            VideoSink(path, size_hw=(32, 32), fps=25)
+        assert "\n" not in str(error.value)
+
+
+def test_frame_of_another_size_is_an_error(tmp_path):
+    with (
+        pytest.raises(ValueError, match="expected"),
+        VideoSink(tmp_path / "a.mp4", size_hw=(32, 32), fps=25) as sink,
+    ):
+        sink.write(np.zeros((32, 30, 3), np.uint8))
+
+
+def test_picture_with_unknown_suffix_or_folder_is_refused(tmp_path):
+    image = np.zeros((4, 4, 3), np.uint8)
+    for name in ("a.xyz", "missing/a.png"):
+        with pytest.raises(OutputError):
+            write_image(tmp_path / name, image)
+
+
+@pytest.mark.parametrize("size_hw", [(120, 160), (384, 480), (2160, 3840), (40, 40)])
+def test_drawing_marks_the_box_and_leaves_the_input_alone(size_hw):
+    height, width = size_hw
+    image = np.full((height, width, 3), 128, np.uint8)
+    boxes = torch.tensor([[0.4, 0.4, 0.6, 0.6], [0, 0, 0.1, 0.1], [0.9, 0.9, 1, 1]])
+    boxes = boxes * torch.tensor([width, height, width, height])
+    found = Detections(
+        boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 1]), torch.tensor([1, 2, 300])
+    )
+    drawn = draw(image, found, CLASSES)
+    assert (image == 128).all()
+    assert drawn.shape == image.shape
+    for k, key in enumerate((1, 2, 300)):
+        x1, y1, x2, y2 = (round(v) for v in boxes[k].tolist())
+        around = drawn[max(0, y1 - 12) : y2 + 12, max(0, x1 - 12) : x2 + 12]
+        assert (around == colour_of(key)).all(-1).any()
+
+
+def test_label_of_a_box_in_the_corner_is_inside_and_readable():
+    image = np.full((120, 160, 3), 128, np.uint8)
+    found = Detections(torch.tensor([[150.0, 0, 160, 8]]), torch.tensor([0.9]), torch.tensor([0]))
+    drawn = draw(image, found, ("helicopter",))
+    changed = (drawn != image).any(-1)
+    assert changed.sum() > 600  # a block of letters, not only the box
+    assert changed[:, 0].sum() == 0  # the block begins inside the picture: all letters are there
+
+
+def test_labels_of_neighbours_do_not_cover_each_other():
+    blocks = []
+    for box in ([50, 50, 60, 60], [58, 50, 70, 60], [54, 52, 66, 62]):
+        left, top = _free_place(box, (40, 10), (160, 120), blocks)
+        block = (left, top, left + 40, top + 10)
+        assert 0 <= left <= 120
+        assert 0 <= top <= 110
+        for other in blocks:
+            apart = block[0] >= other[2] or other[0] >= block[2]
+            assert apart or block[1] >= other[3] or other[1] >= block[3]
+        blocks.append(block)
+
+
+@pytest.mark.parametrize(
+    "box", [[-50.0, -50, 500, 500], [300.0, 300, 310, 310], [0.0, 0, 160, 120]]
+)
+def test_boxes_beyond_the_picture_are_drawn_at_its_edge(box):
+    image = np.full((120, 160, 3), 128, np.uint8)
+    found = Detections(torch.tensor([box]), torch.tensor([0.9]), torch.tensor([0]))
+    assert (draw(image, found, CLASSES) != image).any()
+
+
+def test_nothing_found_draws_nothing():
+    image = np.full((20, 30, 3), 9, np.uint8)
+    drawn = draw(image, Detections.empty(), CLASSES)
+    assert np.array_equal(drawn, image)
+    assert not np.shares_memory(drawn, image)
+
+
+def test_colour_follows_the_id_and_differs_between_neighbours():
+    colours = [colour_of(k) for k in range(12)]
+    assert len(set(colours)) == 12
+    image = np.zeros((100, 100, 3), np.uint8)
+    box, score = torch.tensor([[20.0, 40, 60, 80]]), torch.tensor([0.5])
+    for label in (0, 1):
+        found = Detections(box, score, torch.tensor([label]), torch.tensor([5]))
+        assert tuple(draw(image, found, CLASSES)[80, 40]) == colour_of(5)
+
+
+def test_opencv_can_reopen_the_fallback_video(tmp_path, monkeypatch):
+    without_pyav(monkeypatch)
+    with VideoSink(tmp_path / "a.mp4", size_hw=(32, 48), fps=12.5) as sink:
+        for _ in range(3):
+            sink.write(np.zeros((32, 48, 3), np.uint8))
+    capture = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+    capture.release()

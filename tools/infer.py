@@ -1,0 +1,131 @@
+"""Detect and track objects in videos.
+
+python tools/infer.py clip.mp4 writes out/clip/annotated.mp4 and out/clip/detections.jsonl.
+Without a SOURCE, a made-up clip is rendered and used (out/demo).
+"""
+
+import argparse
+import logging
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+DEMO_SEED = 7
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("source", nargs="*", help="video file, folder of pictures, picture, or camera number")
+    add("--weights", default="aerial", help="name in weights/weights.toml, or a file")
+    add("--out", default="out", help="results go to OUT/<name of the source>/")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
+    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--max-frames", type=at_least_one, help="stop each source after this many frames")
+    add("--no-video", action="store_true", help="write only detections.jsonl")
+    add("--threads", type=at_least_one, help="CPU threads of the model")
+    add("--overwrite", action="store_true", help="replace results of an earlier run")
+    add("--quiet", action="store_true", help="print errors and nothing else")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(argv)
+
+
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from rnndet.errors import RnndetError
+
+    try:
+        stream, header = build(args)
+    except RnndetError as error:
+        return report(error, args)
+    except KeyboardInterrupt:
+        return 130
+    names: set[str] = set()
+    codes = []
+    for source in args.source or [None]:
+        try:
+            interrupted = run_one(source, stream, header, names, args)
+        except RnndetError as error:
+            codes.append(report(error, args))
+            continue
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted:
+            return 130
+        codes.append(0)
+    return codes[0] if len(codes) == 1 else int(any(codes))
+
+
+def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The stream, and what the result files say of it."""
+    import torch
+
+    from rnndet.checkpoint import load_model
+    from rnndet.device import choose_device
+    from rnndet.inference import describe_model, make_stream
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    device, why = choose_device(args.device)
+    model = load_model(args.weights, device=device)
+    about = describe_model(model, args.weights)
+    stream = make_stream(model, tracker=args.tracker, min_score=args.score_threshold)
+    say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) on {device}: {why}")
+    return stream, {"model": about, "tracker": args.tracker}
+
+
+def run_one(
+    source: str | None, stream: Any, header: dict[str, Any], names: set[str], args: Any
+) -> bool:
+    """Run one source, None for the made-up clip; whether it was interrupted."""
+    from rnndet.inference import run_source
+    from rnndet.progress import Progress
+    from rnndet.video import SyntheticClip, open_source
+
+    if source is None:
+        say(args, "no SOURCE given: using a made-up clip")
+    with nullcontext(SyntheticClip(DEMO_SEED)) if source is None else open_source(source) as opened:
+        name = wanted = "demo" if source is None else opened.info.name
+        copy = 1
+        while name in names:  # sources of one name: clip, clip-2
+            copy += 1
+            name = f"{wanted}-{copy}"
+        names.add(name)
+        total = min(filter(None, [opened.info.length, args.max_frames]), default=None)
+        with Progress(name, total, quiet=args.quiet) as progress:
+            summary = run_source(
+                stream, opened, args.out, name=name, header=header, on_frame=progress.step,
+                write_video=not args.no_video, max_frames=args.max_frames,
+                overwrite=args.overwrite or source is None,
+            )  # fmt: skip
+    for line in summary.lines():
+        say(args, line)
+    return summary.interrupted
+
+
+def say(args: argparse.Namespace, line: str) -> None:
+    if not args.quiet:
+        print(line, flush=True)
+
+
+def report(error: Any, args: argparse.Namespace) -> int:
+    """Print a user's mistake as one line; its exit code."""
+    if args.debug:
+        raise error
+    print(f"infer: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
