@@ -88,7 +88,7 @@ def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") 
 
 
 def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetector:
-    """Build the model that a checkpoint describes and fill in its weights; eval mode, on the CPU."""
+    """Build the model that a checkpoint describes, with its weights; eval mode, on the CPU."""
     config = config_from_dict(content["config"], where=where)
     options = dict(config.model.options)
     options.pop("backbone_weights", None)  # the checkpoint holds all weights already
@@ -105,17 +105,15 @@ def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetect
 
 
 def check_fit(model: VideoDetector, weights: dict[str, Tensor], *, where: str) -> None:
-    """Raise WeightsError, with the first differing names, unless the weights fit the model exactly."""
+    """Raise WeightsError, with the first differing names, unless the weights fit exactly."""
     wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in weights.items()}
     if wanted == found:
         return
     names = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
-    shown = "; ".join(
-        f"{n}: {found.get(n, 'missing')} for {wanted.get(n, 'none')}" for n in names[:5]
-    )
+    pairs = [f"{n}: {found.get(n, 'missing')} for {wanted.get(n, 'none')}" for n in names[:5]]
     raise WeightsError(
-        f"{where}: does not fit its own configuration, {len(names)} tensors: {shown}"
+        f"{where}: does not fit its own configuration, {len(names)} tensors: {'; '.join(pairs)}"
     )
 
 
@@ -133,9 +131,9 @@ def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:
     raise WeightsError(f"weights {name!r}: neither a file nor a published name ({names})")
 
 
-def published_weights() -> dict[str, dict[str, Any]]:
-    """The entries of weights/weights.toml by name; empty where the file is absent."""
-    path = WEIGHTS_DIR / "weights.toml"
+def published_weights(path: Path | None = None) -> dict[str, dict[str, Any]]:
+    """The entries of weights/weights.toml (or of `path`) by name; empty where it is absent."""
+    path = path or WEIGHTS_DIR / "weights.toml"
     if not path.is_file():
         return {}
     with path.open("rb") as file:

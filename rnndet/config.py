@@ -1,4 +1,4 @@
-"""What describes a run: frozen dataclasses, read from TOML, changed by --set, stored in checkpoints.
+"""What describes a run: frozen dataclasses, read from TOML, changed by --set, kept in checkpoints.
 
 An unknown key, a wrong type and a value outside its range are errors that name the key.
 """
@@ -109,7 +109,7 @@ class TrainConfig:
     save_every: int = 200
     validate_every: int = 0  # 0: at the end only
     validate_videos: int = 0  # 0: all of the held-out ones
-    validate_stride: int = 1  # score every n-th frame; the memory sees all
+    validate_frames: int = 0  # of each video, from its beginning; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,7 @@ def load_config(path: str | Path, *, changes: typing.Sequence[str] = ()) -> Conf
     if base is not None:
         under = _read_toml(path.parent / str(base))
         if "base" in under:
-            raise RnndetError(
-                f"{path}: base = {base!r} has a base of its own; one level is allowed"
-            )
+            raise RnndetError(f"{path}: base = {base!r} has a base itself; one level is allowed")
         tree = _overlay(under, tree)
     for change in changes:
         _apply(tree, change)

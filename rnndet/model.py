@@ -1,4 +1,4 @@
-"""VideoDetector: a frame detector and a memory, with the state as an explicit argument and result."""
+"""VideoDetector: a frame detector and a memory; the state is an explicit argument and result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Output:
 
 
 class VideoDetector(nn.Module):
-    """Detects objects in windows of frames, T >= 1; the result does not depend on how a clip is cut.
+    """Detects objects in windows of T >= 1 frames; the result does not depend on how a clip is cut.
 
     Remembers nothing itself: `forward` takes the state that the previous call returned, None at the
     beginning of a video.

@@ -39,7 +39,7 @@ class VideoInfo:
 class Detections:
     """Boxes found in one frame; with `ids` they are tracks."""
 
-    boxes: Tensor  # (D, 4) float32, x1 y1 x2 y2 in pixels of the original frame; x2, y2 exclusive edges
+    boxes: Tensor  # (D, 4) float32, x1 y1 x2 y2, pixels of the original frame; x2, y2 exclusive
     scores: Tensor  # (D,) float32 in [0, 1], descending
     labels: Tensor  # (D,) int64, index into the model's classes; background is not a class
     ids: Tensor | None = None  # (D,) int64, unique within a video, from 1; None before tracking

@@ -32,7 +32,7 @@ def test_item_depends_on_its_number_alone(coco_vid_root):
 
 
 def test_boxes_lie_on_the_object_after_augmentation(coco_vid_root):
-    """The object is the only red thing: its pixels are inside the box, and most of the box is it."""
+    """The object is the only red thing, and it fills its box."""
     clips = dataset(coco_vid_root, mosaic=0.5)
     for index in range(10):
         clip = clips[index]

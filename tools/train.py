@@ -11,12 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="TOML file, see configs/")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="change a setting, for example train.steps=100; may be repeated")  # fmt: skip
+    change = "change a setting, for example train.steps=100; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
     parser.add_argument("--out", help="run folder; default runs/<name of the config>")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from last.pt of the run folder"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on from last.pt of the folder")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

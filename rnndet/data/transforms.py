@@ -180,18 +180,19 @@ def mosaic(clips: list[Clip]) -> Clip:
     truths: list[Truth | None] = []
     for t in range(frames.shape[0]):
         parts = [clip.truths[t] for clip in clips]
-        known = [_shift(p, c, 1_000_000 * i)
-                 for i, (p, c) in enumerate(zip(parts, corners, strict=True)) if p is not None]  # fmt: skip
+        known = [
+            _shift(part, corner, 1_000_000 * number)
+            for number, (part, corner) in enumerate(zip(parts, corners, strict=True))
+            if part is not None
+        ]
         truths.append(_join(known) if len(known) == 4 else None)
     return Clip(frames, truths)
 
 
 def _shift(truth: Truth, corner: tuple[int, int], first_id: int) -> Truth:
-    x, y = corner
     ids = None if truth.ids is None else truth.ids + first_id
-    return Truth(
-        truth.boxes + truth.boxes.new_tensor([x, y, x, y]), truth.labels, ids, truth.ignore
-    )
+    boxes = truth.boxes + truth.boxes.new_tensor(corner * 2)
+    return Truth(boxes, truth.labels, ids, truth.ignore)
 
 
 def _join(truths: list[Truth]) -> Truth:

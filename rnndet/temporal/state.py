@@ -13,7 +13,7 @@ def detach_state(state: State) -> State:
 
 
 def reset_state(state: State, rows: Tensor) -> State:
-    """Zero the rows that begin a new video; rows is (B,) bool. Zero is every cell's initial state."""
+    """Zero, every cell's initial state, in the rows that begin a new video; rows is (B,) bool."""
     keep = ~rows
 
     def cleared(t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training run: clips -> windows -> backward -> step, with the state carried between windows."""
+"""The training run: clips -> windows -> backward -> step; the state is carried on, detached."""
 
 from __future__ import annotations
 

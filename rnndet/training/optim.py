@@ -47,7 +47,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 
 
 def rate_factor(step: int, *, steps: int, warmup: int) -> float:
-    """What every learning rate is multiplied with at a 0-based step: linear warm-up, then cosine."""
+    """What the rates are multiplied with at a 0-based step: linear warm-up, then cosine."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = min(1.0, (step - warmup) / max(1, steps - warmup))
@@ -64,7 +64,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move towards the model. Early on the average is short: decay (1 + n) / (10 + n) at most."""
+        """Move towards the model; early on the decay is short, (1 + n) / (10 + n) at most."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, tensor in model.state_dict().items():

@@ -1,12 +1,14 @@
 """From a configuration to a finished run: read the data, build the model, train, validate."""
 
+import dataclasses
 import json
 import logging
+from itertools import islice
 from pathlib import Path
 
 import torch
 
-from rnndet.config import Config, SourceConfig, config_to_dict
+from rnndet.config import Config, ModelConfig, SourceConfig, config_to_dict
 from rnndet.data import read_set
 from rnndet.data.clips import ClipDataset
 from rnndet.data.frames import iterate
@@ -14,14 +16,13 @@ from rnndet.data.records import VideoSet
 from rnndet.data.sampling import hold_out
 from rnndet.device import choose_device
 from rnndet.errors import OutputError, RnndetError
-from rnndet.evaluation import evaluate
+from rnndet.evaluation import SCORE_FLOOR, evaluate
 from rnndet.metrics.coco_ap import CocoAP
 from rnndet.model import VideoDetector, build_model
 from rnndet.stream import Stream
 from rnndet.training.loop import Run, start_from
 
 logger = logging.getLogger(__name__)
-SCORE_FLOOR = 0.001  # of evaluation: detections below it do not change average precision
 
 
 def run_training(
@@ -39,7 +40,7 @@ def run_training(
     torch.manual_seed(config.train.seed)
     prepare_folder(folder, config, resume=resume)
     sets, held = read_sources(config)
-    model = build_model(config.model, sets[0].classes)
+    model = build_model(start_of(config, resume=resume), sets[0].classes)
     size_hw = tuple(config.model.options.get("size", (0, 0)))
     if min(size_hw) <= 0:
         raise RnndetError("model.options.size = [height, width] is needed for training")
@@ -66,12 +67,18 @@ def run_training(
     run.train(dataset)
 
 
+def start_of(config: Config, *, resume: bool) -> ModelConfig:
+    """The [model] to build: without backbone weights where a checkpoint fills in all of them."""
+    options = dict(config.model.options)
+    if config.train.init or resume:
+        options.pop("backbone_weights", None)
+    return dataclasses.replace(config.model, options=options)
+
+
 def prepare_folder(folder: Path, config: Config, *, resume: bool) -> None:
     """Make the run folder and write the resolved configuration into it."""
     if (folder / "last.pt").exists() and not resume:
-        raise OutputError(
-            f"{folder}: holds a run already; --resume goes on, or choose another --out"
-        )
+        raise OutputError(f"{folder}: holds a run; --resume goes on, or choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config_to_dict(config), indent=2)
@@ -112,9 +119,8 @@ def score(
     # spread over the set, so that a few videos still show all classes
     chosen = held.videos[:: max(1, len(held.videos) // limit)][:limit]
     before, model.score_threshold = model.score_threshold, SCORE_FLOOR
-    stride = train.validate_stride
-    every = [(v, (f for f in iterate(v, cache=cache) if f.index % stride == 0)) for v in chosen]
-    metric = CocoAP(held.classes)
-    evaluate(Stream(model, min_score=0.0), every, {"all": metric})
+    frames = train.validate_frames or None
+    shown = ((video, islice(iterate(video, cache=cache), frames)) for video in chosen)
+    figures = evaluate(Stream(model, min_score=0.0), shown, {"all": CocoAP(held.classes)})
     model.score_threshold = before
-    return metric.compute()
+    return figures["all"]

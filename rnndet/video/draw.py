@@ -15,14 +15,17 @@ _GOLDEN = 0.6180339887  # steps around the colour circle that never come close t
 def draw(image: np.ndarray, detections: Detections, classes: Sequence[str]) -> np.ndarray:
     """A copy of `image`, (H, W, 3) uint8 RGB, with each detection's box, label, score and id.
 
-    Colour follows the id, or the class where there are no ids, and is the same in every frame.
+    Colour follows the id, or the class where there is no track (id 0, or no ids), and is the same
+    in every frame.
     Lines and letters grow with the picture; text is moved so that it stays inside.
     """
     canvas = np.ascontiguousarray(image).copy()
     line, font = _line_width(image.shape), _font_scale(image.shape)
     boxes = np.round(detections.boxes.numpy(force=True)).astype(int).tolist()
     order = list(reversed(range(len(detections))))  # the surest on top
-    keys = (detections.labels if detections.ids is None else detections.ids).tolist()
+    labels = detections.labels.tolist()
+    ids = [0] * len(labels) if detections.ids is None else detections.ids.tolist()
+    keys = [track or label for track, label in zip(ids, labels, strict=True)]
     for k in order:
         boxes[k] = _frame_around(boxes[k], line, image.shape)
         x1, y1, x2, y2 = boxes[k]
@@ -30,8 +33,8 @@ def draw(image: np.ndarray, detections: Detections, classes: Sequence[str]) -> n
     taken: list[tuple[int, int, int, int]] = []
     for k in reversed(order):  # the surest has the choice of places
         text = f"{classes[int(detections.labels[k])]} {float(detections.scores[k]):.2f}"
-        if detections.ids is not None:
-            text += f" #{keys[k]}"
+        if ids[k] > 0:  # 0 = no track yet
+            text += f" #{ids[k]}"
         taken.append(_draw_label(canvas, boxes[k], text, colour_of(keys[k]), line, font, taken))
     return canvas
 

@@ -106,7 +106,7 @@ def describe(detections: Detections, classes: Sequence[str]) -> list[dict[str, A
             "label": classes[label],
             "score": round(score, 4),
         }
-        if ids is not None:
+        if ids is not None and ids[k] > 0:  # 0 = no track yet
             entry["id"] = ids[k]
         objects.append(entry)
     return objects

@@ -1,0 +1,68 @@
+"""Put trained weights into weights/: the model alone, without paths or training state."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from rnndet import checkpoint
+from rnndet.errors import RnndetError
+
+MAX_BYTES = 16_000_000  # of a file that is shipped in the repository
+
+
+def publish(source: Path, name: str, *, licence: str, folder: Path | None = None) -> Path:
+    """Write `<folder>/<name>.pt` and its entry in `<folder>/weights.toml`; returns the file.
+
+    Of the configuration only what rebuilds the model is kept, and how it was trained ([clip],
+    [augment], [train] without paths). Raises WeightsError (source), RnndetError (name, size).
+    """
+    folder = folder or checkpoint.WEIGHTS_DIR
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        raise RnndetError(f"name {name!r}: use small letters, digits and _ only")
+    content = checkpoint.read_checkpoint(source)
+    checkpoint.model_from_checkpoint(content, where=str(source))  # it must build and fit
+    target = folder / f"{name}.pt"
+    kept = {key: content[key] for key in ("format", "classes", "step", "figures", "model")}
+    checkpoint.save_checkpoint(target, kept | {"config": without_paths(content["config"])})
+    if target.stat().st_size > MAX_BYTES:
+        size = target.stat().st_size / 1e6
+        target.unlink()
+        raise RnndetError(f"{target.name}: {size:.1f} MB; shipped weights are at most 16 MB")
+    entry = {
+        "file": target.name,
+        "sha256": checkpoint.file_sha256(target),
+        "classes": content["classes"],
+        "licence": licence,
+        "card": f"{name.split('_')[0]}.md",
+    }
+    write_entry(folder / "weights.toml", name, entry)
+    return target
+
+
+def without_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration less the data's places and the weights that training began with."""
+    options = {k: v for k, v in config["model"]["options"].items() if k != "backbone_weights"}
+    train = {k: v for k, v in config["train"].items() if k != "init"}
+    return {
+        "model": config["model"] | {"options": options},
+        "clip": config["clip"],
+        "augment": config["augment"],
+        "train": train,
+    }
+
+
+def write_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
+    """Replace or add one table of weights.toml."""
+    table = checkpoint.published_weights(path) | {name: entry}
+    lines = ["# Weights that are shipped; tools/publish_weights.py writes this file.\n"]
+    for key in sorted(table):
+        lines.append(f"[{key}]")
+        lines += [f"{field} = {_toml(value)}" for field, value in table[key].items()]
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _toml(value: str | list[str]) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
