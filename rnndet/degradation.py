@@ -328,10 +328,10 @@ def _paint(picture: Tensor, tile: Tensor, place: tuple[float, float, float, floa
     _, height, width = picture.shape
     left, top = math.floor(place[0]), math.floor(place[1])
     right, bottom = math.ceil(place[2]), math.ceil(place[3])
+    if bottom <= max(top, 0) or right <= max(left, 0) or top >= height or left >= width:
+        return
     rows = torch.arange(max(top, 0), min(bottom, height), device=picture.device)
     columns = torch.arange(max(left, 0), min(right, width), device=picture.device)
-    if len(rows) == 0 or len(columns) == 0:
-        return
     from_rows = (rows - top) * tile.shape[1] // (bottom - top)
     from_columns = (columns - left) * tile.shape[2] // (right - left)
     patch = tile.index_select(1, from_rows).index_select(2, from_columns)

@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 import torch
-from conftest import tiny_config, tiny_model
 
+from conftest import tiny_config, tiny_model
 from rnndet import checkpoint
 from rnndet.checkpoint import load_model, model_content, read_checkpoint, save_checkpoint
 from rnndet.errors import OutputError, WeightsError

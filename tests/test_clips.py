@@ -1,6 +1,6 @@
 import torch
-from conftest import SIZE_HW
 
+from conftest import SIZE_HW
 from rnndet.config import AugmentConfig, ClipConfig
 from rnndet.data import read_set
 from rnndet.data.clips import ClipDataset, collate

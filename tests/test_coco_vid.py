@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from conftest import CLASSES
 
+from conftest import CLASSES
 from rnndet.data import read_set
 from rnndet.errors import RnndetError
 

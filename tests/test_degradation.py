@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rnndet import degradation
 from rnndet.degradation import KINDS, Corruption, Degrader, corrupt, plan, standard_plan
 from rnndet.errors import RnndetError
 from rnndet.structures import Truth
@@ -202,3 +203,19 @@ def test_occluder_outside_the_picture_is_harmless() -> None:
     frame = picture()[None]
     boxes = [torch.tensor([[64.0, 48.0, 90.0, 90.0], [10.0, 10.0, 10.0, 10.0]])]
     assert corrupt(frame, [Corruption("occluder", 0.3, 1 << 16)], boxes=boxes).shape == frame.shape
+
+
+def test_decoys_that_lie_wholly_outside_are_harmless() -> None:
+    """A box at the edge gets decoys and sways; some of them miss the picture altogether."""
+    frame = picture()[None]
+    boxes = [torch.tensor([[60.0, 44.0, 64.0, 48.0], [0.0, 0.0, 3.0, 3.0]])]
+    for run in range(40):
+        for step in (0, 9):
+            occluder = [Corruption("occluder", 1.0, (run << 16) + step)]
+            assert corrupt(frame, occluder, boxes=boxes).shape == frame.shape
+
+
+def test_rectangle_beside_the_picture_paints_nothing() -> None:
+    shown = picture()
+    degradation._paint(shown, torch.zeros(3, 8, 8, dtype=torch.uint8), (-40.0, 2.0, -20.0, 9.0))
+    assert torch.equal(shown, picture())

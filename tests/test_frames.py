@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from conftest import write_coco_vid
 
+from conftest import write_coco_vid
 from rnndet.data import frames, read_set
 from rnndet.errors import InputError
 

@@ -1,7 +1,9 @@
 import pytest
 import torch
-from conftest import tiny_model
 
+from conftest import tiny_model
+from rnndet.config import ModelConfig, TemporalConfig
+from rnndet.model import build_model
 from rnndet.structures import Truth
 from rnndet.temporal import CELLS
 
@@ -40,6 +42,28 @@ def test_clip_of_16_frames_gives_what_16_steps_give(temporal):
     for name, tensors in last.items():
         for a, b in zip(tensors, state[name], strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+FAMILIES = {
+    "fcos": {"channels": 32, "head_convs": 1, "strides": [8, 16]},
+    "retinanet": {"channels": 32, "head_convs": 1, "strides": [8, 16]},
+    "faster_rcnn": {"channels": 32, "strides": [8, 16]},
+    "ssdlite": {"backbone": "mobilenet_v3_small"},
+}
+
+
+@pytest.mark.parametrize("site", ["neck", "trunk"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_detector_trains_and_streams_with_memory(family, site):
+    options = {"size": [64, 96], "backbone": "mobilenet_v3_small"} | FAMILIES[family]
+    config = ModelConfig(family, options, TemporalConfig(levels=("0", "1"), hidden=4, site=site))
+    torch.manual_seed(0)
+    model = build_model(config, ("a", "b"))
+    sum(model.train()(noise(2), truths=[[truth()], [truth()]]).losses.values()).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.memory.parameters())
+    with torch.inference_mode():
+        output = model.eval()(noise(1))
+        assert set(model(noise(1), output.state).state) == {"0", "1"}
 
 
 def test_without_memory_the_state_is_empty():

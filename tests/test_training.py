@@ -3,8 +3,8 @@ import json
 
 import pytest
 import torch
-from conftest import TINY_OPTIONS, tiny_config, tiny_model
 
+from conftest import TINY_OPTIONS, tiny_config, tiny_model
 from rnndet.checkpoint import load_model, read_checkpoint
 from rnndet.config import TrainConfig, config_from_dict
 from rnndet.errors import OutputError, RnndetError, WeightsError
