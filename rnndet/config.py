@@ -19,7 +19,7 @@ MAX_BYTES = 1_000_000  # a configuration is small; anything larger is another ki
 
 @dataclass(frozen=True, slots=True)
 class TemporalConfig:
-    """The memory. Defaults: gated blend whose gate starts open (docs/memory.md)."""
+    """The memory. Defaults: gated blend whose gate starts open (temporal/head.py)."""
 
     cell: str = "conv_lstm"  # none | conv_rnn | conv_lstm | conv_gru | bottleneck_lstm | min_gru
     site: str = "neck"  # neck: after the FPN; trunk: before it

@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "stream": NOUNS | {"model", "temporal", "tracking"},
     "results": NOUNS | {"video"},
     "publish": NOUNS | {"checkpoint"},
+    "benchmark": NOUNS | {"stream", "video"},
     "inference": NOUNS
     | {"checkpoint", "detectors", "model", "results", "stream", "temporal", "tracking", "video"},
     "evaluation": NOUNS | {"data", "degradation", "metrics", "model", "stream", "temporal"},
@@ -53,9 +54,13 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 # A new knob goes into the configuration, not onto the command line. Extend only on purpose.
 FLAGS: dict[str, set[str]] = {
+    "benchmark": {  # of all its parts
+        "source", "--models", "--frames", "--rounds", "--tracker", "--threads", "--device", "--out",
+        "--debug",
+    },
     "cache_frames": {"root", "--cache", "--format", "--split"},
     "evaluate": {
-        "weights", "--data", "--format", "--split", "--annotations", "--cache", "--ablate-memory",
+        "weights", "--data", "--format", "--split", "--annotations", "--groups", "--cache", "--ablate-memory",
         "--degrade", "--degrade-seed", "--every", "--max-videos", "--device", "--threads", "--out",
         "--debug",
     },

@@ -67,3 +67,9 @@ def test_labelled_frame_beyond_the_end_is_an_error(tmp_path):
     video = read_set("coco_vid", tmp_path, "train").videos[0]
     with pytest.raises(InputError, match="ends before frame 50"):
         list(frames.iterate(video))
+
+
+def test_damaged_note_of_the_cache_counts_as_no_cache(file_video, tmp_path):
+    frames.make_cache(file_video, tmp_path / "cache")
+    (tmp_path / "cache" / "v0" / "source.json").write_text("{")
+    assert not frames.is_cached(file_video, tmp_path / "cache")

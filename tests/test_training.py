@@ -171,3 +171,12 @@ def test_set_of_other_classes_is_refused(coco_vid_root, tmp_path):
     data = dataclasses.replace(config.data, train=sources)
     with pytest.raises(RnndetError, match="has the classes square, disc"):
         run_training(dataclasses.replace(config, data=data), tmp_path / "run", quiet=True)
+
+
+def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "first", steps=2)
+    start = str(tmp_path / "first" / "weights.pt")
+    train(coco_vid_root, tmp_path / "second", steps=2, init=start, seed=5)
+    name = "memory.fusions.0.scale"
+    first = read_checkpoint(tmp_path / "first" / "weights.pt")["model"][name]
+    assert read_checkpoint(tmp_path / "second" / "weights.pt")["model"][name] == first

@@ -20,6 +20,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", default="coco_vid")
     parser.add_argument("--split", default="val")
     parser.add_argument("--annotations", metavar="FILE", help="instead of the split's own file")
+    parser.add_argument("--groups", nargs="+", metavar="GROUP",
+                        help="only the videos of these scene groups")  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
     parser.add_argument("--ablate-memory", action="store_true",
                         help="also without memory, and with another video's")  # fmt: skip
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     from rnndet.checkpoint import load_model
     from rnndet.data import read_set
+    from rnndet.data.sampling import hold_out
     from rnndet.device import choose_device
     from rnndet.evaluation import evaluate_set, match_classes, table, write_report
 
@@ -66,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.weights, device=device)
     options = {"annotations": str(Path(args.annotations).absolute())} if args.annotations else {}
     data = read_set(args.format, args.data, args.split, **options)
+    if args.groups:
+        _, data = hold_out(data, args.groups)
     progress = Progress()
     results, protocol = evaluate_set(
         model,
@@ -89,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     print("\n" + "; ".join(f"{key} {value}" for key, value in protocol.items()))
     print(f"{progress.count} frames in {seconds:.0f} s on {device} ({why})")
     if args.out:
-        setting = {"weights": args.weights, "data": args.data, "split": args.split}
+        setting = {"weights": args.weights, "split": args.split, "groups": args.groups}
         write_report(args.out, {"setting": setting, "protocol": protocol, "results": results})
         print(f"numbers: {args.out}")
     return 0

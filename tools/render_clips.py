@@ -15,7 +15,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("root", help="folder of the new data set")
     parser.add_argument("--clips", type=int, default=160)
     parser.add_argument("--length", type=int, default=60, help="frames of a clip")
-    parser.add_argument("--first-seed", type=int, default=1000, help="the demo's clip has seed 0")
+    parser.add_argument("--first-seed", type=int, default=1000, help="the demo's clip is 7")
     parser.add_argument("--split", default="train")
     return parser.parse_args(argv)
 
@@ -37,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     except RnndetError as error:
         print(f"render_clips: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("render_clips: interrupted; there is no annotation file yet", file=sys.stderr)
+        return 130
     print(f"{args.clips} clips: {path}")
     return 0
 

@@ -71,7 +71,10 @@ def is_cached(video: VideoRecord, cache: Path | None) -> bool:
     note = cache / video.name / "source.json"
     if not note.is_file():
         return False
-    made_from = json.loads(note.read_text(encoding="utf-8"))
+    try:
+        made_from = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError:
+        return False  # damaged: as good as none
     return not video.path.is_file() or made_from["bytes"] == video.path.stat().st_size
 
 

@@ -71,7 +71,7 @@ def hold_out(video_set: VideoSet, groups: Sequence[str]) -> tuple[VideoSet, Vide
     present = {video.group for video in video_set.videos}
     unknown = sorted(set(groups) - {g for g in present if g is not None})
     if unknown:
-        raise RnndetError(f"data.holdout: there is no scene group {', '.join(unknown)} in the set")
+        raise RnndetError(f"there is no scene group {', '.join(unknown)} in the set")
     rest = tuple(v for v in video_set.videos if v.group not in groups)
     held = tuple(v for v in video_set.videos if v.group in groups)
     return VideoSet(video_set.classes, rest), VideoSet(video_set.classes, held)

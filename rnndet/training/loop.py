@@ -33,6 +33,7 @@ Validate = Callable[[VideoDetector], dict[str, float]]
 class Run:
     """One training run: what must be remembered between steps, and where it is kept.
 
+    `calibrate` fits the memory's amplitude to the first window: for a memory that starts fresh.
     `folder` gets metrics.jsonl, last.pt (everything needed to go on), weights.pt (the averaged
     weights of the last save) and best.pt (those that validated best).
     """
@@ -45,9 +46,11 @@ class Run:
         *,
         device: torch.device,
         validate: Validate | None = None,
+        calibrate: bool = True,
         quiet: bool = False,
     ) -> None:
         self.config, self.folder, self.device = config, folder, device
+        self.calibrate = calibrate
         self.model = model.to(device, memory_format=torch.channels_last)
         freeze_parts(self.model, config.train.freeze)
         self.optimizer = build_optimizer(self.model, config.train)
@@ -74,7 +77,7 @@ class Run:
                     break
                 length = self.config.clip.length
                 window = batch.window(number * length, length).to(self.device)
-                if self.step == 0:
+                if self.step == 0 and self.calibrate:
                     self._calibrate(window)
                 losses, state = self._window(window, state)
                 self.step += 1
@@ -240,8 +243,11 @@ def thin_out(
     return [[v if (t, b) in kept else None for b, v in enumerate(r)] for t, r in enumerate(truths)]
 
 
-def start_from(model: VideoDetector, path: str | Path) -> None:
-    """Fill in the weights of a checkpoint where names and shapes agree, and say what was left."""
+def start_from(model: VideoDetector, path: str | Path) -> list[str]:
+    """Fill in the weights of a checkpoint where names and shapes agree, and say what was left.
+
+    Returns the names that start fresh.
+    """
     content = read_checkpoint(path)
     own = model.state_dict()
     fitting = {n: t for n, t in content["model"].items() if n in own and own[n].shape == t.shape}
@@ -250,3 +256,4 @@ def start_from(model: VideoDetector, path: str | Path) -> None:
     model.load_state_dict(fitting, strict=False)
     fresh = sorted(own.keys() - fitting.keys())
     logger.info("%s: %d tensors taken, %d start fresh", path, len(fitting), len(fresh))
+    return fresh

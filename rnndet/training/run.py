@@ -44,8 +44,9 @@ def run_training(
     size_hw = tuple(config.model.options.get("size", (0, 0)))
     if min(size_hw) <= 0:
         raise RnndetError("model.options.size = [height, width] is needed for training")
+    fresh = list(model.state_dict())
     if config.train.init and not resume:
-        start_from(model, config.train.init)
+        fresh = start_from(model, config.train.init)
     cache = Path(config.data.cache) if config.data.cache else None
     clips = -(-config.train.steps // config.clip.windows) * config.train.batch
     dataset = ClipDataset(
@@ -61,7 +62,15 @@ def run_training(
         return score(model, held, config, cache=cache)
 
     wanted = validate if held.videos else None
-    run = Run(config, model, folder, device=chosen, validate=wanted, quiet=quiet)
+    run = Run(
+        config,
+        model,
+        folder,
+        device=chosen,
+        validate=wanted,
+        calibrate=any(name.startswith("memory.") for name in fresh),
+        quiet=quiet,
+    )
     if resume:
         run.resume()
     run.train(dataset)

@@ -1,0 +1,372 @@
+"""Where the time of a frame goes: each stage of inference timed apart, for one or two models.
+
+The work is that of `inference.run_source`, frame by frame; only the model's call is cut open, in
+`detect_in_stages`. Two models take turns (A B A B ...), so that both meet the same weather on a
+shared machine, and are compared round by round.
+
+All numbers are medians over the frames of a round, then over rounds. They are of the calling
+thread: decoder and encoder also work on threads of their own, beside the other stages; the CPU
+time counts every thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+from typing import Any
+
+import torch
+
+from rnndet.catalog import pick
+from rnndet.errors import InputError, RnndetError
+from rnndet.stream import Stream
+from rnndet.structures import Detections, Frame, FrameResult
+from rnndet.video import Camera, JsonLinesSink, Source, SyntheticClip, VideoSink, draw
+
+STAGES = ("decode", "preprocess", "network", "memory", "head", "track", "draw", "write")
+MODEL_STAGES = ("preprocess", "network", "memory", "head")  # together the row "model"
+ROWS = (*STAGES, "model", "total", "cpu")  # cpu: of all threads of the process
+NAMES = {"network": "network (trunk, neck)", "head": "head, postprocess", "cpu": "CPU time"}
+WARM_UP = 5  # frames at the start of each round that are not counted
+FAIR_ROUNDS = 5  # under it a ratio says little
+NEGLIGIBLE_MS = 0.05  # a stage that does nothing: its ratio would be one of clock ticks
+CLIP_SEED = 7  # the clip of tools/infer.py
+
+Numbers = dict[str, float]  # by ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One of the things to compare."""
+
+    weights: str  # a name of weights/weights.toml, or a path
+    tracker: str
+    min_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A stream that is ready to run, and what the report says of it."""
+
+    name: str
+    stream: Stream
+    about: Mapping[str, Any]  # detector, cell, tracker ...
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTimes:
+    """What one frame took, in seconds."""
+
+    stages: dict[str, float]  # by STAGES
+    cpu: float
+    objects: int  # shown in this frame
+
+
+class FrameClock:
+    """Seconds by stage of one frame after the other; waits for the device around each stage."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.frames: list[FrameTimes] = []
+        self._device = device
+        self.begin_frame()
+
+    def begin_frame(self) -> None:
+        """Forget what was not ended."""
+        self._stages = dict.fromkeys(STAGES, 0.0)
+        self._cpu_start = process_time()
+
+    def end_frame(self, *, objects: int) -> None:
+        cpu = process_time() - self._cpu_start
+        self.frames.append(FrameTimes(self._stages, cpu, objects))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage of the present frame."""
+        self._wait()
+        start = perf_counter()
+        yield
+        self._wait()
+        self._stages[name] += perf_counter() - start
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def parse_setting(text: str, *, tracker: str = "byte", min_score: float = 0.3) -> Setting:
+    """Read `aerial`, `aerial:tracker=none` or `runs/a/last.pt:tracker=iou,score=0.1`.
+
+    Raises RnndetError for an unknown key or a score that is no number.
+    """
+    weights, colon, tail = text.rpartition(":")
+    if not colon or "=" not in tail or Path(text).is_file():
+        return Setting(text, tracker, min_score)
+    given = {"tracker": tracker, "score": str(min_score)}
+    for pair in tail.split(","):
+        key, _, value = pair.partition("=")
+        pick(key, given, what=f"{text}: setting")
+        given[key] = value
+    try:
+        return Setting(weights, given["tracker"], float(given["score"]))
+    except ValueError:
+        raise RnndetError(f"{text}: score = {given['score']!r} is not a number") from None
+
+
+def render_clip(folder: Path, *, length: int) -> Path:
+    """Write the made-up clip as a video file, so that decoding is measured too; its path."""
+    clip = SyntheticClip(CLIP_SEED, length=length)
+    size_hw = (clip.info.height, clip.info.width)
+    path = folder / f"{clip.info.name}.mp4"
+    with VideoSink(path, size_hw=size_hw, fps=clip.info.fps) as sink:
+        for frame in clip:
+            sink.write(frame.image)
+    return path
+
+
+def measure(
+    contenders: Sequence[Contender],
+    source: Source,
+    *,
+    frames: int = 100,
+    rounds: int = FAIR_ROUNDS,
+    on_frame: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """The report, plain data, on one or two contenders that take turns for `rounds` rounds.
+
+    A round is one pass over the first `frames` frames after `WARM_UP` others; a shorter source
+    gives as many as it has. Milliseconds per frame; `ratio` is A/B, None for one contender.
+    Raises RnndetError for a camera, InputError for too few frames.
+    """
+    assert 1 <= len(contenders) <= 2, [contender.name for contender in contenders]
+    if isinstance(source, Camera):
+        raise RnndetError(f"{source.info.source}: cannot be run twice; record a file, give that")
+    about = machine(contenders[0].stream.device)  # the load, before this run adds to it
+    results: list[list[list[FrameTimes]]] = [[] for _ in contenders]
+    with TemporaryDirectory(prefix="rnndet-benchmark-") as folder:
+        for _ in range(rounds):
+            for contender, done in zip(contenders, results, strict=True):
+                limit = frames + WARM_UP
+                times = run_round(
+                    contender.stream, source, Path(folder), limit=limit, tell=on_frame
+                )
+                if len(times) <= WARM_UP:
+                    raise InputError(
+                        f"{source.info.source}: {len(times)} frames are too few; {WARM_UP} are "
+                        f"warm-up, so give a video of {WARM_UP + 1} or more"
+                    )
+                done.append(times[WARM_UP:])
+    info = source.info
+    return {
+        "machine": about,
+        "source": {"name": info.name, "width": info.width, "height": info.height},
+        "frames": len(results[0][0]),
+        "rounds": rounds,
+        "warm_up": WARM_UP,
+        "models": [_describe(c, done) for c, done in zip(contenders, results, strict=True)],
+        "peak_memory_mib": peak_memory_mib(),
+        **_compared(contenders, results),
+    }
+
+
+def run_round(
+    stream: Stream,
+    source: Source,
+    folder: Path,
+    *,
+    limit: int,
+    tell: Callable[[], None] | None = None,
+) -> list[FrameTimes]:
+    """One video, at most `limit` frames, from a reset to results in `folder`; old ones go."""
+    stream.reset()
+    classes, info, clock = stream.model.classes, source.info, FrameClock(stream.device)
+    with (
+        JsonLinesSink(folder / "detections.jsonl") as lines,
+        VideoSink(
+            folder / "annotated.mp4", size_hw=(info.height, info.width), fps=info.fps
+        ) as video,
+    ):
+        frames = itertools.islice(source, limit)
+        while True:
+            clock.begin_frame()
+            with clock.stage("decode"):
+                frame = next(frames, None)
+            if frame is None:
+                return clock.frames
+            found = detect_in_stages(stream, frame, clock)
+            with clock.stage("track"):
+                result = FrameResult(frame, stream.track(found, time=frame.time))
+            with clock.stage("draw"):
+                picture = draw(frame.image, result.detections, classes)
+            with clock.stage("write"):
+                lines.write(result, classes)
+                video.write(picture)
+            clock.end_frame(objects=len(result.detections))
+            if tell is not None:
+                tell()
+
+
+def detect_in_stages(stream: Stream, frame: Frame, clock: FrameClock) -> Detections:
+    """`stream.detect(stream.to_tensor(frame))`, its parts timed; a test holds the two equal."""
+    model = stream.model
+    detector = model.detector
+    with torch.inference_mode():
+        with clock.stage("preprocess"):
+            pixels = stream.to_tensor(frame)
+            prepared = detector.prepare(list(pixels.flatten(0, 1)))
+        with clock.stage("network"):
+            features = detector.trunk(prepared.pixels)
+            if model.site == "neck":
+                features = detector.neck(features)
+        with clock.stage("memory"):
+            features, stream.state = model.memory(features, stream.state, 1)
+        if model.site == "trunk":
+            with clock.stage("network"):
+                features = detector.neck(features)
+        with clock.stage("head"):
+            found = detector.detect(prepared, features)[0].to("cpu")
+            return found[found.scores >= stream.score_floor]
+
+
+def round_medians(frames: Sequence[FrameTimes]) -> Numbers:
+    """Milliseconds by ROWS, each the median over the frames of one round."""
+    rows = {name: [frame.stages[name] for frame in frames] for name in STAGES}
+    rows["model"] = [sum(frame.stages[name] for name in MODEL_STAGES) for frame in frames]
+    rows["total"] = [sum(frame.stages.values()) for frame in frames]
+    rows["cpu"] = [frame.cpu for frame in frames]
+    return {name: 1000 * median(seconds) for name, seconds in rows.items()}
+
+
+def shares(ms: Mapping[str, float]) -> dict[str, float]:
+    """The part of each stage in the sum of all stages; they sum to 1."""
+    total = sum(ms[name] for name in STAGES)
+    return {name: ms[name] / total for name in STAGES}
+
+
+def paired_ratio(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
+    """a/b round by round: median, min and max of the quotients. All of `b` are above 0."""
+    quotients = [one / other for one, other in zip(a, b, strict=True)]
+    return {"median": median(quotients), "min": min(quotients), "max": max(quotients)}
+
+
+def _describe(contender: Contender, rounds: Sequence[Sequence[FrameTimes]]) -> dict[str, Any]:
+    by_round = [round_medians(frames) for frames in rounds]
+    ms = {name: median(numbers[name] for numbers in by_round) for name in ROWS}
+    every = [frame for frames in rounds for frame in frames]
+    return {
+        **contender.about,
+        "name": contender.name,
+        "parameters": _parameters(contender.stream.model),
+        "memory_parameters": _parameters(contender.stream.model.memory),
+        "objects_per_frame": sum(frame.objects for frame in every) / len(every),
+        "ms": ms,
+        "share": shares(ms),
+        "frames_per_second": 1000 / ms["total"],
+        "cpu_seconds": sum(frame.cpu for frame in every),  # of all frames that were counted
+        "ms_by_round": by_round,
+    }
+
+
+def _compared(
+    contenders: Sequence[Contender], results: Sequence[Sequence[Sequence[FrameTimes]]]
+) -> dict[str, Any]:
+    """Ratios A/B of times by row, None for a stage that does nothing, and of parameters."""
+    if len(contenders) < 2:
+        return {"ratio": None, "parameter_ratio": None}
+    a, b = ([round_medians(frames) for frames in rounds] for rounds in results)
+    ratio: dict[str, dict[str, float] | None] = {}
+    for name in ROWS:
+        pair = [row[name] for row in a], [row[name] for row in b]
+        is_work = min(map(min, pair)) >= NEGLIGIBLE_MS
+        ratio[name] = paired_ratio(*pair) if is_work else None
+    first, second = (_parameters(contender.stream.model) for contender in contenders)
+    return {"ratio": ratio, "parameter_ratio": first / second}
+
+
+def _parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the numbers hold for; `words` says all of it in one line."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux: what this process may use
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+    threads, kind = torch.get_num_threads(), _cpu_name()
+    on = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    busy = "" if load is None else f"; load {load:.1f} before the start"
+    words = (
+        f"{cpus} CPU{'s' * (cpus != 1)} ({kind}), torch {torch.__version__} with {threads} "
+        f"thread{'s' * (threads != 1)}, on {on}{busy}"
+    )
+    facts = {"cpus": cpus, "cpu": kind, "threads": threads, "torch": torch.__version__}
+    return {"words": words, **facts, "device": on, "load": load}
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def peak_memory_mib() -> float | None:
+    """The most main memory this process has held so far, in MiB; None where it is not known."""
+    status = Path("/proc/self/status")  # Linux; getrusage would also count a parent's, before exec
+    if status.exists():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024  # kB
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if platform.system() == "Darwin" else 2**10  # bytes on macOS, else kB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def lines_of(report: Mapping[str, Any]) -> list[str]:
+    """The report for people; the first line names the machine."""
+    models, source, ratio = report["models"], report["source"], report["ratio"]
+    turns = " of each in turn" if ratio else ""
+    lines = [
+        report["machine"]["words"],
+        f"{source['name']}, {source['width']}x{source['height']}: medians of {report['rounds']} "
+        f"rounds{turns}, {report['frames']} frames each after {report['warm_up']} of warm-up",
+    ]
+    for letter, model in zip("AB", models, strict=False):
+        kind = ", ".join(str(model[key]) for key in ("detector", "cell", "tracker") if key in model)
+        lines.append(
+            f"{letter} {model['name']}: {kind}; {model['parameters']:,} parameters (memory "
+            f"{model['memory_parameters']:,}), {model['objects_per_frame']:.1f} objects a frame, "
+            f"{model['frames_per_second']:.1f} frames per second"
+        )
+    peak = report["peak_memory_mib"]
+    of_all = "" if peak is None else f"peak memory {peak:.0f} MiB (the whole process)"
+    if ratio:
+        of_all = f"parameters A/B {report['parameter_ratio']:.3f}; {of_all}"
+        if report["rounds"] < FAIR_ROUNDS:
+            lines.append(f"fewer than {FAIR_ROUNDS} rounds: the ratios are not to be relied on")
+    return [*lines, of_all, "", *_table(models, ratio)]
+
+
+def _table(models: Sequence[Mapping[str, Any]], ratio: Mapping[str, Any] | None) -> list[str]:
+    heads = [f"{letter:>9}   share" for letter in "AB"[: len(models)]]
+    lines = [f"{'ms per frame':21}" + "".join(heads) + ("   A/B (min to max)" if ratio else "")]
+    for name in ROWS:
+        line = f"{NAMES.get(name, name):21}"
+        for model in models:
+            share = f"{100 * model['share'][name]:5.1f} %" if name in model["share"] else ""
+            line += f"{model['ms'][name]:9.2f} {share:>7}"
+        if ratio:
+            q = ratio[name]
+            line += "   " + (f"{q['median']:.3f} ({q['min']:.3f} to {q['max']:.3f})" if q else "-")
+        lines.append(line.rstrip())
+    return lines

@@ -1,0 +1,356 @@
+"""tools/benchmark.py: what is timed is what inference does, and the numbers fit together."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SIZE_HW, picture, tiny_config, tiny_model
+from rnndet import benchmark
+from rnndet.benchmark import (
+    ROWS,
+    STAGES,
+    WARM_UP,
+    Contender,
+    FrameClock,
+    FrameTimes,
+    detect_in_stages,
+    lines_of,
+    measure,
+    paired_ratio,
+    parse_setting,
+    render_clip,
+    round_medians,
+    run_round,
+    shares,
+)
+from rnndet.checkpoint import model_content, save_checkpoint
+from rnndet.errors import InputError, RnndetError
+from rnndet.inference import make_stream
+from rnndet.stream import Stream
+from rnndet.structures import Frame, VideoInfo
+from rnndet.video import Camera, VideoSink, open_source
+
+TOOL = Path(__file__).resolve().parent.parent / "tools" / "benchmark.py"
+CPU = torch.device("cpu")
+FEW = 2  # frames of a round
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location("benchmark_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def frames(count: int) -> list[Frame]:
+    return [Frame(picture(index, 0)[0], index, index / 10) for index in range(count)]
+
+
+def tiny_stream(*, tracker: str = "none", **temporal) -> Stream:
+    """Scores of random weights are low, so a low threshold."""
+    return make_stream(tiny_model(**temporal), tracker=tracker, min_score=0.01)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "square.mp4"
+    with VideoSink(path, size_hw=SIZE_HW, fps=10) as sink:
+        for frame in frames(WARM_UP + FEW + 1):
+            sink.write(frame.image)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    save_checkpoint(path, model_content(tiny_model(), tiny_config(), step=0))
+    return path
+
+
+@pytest.fixture
+def report(clip):
+    """Of the tiny model with memory against the one without, two rounds."""
+    contenders = [
+        Contender("with", tiny_stream(tracker="byte"), {"tracker": "byte"}),
+        Contender("without", tiny_stream(cell="none"), {"tracker": "none"}),
+    ]
+    with open_source(clip) as source:
+        return measure(contenders, source, frames=FEW, rounds=2)
+
+
+# what is timed
+
+
+@pytest.mark.parametrize("temporal", [{}, {"site": "trunk"}, {"cell": "none"}])
+def test_staged_detections_and_state_equal_those_of_forward(temporal):
+    stream, state = tiny_stream(**temporal), None
+    for frame in frames(3):
+        found = detect_in_stages(stream, frame, FrameClock(CPU))
+        pixels = torch.from_numpy(frame.image).permute(2, 0, 1)[None, None]
+        with torch.inference_mode():
+            output = stream.model(pixels, state)
+        state = output.state
+        expected = output.detections[0][0]
+        expected = expected[expected.scores >= stream.score_floor]
+        assert len(expected) > 0
+        assert torch.equal(found.boxes, expected.boxes)
+        assert torch.equal(found.scores, expected.scores)
+        assert torch.equal(found.labels, expected.labels)
+        assert stream.state.keys() == state.keys()
+        for level, tensors in state.items():
+            assert all(map(torch.equal, stream.state[level], tensors))
+
+
+def test_staged_detections_equal_those_of_the_stream_when_nothing_is_found():
+    staged, whole = tiny_stream(), tiny_stream()
+    staged.min_score = whole.min_score = 1.0
+    frame = frames(1)[0]
+    found = detect_in_stages(staged, frame, FrameClock(CPU))
+    assert len(found) == len(whole.detect(whole.to_tensor(frame))) == 0
+
+
+@pytest.mark.parametrize("site", ["neck", "trunk"])
+def test_every_stage_of_the_model_takes_time(site):
+    clock = FrameClock(CPU)
+    detect_in_stages(tiny_stream(site=site), frames(1)[0], clock)
+    clock.end_frame(objects=0)
+    (times,) = clock.frames
+    assert all(times.stages[name] > 0 for name in benchmark.MODEL_STAGES)
+
+
+def test_a_round_counts_every_frame_and_leaves_the_results_of_inference(clip, tmp_path):
+    stream = tiny_stream(tracker="byte")
+    with open_source(clip) as source:
+        for limit in (3, 4):  # the second replaces the first
+            times = run_round(stream, source, tmp_path, limit=limit)
+    assert len(times) == 4
+    assert all(seconds > 0 for frame in times for seconds in frame.stages.values())
+    lines = (tmp_path / "detections.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["index"] for line in lines] == [0, 1, 2, 3]
+    with open_source(tmp_path / "annotated.mp4") as video:
+        assert len(list(video)) == 4
+
+
+def test_a_frame_that_is_not_ended_is_not_counted():
+    clock = FrameClock(CPU)
+    with clock.stage("decode"):
+        pass
+    clock.begin_frame()
+    clock.end_frame(objects=0)
+    assert [frame.stages["decode"] for frame in clock.frames] == [0.0]
+
+
+def test_stages_of_one_name_add_up_within_a_frame(monkeypatch):
+    ticks = iter([10.0, 11.0, 20.0, 22.0])
+    monkeypatch.setattr(benchmark, "perf_counter", lambda: next(ticks))
+    clock = FrameClock(CPU)
+    for _ in range(2):
+        with clock.stage("network"):
+            pass
+    clock.end_frame(objects=0)
+    assert clock.frames[0].stages["network"] == 3.0
+
+
+def test_models_take_turns_and_the_warm_up_is_left_out(clip, monkeypatch):
+    order = []
+
+    def fake_round(stream, *_, limit, tell):
+        order.append((stream.name, limit))
+        return [FrameTimes(dict.fromkeys(STAGES, 0.1) | {"track": 0.0}, 0.5, 0)] * limit
+
+    monkeypatch.setattr(benchmark, "run_round", fake_round)
+    contenders = []
+    for name in "AB":
+        stream = tiny_stream()
+        stream.name = name
+        contenders.append(Contender(name, stream, {}))
+    with open_source(clip) as source:
+        report = measure(contenders, source, frames=FEW, rounds=3)
+    assert order == [(name, FEW + WARM_UP) for name in "ABABAB"]
+    assert report["frames"] == FEW
+    assert report["models"][0]["cpu_seconds"] == 3 * FEW * 0.5
+    assert report["ratio"]["total"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+    assert report["ratio"]["track"] is None  # nothing was done
+
+
+# the arithmetic
+
+
+def times_of(decode: float, memory: float, cpu: float = 0.0) -> FrameTimes:
+    return FrameTimes(dict.fromkeys(STAGES, 0.0) | {"decode": decode, "memory": memory}, cpu, 0)
+
+
+def test_medians_are_milliseconds_over_frames_and_sums_are_made_per_frame():
+    ms = round_medians([times_of(0.001, 0.010, 0.02), times_of(0.002, 0.0), times_of(0.009, 0.002)])
+    assert ms["decode"] == pytest.approx(2)
+    assert ms["memory"] == ms["model"] == pytest.approx(2)
+    assert ms["total"] == pytest.approx(11)  # of 11, 2 and 11
+    assert ms["cpu"] == 0
+    assert tuple(ms) == ROWS
+
+
+def test_shares_are_of_the_sum_of_the_stages_without_the_subtotals():
+    share = shares(round_medians([times_of(0.003, 0.001)]))
+    assert (share["decode"], share["memory"], share["write"]) == pytest.approx((0.75, 0.25, 0))
+    assert tuple(share) == STAGES
+
+
+def test_the_ratio_is_taken_round_by_round():
+    ratio = paired_ratio([2.0, 9.0, 40.0], [1.0, 3.0, 10.0])
+    assert ratio == {"median": 3.0, "min": 2.0, "max": 4.0}
+
+
+def test_the_ratio_of_a_model_with_itself_is_1():
+    assert set(paired_ratio([1.5, 2.0], [1.5, 2.0]).values()) == {1.0}
+
+
+def test_a_ratio_of_one_round_is_its_quotient():
+    assert set(paired_ratio([1.0], [4.0]).values()) == {0.25}
+
+
+# the report
+
+
+def test_the_report_has_every_stage_and_shares_that_sum_to_1(report):
+    for model in report["models"]:
+        assert tuple(model["ms"]) == ROWS
+        assert tuple(model["share"]) == STAGES
+        assert sum(model["share"].values()) == pytest.approx(1)
+        assert len(model["ms_by_round"]) == report["rounds"] == 2
+    assert report["frames"] == FEW
+    assert report["peak_memory_mib"] is None or report["peak_memory_mib"] > 0
+    json.dumps(report, allow_nan=False)
+
+
+def test_parameters_and_their_ratio(report):
+    with_memory, without = report["models"]
+    assert without["memory_parameters"] == 0
+    assert with_memory["parameters"] - with_memory["memory_parameters"] == without["parameters"]
+    assert report["parameter_ratio"] == with_memory["parameters"] / without["parameters"] > 1
+
+
+def test_lines_begin_with_the_machine_and_hold_every_row(report):
+    lines = lines_of(report)
+    words = report["machine"]["words"]
+    assert lines[0] == words
+    for part in ("CPU", "1 thread,", torch.__version__, "cpu"):
+        assert part in words
+    table = lines[-len(ROWS) :]
+    assert [line.split()[0].rstrip(",") for line in table] == [
+        benchmark.NAMES.get(name, name).split()[0].rstrip(",") for name in ROWS
+    ]
+    assert any("fewer than 5 rounds" in line for line in lines)
+
+
+def test_a_source_of_warm_up_frames_only_is_an_input_error(tmp_path):
+    path = tmp_path / "short.mp4"
+    with VideoSink(path, size_hw=SIZE_HW, fps=10) as sink:
+        for frame in frames(WARM_UP):
+            sink.write(frame.image)
+    with open_source(path) as source, pytest.raises(InputError, match=f"{WARM_UP} frames"):
+        measure([Contender("a", tiny_stream(), {})], source, rounds=1)
+
+
+def test_a_camera_is_refused():
+    camera = Camera.__new__(Camera)  # there is none in a test
+    camera.info = VideoInfo("camera-0", "camera 0", 64, 64, None, None)
+    with pytest.raises(RnndetError, match="camera 0: cannot be run twice"):
+        measure([Contender("a", tiny_stream(), {})], camera)
+
+
+# settings and the tool
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("aerial", ("aerial", "byte", 0.3)),
+        ("aerial:tracker=none", ("aerial", "none", 0.3)),
+        ("runs/a.pt:score=0.1,tracker=iou", ("runs/a.pt", "iou", 0.1)),
+        ("C:/runs/a.pt", ("C:/runs/a.pt", "byte", 0.3)),
+    ],
+)
+def test_settings_follow_a_colon(text, expected):
+    setting = parse_setting(text)
+    assert (setting.weights, setting.tracker, setting.min_score) == expected
+
+
+@pytest.mark.parametrize("text", ["aerial:trackr=none", "aerial:score=low", "aerial:score="])
+def test_a_wrong_setting_is_an_error_that_names_it(text):
+    with pytest.raises(RnndetError, match=r"aerial:.*(trackr|score)"):
+        parse_setting(text)
+
+
+def test_the_made_up_clip_is_a_video_file(tmp_path):
+    with open_source(render_clip(tmp_path, length=2)) as source:
+        found = list(source)
+    assert [frame.image.shape for frame in found] == [(384, 480, 3)] * 2
+    assert not np.array_equal(found[0].image, found[1].image)
+
+
+def test_the_tool_compares_two_settings_and_writes_json(weights, clip, tmp_path, capsys):
+    models = [f"{weights}:score=0.01", f"{weights}:tracker=none"]
+    out = tmp_path / "report.json"
+    arguments = ["infer", clip, "--models", *models, "--frames", 1, "--rounds", 1, "--out", out]
+    assert load_tool().main([*map(str, arguments), "--device", "cpu", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    report = json.loads(out.read_text())
+    assert printed[0] == report["machine"]["words"]
+    assert [model["tracker"] for model in report["models"]] == ["byte", "none"]
+    assert [model["min_score"] for model in report["models"]] == [0.01, 0.3]
+    assert report["parameter_ratio"] == 1.0
+    assert report["models"][0]["cell"] == "conv_lstm"
+
+
+def test_the_tool_makes_its_own_clip_for_one_model(weights, capsys):
+    arguments = ["infer", "--models", weights, "--frames", 1, "--rounds", 1, "--device", "cpu"]
+    assert load_tool().main([str(argument) for argument in arguments]) == 0
+    assert "synthetic-7, 480x384" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["no_such_clip.mp4"], 3),
+        (["--models", "no_such_weights"], 5),
+        (["--tracker", "bite"], 2),
+    ],
+)
+def test_a_mistake_is_one_line_and_its_exit_code(weights, arguments, code, capsys):
+    given = [*arguments, *([] if "--models" in arguments else ["--models", str(weights)])]
+    assert load_tool().main(["infer", "--device", "cpu", *given]) == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["infer", "--rounds", "0"], ["infer", "--models", "a", "b", "clip.mp4"]]
+)
+def test_wrong_usage_is_exit_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        load_tool().main(arguments)
+    assert stop.value.code == 2
+
+
+def test_the_list_of_flags_is_frozen():
+    assert set(vars(load_tool().parse(["infer"]))) == {
+        "part", "run", "source", "models", "frames", "rounds", "tracker", "threads", "device",
+        "out", "debug",
+    }  # fmt: skip
+
+
+def test_help_does_not_import_torch():
+    check = (
+        "import runpy, sys\n"
+        f"sys.argv = [{str(TOOL)!r}, 'infer', '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    sys.exit(stop.code or 'torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True).returncode == 0

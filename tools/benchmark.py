@@ -1,0 +1,108 @@
+"""Measure what rnndet costs: python tools/benchmark.py infer clip.mp4 --models aerial aerial_frame
+
+infer: milliseconds per frame and where they go, for one model, or for two in turn.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    infer = parts.add_parser("infer", help="from a video to results, stage by stage")
+    infer.set_defaults(run=run_infer)
+    add = infer.add_argument
+    add("source", nargs="?", help="video file or folder of pictures; none: a made-up clip")
+    add("--models", nargs="+", default=["aerial"], metavar="MODEL",
+        help="one or two names or files, with settings: aerial:tracker=none,score=0.1")  # fmt: skip
+    add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
+    add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
+    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--threads", type=at_least_one, help="CPU threads of the model")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--out", metavar="FILE", help="write all numbers there, as JSON")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    if len(args.models) > 2:
+        infer.error(f"--models takes one or two, found {len(args.models)}; put SOURCE before it")
+    return args
+
+
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from rnndet.errors import RnndetError
+
+    try:
+        return args.run(args)
+    except RnndetError as error:
+        if args.debug:
+            raise
+        print(f"benchmark: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("benchmark: interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+def run_infer(args: argparse.Namespace) -> int:
+    import torch
+
+    from rnndet.benchmark import WARM_UP, lines_of, measure, render_clip
+    from rnndet.progress import Progress
+    from rnndet.video import open_source
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    models = contenders(args)
+    count = args.frames + WARM_UP
+    with TemporaryDirectory(prefix="rnndet-clip-") as folder:
+        path = args.source or render_clip(Path(folder), length=count)
+        total = count * args.rounds * len(models)
+        with open_source(path) as source, Progress("measuring", total, quiet=False) as progress:
+            report = measure(
+                models, source, frames=args.frames, rounds=args.rounds, on_frame=progress.step
+            )
+    print("\n".join(lines_of(report)))
+    if args.out:
+        from rnndet.evaluation import write_report
+
+        write_report(args.out, report)
+        print(f"numbers: {args.out}")
+    return 0
+
+
+def contenders(args: argparse.Namespace) -> list[Any]:
+    """The models of the command line, ready to run."""
+    from rnndet.benchmark import Contender, parse_setting
+    from rnndet.checkpoint import load_model
+    from rnndet.device import choose_device
+    from rnndet.inference import describe_model, make_stream
+
+    device, _ = choose_device(args.device)
+    chosen = []
+    for text in args.models:
+        setting = parse_setting(text, tracker=args.tracker)
+        model = load_model(setting.weights, device=device)
+        stream = make_stream(model, tracker=setting.tracker, min_score=setting.min_score)
+        about = {**describe_model(model, setting.weights), "weights": setting.weights}
+        about |= {"tracker": setting.tracker, "min_score": setting.min_score}
+        chosen.append(Contender(text, stream, about))
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())
