@@ -361,24 +361,3 @@ def test_tool_reports_user_errors_in_one_line(capsys: pytest.CaptureFixture[str]
     assert tool().main(["missing.pt", "--data", "nowhere"]) == 5
     errors = capsys.readouterr().err
     assert errors.startswith("evaluate: ") and errors.count("\n") == 1
-
-
-def test_tool_has_only_the_known_flags() -> None:
-    known = vars(tool().parse(["w", "--data", "d"]))
-    assert sorted(known) == [
-        "ablate_memory",
-        "annotations",
-        "cache",
-        "data",
-        "debug",
-        "degrade",
-        "degrade_seed",
-        "device",
-        "every",
-        "format",
-        "max_videos",
-        "out",
-        "split",
-        "threads",
-        "weights",
-    ]
