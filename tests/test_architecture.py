@@ -61,8 +61,8 @@ FLAGS: dict[str, set[str]] = {
     "cache_frames": {"root", "--cache", "--format", "--split"},
     "evaluate": {
         "weights", "--data", "--format", "--split", "--annotations", "--groups", "--cache",
-        "--ablate-memory", "--degrade", "--degrade-seed", "--every", "--max-videos", "--device", "--threads", "--out",
-        "--debug",
+        "--ablate-memory", "--degrade", "--degrade-seed", "--every", "--max-videos", "--device",
+        "--threads", "--out", "--debug",
     },
     "infer": {
         "source", "--weights", "--out", "--device", "--score-threshold", "--tracker",
