@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,12 @@ def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") 
 
 def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetector:
     """Build the model that a checkpoint describes, with its weights; eval mode, on the CPU."""
-    config = config_from_dict(content["config"], where=where)
-    options = dict(config.model.options)
+    # only what builds the model is read, so that a new training option outdates no weights
+    config = config_from_dict({"model": content["config"]["model"]}, where=where).model
+    options = dict(config.options)
     options.pop("backbone_weights", None)  # the checkpoint holds all weights already
     options.pop("weights", None)
-    config_model = type(config.model)(config.model.detector, options, config.model.temporal)
-    model = build_model(config_model, tuple(content["classes"]))
+    model = build_model(replace(config, options=options), tuple(content["classes"]))
     weights: dict[str, Tensor] = content["model"]
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

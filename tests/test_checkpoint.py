@@ -110,3 +110,9 @@ def test_failed_save_leaves_the_old_file(saved, monkeypatch):
         save_checkpoint(path, {"format": 1})
     assert path.read_bytes() == before
     assert list(path.parent.glob("*.part")) == []
+
+
+def test_training_options_of_another_version_do_not_matter(saved):
+    _, path = saved
+    rewrite(path, lambda content: content["config"]["train"].update(of_the_future=1))
+    assert load_model(path).classes
