@@ -39,6 +39,21 @@ class Progress:
             rate = self._count / (now - self._start)
             log.info("%s: %d%s frames, %.1f per second", self._name, self._count, of, rate)
 
+    def step_of(self, total: int) -> None:
+        """One frame more, of a number that was not known at the beginning."""
+        self._bar.total = self._total = total
+        self.step()
+
+    @property
+    def count(self) -> int:
+        """Frames so far."""
+        return self._count
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return monotonic() - self._start
+
     def __enter__(self) -> Self:
         return self
 

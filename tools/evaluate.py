@@ -4,8 +4,8 @@ Frames go through the same stream as in inference, one at a time, with its memor
 """
 
 import argparse
+import logging
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -40,6 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from rnndet.errors import RnndetError
 
     try:
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from rnndet.data.sampling import hold_out
     from rnndet.device import choose_device
     from rnndet.evaluation import evaluate_set, match_classes, table, write_report
+    from rnndet.progress import Progress
 
     if args.threads is not None:
         torch.set_num_threads(max(1, args.threads))
@@ -71,18 +73,17 @@ def run(args: argparse.Namespace) -> int:
     data = read_set(args.format, args.data, args.split, **options)
     if args.groups:
         _, data = hold_out(data, args.groups)
-    progress = Progress()
-    results, protocol = evaluate_set(
-        model,
-        match_classes(data, model.classes),
-        cache=Path(args.cache) if args.cache else None,
-        ablate_memory=args.ablate_memory,
-        degrade_seed=args.degrade_seed if args.degrade == "standard" else None,
-        every=args.every,
-        max_videos=args.max_videos,
-        progress=progress,
-    )
-    seconds = progress.close()
+    with Progress("evaluating", None, quiet=False) as progress:
+        results, protocol = evaluate_set(
+            model,
+            match_classes(data, model.classes),
+            cache=Path(args.cache) if args.cache else None,
+            ablate_memory=args.ablate_memory,
+            degrade_seed=args.degrade_seed if args.degrade == "standard" else None,
+            every=args.every,
+            max_videos=args.max_videos,
+            progress=progress.step_of,
+        )
     classes = [name for name in model.classes if any(f"AP/{name}" in r for r in results.values())]
     print(table(results, COLUMNS))
     print("\nAP50 by class")
@@ -92,40 +93,12 @@ def run(args: argparse.Namespace) -> int:
     }
     print(table(by_class, classes))
     print("\n" + "; ".join(f"{key} {value}" for key, value in protocol.items()))
-    print(f"{progress.count} frames in {seconds:.0f} s on {device} ({why})")
+    print(f"{progress.count} frames in {progress.seconds:.0f} s on {device} ({why})")
     if args.out:
         setting = {"weights": args.weights, "split": args.split, "groups": args.groups}
         write_report(args.out, {"setting": setting, "protocol": protocol, "results": results})
         print(f"numbers: {args.out}")
     return 0
-
-
-class Progress:
-    """Counts frames: a bar on a terminal, elsewhere a line every 30 seconds."""
-
-    def __init__(self) -> None:
-        from tqdm import tqdm
-
-        self.count = 0
-        self._total: int | None = None
-        self._start = self._told = time.monotonic()
-        self._bar = tqdm(unit="frame") if sys.stderr.isatty() else None
-
-    def __call__(self, total: int) -> None:
-        """One more of `total` frames is done."""
-        self.count += 1
-        if self._bar is not None:
-            self._bar.total = total
-            self._bar.update()
-        elif time.monotonic() - self._told >= 30:
-            self._told = time.monotonic()
-            print(f"{self.count} of {total} frames", file=sys.stderr, flush=True)
-
-    def close(self) -> float:
-        """Seconds since the beginning."""
-        if self._bar is not None:
-            self._bar.close()
-        return time.monotonic() - self._start
 
 
 if __name__ == "__main__":
