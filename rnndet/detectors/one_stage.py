@@ -1,0 +1,139 @@
+"""What FCOS and RetinaNet share: a trunk with a pyramid, and one head over all its levels."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+
+from rnndet.detectors.base import (
+    Features,
+    FrameDetector,
+    Prepared,
+    check_sizes,
+    load_published,
+    pick_published,
+    split_levels,
+)
+from rnndet.detectors.trunks import build_pyramid, finish_trunk, level_strides
+
+# What torchvision's fcos_resnet50_fpn and retinanet_resnet50_fpn are built of.
+PUBLISHED = {
+    "backbone": "resnet50",
+    "backbone_weights": None,
+    "strides": [8, 16, 32],
+    "extra_levels": 2,
+    "channels": 256,
+    "head_convs": 4,
+}
+
+
+class OneStage(FrameDetector):
+    """A one-stage detector of torchvision on any trunk.
+
+    `num_classes` is without background. `size` is height, width: frames are scaled to fit a shorter
+    edge of min(size) and a longer one of max(size). `weights="COCO_V1"` loads what torchvision
+    published, which needs backbone "resnet50" and two extra levels; `backbone_weights` is for the
+    trunk alone (see `trunks.build_trunk`). `extra_levels`, `fold_batch_norm` and
+    `trainable_trunk_from` are explained in `trunks`. With `resize_in_training=False` frames must
+    come at network scale in train mode. Raises `RnndetError` for options that do not fit together.
+    """
+
+    published: ClassVar[type[WeightsEnum]]
+    eps: ClassVar[float]  # that torchvision gives the frozen batch norms of the published model
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        size: Sequence[int],
+        backbone: str = "mobilenet_v2",
+        backbone_weights: str | None = None,
+        weights: str | None = None,
+        strides: Sequence[int] = (8, 16, 32),
+        extra_levels: int = 1,
+        channels: int = 256,
+        head_convs: int = 4,
+        fold_batch_norm: bool = False,
+        trainable_trunk_from: int = 0,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        detections_per_frame: int = 100,
+        resize_in_training: bool = True,
+    ) -> None:
+        check_sizes(num_classes, size, channels)
+        if weights is not None:
+            structure = {
+                "backbone": backbone,
+                "backbone_weights": backbone_weights,
+                "strides": list(strides),
+                "extra_levels": extra_levels,
+                "channels": channels,
+                "head_convs": head_convs,
+            }
+            published = pick_published(weights, self.published, found=structure, needed=PUBLISHED)
+        pyramid, trunk_channels, neck_channels = build_pyramid(
+            backbone,
+            weights=backbone_weights,
+            strides=strides,
+            extra_levels=extra_levels,
+            channels=channels,
+        )
+        net = self.build_net(
+            pyramid,
+            num_classes + 1,
+            level_strides(strides, extra_levels),
+            head_convs,
+            min_size=min(size),
+            max_size=max(size),
+            score_thresh=score_threshold,
+            nms_thresh=nms_threshold,
+            detections_per_img=detections_per_frame,
+            _skip_resize=not resize_in_training,
+        )
+        if weights is not None:
+            load_published(
+                net,
+                published,
+                num_classes=num_classes,
+                class_parts=("head.classification_head.cls_logits.",),
+                eps=self.eps,
+            )
+        finish_trunk(
+            pyramid.body, fold_batch_norm=fold_batch_norm, trainable_from=trainable_trunk_from
+        )
+        super().__init__(net, trunk_channels=trunk_channels, neck_channels=neck_channels)
+
+    @staticmethod
+    @abstractmethod
+    def build_net(
+        pyramid: nn.Module, outputs: int, strides: list[int], convs: int, **options: Any
+    ) -> nn.Module:
+        """torchvision's model with `outputs` classes, background included, on a pyramid.
+
+        strides are those of its levels; convs is the depth of the head's branches.
+        """
+
+    def _losses(
+        self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        levels = list(features.values())
+        anchors = self.net.anchor_generator(prepared.image_list(), levels)
+        return self._compute_loss(targets, self.net.head(levels), anchors, levels)
+
+    @abstractmethod
+    def _compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        levels: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """torchvision's `compute_loss` of this model."""
+
+    def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
+        levels = list(features.values())
+        anchors = self.net.anchor_generator(prepared.image_list(), levels)
+        outputs, split_anchors = split_levels(self.net.head(levels), anchors, features)
+        return self.net.postprocess_detections(outputs, split_anchors, prepared.image_sizes)
