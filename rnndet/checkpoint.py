@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import struct
 import tomllib
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,11 @@ from rnndet.errors import OutputError, WeightsError
 from rnndet.model import VideoDetector, build_model
 
 FORMAT = 1  # of the checkpoint's dictionary
+# What torch's reader raises, beside UnpicklingError, for bytes that are not what they should be.
+MALFORMED = (
+    AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError,
+    struct.error,
+)  # fmt: skip
 WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -63,11 +70,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
+    if not zipfile.is_zipfile(path):  # what torch.save writes is an archive, with its index last
+        raise WeightsError(f"{path}: incomplete or not a checkpoint; tools/train.py makes them")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(f"{path}: refused: holds more than plain data, or is damaged") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: incomplete or not a checkpoint: {reason}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:

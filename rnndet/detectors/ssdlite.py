@@ -57,8 +57,8 @@ class SSDLite(FrameDetector):
     weights that come with one). `weights="COCO_V1"` needs backbone "mobilenet_v3_large_reduced" and
     head_norm "frozen", and was trained at size [320, 320]. `backbone_weights` as in
     `trunks.build_trunk`. `trainable_trunk_from` counts the entries of `features`. The others are as
-    in `OneStage`. Differs from torchvision: the trunk's batch norm is frozen, and a trunk that is not
-    the reduced one sees pixels normalised as its classifier did.
+    in `OneStage`. Differs from torchvision: the trunk's batch norm is frozen, and a trunk that is
+    not the reduced one sees pixels normalised as its classifier did.
     Raises `RnndetError` for options that do not fit together.
     """
 

@@ -1,0 +1,118 @@
+"""The tools as a user runs them: files in, files out; on mistakes one line and an exit code."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY_OPTIONS, tiny_config, tiny_model, write_coco_vid
+from rnndet import checkpoint
+from rnndet.checkpoint import load_model, model_content, save_checkpoint
+from rnndet.data import read_set
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+CONFIG = f"""
+[model.options]
+size = {TINY_OPTIONS["size"]}
+backbone = "{TINY_OPTIONS["backbone"]}"
+strides = {TINY_OPTIONS["strides"]}
+channels = 32
+head_convs = 1
+extra_levels = 0
+resize_in_training = false
+[model.temporal]
+levels = ["0"]
+hidden = 4
+[[data.train]]
+root = "ROOT"
+[clip]
+length = 2
+[augment]
+crop = [64, 64]
+[train]
+steps = 1
+batch = 1
+"""
+
+
+def run(tool: str, *args: object) -> int:
+    spec = importlib.util.spec_from_file_location(tool, TOOLS / f"{tool}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main([str(arg) for arg in args])
+
+
+@pytest.fixture
+def config(coco_vid_root, tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(CONFIG.replace("ROOT", str(coco_vid_root)))
+    return path
+
+
+def error_line(capsys) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_train_makes_weights_that_load(config, tmp_path):
+    assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 0
+    assert load_model(tmp_path / "run" / "weights.pt").classes == ("square", "bar")
+
+
+def test_train_names_a_mistyped_setting(config, tmp_path, capsys):
+    assert run("train", config, "--out", tmp_path / "run", "--set", "train.step=3") == 2
+    assert "train.step is unknown; did you mean 'steps'" in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_names_missing_data(config, tmp_path, capsys):
+    (tmp_path / "annotations" / "train.json").unlink()
+    assert run("train", config, "--out", tmp_path / "run", "--device", "cpu") == 3
+    assert "no such annotation file" in capsys.readouterr().err
+
+
+def test_train_refuses_a_folder_in_use(config, tmp_path, capsys):
+    assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 0
+    assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 4
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_cache_frames_decodes_once(tmp_path, capsys):
+    write_coco_vid(tmp_path, as_files=True)
+    assert run("cache_frames", tmp_path, "--cache", tmp_path / "cache") == 0
+    assert "12 frames decoded" in capsys.readouterr().out
+    assert run("cache_frames", tmp_path, "--cache", tmp_path / "cache") == 0
+    assert "0 frames decoded" in capsys.readouterr().out
+
+
+def test_rendered_clips_are_a_readable_set(tmp_path):
+    assert run("render_clips", tmp_path, "--clips", 1, "--length", 2) == 0
+    found = read_set("coco_vid", tmp_path, "train")
+    assert found.classes == ("airplane", "bird", "drone", "helicopter")
+    assert [len(video.frames) for video in found.videos] == [2]
+    assert all(record.image.is_file() for record in found.videos[0].frames)
+
+
+def test_publish_writes_the_entry_of_the_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", tmp_path)
+    save_checkpoint(tmp_path / "run.pt", model_content(tiny_model(), tiny_config(), step=1))
+    assert run("publish_weights", tmp_path / "run.pt", "tiny") == 0
+    assert checkpoint.published_weights()["tiny"]["classes"] == ["square", "bar"]
+
+
+def test_publish_refuses_what_is_no_checkpoint(tmp_path, capsys):
+    (tmp_path / "run.pt").write_text("text")
+    assert run("publish_weights", tmp_path / "run.pt", "tiny") == 5
+    assert "run.pt" in error_line(capsys)
+
+
+def test_evaluate_writes_figures_of_a_trained_run(config, coco_vid_root, tmp_path):
+    assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 0
+    weights, report = tmp_path / "run" / "weights.pt", tmp_path / "report.json"
+    options = ["--data", coco_vid_root, "--split", "train", "--groups", "1", "--device", "cpu"]
+    assert run("evaluate", weights, *options, "--out", report) == 0
+    found = json.loads(report.read_text())
+    assert found["protocol"]["frames scored"] == 6
+    assert 0 <= found["results"]["all frames"]["AP50"] <= 1
