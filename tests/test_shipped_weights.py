@@ -1,0 +1,59 @@
+"""The files in weights/: whole, small, listed, without places of the machine that made them."""
+
+import re
+
+import pytest
+import torch
+
+from rnndet.boxes import pairwise_iou
+from rnndet.checkpoint import WEIGHTS_DIR, file_sha256, load_model, published_weights
+from rnndet.inference import make_stream
+from rnndet.stream import run_video
+from rnndet.video.synthetic import SyntheticClip
+
+NAMES = sorted(published_weights())
+
+
+def test_default_and_its_baseline_are_shipped():
+    assert {"aerial", "aerial_frame"} <= set(NAMES)
+
+
+def test_every_file_is_listed():
+    files = {path.name for path in WEIGHTS_DIR.glob("*.pt")}
+    assert files == {entry["file"] for entry in published_weights().values()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_is_small_and_has_its_sha256_and_card(name):
+    entry = published_weights()[name]
+    path = WEIGHTS_DIR / entry["file"]
+    assert path.stat().st_size < 16_000_000
+    assert file_sha256(path) == entry["sha256"]
+    assert (WEIGHTS_DIR / entry["card"]).is_file()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_names_no_place(name):
+    data = (WEIGHTS_DIR / published_weights()[name]["file"]).read_bytes()
+    assert re.search(rb"/(root|home|work|tmp|Users)/", data) is None
+
+
+def test_pair_differs_in_the_memory_alone():
+    with_memory, without = load_model("aerial"), load_model("aerial_frame")
+    assert with_memory.memory.cells and not without.memory.cells
+    assert with_memory.classes == without.classes
+    for name, tensor in without.detector.net.backbone.state_dict().items():
+        assert torch.equal(tensor, with_memory.detector.net.backbone.state_dict()[name]), name
+
+
+def test_default_finds_most_objects_of_a_rendered_clip():
+    clip = SyntheticClip(7, length=24, degrade=False)
+    stream = make_stream(load_model("aerial"))
+    seen = found = 0
+    for result in run_video(stream, clip):
+        truth = clip.truth(result.frame.index)
+        truth = truth[~truth.ignore]
+        overlap = pairwise_iou(truth.boxes, result.detections.boxes)
+        seen += len(truth)
+        found += int((overlap.amax(1) >= 0.5).sum()) if overlap.shape[1] else 0
+    assert found / seen > 0.6
