@@ -18,7 +18,7 @@ from rnndet.structures import Frame
 from rnndet.video.image import read_image, write_image
 from rnndet.video.source import open_source, read_frames
 
-QUALITY = 92  # JPEG; at 92 the loss is far below the sensor noise of compressed video
+QUALITY = 92  # JPEG, 0 to 100
 
 
 def iterate(video: VideoRecord, *, cache: Path | None = None) -> Iterator[Frame]:

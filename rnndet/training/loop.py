@@ -33,7 +33,7 @@ Validate = Callable[[VideoDetector], dict[str, float]]
 class Run:
     """One training run: what must be remembered between steps, and where it is kept.
 
-    `calibrate` fits the memory's amplitude to the first window: for a memory that starts fresh.
+    A memory that starts fresh is fitted to the amplitude of the first window's features.
     `folder` gets metrics.jsonl, last.pt (everything needed to go on), weights.pt (the averaged
     weights of the last save) and best.pt (those that validated best).
     """
@@ -46,11 +46,11 @@ class Run:
         *,
         device: torch.device,
         validate: Validate | None = None,
-        calibrate: bool = True,
+        memory_is_fresh: bool = True,
         quiet: bool = False,
     ) -> None:
         self.config, self.folder, self.device = config, folder, device
-        self.calibrate = calibrate
+        self.memory_is_fresh = memory_is_fresh
         self.model = model.to(device, memory_format=torch.channels_last)
         freeze_parts(self.model, config.train.freeze)
         self.optimizer = build_optimizer(self.model, config.train)
@@ -77,7 +77,7 @@ class Run:
                     break
                 length = self.config.clip.length
                 window = batch.window(number * length, length).to(self.device)
-                if self.step == 0 and self.calibrate:
+                if self.step == 0 and self.memory_is_fresh:
                     self._calibrate(window)
                 losses, state = self._window(window, state)
                 self.step += 1

@@ -40,7 +40,7 @@ def run_training(
     torch.manual_seed(config.train.seed)
     prepare_folder(folder, config, resume=resume)
     sets, held = read_sources(config)
-    model = build_model(start_of(config, resume=resume), sets[0].classes)
+    model = build_model(model_to_build(config, resume=resume), sets[0].classes)
     size_hw = tuple(config.model.options.get("size", (0, 0)))
     if min(size_hw) <= 0:
         raise RnndetError("model.options.size = [height, width] is needed for training")
@@ -68,7 +68,7 @@ def run_training(
         folder,
         device=chosen,
         validate=wanted,
-        calibrate=any(name.startswith("memory.") for name in fresh),
+        memory_is_fresh=any(name.startswith("memory.") for name in fresh),
         quiet=quiet,
     )
     if resume:
@@ -76,7 +76,7 @@ def run_training(
     run.train(dataset)
 
 
-def start_of(config: Config, *, resume: bool) -> ModelConfig:
+def model_to_build(config: Config, *, resume: bool) -> ModelConfig:
     """The [model] to build: without backbone weights where a checkpoint fills in all of them."""
     options = dict(config.model.options)
     if config.train.init or resume:
