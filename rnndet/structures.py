@@ -69,7 +69,7 @@ class Truth:
     """What is known to be in one frame. An empty Truth is a labelled frame that holds nothing."""
 
     boxes: Tensor  # (D, 4) float32, as in Detections
-    labels: Tensor  # (D,) int64
+    labels: Tensor  # (D,) int64; -1 for an ignored region that belongs to no class
     ids: Tensor | None  # (D,) int64, object identity across the video
     ignore: Tensor  # (D,) bool: neither reward nor punish (crowd, distractors)
 

@@ -43,14 +43,22 @@ def test_crowd_is_ignored(coco_vid_root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("categories"), "lacks the key 'categories'"),
-        (lambda t: t["images"][0].update(id=2), "images: id 2 is used twice"),
+        (lambda t: t.pop("categories"), "lacks the list 'categories'"),
+        (lambda t: t["images"][0].update(id=2), r"images\[1\]: id 2 is used twice"),
         (lambda t: t["annotations"][0].update(image_id=999), "no image 999"),
         (lambda t: t["annotations"][0].update(category_id=9), "no category 9"),
         (lambda t: t["images"][0].update(video_id=9), "no video 9"),
-        (lambda t: t["annotations"][0].update(bbox=[0, 0, float("nan"), 1]), "annotation 1: bbox"),
+        (
+            lambda t: t["annotations"][0].update(bbox=[0, 0, float("nan"), 1]),
+            r"annotation 1: box \(0, 0, nan, 1\)",
+        ),
         (lambda t: t.update(videos="many"), "not in CocoVID form"),
-        (lambda t: t.update(images=[]), "no image 1"),
+        (lambda t: t.update(images=[]), "holds no videos with images"),
+        (lambda t: t["annotations"][0].update(bbox=[9, 9, -5, 5]), "has a negative size"),
+        (lambda t: t["annotations"][0].update(bbox=[0, 0, 1e9, 5]), "annotation 1: .* pixels"),
+        (lambda t: t["annotations"][0].update(bbox=[10**400, 0, 9, 9]), "annotation 1: .*numbers"),
+        (lambda t: t["images"][0].update(file_name="../x.jpg"), "lies outside"),
+        (lambda t: t["images"][0].update(frame_id="one"), r"images\[0\]: frame_id"),
     ],
 )
 def test_broken_entry_is_named(coco_vid_root, change, message):
@@ -62,7 +70,7 @@ def test_broken_entry_is_named(coco_vid_root, change, message):
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
 def test_broken_json_is_one_clear_line(coco_vid_root, text):
     (coco_vid_root / "annotations" / "train.json").write_text(text)
-    with pytest.raises(RnndetError, match=r"train\.json: not"):
+    with pytest.raises(RnndetError, match=r"train\.json: not (valid|in CocoVID)"):
         read_set("coco_vid", coco_vid_root, "train")
 
 
@@ -74,3 +82,19 @@ def test_unknown_format_lists_the_choices(tmp_path):
 def test_unknown_option_names_the_nearest(tmp_path):
     with pytest.raises(RnndetError, match="did you mean 'annotations'"):
         read_set("coco_vid", tmp_path, "train", annotation="x.json")
+
+
+def test_bad_entries_are_left_out_on_request(coco_vid_root):
+    edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[9, 9, -5, 5]))
+    found = read_set("coco_vid", coco_vid_root, "train", skip_bad=True)
+    assert [len(frame.truth) for frame in found.videos[0].frames] == [0, 1, 1, 1, 1, 1]
+
+
+def test_every_bad_entry_is_found_in_one_go(coco_vid_root):
+    def change(tree):
+        for annotation in tree["annotations"][:3]:
+            annotation.update(bbox=[9, 9, -5, 5])
+
+    edit(coco_vid_root, change)
+    with pytest.raises(RnndetError, match=r"(?s)3 entries.*annotation 1:.*annotation 3:"):
+        read_set("coco_vid", coco_vid_root, "train")

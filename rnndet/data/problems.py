@@ -1,0 +1,63 @@
+"""What is wrong with the files of a data set, collected so that one run names all of it.
+
+A reader reports an entry that it had to leave out with `add`, counts a harmless correction with
+`correct`, and goes on. Whether data with left-out entries may be used is the caller's decision:
+`stop_if_any`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from rnndet.errors import InputError
+
+SHOWN = 10  # problems in one message
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One entry that was left out."""
+
+    where: str  # the file, and the line or the entry in it
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+class Problems:
+    """The problems of one data set, in the order in which they were found."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+        self.corrected: Counter[str] = Counter()  # what was done -> how often
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def add(self, file: str | Path, entry: str | int, reason: str) -> None:
+        """Report an entry that is left out; an int is a line, counted from 1; "" is the file."""
+        place = f"line {entry}" if isinstance(entry, int) else entry
+        self.found.append(Problem(f"{file}: {place}" if place else str(file), reason))
+
+    def correct(self, what: str, count: int = 1) -> None:
+        """Count a harmless correction, such as "boxes clipped to the picture"."""
+        self.corrected[what] += count
+
+    def stop_if_any(self) -> None:
+        """Raise InputError with the first problems and their number, if there are any."""
+        if not self.found:
+            return
+        lines = [str(problem) for problem in self.found[:SHOWN]]
+        more = len(self.found) - len(lines)
+        if more:
+            lines.append(f"and {more} more")
+        count = "1 entry" if len(self.found) == 1 else f"{len(self.found)} entries"
+        raise InputError(
+            f"{count} cannot be used; correct the files, or leave them out with --skip-bad\n  "
+            + "\n  ".join(lines)
+        )
+
+    def notes(self) -> list[str]:
+        """One line for each kind of correction."""
+        return [f"{count} {what}" for what, count in sorted(self.corrected.items())]

@@ -1,0 +1,96 @@
+"""Annotation files, read safely: JSON, XML, lines of text, lists of paths."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
+from xml.parsers import expat
+
+from rnndet.data.problems import Problems
+from rnndet.errors import InputError
+
+MAX_XML = 64_000_000  # bytes; the largest annotation files of the field are below 20 MB
+MAX_JSON = 4_000_000_000
+MAX_TEXT = 1_000_000_000
+
+
+def read_text(path: Path, *, limit: int = MAX_TEXT) -> str:
+    """A UTF-8 file (a byte order mark is dropped). Raises InputError in one line."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise InputError(f"{path}: {size} bytes; larger than any annotation file of this kind")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such annotation file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises InputError in one line."""
+    text = read_text(path, limit=MAX_JSON)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+
+
+def read_xml(path: Path) -> Element:
+    """The root of an XML file. Raises InputError in one line; a DOCTYPE is refused.
+
+    A DOCTYPE may define entities that expand without end or name other files; no annotation needs
+    one.
+    """
+    text = read_text(path, limit=MAX_XML)
+    builder = TreeBuilder()
+    parser = expat.ParserCreate()
+
+    def refuse(*_: Any) -> None:
+        raise InputError(f"{path}: has a DOCTYPE, which annotations do not need; refused")
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(text, True)
+        return builder.close()
+    except expat.ExpatError as error:
+        raise InputError(f"{path}: not valid XML: {error}") from None
+    except (ParseError, AssertionError):
+        raise InputError(f"{path}: not valid XML: it ends too early") from None
+
+
+def rows(
+    path: Path, problems: Problems, *, columns: int, separator: str | None = ","
+) -> Iterator[tuple[int, list[str]]]:
+    """Line number (from 1) and fields of every line that is not blank.
+
+    A line with fewer than `columns` fields is reported and left out. `separator` None splits at
+    white space.
+    """
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        fields = [field.strip() for field in line.split(separator)]
+        if not line.strip():
+            continue
+        if len(fields) < columns:
+            problems.add(path, number, f"{len(fields)} fields; expected {columns}")
+            continue
+        yield number, fields
+
+
+def inside(root: Path, name: str, *, where: str) -> Path:
+    """The file `name` under `root`, as an annotation names it.
+
+    Raises InputError if it is absolute or climbs out of `root`: a list file must not choose what
+    is read elsewhere. Links are followed where the user has laid them.
+    """
+    joined = os.path.normpath(name)
+    if os.path.isabs(name) or joined == ".." or joined.startswith(f"..{os.sep}"):
+        raise InputError(f"{where}: {name!r} lies outside {root}; give paths within it")
+    return root / joined
