@@ -1,16 +1,12 @@
-"""Score what a stream sees: the shipped path, frame by frame, with its state.
+"""Run a model over labelled videos: the shipped path, frame by frame, with its state.
 
-`evaluate` measures; `evaluate_ablations` also measures what the memory is worth, by taking it away
-("reset") and by exchanging it for another video's ("foreign"); `degraded` makes frames hard.
-Results are plain dicts of numbers; `table` and `write_report` show and keep them.
+`predict` keeps what was found beside what was there; `predict_ablations` does so for several uses
+of the memory at once; `degraded` makes frames hard. rnndet/scoring.py makes numbers of the result.
 """
 
 import itertools
-import json
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,60 +17,55 @@ from torch.nn import functional
 from rnndet.data.frames import iterate
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.degradation import Degrader, Plan, standard_plan
-from rnndet.errors import OutputError, RnndetError
-from rnndet.metrics.base import Evaluator
-from rnndet.metrics.coco_ap import CocoAP
+from rnndet.errors import RnndetError
+from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo, scored_frame
 from rnndet.model import Output, VideoDetector
 from rnndet.stream import Stream, run_video
-from rnndet.structures import Detections, Frame, Truth
+from rnndet.structures import Detections, Frame
 from rnndet.temporal.state import State
 
 SCORE_FLOOR = 0.001  # COCO practice: precision at high recall needs the weak detections
 ABLATIONS = ("carried", "reset", "foreign")
 FOREIGN_FRAMES = 16  # of the other video: enough for a memory that is in its steady state
 
-Numbers = dict[str, float]
 FramesOf = Callable[[VideoRecord], Iterable[Frame]]
 Progress = Callable[[], None]  # called after each frame
 
 
-def evaluate(
+def predict(
     stream: Stream,
     videos: Iterable[tuple[VideoRecord, Iterable[Frame]]],
-    evaluators: Mapping[str, Evaluator],
     *,
     progress: Progress | None = None,
-) -> dict[str, Numbers]:
-    """Run each video through the stream, from a reset; returns the numbers by evaluator name.
+) -> Predictions:
+    """Run each video through the stream, from a reset.
 
-    Every frame is stepped, only frames with a truth are scored. The model's `score_threshold` and
-    the stream's `min_score` should be `SCORE_FLOOR`. To score one run in subsets, give several
-    evaluators that each take some of the frames. Which frames are shown is the caller's choice, and
-    one that is not shown is not scored.
+    The model's `score_threshold` and the stream's `min_score` should be `SCORE_FLOOR`. Which frames
+    are shown is the caller's choice; one that is not shown is not scored.
     """
+    predictions = Predictions(stream.model.classes)
     for video, frames in videos:
-        truths = _truths(video)
+        scored = _Scored(video)
         for result in run_video(stream, frames):
-            index = result.frame.index
-            _score(video.name, index, truths.get(index), [(result.detections, evaluators)])
+            scored.add(result.frame.index, result.detections)
             if progress is not None:
                 progress()
-    return {name: evaluator.compute() for name, evaluator in evaluators.items()}
+        predictions.add(scored.video())
+    return predictions
 
 
-def evaluate_ablations(
+def predict_ablations(
     model: VideoDetector,
     videos: Sequence[VideoRecord],
     frames_of: FramesOf,
-    evaluators: Mapping[str, Mapping[str, Evaluator]],
     *,
     min_score: float = SCORE_FLOOR,
     foreign_frames: int = FOREIGN_FRAMES,
     progress: Progress | None = None,
-) -> dict[str, dict[str, Numbers]]:
-    """Evaluate three uses of the memory in one pass: evaluators and numbers by ablation, then name.
+) -> dict[str, Predictions]:
+    """Three uses of the memory in one pass, by name of ABLATIONS.
 
-    - carried: the state goes from frame to frame, as in `evaluate`, with the same numbers.
+    - carried: the state goes from frame to frame, as in `predict`, with the same result.
     - reset: every frame is the first one.
     - foreign: before every frame the state is the one that the previous video of the list (for the
       first video, the last) left after its first `foreign_frames` frames.
@@ -82,31 +73,54 @@ def evaluate_ablations(
     What does not depend on the memory is computed once per frame. Raises RnndetError for fewer than
     two videos.
     """
-    assert set(evaluators) == set(ABLATIONS), sorted(evaluators)
     if len(videos) < 2:
         raise RnndetError("the memory ablation needs at least two videos, for a foreign state")
     stream = Stream(model, min_score=min_score)
     first_frames = itertools.islice(frames_of(videos[-1]), foreign_frames)
     foreign = _state_after(stream, first_frames)
+    predictions = {name: Predictions(model.classes) for name in ABLATIONS}
     for video in videos:
-        truths = _truths(video)
+        scored = {name: _Scored(video) for name in ABLATIONS}
         stream.reset()
         next_foreign: State | None = None
         for count, frame in enumerate(frames_of(video), start=1):
             outputs = _three_ways(stream, frame, foreign)
-            found = [_found(output, stream.score_floor) for output in outputs]
-            rows = zip(found, (evaluators[name] for name in ABLATIONS), strict=True)
-            _score(video.name, frame.index, truths.get(frame.index), rows)
+            for name, output in zip(ABLATIONS, outputs, strict=True):
+                scored[name].add(frame.index, _found(output, stream.score_floor))
             stream.state = outputs[0].state
             if count <= foreign_frames:
                 next_foreign = stream.state
             if progress is not None:
                 progress()
         foreign = next_foreign
-    return {
-        ablation: {name: evaluator.compute() for name, evaluator in row.items()}
-        for ablation, row in evaluators.items()
-    }
+        for name, predicted in predictions.items():
+            predicted.add(scored[name].video())
+    return predictions
+
+
+class _Scored:
+    """The frames of one video as they come."""
+
+    def __init__(self, video: VideoRecord) -> None:
+        self._record = video
+        self._truths = {record.index: record.truth for record in video.frames}
+        self._frames: list[ScoredFrame] = []
+
+    def add(self, index: int, found: Detections) -> None:
+        self._frames.append(scored_frame(index, found, self._truths.get(index)))
+
+    def video(self) -> ScoredVideo:
+        size_hw = (self._record.height, self._record.width)
+        return ScoredVideo(self._record.name, self._record.fps, size_hw, tuple(self._frames))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What `evaluate_set` found: runs by use of the memory ("" where it is not ablated)."""
+
+    runs: dict[str, Predictions]
+    corrupted: set[tuple[str, int]] | None  # video and index of frames made hard; None: not done
+    protocol: dict[str, Any]
 
 
 def evaluate_set(
@@ -119,12 +133,12 @@ def evaluate_set(
     every: int = 1,
     max_videos: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[dict[str, Numbers], dict[str, Any]]:
-    """COCO numbers of a model by row of a table, and the protocol: what tools/evaluate.py does.
+) -> Evaluation:
+    """Run a model over a set: what tools/evaluate.py does.
 
-    `degrade_seed` corrupts the frames by their `standard_plan`; there are then rows for corrupted
-    and for other frames. `every` and `max_videos` show fewer frames and videos. `progress` is told
-    the number of all frames after each. The model's `score_threshold` is set to SCORE_FLOOR.
+    `degrade_seed` corrupts the frames by their `standard_plan`. `every` and `max_videos` show fewer
+    frames and videos. `progress` is told the number of all frames after each. The model's
+    `score_threshold` is set to SCORE_FLOOR.
     """
     model.score_threshold = SCORE_FLOOR
     videos = [thinned(video, every) for video in _spread(data.videos, max_videos)]
@@ -136,36 +150,26 @@ def evaluate_set(
         frames = iterate(video, cache=cache)
         return degraded(video, frames, plans[video.name]) if plans else frames
 
-    bad = {pair for v in videos if plans for pair in corrupted_frames(v, plans[v.name])}
-    subsets: dict[str, Callable[[str, int], bool] | None] = {"all frames": None}
-    if plans:
-        subsets["corrupted frames"] = lambda video, index: (video, index) in bad
-        subsets["other frames"] = lambda video, index: (video, index) not in bad
-    evaluators = {
-        mode: {name: CocoAP(data.classes, frames=frames) for name, frames in subsets.items()}
-        for mode in ABLATIONS
-    }
     total = sum(len(video.frames) for video in videos)
     tick = None if progress is None else partial(progress, total)
     if ablate_memory:
-        by_mode = evaluate_ablations(model, videos, frames_of, evaluators, progress=tick)
-        results = {f"{m}, {n}": numbers for m, row in by_mode.items() for n, numbers in row.items()}
+        runs = predict_ablations(model, videos, frames_of, progress=tick)
     else:
         pairs = ((video, frames_of(video)) for video in videos)
-        stream = Stream(model, min_score=SCORE_FLOOR)
-        results = evaluate(stream, pairs, evaluators["carried"], progress=tick)
+        runs = {"": predict(Stream(model, min_score=SCORE_FLOOR), pairs, progress=tick)}
     protocol = {
-        "rule": "COCO, IoU .50:.05:.95, 101 points",
-        "detections": 100,
         "score floor": SCORE_FLOOR,
         "videos": len(videos),
         "frames shown": total,
-        "frames scored": len(evaluators["carried"]["all frames"]),
+        "frames scored": sum(r.truth is not None for v in videos for r in v.frames),
         "every": every,
         "degraded": "no" if degrade_seed is None else f"standard plan, seed {degrade_seed}",
         "classes": len(data.classes),
     }
-    return results, protocol
+    if degrade_seed is None:
+        return Evaluation(runs, None, protocol)
+    corrupted = {pair for v in videos for pair in corrupted_frames(v, plans[v.name])}
+    return Evaluation(runs, corrupted, protocol)
 
 
 def _spread(videos: Sequence[VideoRecord], most: int | None) -> Sequence[VideoRecord]:
@@ -216,30 +220,13 @@ def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
     def relabelled(record: FrameRecord) -> FrameRecord:
         if record.truth is None:
             return record
-        truth = replace(record.truth, labels=label_of[record.truth.labels])
+        labels = record.truth.labels
+        known = labels.clamp(min=0)  # a region of no class keeps its -1
+        truth = replace(record.truth, labels=torch.where(labels < 0, labels, label_of[known]))
         return replace(record, truth=truth)
 
     videos = (replace(v, frames=tuple(map(relabelled, v.frames))) for v in data.videos)
     return VideoSet(classes, tuple(videos))
-
-
-def _truths(video: VideoRecord) -> dict[int, Truth]:
-    """The labelled frames."""
-    return {record.index: record.truth for record in video.frames if record.truth is not None}
-
-
-def _score(
-    name: str,
-    index: int,
-    truth: Truth | None,
-    rows: Iterable[tuple[Detections, Mapping[str, Evaluator]]],
-) -> None:
-    """Give one frame's detections to the evaluators beside them, if the frame is labelled."""
-    if truth is None:
-        return
-    for detections, evaluators in rows:
-        for evaluator in evaluators.values():
-            evaluator.update(name, index, detections, truth)
 
 
 def _state_after(stream: Stream, frames: Iterable[Frame]) -> State | None:
@@ -274,39 +261,3 @@ def _found(output: Output, score_floor: float) -> Detections:
     assert output.detections is not None, "a model called without truths returns detections"
     detections = output.detections[0][0].to("cpu")
     return detections[detections.scores >= score_floor]
-
-
-def table(rows: Mapping[str, Numbers], columns: Sequence[str]) -> str:
-    """Numbers in per cent under their names, one line per row; `-` where a number is undefined."""
-    first = max(len(name) for name in ("", *rows))
-    widths = [max(len(column), 5) for column in columns]
-    heads = [column.rjust(width) for column, width in zip(columns, widths, strict=True)]
-    lines = ["  ".join([" " * first, *heads])]
-    for name, numbers in rows.items():
-        cells = []
-        for column, width in zip(columns, widths, strict=True):
-            value = numbers.get(column, math.nan)
-            cells.append(("-" if math.isnan(value) else f"{100 * value:.1f}").rjust(width))
-        lines.append("  ".join([name.ljust(first), *cells]))
-    return "\n".join(lines)
-
-
-def write_report(path: str | Path, report: Mapping[str, Any]) -> None:
-    """Write JSON atomically; NaN becomes null, which JSON has. Raises OutputError."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    text = json.dumps(_without_nan(report), indent=2, allow_nan=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{path}: report cannot be written: {error.strerror}") from None
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -37,6 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "inference": NOUNS
     | {"checkpoint", "detectors", "model", "results", "stream", "temporal", "tracking", "video"},
     "evaluation": NOUNS | {"data", "degradation", "metrics", "model", "stream", "temporal"},
+    "scoring": NOUNS | {"evaluation", "metrics"},
     "training": NOUNS
     | {"checkpoint", "config", "data", "device", "evaluation", "metrics", "model", "stream"}
     | {"temporal"},

@@ -10,7 +10,8 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rnndet.metrics import METRICS, CocoAP, best_f1, coco_ap
+from rnndet.metrics import METRICS, CocoAP, best_f1, coco_ap, compute
+from rnndet.metrics.record import Predictions, ScoredVideo, scored_frame
 from rnndet.structures import Detections, Truth
 
 BOX = [10.0, 10.0, 50.0, 50.0]
@@ -29,11 +30,15 @@ def truth(*rows: tuple[list[float], int], ignore: tuple[bool, ...] | None = None
     return Truth(boxes, labels, None, torch.tensor(ignore or [False] * len(rows), dtype=torch.bool))
 
 
+def clip(*frames: tuple[Detections, Truth], name: str = "clip") -> ScoredVideo:
+    rows = (scored_frame(i, predicted, true) for i, (predicted, true) in enumerate(frames))
+    return ScoredVideo(name, None, (400, 400), tuple(rows))
+
+
 def score(*frames: tuple[Detections, Truth], classes: tuple[str, ...] = ("a",)) -> dict[str, float]:
-    metric = CocoAP(classes)
-    for index, (predicted, true) in enumerate(frames):
-        metric.update("clip", index, predicted, true)
-    return metric.compute()
+    predictions = Predictions(classes)
+    predictions.add(clip(*frames))
+    return compute(CocoAP(classes), predictions)
 
 
 def random_frames(count: int = 40) -> list[tuple[Detections, Truth]]:
@@ -179,41 +184,42 @@ def test_equals_pycocotools_on_random_data(monkeypatch: pytest.MonkeyPatch) -> N
         assert numbers[f"AP50/{name}"] == pytest.approx(per_class[0].mean(), abs=1e-6)
 
 
-def test_order_of_frames_and_merging_change_nothing() -> None:
+def test_videos_together_give_what_their_frames_give_as_one() -> None:
     frames = random_frames(12)
-    whole, first, second = (CocoAP(("a", "b", "c")) for _ in range(3))
-    for index, (predicted, true) in enumerate(frames):
-        whole.update("clip", index, predicted, true)
-    for index, (predicted, true) in reversed(list(enumerate(frames))):
-        (first if index % 2 else second).update("clip", index, predicted, true)
-    first.merge(second)
-    assert len(first) == 12
-    assert first.compute() == whole.compute()
+    metric = CocoAP(("a", "b", "c"))
+    whole = metric.combine([metric.measure(clip(*frames))])
+    parts = [metric.measure(clip(*frames[:5])), metric.measure(clip(*frames[5:]))]  # ties: in order
+    assert metric.combine(parts) == pytest.approx(whole, nan_ok=True)
 
 
-def test_a_frame_counts_once() -> None:
-    metric, other = CocoAP(("a",)), CocoAP(("a",))
-    metric.update("clip", 0, found(), truth())
-    other.update("clip", 0, found(), truth())
-    with pytest.raises(AssertionError, match="scored already"):
-        metric.update("clip", 0, found(), truth())
-    with pytest.raises(AssertionError, match="twice"):
-        metric.merge(other)
+def test_headline_equals_the_full_numbers() -> None:
+    metric = CocoAP(("a", "b", "c"))
+    parts = [metric.measure(clip(*random_frames()))]
+    numbers = metric.combine(parts)
+    assert metric.headline(parts) == pytest.approx(
+        {n: numbers[n] for n in ("AP50", "AP")}, abs=1e-9
+    )
 
 
-def test_frames_chooses_a_subset() -> None:
-    metric = CocoAP(("a",), frames=lambda video, index: video == "clip" and index == 1)
-    metric.update("clip", 0, found(), truth((BOX, 0)))
-    metric.update("clip", 1, found((BOX, 0.9, 0)), truth((BOX, 0)))
-    metric.update("other", 1, found(), truth((BOX, 0)))
-    assert len(metric) == 1
-    assert metric.compute()["AP"] == pytest.approx(1.0)
+def test_ignored_region_of_no_class_absorbs_every_class() -> None:
+    true = truth((BOX, 0), (FAR, -1), ignore=(False, True))
+    numbers = score((found((FAR, 0.9, 1), (FAR, 0.8, 0), (BOX, 0.7, 0)), true), classes=("a", "b"))
+    assert numbers["AP"] == pytest.approx(1.0)
+    assert numbers["precision"] == pytest.approx(1.0)
+
+
+def test_unlabelled_frames_are_not_scored() -> None:
+    frames = (scored_frame(0, found((BOX, 0.9, 0)), None),
+              scored_frame(1, found((BOX, 0.9, 0)), truth((BOX, 0))))  # fmt: skip
+    metric = CocoAP(("a",))
+    numbers = metric.combine([metric.measure(ScoredVideo("clip", None, (400, 400), frames))])
+    assert numbers["precision"] == pytest.approx(1.0)
 
 
 def test_only_the_best_detections_count() -> None:
     metric = CocoAP(("a",), max_detections=1)
-    metric.update("clip", 0, found((FAR, 0.9, 0), (BOX, 0.8, 0)), truth((BOX, 0)))
-    numbers = metric.compute()
+    part = metric.measure(clip((found((FAR, 0.9, 0), (BOX, 0.8, 0)), truth((BOX, 0)))))
+    numbers = metric.combine([part])
     assert numbers["AP50"] == 0.0 and numbers["AR1"] == 0.0
 
 

@@ -20,17 +20,18 @@ from rnndet.degradation import Corruption
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import (
     ABLATIONS,
+    Evaluation,
     corrupted_frames,
     degraded,
-    evaluate,
-    evaluate_ablations,
     match_classes,
-    table,
+    predict,
+    predict_ablations,
     thinned,
-    write_report,
 )
-from rnndet.metrics import CocoAP
+from rnndet.metrics import CocoAP, compute
+from rnndet.metrics.record import Predictions
 from rnndet.model import VideoDetector, build_model
+from rnndet.scoring import score, table, write_report
 from rnndet.stream import Stream
 from rnndet.structures import Detections, Frame, Truth
 from rnndet.video.image import write_image
@@ -71,21 +72,14 @@ class Rememberer(nn.Module):
         return self.decode(self.encode(frames), state)
 
 
-class Recorder:
-    """An evaluator that keeps the scores of what it is given."""
-
-    def __init__(self, *, digits: int = 3) -> None:
-        self.digits = digits
-        self.scores: dict[tuple[str, int], list[float]] = {}
-
-    def update(self, video: str, index: int, predicted: Detections, truth: Truth) -> None:
-        self.scores[video, index] = [round(s, self.digits) for s in predicted.scores.tolist()]
-
-    def merge(self, other: "Recorder") -> None:
-        self.scores |= other.scores
-
-    def compute(self) -> dict[str, float]:
-        return {"frames": float(len(self.scores))}
+def scores_of(predictions: Predictions, digits: int = 3) -> dict[tuple[str, int], list[float]]:
+    """Scores of the detections, by video and index, of the labelled frames."""
+    return {
+        (video.name, frame.index): [round(score, digits) for score in frame.scores.tolist()]
+        for video in predictions.videos
+        for frame in video.frames
+        if frame.labelled
+    }
 
 
 def here() -> Truth:
@@ -108,68 +102,60 @@ def frames_of(record: VideoRecord) -> Iterator[Frame]:
         yield Frame(image, entry.index, entry.index / 25)
 
 
-def test_evaluate_scores_the_stream_with_its_state_and_resets_between_videos() -> None:
-    recorder = Recorder()
+def test_predict_steps_the_stream_with_its_state_and_resets_between_videos() -> None:
     stream = Stream(Rememberer(), min_score=0.0)
-    numbers = evaluate(stream, [(v, frames_of(v)) for v in VIDEOS], {"all": recorder})
-    assert numbers == {"all": {"frames": 8.0}}
-    assert [recorder.scores["one", i] for i in range(3)] == [[0.6], [0.6], [0.6]]
-    assert [recorder.scores["two", i] for i in range(3)] == [[], [], [0.55]]
+    scores = scores_of(predict(stream, [(v, frames_of(v)) for v in VIDEOS]))
+    assert [scores["one", i] for i in range(3)] == [[0.6], [0.6], [0.6]]
+    assert [scores["two", i] for i in range(3)] == [[], [], [0.55]]
 
 
 def test_unlabelled_frames_are_stepped_but_not_scored() -> None:
     frames = (FrameRecord(0, None), FrameRecord(1, here()), FrameRecord(2, Truth.empty()))
     record = VideoRecord("one", 32, 48, None, frames)
-    recorder = Recorder()
-    evaluate(Stream(Rememberer(), min_score=0.0), [(record, frames_of(record))], {"all": recorder})
-    assert recorder.scores == {("one", 1): [0.6], ("one", 2): [0.6]}
+    found = predict(Stream(Rememberer(), min_score=0.0), [(record, frames_of(record))])
+    assert scores_of(found) == {("one", 1): [0.6], ("one", 2): [0.6]}
+    assert found.frame_count == 3
 
 
-def test_one_run_is_scored_in_subsets_and_progress_is_told_of_every_frame() -> None:
+def test_progress_is_told_of_every_frame() -> None:
+    ticks: list[int] = []
+    pairs = ((v, frames_of(v)) for v in VIDEOS)
+    predict(Stream(Rememberer(), min_score=0.0), pairs, progress=lambda: ticks.append(1))
+    assert len(ticks) == 8
+
+
+def test_corrupted_and_other_frames_have_their_own_rows() -> None:
     dark = {
         (name, i) for name, light in LIGHT.items() for i, value in enumerate(light) if not value
     }
-    evaluators = {
-        "all": CocoAP(("thing",)),
-        "dark": CocoAP(("thing",), frames=lambda name, index: (name, index) in dark),
-        "light": CocoAP(("thing",), frames=lambda name, index: (name, index) not in dark),
-    }
-    ticks: list[int] = []
-    numbers = evaluate(
-        Stream(Rememberer(), min_score=0.0),
-        ((v, frames_of(v)) for v in VIDEOS),
-        evaluators,
-        progress=lambda: ticks.append(1),
-    )
-    assert len(ticks) == 8
-    assert [len(evaluators[name]) for name in ("all", "dark", "light")] == [8, 5, 3]
-    assert numbers["light"]["AP50"] == pytest.approx(1.0)
-    assert numbers["dark"]["recall"] == pytest.approx(3 / 5)
-    assert numbers["all"]["recall"] == pytest.approx(6 / 8)
+    run = predict(Stream(Rememberer(), min_score=0.0), [(v, frames_of(v)) for v in VIDEOS])
+    rows = score(Evaluation({"": run}, dark, {}), [CocoAP(("thing",))])
+    assert list(rows) == ["all frames", "corrupted frames", "other frames"]
+    assert rows["other frames"]["AP50"] == pytest.approx(1.0)
+    assert rows["corrupted frames"]["recall"] == pytest.approx(3 / 5)
+    assert rows["all frames"]["recall"] == pytest.approx(6 / 8)
 
 
 def test_no_videos_and_no_frames_give_no_numbers() -> None:
     stream = Stream(Rememberer())
-    assert math.isnan(evaluate(stream, [], {"all": CocoAP(("thing",))})["all"]["AP"])
+    metric = CocoAP(("thing",))
+    assert math.isnan(compute(metric, predict(stream, []))["AP"])
     empty = VideoRecord("none", 32, 48, None, ())
-    assert math.isnan(evaluate(stream, [(empty, [])], {"all": CocoAP(("thing",))})["all"]["AP"])
+    assert math.isnan(compute(metric, predict(stream, [(empty, [])]))["AP"])
 
 
 def test_carried_ablation_equals_plain_evaluation() -> None:
-    plain = CocoAP(("thing",))
-    expected = evaluate(
-        Stream(Rememberer(), min_score=0.001), [(v, frames_of(v)) for v in VIDEOS], {"all": plain}
-    )
-    evaluators = {name: {"all": CocoAP(("thing",))} for name in ABLATIONS}
-    numbers = evaluate_ablations(Rememberer(), VIDEOS, frames_of, evaluators)
-    same = pytest.approx(expected["all"], rel=0, abs=0, nan_ok=True)
-    assert numbers["carried"]["all"] == same
-    assert numbers["reset"]["all"]["recall"] == pytest.approx(3 / 8)
+    metric = CocoAP(("thing",))
+    plain = predict(Stream(Rememberer(), min_score=0.001), [(v, frames_of(v)) for v in VIDEOS])
+    runs = predict_ablations(Rememberer(), VIDEOS, frames_of)
+    same = pytest.approx(compute(metric, plain), rel=0, abs=0, nan_ok=True)
+    assert compute(metric, runs["carried"]) == same
+    assert compute(metric, runs["reset"])["recall"] == pytest.approx(3 / 8)
 
 
 def test_ablations_equal_streams_whose_state_is_set_by_hand() -> None:
-    recorders = {name: {"all": Recorder()} for name in ABLATIONS}
-    evaluate_ablations(Rememberer(), VIDEOS, frames_of, recorders, foreign_frames=2)
+    runs = predict_ablations(Rememberer(), VIDEOS, frames_of, foreign_frames=2)
+    found = {name: scores_of(run) for name, run in runs.items()}
     for i, record in enumerate(VIDEOS):
         stream = Stream(Rememberer(), min_score=0.0)
         for frame in list(frames_of(VIDEOS[i - 1]))[:2]:  # the last video's for the first
@@ -180,7 +166,7 @@ def test_ablations_equal_streams_whose_state_is_set_by_hand() -> None:
             for name, state in (("reset", None), ("foreign", foreign)):
                 stream.state = state
                 scores = stream.step(frame).detections.scores.tolist()
-                got = recorders[name]["all"].scores[record.name, frame.index]
+                got = found[name][record.name, frame.index]
                 assert got == [round(s, 3) for s in scores], (name, record.name, frame.index)
 
 
@@ -208,27 +194,23 @@ def test_ablations_of_a_real_model_equal_its_streams() -> None:
         for entry in record.frames:
             yield Frame(pictures[record.name, entry.index], entry.index, 0.0)
 
-    recorders = {name: {"all": Recorder(digits=7)} for name in ABLATIONS}
-    evaluate_ablations(model, VIDEOS, noise_of, recorders)
-    plain, reset = Recorder(digits=7), Recorder(digits=7)
-    evaluate(Stream(model, min_score=0.001), [(v, noise_of(v)) for v in VIDEOS], {"all": plain})
-    singles = [
-        (replace(v, frames=(entry,)), [frame])
-        for v in VIDEOS
-        for entry, frame in zip(v.frames, noise_of(v), strict=True)
-    ]
-    evaluate(Stream(model, min_score=0.001), singles, {"all": reset})
-    scores = {name: recorders[name]["all"].scores for name in ABLATIONS}
-    assert all(len(found) > 0 for found in plain.scores.values())
-    assert scores["carried"] == plain.scores
-    assert scores["reset"] == reset.scores
+    runs = predict_ablations(model, VIDEOS, noise_of)
+    scores = {name: scores_of(run, digits=7) for name, run in runs.items()}
+    stream = Stream(model, min_score=0.001)
+    plain = scores_of(predict(stream, [(v, noise_of(v)) for v in VIDEOS]), digits=7)
+    reset = {}
+    for v in VIDEOS:
+        for entry, frame in zip(v.frames, noise_of(v), strict=True):
+            single = predict(stream, [(replace(v, frames=(entry,)), [frame])])
+            reset |= scores_of(single, digits=7)
+    assert all(len(found) > 0 for found in plain.values())
+    assert scores["carried"] == plain
+    assert scores["reset"] == reset
     assert scores["foreign"] != scores["reset"] != scores["carried"]
 
 
 def test_foreign_state_is_of_the_video_before() -> None:
-    recorders = {name: {"all": Recorder()} for name in ABLATIONS}
-    evaluate_ablations(Rememberer(), VIDEOS, frames_of, recorders)
-    scores = recorders["foreign"]["all"].scores
+    scores = scores_of(predict_ablations(Rememberer(), VIDEOS, frames_of)["foreign"])
     assert scores["one", 1] == [0.53]  # remembers three
     assert scores["two", 0] == [0.6]  # remembers one
     assert scores["three", 1] == [0.55]  # remembers two
@@ -236,22 +218,19 @@ def test_foreign_state_is_of_the_video_before() -> None:
 
 def test_ablations_encode_each_frame_once() -> None:
     model = Rememberer()
-    evaluators = {name: {"all": Recorder()} for name in ABLATIONS}
-    evaluate_ablations(model, VIDEOS, frames_of, evaluators, foreign_frames=2)
+    predict_ablations(model, VIDEOS, frames_of, foreign_frames=2)
     assert model.encoded == 8 + 2  # and the last video's first frames, for the first video
 
 
 def test_foreign_state_fits_videos_of_another_size() -> None:
     videos = [VIDEOS[0], video("two", 3, height=64)]
-    recorders = {name: {"all": Recorder()} for name in ABLATIONS}
-    evaluate_ablations(Rememberer(), videos, frames_of, recorders)
-    assert recorders["foreign"]["all"].scores["two", 0] == [0.6]
+    foreign = predict_ablations(Rememberer(), videos, frames_of)["foreign"]
+    assert scores_of(foreign)["two", 0] == [0.6]
 
 
 def test_ablation_of_one_video_is_a_user_error() -> None:
-    evaluators = {name: {"all": Recorder()} for name in ABLATIONS}
     with pytest.raises(RnndetError, match="at least two videos"):
-        evaluate_ablations(Rememberer(), VIDEOS[:1], frames_of, evaluators)
+        predict_ablations(Rememberer(), VIDEOS[:1], frames_of)
 
 
 def test_degraded_frames_follow_the_plan_by_position() -> None:

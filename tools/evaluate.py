@@ -62,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
     from rnndet.data import read_set
     from rnndet.data.sampling import hold_out
     from rnndet.device import choose_device
-    from rnndet.evaluation import evaluate_set, match_classes, table, write_report
+    from rnndet.evaluation import evaluate_set, match_classes
+    from rnndet.metrics.coco_ap import CocoAP
     from rnndet.progress import Progress
+    from rnndet.scoring import score, table, write_report
 
     if args.threads is not None:
         torch.set_num_threads(max(1, args.threads))
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.groups:
         _, data = hold_out(data, args.groups)
     with Progress("evaluating", None, quiet=False) as progress:
-        results, protocol = evaluate_set(
+        evaluation = evaluate_set(
             model,
             match_classes(data, model.classes),
             cache=Path(args.cache) if args.cache else None,
@@ -84,6 +86,9 @@ def run(args: argparse.Namespace) -> int:
             max_videos=args.max_videos,
             progress=progress.step_of,
         )
+    metrics = [CocoAP(model.classes)]
+    results = score(evaluation, metrics)
+    protocol = {"rule": "; ".join(m.rule for m in metrics)} | evaluation.protocol
     classes = [name for name in model.classes if any(f"AP/{name}" in r for r in results.values())]
     print(table(results, COLUMNS))
     print("\nAP50 by class")

@@ -34,7 +34,7 @@ class ClipSampler:
             shown = defaultdict(list)
             for position, record in enumerate(video.frames):
                 if record.truth is not None:
-                    for label in set(record.truth.labels.tolist()):
+                    for label in set(record.truth.labels[~record.truth.ignore].tolist()):
                         shown[label].append(position)
             for label, positions in shown.items():
                 groups = table.setdefault(label, {})

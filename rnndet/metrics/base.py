@@ -1,21 +1,40 @@
-"""What every metric offers."""
+"""What every metric offers.
 
-from typing import Protocol, Self
+A metric works in two steps: `measure` looks at one video, `combine` puts what it found in any
+number of videos together. The first is the expensive one and is done once per video; the second is
+repeated for samples of the videos (rnndet/metrics/intervals.py), and for what several processes
+measured.
+"""
 
-from rnndet.structures import Detections, Truth
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from rnndet.metrics.record import Predictions, ScoredVideo
+
+Numbers = dict[str, float]
 
 
-class Evaluator(Protocol):
-    """Accumulates frames in any order; a frame is named by its video and its index."""
+class Metric(Protocol):
+    """One family of numbers, for a fixed list of classes."""
 
-    def update(self, video: str, index: int, predicted: Detections, truth: Truth) -> None:
-        """Add one labelled frame. Unlabelled frames are never given."""
+    rule: str  # how it counts, in one line: IoU, interpolation, detections per frame
+
+    def measure(self, video: ScoredVideo) -> Any:
+        """What one video contributes. Frames that are not labelled have no truth to compare to."""
         ...
 
-    def merge(self, other: Self) -> None:
-        """Add the frames of another evaluator; exact, because no frame is in both."""
+    def combine(self, parts: Sequence[Any]) -> Numbers:
+        """All numbers of the videos whose parts are given; NaN where truths do not define one.
+
+        A part may be given more than once: the video then counts as often.
+        """
         ...
 
-    def compute(self) -> dict[str, float]:
-        """The numbers of all frames so far; NaN where the truths do not define one."""
+    def headline(self, parts: Sequence[Any]) -> Numbers:
+        """The few numbers of `combine` that get a confidence interval, without the others' cost."""
         ...
+
+
+def compute(metric: Metric, predictions: Predictions) -> Numbers:
+    """All numbers of a run."""
+    return metric.combine([metric.measure(video) for video in predictions.videos])

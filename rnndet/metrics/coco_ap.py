@@ -6,90 +6,60 @@ detections per class and frame. Not comparable with ILSVRC's AP, which relaxes s
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rnndet.structures import Detections, Truth
+from rnndet.metrics.base import Numbers
+from rnndet.metrics.record import ScoredFrame, ScoredVideo
 
 CHUNK = 256  # frames that exist as pycocotools' dicts at a time: 100 boxes each are about 25 MB
 AREAS = ("", "_small", "_medium", "_large")  # COCO's order: all, < 32**2, < 96**2, larger
+RECALLS = np.linspace(0.0, 1.0, 101)
 
 _Matches = list[dict[str, Any] | None]  # one frame each; None where class and frame hold nothing
-
-
-class _Kept(NamedTuple):
-    """One frame as numpy arrays."""
-
-    boxes: np.ndarray  # (D, 4) float32, x y w h
-    scores: np.ndarray  # (D,) float32
-    labels: np.ndarray  # (D,) int32
-    truth_boxes: np.ndarray  # (G, 4) float32, x y w h
-    truth_labels: np.ndarray  # (G,) int32
-    truth_ignore: np.ndarray  # (G,) bool
+_Cells = list[list[_Matches]]  # [class][area][frame]
 
 
 class CocoAP:
-    """Evaluator of AP over classes and IoU thresholds.
+    """AP over classes and IoU thresholds.
 
     - classes: names by label. A class without truths has no numbers and is in no mean.
     - max_detections: the best so many per class and frame count.
-    - frames: takes a video's name and a frame's index and says whether the frame is scored; None
-      scores all. Several evaluators with different `frames` score one run in subsets.
 
-    An ignored truth is a COCO crowd: it may absorb any number of detections, and is not missed.
+    An ignored truth is a COCO crowd: it may absorb any number of detections, and is not missed; one
+    of no class (label -1) does so for every class.
     """
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        max_detections: int = 100,
-        frames: Callable[[str, int], bool] | None = None,
-    ):
+    def __init__(self, classes: Sequence[str], *, max_detections: int = 100):
         self._classes = tuple(classes)
         self._max_detections = max_detections
-        self._frames = frames
-        self._kept: dict[tuple[str, int], _Kept] = {}
+        self.rule = f"COCO, IoU .50:.05:.95, 101 points, {max_detections} detections a class"
 
-    def __len__(self) -> int:
-        """Frames so far."""
-        return len(self._kept)
+    def measure(self, video: ScoredVideo) -> _Cells:
+        """Greedy matching of every labelled frame."""
+        frames = video.labelled().frames
+        cells: _Cells = [[[] for _ in AREAS] for _ in self._classes]
+        for first in range(0, len(frames), CHUNK):
+            chunk = frames[first : first + CHUNK]
+            results = iter(self._match_chunk(chunk))
+            for row in cells:
+                for cell in row:
+                    cell += [_slim(next(results)) for _ in chunk]
+        return cells
 
-    def update(self, video: str, index: int, predicted: Detections, truth: Truth) -> None:
-        """Add one labelled frame, unless it is not of this evaluator's subset."""
-        if self._frames is not None and not self._frames(video, index):
-            return
-        assert (video, index) not in self._kept, f"frame {index} of {video} was scored already"
-        self._kept[video, index] = _Kept(
-            _xywh(predicted.boxes.cpu().numpy()),
-            predicted.scores.cpu().numpy().astype(np.float32),
-            predicted.labels.cpu().numpy().astype(np.int32),
-            _xywh(truth.boxes.cpu().numpy()),
-            truth.labels.cpu().numpy().astype(np.int32),
-            truth.ignore.cpu().numpy().astype(bool),
-        )
-
-    def merge(self, other: "CocoAP") -> None:
-        """Add the frames of another evaluator of the same classes."""
-        assert self._classes == other._classes, (self._classes, other._classes)
-        both = self._kept.keys() & other._kept.keys()
-        assert not both, f"{len(both)} frames were scored twice, one of them {min(both)}"
-        self._kept.update(other._kept)
-
-    def compute(self) -> dict[str, float]:
+    def combine(self, parts: Sequence[_Cells]) -> Numbers:
         """All numbers in 0..1; NaN where there are no truths to define one.
 
         "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100" (or the number of
         `max_detections`); "AP/<class>" and "AP50/<class>" for classes that have truths; and the
         working point of the best F1 at IoU .5: "F1", "precision", "recall", "threshold".
         """
-        frames = [self._kept[key] for key in sorted(self._kept)]  # order does not change numbers
-        matches = self._match(frames)
-        precision, recall = self._accumulate(matches, len(frames))
+        matches = self._joined(parts)
+        precision, recall = self._accumulate(matches)
         numbers = {"AP": _mean(precision[:, :, :, 0])}
         numbers["AP50"] = _mean(precision[0, :, :, 0])
         numbers["AP75"] = _mean(precision[5, :, :, 0])
@@ -103,28 +73,63 @@ class CocoAP:
                 numbers[f"AP50/{name}"] = _mean(precision[0, :, k, 0])
         return numbers
 
-    def _match(self, frames: list[_Kept]) -> list[list[_Matches]]:
-        """Greedy matching of every frame: [class][area][frame]."""
-        cells: list[list[_Matches]] = [[[] for _ in AREAS] for _ in self._classes]
-        for first in range(0, len(frames), CHUNK):
-            chunk = frames[first : first + CHUNK]
-            results = iter(self._match_chunk(chunk))
-            for row in cells:
-                for cell in row:
-                    cell += [_slim(next(results)) for _ in chunk]
-        return cells
+    def headline(self, parts: Sequence[_Cells]) -> Numbers:
+        """ "AP50" and "AP" alone."""
+        by_iou = [self._fast_ap(parts, threshold) for threshold in range(10)]
+        return {"AP50": by_iou[0], "AP": float(np.mean(by_iou))}
 
-    def _match_chunk(self, frames: list[_Kept]) -> _Matches:
+    def _fast_ap(self, parts: Sequence[_Cells], threshold: int) -> float:
+        """AP at one of the ten IoU thresholds, without pycocotools' loops; the same number."""
+        values = []
+        for k in range(len(self._classes)):
+            found = [m for part in parts for m in part[k][0] if m is not None]
+            positives = sum(int((m["gtIgnore"] == 0).sum()) for m in found)
+            if positives == 0:
+                continue
+            counted = [~m["dtIgnore"][threshold] for m in found]
+            pairs = list(zip(found, counted, strict=True))
+            scores = np.concatenate([m["dtScores"][c] for m, c in pairs])
+            hits = np.concatenate([m["dtMatches"][threshold][c] for m, c in pairs])
+            order = np.argsort(-scores, kind="mergesort")
+            right = np.cumsum(hits[order])
+            precision = right / np.arange(1, len(order) + 1)
+            precision = np.maximum.accumulate(precision[::-1])[::-1]
+            places = np.searchsorted(right / positives, RECALLS, side="left")
+            reached = places < len(order)
+            values.append(precision[places[reached]].sum() / len(RECALLS))
+        return float(np.mean(values)) if values else float("nan")
+
+    def _joined(self, parts: Sequence[_Cells]) -> _Cells:
+        """The cells of several videos as if they were one."""
+        return [
+            [[m for part in parts for m in part[k][a]] for a in range(len(AREAS))]
+            for k in range(len(self._classes))
+        ]
+
+    def _match_chunk(self, frames: Sequence[ScoredFrame]) -> _Matches:
         """pycocotools' per-frame results, by class, then area, then frame."""
         with contextlib.redirect_stdout(io.StringIO()):
-            truths = [(f.truth_boxes, f.truth_labels, f.truth_ignore, None) for f in frames]
-            found = [(f.boxes, f.labels, None, f.scores) for f in frames]
+            truths = [self._truths(frame) for frame in frames]
+            found = [(_xywh(f.boxes), f.labels, None, f.scores) for f in frames]
             evaluation = self._evaluation(len(frames), self._coco(truths), self._coco(found))
             evaluation.evaluate()
         return evaluation.evalImgs
 
-    def _accumulate(self, cells: list[list[_Matches]], count: int) -> tuple[np.ndarray, np.ndarray]:
+    def _truths(self, frame: ScoredFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, None]:
+        """Boxes x y w h, labels, ignore; a region of no class is repeated for every class."""
+        boxes, labels, ignore = _xywh(frame.truth_boxes), frame.truth_labels, frame.truth_ignore
+        regions = boxes[labels < 0]
+        if len(regions) == 0:
+            return boxes, labels, ignore, None
+        count = len(self._classes)
+        boxes = np.concatenate([boxes[labels >= 0], np.repeat(regions, count, 0)])
+        ignore = np.concatenate([ignore[labels >= 0], np.ones(len(regions) * count, bool)])
+        every = np.tile(np.arange(count), len(regions))
+        return boxes, np.concatenate([labels[labels >= 0], every]), ignore, None
+
+    def _accumulate(self, cells: _Cells) -> tuple[np.ndarray, np.ndarray]:
         """Precision (10 IoU, 101 recall, K, 4 areas) and recall (10 IoU, K, 4 areas); -1: none."""
+        count = len(cells[0][0])
         empty = self._coco([])
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = self._evaluation(count, empty, empty)
@@ -193,7 +198,7 @@ def best_f1(scores: np.ndarray, hits: np.ndarray, positives: int) -> dict[str, f
     }
 
 
-def _pooled(cells: list[list[_Matches]]) -> tuple[np.ndarray, np.ndarray, int]:
+def _pooled(cells: _Cells) -> tuple[np.ndarray, np.ndarray, int]:
     """Scores and hits at IoU .5 of all classes' detections that count, and the number of truths."""
     results = [m for row in cells for m in row[0] if m is not None]
     scores = [m["dtScores"][~m["dtIgnore"][0]] for m in results]

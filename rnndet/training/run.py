@@ -16,7 +16,8 @@ from rnndet.data.records import VideoSet
 from rnndet.data.sampling import hold_out
 from rnndet.device import choose_device
 from rnndet.errors import OutputError, RnndetError
-from rnndet.evaluation import SCORE_FLOOR, evaluate
+from rnndet.evaluation import SCORE_FLOOR, predict
+from rnndet.metrics.base import compute
 from rnndet.metrics.coco_ap import CocoAP
 from rnndet.model import VideoDetector, build_model
 from rnndet.stream import Stream
@@ -130,6 +131,6 @@ def score(
     before, model.score_threshold = model.score_threshold, SCORE_FLOOR
     frames = train.validate_frames or None
     shown = ((video, islice(iterate(video, cache=cache), frames)) for video in chosen)
-    figures = evaluate(Stream(model, min_score=0.0), shown, {"all": CocoAP(held.classes)})
+    predictions = predict(Stream(model, min_score=0.0), shown)
     model.score_threshold = before
-    return figures["all"]
+    return compute(CocoAP(held.classes), predictions)

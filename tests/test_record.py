@@ -1,0 +1,100 @@
+"""rnndet/metrics/record.py: what is kept of a run, in memory and in a file."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from rnndet.errors import InputError, OutputError
+from rnndet.metrics.record import (
+    Predictions,
+    ScoredFrame,
+    ScoredVideo,
+    load_predictions,
+    save_predictions,
+    scored_frame,
+)
+from rnndet.structures import Detections, Truth
+
+
+def frame(index: int, count: int = 2, *, labelled: bool = True) -> ScoredFrame:
+    boxes = torch.arange(4.0 * count).reshape(count, 4) + index
+    labels = torch.arange(count)
+    found = Detections(boxes, torch.linspace(1, 0.5, count), labels, labels + 1)
+    truth = Truth(boxes + 1, labels, labels + 7, labels > 0)
+    return scored_frame(index, found, truth if labelled else None)
+
+
+def run() -> Predictions:
+    predictions = Predictions(("a", "b"), about={"weights": "w.pt"})
+    predictions.add(ScoredVideo("two", None, (48, 64), (frame(3), frame(4, labelled=False))))
+    predictions.add(ScoredVideo("one", 29.97, (32, 48), (frame(0, 0), frame(1, 3))))
+    predictions.add(ScoredVideo("none", 25.0, (32, 48), ()))
+    return predictions
+
+
+def same(one: ScoredFrame, other: ScoredFrame) -> bool:
+    values = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(ScoredFrame)]
+    return all(np.array_equal(a, b) and np.asarray(a).dtype == np.asarray(b).dtype
+               for a, b in values)  # fmt: skip
+
+
+def test_file_gives_back_every_number(tmp_path) -> None:
+    save_predictions(tmp_path / "new" / "p.npz", run())
+    loaded = load_predictions(tmp_path / "new" / "p.npz")
+    assert (loaded.classes, loaded.about) == (("a", "b"), {"weights": "w.pt"})
+    for got, expected in zip(loaded.videos, run().videos, strict=True):
+        assert (got.name, got.fps, got.size_hw) == (expected.name, expected.fps, expected.size_hw)
+        assert all(same(*pair) for pair in zip(got.frames, expected.frames, strict=True))
+
+
+def test_saving_leaves_no_part_behind(tmp_path) -> None:
+    save_predictions(tmp_path / "p.npz", run())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.npz"]
+
+
+def test_file_that_cannot_be_written_is_a_user_error(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        save_predictions(tmp_path / "file" / "p.npz", run())
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 and no more"])
+def test_other_files_are_refused_in_one_line(tmp_path, content) -> None:
+    (tmp_path / "p.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"p\.npz: not a file of predictions"):
+        load_predictions(tmp_path / "p.npz")
+
+
+def test_a_truncated_file_is_refused(tmp_path) -> None:
+    save_predictions(tmp_path / "p.npz", run())
+    data = (tmp_path / "p.npz").read_bytes()
+    (tmp_path / "p.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        load_predictions(tmp_path / "p.npz")
+
+
+def test_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(InputError, match="no such file of predictions"):
+        load_predictions(tmp_path / "p.npz")
+
+
+def test_videos_come_in_the_order_of_their_names() -> None:
+    assert [video.name for video in run().videos] == ["none", "one", "two"]
+
+
+def test_a_video_counts_once() -> None:
+    with pytest.raises(AssertionError, match="scored already"):
+        run().merge(run())
+
+
+def test_only_keeps_the_frames_asked_for() -> None:
+    part = run().only(lambda name, index: index == 1)
+    assert part.frame_count == 1 and len(part) == 3
+
+
+def test_unlabelled_frames_are_kept_apart() -> None:
+    two = run().videos[2]
+    assert [f.labelled for f in two.frames] == [True, False]
+    assert [f.index for f in two.labelled().frames] == [3]
