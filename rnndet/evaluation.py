@@ -1,10 +1,9 @@
 """Run a model over labelled videos: the shipped path, frame by frame, with its state.
 
-`predict` keeps what was found beside what was there; `predict_ablations` does so for several uses
-of the memory at once; `degraded` makes frames hard. rnndet/scoring.py makes numbers of the result.
+`predict` keeps what was found beside what was there; `degraded` makes frames hard; `evaluate_set`
+is what tools/evaluate.py does. rnndet/scoring.py makes numbers of the result.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,23 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
+from rnndet.ablation import predict_ablations
 from rnndet.data.frames import iterate
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.degradation import Degrader, Plan, standard_plan
 from rnndet.errors import RnndetError
-from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo, scored_frame
-from rnndet.model import Output, VideoDetector
+from rnndet.metrics.record import Predictions
+from rnndet.model import VideoDetector
+from rnndet.scored import ScoredFrames
 from rnndet.stream import Stream, run_video
-from rnndet.structures import Detections, Frame
-from rnndet.temporal.state import State
+from rnndet.structures import Frame
 
 SCORE_FLOOR = 0.001  # COCO practice: precision at high recall needs the weak detections
-ABLATIONS = ("carried", "reset", "foreign")
-FOREIGN_FRAMES = 16  # of the other video: enough for a memory that is in its steady state
 
-FramesOf = Callable[[VideoRecord], Iterable[Frame]]
 Progress = Callable[[], None]  # called after each frame
 
 
@@ -45,73 +41,13 @@ def predict(
     """
     predictions = Predictions(stream.model.classes)
     for video, frames in videos:
-        scored = _Scored(video)
+        scored = ScoredFrames(video)
         for result in run_video(stream, frames):
             scored.add(result.frame.index, result.detections)
             if progress is not None:
                 progress()
         predictions.add(scored.video())
     return predictions
-
-
-def predict_ablations(
-    model: VideoDetector,
-    videos: Sequence[VideoRecord],
-    frames_of: FramesOf,
-    *,
-    min_score: float = SCORE_FLOOR,
-    foreign_frames: int = FOREIGN_FRAMES,
-    progress: Progress | None = None,
-) -> dict[str, Predictions]:
-    """Three uses of the memory in one pass, by name of ABLATIONS.
-
-    - carried: the state goes from frame to frame, as in `predict`, with the same result.
-    - reset: every frame is the first one.
-    - foreign: before every frame the state is the one that the previous video of the list (for the
-      first video, the last) left after its first `foreign_frames` frames.
-
-    What does not depend on the memory is computed once per frame. Raises RnndetError for fewer than
-    two videos.
-    """
-    if len(videos) < 2:
-        raise RnndetError("the memory ablation needs at least two videos, for a foreign state")
-    stream = Stream(model, min_score=min_score)
-    first_frames = itertools.islice(frames_of(videos[-1]), foreign_frames)
-    foreign = _state_after(stream, first_frames)
-    predictions = {name: Predictions(model.classes) for name in ABLATIONS}
-    for video in videos:
-        scored = {name: _Scored(video) for name in ABLATIONS}
-        stream.reset()
-        next_foreign: State | None = None
-        for count, frame in enumerate(frames_of(video), start=1):
-            outputs = _three_ways(stream, frame, foreign)
-            for name, output in zip(ABLATIONS, outputs, strict=True):
-                scored[name].add(frame.index, _found(output, stream.score_floor))
-            stream.state = outputs[0].state
-            if count <= foreign_frames:
-                next_foreign = stream.state
-            if progress is not None:
-                progress()
-        foreign = next_foreign
-        for name, predicted in predictions.items():
-            predicted.add(scored[name].video())
-    return predictions
-
-
-class _Scored:
-    """The frames of one video as they come."""
-
-    def __init__(self, video: VideoRecord) -> None:
-        self._record = video
-        self._truths = {record.index: record.truth for record in video.frames}
-        self._frames: list[ScoredFrame] = []
-
-    def add(self, index: int, found: Detections) -> None:
-        self._frames.append(scored_frame(index, found, self._truths.get(index)))
-
-    def video(self) -> ScoredVideo:
-        size_hw = (self._record.height, self._record.width)
-        return ScoredVideo(self._record.name, self._record.fps, size_hw, tuple(self._frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +64,7 @@ def evaluate_set(
     data: VideoSet,
     *,
     cache: Path | None = None,
-    ablate_memory: bool = False,
+    uses: Sequence[str] = (),
     degrade_seed: int | None = None,
     every: int = 1,
     max_videos: int | None = None,
@@ -136,6 +72,7 @@ def evaluate_set(
 ) -> Evaluation:
     """Run a model over a set: what tools/evaluate.py does.
 
+    `uses` of the memory to compare, of rnndet.ablation.USES; none runs the model as it is.
     `degrade_seed` corrupts the frames by their `standard_plan`. `every` and `max_videos` show fewer
     frames and videos. `progress` is told the number of all frames after each. The model's
     `score_threshold` is set to SCORE_FLOOR.
@@ -152,8 +89,10 @@ def evaluate_set(
 
     total = sum(len(video.frames) for video in videos)
     tick = None if progress is None else partial(progress, total)
-    if ablate_memory:
-        runs = predict_ablations(model, videos, frames_of, progress=tick)
+    if uses:
+        runs = predict_ablations(
+            model, videos, frames_of, uses=uses, min_score=SCORE_FLOOR, progress=tick
+        )
     else:
         pairs = ((video, frames_of(video)) for video in videos)
         runs = {"": predict(Stream(model, min_score=SCORE_FLOOR), pairs, progress=tick)}
@@ -227,37 +166,3 @@ def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
 
     videos = (replace(v, frames=tuple(map(relabelled, v.frames))) for v in data.videos)
     return VideoSet(classes, tuple(videos))
-
-
-def _state_after(stream: Stream, frames: Iterable[Frame]) -> State | None:
-    for _ in run_video(stream, frames):
-        pass
-    return stream.state
-
-
-@torch.inference_mode()
-def _three_ways(stream: Stream, frame: Frame, foreign: State | None) -> list[Output]:
-    """One frame, encoded once, decoded with each state; in the order of ABLATIONS."""
-    encoded = stream.model.encode(stream.to_tensor(frame))
-    carried = stream.model.decode(encoded, stream.state)
-    reset = stream.model.decode(encoded, None)
-    other = None if foreign is None else _resized(foreign, like=carried.state)
-    return [carried, reset, stream.model.decode(encoded, other)]
-
-
-def _resized(state: State, *, like: State) -> State:
-    """The state at the spatial size of another: videos may differ in the size of their frames."""
-    return {
-        level: tuple(
-            t if t.shape == other.shape else functional.interpolate(t, other.shape[-2:])
-            for t, other in zip(tensors, like[level], strict=True)
-        )
-        for level, tensors in state.items()
-    }
-
-
-def _found(output: Output, score_floor: float) -> Detections:
-    """What `Stream.detect` returns of an output."""
-    assert output.detections is not None, "a model called without truths returns detections"
-    detections = output.detections[0][0].to("cpu")
-    return detections[detections.scores >= score_floor]

@@ -36,7 +36,10 @@ ARROWS: dict[str, set[str]] = {
     "benchmark": NOUNS | {"stream", "video"},
     "inference": NOUNS
     | {"checkpoint", "detectors", "model", "results", "stream", "temporal", "tracking", "video"},
-    "evaluation": NOUNS | {"data", "degradation", "metrics", "model", "stream", "temporal"},
+    "scored": NOUNS | {"data", "metrics"},
+    "ablation": NOUNS | {"data", "metrics", "model", "scored", "stream", "temporal"},
+    "evaluation": NOUNS
+    | {"ablation", "data", "degradation", "metrics", "model", "scored", "stream"},
     "scoring": NOUNS | {"evaluation", "metrics"},
     "training": NOUNS
     | {"checkpoint", "config", "data", "device", "evaluation", "metrics", "model", "stream"}

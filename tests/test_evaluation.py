@@ -13,19 +13,18 @@ import pytest
 import torch
 from torch import nn
 
+from rnndet.ablation import STANDARD, USES, predict_ablations
 from rnndet.checkpoint import model_content, save_checkpoint
 from rnndet.config import Config, config_from_dict
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.degradation import Corruption
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import (
-    ABLATIONS,
     Evaluation,
     corrupted_frames,
     degraded,
     match_classes,
     predict,
-    predict_ablations,
     thinned,
 )
 from rnndet.metrics import CocoAP, compute
@@ -147,14 +146,14 @@ def test_no_videos_and_no_frames_give_no_numbers() -> None:
 def test_carried_ablation_equals_plain_evaluation() -> None:
     metric = CocoAP(("thing",))
     plain = predict(Stream(Rememberer(), min_score=0.001), [(v, frames_of(v)) for v in VIDEOS])
-    runs = predict_ablations(Rememberer(), VIDEOS, frames_of)
+    runs = predict_ablations(Rememberer(), VIDEOS, frames_of, min_score=0.001)
     same = pytest.approx(compute(metric, plain), rel=0, abs=0, nan_ok=True)
     assert compute(metric, runs["carried"]) == same
     assert compute(metric, runs["reset"])["recall"] == pytest.approx(3 / 8)
 
 
 def test_ablations_equal_streams_whose_state_is_set_by_hand() -> None:
-    runs = predict_ablations(Rememberer(), VIDEOS, frames_of, foreign_frames=2)
+    runs = predict_ablations(Rememberer(), VIDEOS, frames_of, min_score=0.001, foreign_frames=2)
     found = {name: scores_of(run) for name, run in runs.items()}
     for i, record in enumerate(VIDEOS):
         stream = Stream(Rememberer(), min_score=0.0)
@@ -194,7 +193,7 @@ def test_ablations_of_a_real_model_equal_its_streams() -> None:
         for entry in record.frames:
             yield Frame(pictures[record.name, entry.index], entry.index, 0.0)
 
-    runs = predict_ablations(model, VIDEOS, noise_of)
+    runs = predict_ablations(model, VIDEOS, noise_of, min_score=0.001)
     scores = {name: scores_of(run, digits=7) for name, run in runs.items()}
     stream = Stream(model, min_score=0.001)
     plain = scores_of(predict(stream, [(v, noise_of(v)) for v in VIDEOS]), digits=7)
@@ -210,7 +209,9 @@ def test_ablations_of_a_real_model_equal_its_streams() -> None:
 
 
 def test_foreign_state_is_of_the_video_before() -> None:
-    scores = scores_of(predict_ablations(Rememberer(), VIDEOS, frames_of)["foreign"])
+    scores = scores_of(
+        predict_ablations(Rememberer(), VIDEOS, frames_of, min_score=0.001)["foreign"]
+    )
     assert scores["one", 1] == [0.53]  # remembers three
     assert scores["two", 0] == [0.6]  # remembers one
     assert scores["three", 1] == [0.55]  # remembers two
@@ -218,19 +219,45 @@ def test_foreign_state_is_of_the_video_before() -> None:
 
 def test_ablations_encode_each_frame_once() -> None:
     model = Rememberer()
-    predict_ablations(model, VIDEOS, frames_of, foreign_frames=2)
+    predict_ablations(model, VIDEOS, frames_of, min_score=0.001, foreign_frames=2)
     assert model.encoded == 8 + 2  # and the last video's first frames, for the first video
+
+
+def test_identical_frames_are_seen_from_a_reset() -> None:
+    runs = predict_ablations(
+        Rememberer(), VIDEOS, frames_of, uses=("reset", "identical"), min_score=0.001
+    )
+    assert scores_of(runs["identical"]) == scores_of(runs["reset"])  # this memory does not add up
+
+
+def test_shuffled_frames_carry_the_state_in_the_order_of_showing() -> None:
+    videos = [video("one", 3)]  # bright, dark, dark: found from where the bright one is shown
+    runs = predict_ablations(Rememberer(), videos, frames_of, uses=("shuffled",), min_score=0.001)
+    order = torch.randperm(3, generator=torch.Generator().manual_seed(0)).tolist()
+    after = order[order.index(0) :]
+    found = scores_of(runs["shuffled"])
+    assert [i for i in range(3) if found["one", i]] == sorted(after)
+
+
+def test_every_use_of_the_memory_scores_every_frame() -> None:
+    runs = predict_ablations(Rememberer(), VIDEOS, frames_of, uses=tuple(USES), min_score=0.001)
+    assert {use: run.frame_count for use, run in runs.items()} == dict.fromkeys(USES, 8)
+
+
+def test_unknown_use_of_the_memory_lists_the_choices() -> None:
+    with pytest.raises(RnndetError, match="choose one of: carried"):
+        predict_ablations(Rememberer(), VIDEOS, frames_of, uses=("half",), min_score=0.001)
 
 
 def test_foreign_state_fits_videos_of_another_size() -> None:
     videos = [VIDEOS[0], video("two", 3, height=64)]
-    foreign = predict_ablations(Rememberer(), videos, frames_of)["foreign"]
+    foreign = predict_ablations(Rememberer(), videos, frames_of, min_score=0.001)["foreign"]
     assert scores_of(foreign)["two", 0] == [0.6]
 
 
 def test_ablation_of_one_video_is_a_user_error() -> None:
     with pytest.raises(RnndetError, match="at least two videos"):
-        predict_ablations(Rememberer(), VIDEOS[:1], frames_of)
+        predict_ablations(Rememberer(), VIDEOS[:1], frames_of, min_score=0.001)
 
 
 def test_degraded_frames_follow_the_plan_by_position() -> None:
@@ -329,7 +356,7 @@ def test_tool_writes_a_row_for_each_memory_and_subset(
     assert tool().main(arguments) == 0
     report = json.loads(out.read_text(encoding="utf-8"))
     subsets = ("all frames", "corrupted frames", "other frames")
-    assert list(report["results"]) == [f"{m}, {s}" for m in ABLATIONS for s in subsets]
+    assert list(report["results"]) == [f"{m}, {s}" for m in STANDARD for s in subsets]
     assert "AP50/thing" in report["results"]["carried, all frames"]
     assert report["protocol"]["frames scored"] == 6
     shown = capsys.readouterr().out

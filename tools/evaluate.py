@@ -23,8 +23,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--groups", nargs="+", metavar="GROUP",
                         help="only the videos of these scene groups")  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
-    parser.add_argument("--ablate-memory", action="store_true",
-                        help="also without memory, and with another video's")  # fmt: skip
+    parser.add_argument("--ablate-memory", nargs="*", metavar="USE",
+                        help="uses of the memory: carried, reset, foreign (these three without "
+                        "a name), shuffled, identical")  # fmt: skip
     parser.add_argument("--degrade", choices=["none", "standard"], default="none",
                         help="standard: corrupt a third of the frames, in runs")  # fmt: skip
     parser.add_argument("--degrade-seed", type=int, default=0)
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     import torch
 
+    from rnndet.ablation import STANDARD
     from rnndet.checkpoint import load_model
     from rnndet.data import read_set
     from rnndet.data.sampling import hold_out
@@ -75,12 +77,13 @@ def run(args: argparse.Namespace) -> int:
     data = read_set(args.format, args.data, args.split, **options)
     if args.groups:
         _, data = hold_out(data, args.groups)
+    uses = () if args.ablate_memory is None else args.ablate_memory or STANDARD
     with Progress("evaluating", None, quiet=False) as progress:
         evaluation = evaluate_set(
             model,
             match_classes(data, model.classes),
             cache=Path(args.cache) if args.cache else None,
-            ablate_memory=args.ablate_memory,
+            uses=uses,
             degrade_seed=args.degrade_seed if args.degrade == "standard" else None,
             every=args.every,
             max_videos=args.max_videos,

@@ -1,0 +1,149 @@
+"""Is the memory used? Run a model with its state carried on, taken away, exchanged, or misled."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch.nn import functional
+
+from rnndet.catalog import pick
+from rnndet.data.records import VideoRecord
+from rnndet.errors import RnndetError
+from rnndet.metrics.record import Predictions
+from rnndet.model import Encoded, Output, VideoDetector
+from rnndet.scored import ScoredFrames
+from rnndet.stream import Stream, run_video
+from rnndet.structures import Detections, Frame
+from rnndet.temporal.state import State
+
+USES = {
+    "carried": "the state goes from frame to frame, as in inference",
+    "reset": "every frame is the first one",
+    "foreign": "before every frame the state is what another video left",
+    "shuffled": "the frames come in a random order, within blocks",
+    "identical": "every frame is shown SHOWINGS times, from a reset",
+}
+STANDARD = ("carried", "reset", "foreign")
+FOREIGN_FRAMES = 16  # of the other video: enough for a memory that is in its steady state
+BLOCK = 32  # frames that are encoded before they are shuffled
+SHOWINGS = 3
+
+FramesOf = Callable[[VideoRecord], Iterable[Frame]]
+
+
+def predict_ablations(
+    model: VideoDetector,
+    videos: Sequence[VideoRecord],
+    frames_of: FramesOf,
+    *,
+    uses: Sequence[str] = STANDARD,
+    min_score: float,
+    foreign_frames: int = FOREIGN_FRAMES,
+    progress: Callable[[], None] | None = None,
+) -> dict[str, Predictions]:
+    """Several uses of the memory in one pass, by name of USES; what is encoded is encoded once.
+
+    "carried" gives what a plain run gives. The foreign state of a video is the one that the
+    previous video of the list (for the first, the last) left after `foreign_frames` frames.
+    Raises RnndetError for an unknown use, or if "foreign" is asked for with fewer than two videos.
+    """
+    for use in uses:
+        pick(use, USES, what="use of the memory")
+    if "foreign" in uses and len(videos) < 2:
+        raise RnndetError("the memory ablation needs at least two videos, for a foreign state")
+    stream = Stream(model, min_score=min_score)
+    foreign: State | None = None
+    if "foreign" in uses:
+        for _ in run_video(stream, itertools.islice(frames_of(videos[-1]), foreign_frames)):
+            pass
+        foreign = stream.state
+    predictions = {use: Predictions(model.classes) for use in uses}
+    for video in videos:
+        stream.reset()
+        run = _Run(stream, uses, foreign, foreign_frames)
+        scored = {use: ScoredFrames(video) for use in uses}
+        for block in _blocks(frames_of(video), BLOCK):
+            for use, frame, found in run.block(block):
+                scored[use].add(frame.index, found)
+            if progress is not None:
+                for _ in block:
+                    progress()
+        foreign = run.left
+        for use in uses:
+            predictions[use].add(scored[use].video())
+    return predictions
+
+
+class _Run:
+    """One video under several uses of the memory."""
+
+    def __init__(
+        self, stream: Stream, uses: Sequence[str], foreign: State | None, foreign_frames: int
+    ) -> None:
+        self._stream, self._uses, self._foreign = stream, uses, foreign
+        self._carried: State | None = None
+        self._shuffled: State | None = None
+        self._count = 0
+        self._foreign_frames = foreign_frames
+        self._generator = torch.Generator().manual_seed(0)
+        self.left: State | None = None  # for the next video
+
+    @torch.inference_mode()
+    def block(self, frames: Sequence[Frame]) -> Iterator[tuple[str, Frame, Detections]]:
+        """What is found in each of the frames, by use."""
+        model = self._stream.model
+        encoded = [model.encode(self._stream.to_tensor(frame)) for frame in frames]
+        for frame, code in zip(frames, encoded, strict=True):
+            for use, output in self._in_order(code):
+                yield use, frame, self._found(output)
+        if "shuffled" in self._uses:
+            for i in torch.randperm(len(frames), generator=self._generator).tolist():
+                output = model.decode(encoded[i], self._shuffled)
+                self._shuffled = output.state
+                yield "shuffled", frames[i], self._found(output)
+
+    def _in_order(self, code: Encoded) -> Iterator[tuple[str, Output]]:
+        model = self._stream.model
+        carried = model.decode(code, self._carried)
+        self._carried = carried.state
+        self._count += 1
+        if self._count <= self._foreign_frames:
+            self.left = carried.state
+        if "carried" in self._uses:
+            yield "carried", carried
+        if "foreign" in self._uses:
+            state = self._foreign
+            fitting = None if state is None else _resized(state, like=carried.state)
+            yield "foreign", model.decode(code, fitting)
+        if "reset" in self._uses or "identical" in self._uses:
+            output = model.decode(code, None)
+            if "reset" in self._uses:
+                yield "reset", output
+            if "identical" in self._uses:
+                for _ in range(SHOWINGS - 1):
+                    output = model.decode(code, output.state)
+                yield "identical", output
+
+    def _found(self, output: Output) -> Detections:
+        """What `Stream.detect` returns of an output."""
+        assert output.detections is not None, "a model called without truths returns detections"
+        detections = output.detections[0][0].to("cpu")
+        return detections[detections.scores >= self._stream.score_floor]
+
+
+def _blocks(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """The frames in lists of at most `size`."""
+    iterator = iter(frames)
+    while block := list(itertools.islice(iterator, size)):
+        yield block
+
+
+def _resized(state: State, *, like: State) -> State:
+    """The state at the spatial size of another: videos may differ in the size of their frames."""
+    return {
+        level: tuple(
+            t if t.shape == other.shape else functional.interpolate(t, other.shape[-2:])
+            for t, other in zip(tensors, like[level], strict=True)
+        )
+        for level, tensors in state.items()
+    }
