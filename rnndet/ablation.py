@@ -1,7 +1,7 @@
 """Is the memory used? Run a model with its state carried on, taken away, exchanged, or misled."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch.nn import functional
@@ -39,12 +39,14 @@ def predict_ablations(
     uses: Sequence[str] = STANDARD,
     min_score: float,
     foreign_frames: int = FOREIGN_FRAMES,
+    corrupted: Mapping[str, Collection[int]] | None = None,
     progress: Callable[[], None] | None = None,
 ) -> dict[str, Predictions]:
     """Several uses of the memory in one pass, by name of USES; what is encoded is encoded once.
 
     "carried" gives what a plain run gives. The foreign state of a video is the one that the
     previous video of the list (for the first, the last) left after `foreign_frames` frames.
+    `corrupted` names the frames that were made hard, by video.
     Raises RnndetError for an unknown use, or if "foreign" is asked for with fewer than two videos.
     """
     for use in uses:
@@ -61,7 +63,8 @@ def predict_ablations(
     for video in videos:
         stream.reset()
         run = _Run(stream, uses, foreign, foreign_frames)
-        scored = {use: ScoredFrames(video) for use in uses}
+        hard = (corrupted or {}).get(video.name, ())
+        scored = {use: ScoredFrames(video, corrupted=hard) for use in uses}
         for block in _blocks(frames_of(video), BLOCK):
             for use, frame, found in run.block(block):
                 scored[use].add(frame.index, found)

@@ -4,11 +4,10 @@
 is what tools/evaluate.py does. rnndet/scoring.py makes numbers of the result.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,31 +31,25 @@ def predict(
     stream: Stream,
     videos: Iterable[tuple[VideoRecord, Iterable[Frame]]],
     *,
+    corrupted: Mapping[str, Collection[int]] | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Run each video through the stream, from a reset.
+
+    `corrupted` names the frames that were made hard, by video.
 
     The model's `score_threshold` and the stream's `min_score` should be `SCORE_FLOOR`. Which frames
     are shown is the caller's choice; one that is not shown is not scored.
     """
     predictions = Predictions(stream.model.classes)
     for video, frames in videos:
-        scored = ScoredFrames(video)
+        scored = ScoredFrames(video, corrupted=(corrupted or {}).get(video.name, ()))
         for result in run_video(stream, frames):
             scored.add(result.frame.index, result.detections)
             if progress is not None:
                 progress()
         predictions.add(scored.video())
     return predictions
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What `evaluate_set` found: runs by use of the memory ("" where it is not ablated)."""
-
-    runs: dict[str, Predictions]
-    corrupted: set[tuple[str, int]] | None  # video and index of frames made hard; None: not done
-    protocol: dict[str, Any]
 
 
 def evaluate_set(
@@ -69,10 +62,10 @@ def evaluate_set(
     every: int = 1,
     max_videos: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Evaluation:
-    """Run a model over a set: what tools/evaluate.py does.
+) -> dict[str, Predictions]:
+    """Run a model over a set, once for each use of its memory: what tools/evaluate.py does.
 
-    `uses` of the memory to compare, of rnndet.ablation.USES; none runs the model as it is.
+    `uses` are of rnndet.ablation.USES; without them the model runs as it is, under the name "".
     `degrade_seed` corrupts the frames by their `standard_plan`. `every` and `max_videos` show fewer
     frames and videos. `progress` is told the number of all frames after each. The model's
     `score_threshold` is set to SCORE_FLOOR.
@@ -89,26 +82,24 @@ def evaluate_set(
 
     total = sum(len(video.frames) for video in videos)
     tick = None if progress is None else partial(progress, total)
+    hard = {v.name: corrupted_frames(v, plans[v.name]) for v in videos} if plans else {}
     if uses:
         runs = predict_ablations(
-            model, videos, frames_of, uses=uses, min_score=SCORE_FLOOR, progress=tick
-        )
+            model, videos, frames_of, uses=uses, corrupted=hard, min_score=SCORE_FLOOR,
+            progress=tick,
+        )  # fmt: skip
     else:
         pairs = ((video, frames_of(video)) for video in videos)
-        runs = {"": predict(Stream(model, min_score=SCORE_FLOOR), pairs, progress=tick)}
-    protocol = {
+        stream = Stream(model, min_score=SCORE_FLOOR)
+        runs = {"": predict(stream, pairs, corrupted=hard, progress=tick)}
+    about = {
         "score floor": SCORE_FLOOR,
-        "videos": len(videos),
-        "frames shown": total,
-        "frames scored": sum(r.truth is not None for v in videos for r in v.frames),
         "every": every,
         "degraded": "no" if degrade_seed is None else f"standard plan, seed {degrade_seed}",
-        "classes": len(data.classes),
     }
-    if degrade_seed is None:
-        return Evaluation(runs, None, protocol)
-    corrupted = {pair for v in videos for pair in corrupted_frames(v, plans[v.name])}
-    return Evaluation(runs, corrupted, protocol)
+    for use, run in runs.items():
+        run.about = about | {"memory": use or "carried"}
+    return runs
 
 
 def _spread(videos: Sequence[VideoRecord], most: int | None) -> Sequence[VideoRecord]:
@@ -128,10 +119,10 @@ def degraded(video: VideoRecord, frames: Iterable[Frame], plan: Plan) -> Iterato
         yield replace(frame, image=degrader.apply(position[frame.index], frame.image))
 
 
-def corrupted_frames(video: VideoRecord, plan: Plan) -> set[tuple[str, int]]:
-    """Video name and index of the frames that a plan corrupts."""
+def corrupted_frames(video: VideoRecord, plan: Plan) -> set[int]:
+    """Indices of the frames that a plan corrupts."""
     pairs = zip(video.frames, plan, strict=True)
-    return {(video.name, record.index) for record, entry in pairs if entry is not None}
+    return {record.index for record, entry in pairs if entry is not None}
 
 
 def thinned(video: VideoRecord, every: int) -> VideoRecord:

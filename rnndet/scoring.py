@@ -8,28 +8,45 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.errors import OutputError
-from rnndet.evaluation import Evaluation
 from rnndet.metrics.base import Metric, Numbers, compute
+from rnndet.metrics.record import Predictions
 
-SUBSETS = ("all frames", "corrupted frames", "other frames")
+Parts = dict[str, list[Any]]  # by metric: what each video contributes
 
 
-def score(evaluation: Evaluation, metrics: Sequence[Metric]) -> dict[str, Numbers]:
-    """All numbers by row of a table: each use of the memory, on all, corrupted and other frames.
+def subsets(run: Predictions) -> dict[str, Predictions]:
+    """All frames and, where some were corrupted, those and the others."""
+    parts = {"all frames": run}
+    if any(frame.corrupted for video in run.videos for frame in video.frames):
+        hard = run.map(lambda video: video.only(lambda frame: frame.corrupted))
+        other = run.map(lambda video: video.only(lambda frame: not frame.corrupted))
+        parts |= {"corrupted frames": hard, "other frames": other}
+    return parts
 
-    Frames are told apart only where some were corrupted.
-    """
+
+def score(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> dict[str, Numbers]:
+    """All numbers by row of a table: each run, on each of its subsets."""
     rows: dict[str, Numbers] = {}
-    bad = evaluation.corrupted
-    for use, run in evaluation.runs.items():
-        parts = {"all frames": run}
-        if bad is not None:
-            parts["corrupted frames"] = run.only(lambda video, index: (video, index) in bad)
-            parts["other frames"] = run.only(lambda video, index: (video, index) not in bad)
-        for subset, part in parts.items():
-            name = f"{use}, {subset}" if use else subset
-            rows[name] = {k: v for metric in metrics for k, v in compute(metric, part).items()}
+    for name, run in runs.items():
+        for subset, part in subsets(run).items():
+            row = f"{name}, {subset}" if name else subset
+            rows[row] = {}
+            for metric in metrics.values():
+                rows[row] |= compute(metric, part)
     return rows
+
+
+def protocol(run: Predictions, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """What a reader must know to compare the numbers."""
+    frames = [frame for video in run.videos for frame in video.frames]
+    return {
+        "rules": {name: metric.rule for name, metric in metrics.items()},
+        **run.about,
+        "videos": len(run),
+        "frames shown": len(frames),
+        "frames scored": sum(frame.labelled for frame in frames),
+        "classes": len(run.classes),
+    }
 
 
 def table(rows: Mapping[str, Numbers], columns: Sequence[str]) -> str:

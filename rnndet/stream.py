@@ -114,12 +114,20 @@ class Stream:
         """Third part of `step`: give ids and keep what is to be shown; no tracker, no change."""
         if self.tracker is None:
             return detections
-        tracked = self.tracker.update(detections, time=time)
-        shown = tracked.scores >= self.min_score
-        if tracked.ids is not None:
-            held = tracked.scores >= self.min_score * HELD_SHARE
-            shown = shown | ((tracked.ids > 0) & held)
-        return tracked[shown]
+        return track(detections, self.tracker, min_score=self.min_score, time=time)
+
+
+def track(
+    detections: Detections, tracker: Tracker, *, min_score: float, time: float | None
+) -> Detections:
+    """Give ids to the detections >= TRACKER_FLOOR of one frame, and keep what is to be shown."""
+    floor = min(min_score, TRACKER_FLOOR)
+    tracked = tracker.update(detections[detections.scores >= floor], time=time)
+    shown = tracked.scores >= min_score
+    if tracked.ids is not None:
+        held = tracked.scores >= min_score * HELD_SHARE
+        shown = shown | ((tracked.ids > 0) & held)
+    return tracked[shown]
 
 
 def run_video(stream: Stream, source: Iterable[Frame]) -> Iterator[FrameResult]:

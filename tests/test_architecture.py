@@ -36,11 +36,11 @@ ARROWS: dict[str, set[str]] = {
     "benchmark": NOUNS | {"stream", "video"},
     "inference": NOUNS
     | {"checkpoint", "detectors", "model", "results", "stream", "temporal", "tracking", "video"},
-    "scored": NOUNS | {"data", "metrics"},
+    "scored": NOUNS | {"data", "metrics", "stream", "tracking"},
     "ablation": NOUNS | {"data", "metrics", "model", "scored", "stream", "temporal"},
     "evaluation": NOUNS
     | {"ablation", "data", "degradation", "metrics", "model", "scored", "stream"},
-    "scoring": NOUNS | {"evaluation", "metrics"},
+    "scoring": NOUNS | {"metrics"},
     "training": NOUNS
     | {"checkpoint", "config", "data", "device", "evaluation", "metrics", "model", "stream"}
     | {"temporal"},

@@ -23,7 +23,7 @@ def frame(index: int, count: int = 2, *, labelled: bool = True) -> ScoredFrame:
     labels = torch.arange(count)
     found = Detections(boxes, torch.linspace(1, 0.5, count), labels, labels + 1)
     truth = Truth(boxes + 1, labels, labels + 7, labels > 0)
-    return scored_frame(index, found, truth if labelled else None)
+    return scored_frame(index, found, truth if labelled else None, corrupted=index == 3)
 
 
 def run() -> Predictions:
@@ -90,7 +90,7 @@ def test_a_video_counts_once() -> None:
 
 
 def test_only_keeps_the_frames_asked_for() -> None:
-    part = run().only(lambda name, index: index == 1)
+    part = run().map(lambda video: video.only(lambda frame: frame.index == 1))
     assert part.frame_count == 1 and len(part) == 3
 
 

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from rnndet.evaluation import evaluate_set, match_classes
     from rnndet.metrics.coco_ap import CocoAP
     from rnndet.progress import Progress
-    from rnndet.scoring import score, table, write_report
+    from rnndet.scoring import protocol, score, table, write_report
 
     if args.threads is not None:
         torch.set_num_threads(max(1, args.threads))
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         _, data = hold_out(data, args.groups)
     uses = () if args.ablate_memory is None else args.ablate_memory or STANDARD
     with Progress("evaluating", None, quiet=False) as progress:
-        evaluation = evaluate_set(
+        runs = evaluate_set(
             model,
             match_classes(data, model.classes),
             cache=Path(args.cache) if args.cache else None,
@@ -89,9 +89,9 @@ def run(args: argparse.Namespace) -> int:
             max_videos=args.max_videos,
             progress=progress.step_of,
         )
-    metrics = [CocoAP(model.classes)]
-    results = score(evaluation, metrics)
-    protocol = {"rule": "; ".join(m.rule for m in metrics)} | evaluation.protocol
+    metrics = {"coco_ap": CocoAP(model.classes)}
+    results = score(runs, metrics)
+    facts = protocol(next(iter(runs.values())), metrics)
     classes = [name for name in model.classes if any(f"AP/{name}" in r for r in results.values())]
     print(table(results, COLUMNS))
     print("\nAP50 by class")
@@ -100,11 +100,11 @@ def run(args: argparse.Namespace) -> int:
         for row, numbers in results.items()
     }
     print(table(by_class, classes))
-    print("\n" + "; ".join(f"{key} {value}" for key, value in protocol.items()))
+    print("\n" + "; ".join(f"{key} {value}" for key, value in facts.items()))
     print(f"{progress.count} frames in {progress.seconds:.0f} s on {device} ({why})")
     if args.out:
         setting = {"weights": args.weights, "split": args.split, "groups": args.groups}
-        write_report(args.out, {"setting": setting, "protocol": protocol, "results": results})
+        write_report(args.out, {"setting": setting, "protocol": facts, "results": results})
         print(f"numbers: {args.out}")
     return 0
 

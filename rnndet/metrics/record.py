@@ -35,6 +35,7 @@ class ScoredFrame:
     truth_ids: np.ndarray  # (G,) int64, unique within the video; -1 = unknown
     truth_ignore: np.ndarray  # (G,) bool
     labelled: bool = True  # False: nothing is known of what is there
+    corrupted: bool = False  # the picture was made hard on purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,9 @@ class ScoredVideo:
         """Only the labelled frames: what metrics with ground truth look at."""
         return replace(self, frames=tuple(f for f in self.frames if f.labelled))
 
-    def only(self, keep: Callable[[str, int], bool]) -> "ScoredVideo":
-        """Only the frames for which `keep(name, index)` is true."""
-        return replace(self, frames=tuple(f for f in self.frames if keep(self.name, f.index)))
+    def only(self, keep: Callable[[ScoredFrame], bool]) -> "ScoredVideo":
+        """Only the frames for which `keep` is true."""
+        return replace(self, frames=tuple(f for f in self.frames if keep(f)))
 
 
 class Predictions:
@@ -87,15 +88,17 @@ class Predictions:
         for video in other.videos:
             self.add(video)
 
-    def only(self, keep: Callable[[str, int], bool]) -> "Predictions":
-        """The same run with only the frames for which `keep(name, index)` is true."""
-        part = Predictions(self.classes, about=self.about)
+    def map(self, change: Callable[[ScoredVideo], ScoredVideo]) -> "Predictions":
+        """The same run with every video changed, for example to only some of its frames."""
+        changed = Predictions(self.classes, about=self.about)
         for video in self.videos:
-            part.add(video.only(keep))
-        return part
+            changed.add(change(video))
+        return changed
 
 
-def scored_frame(index: int, found: Detections, truth: Truth | None) -> ScoredFrame:
+def scored_frame(
+    index: int, found: Detections, truth: Truth | None, *, corrupted: bool = False
+) -> ScoredFrame:
     """Bring one frame into the form that metrics read; `truth` None = not labelled."""
     known = Truth.empty() if truth is None else truth
     ids = np.zeros(len(found), np.int64) if found.ids is None else found.ids.cpu().numpy()
@@ -111,6 +114,7 @@ def scored_frame(index: int, found: Detections, truth: Truth | None) -> ScoredFr
         truth_ids=truth_ids.astype(np.int64),
         truth_ignore=known.ignore.cpu().numpy().astype(bool),
         labelled=truth is not None,
+        corrupted=corrupted,
     )
 
 
@@ -132,6 +136,7 @@ def save_predictions(path: str | Path, predictions: Predictions) -> None:
         "head": np.array(json.dumps(head | {"videos": videos})),
         "index": np.array([f.index for f in frames], np.int64),
         "labelled": np.array([f.labelled for f in frames], bool),
+        "corrupted": np.array([f.corrupted for f in frames], bool),
         "found": np.array([len(f.scores) for f in frames], np.int64),
         "known": np.array([len(f.truth_labels) for f in frames], np.int64),
     }
@@ -172,7 +177,8 @@ def _unpacked(head: dict[str, Any], arrays: dict[str, np.ndarray]) -> Prediction
     for i, index in enumerate(arrays["index"].tolist()):
         parts = {n: arrays[n][found[i] : found[i + 1]] for n in _FOUND}
         parts |= {n: arrays[n][known[i] : known[i + 1]] for n in _KNOWN}
-        frames.append(ScoredFrame(index, **parts, labelled=bool(arrays["labelled"][i])))
+        flags = {n: bool(arrays[n][i]) for n in ("labelled", "corrupted")}
+        frames.append(ScoredFrame(index, **parts, **flags))
     predictions = Predictions(head["classes"], about=head["about"])
     first = 0
     for video in head["videos"]:
