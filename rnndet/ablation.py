@@ -39,6 +39,7 @@ def predict_ablations(
     uses: Sequence[str] = STANDARD,
     min_score: float,
     foreign_frames: int = FOREIGN_FRAMES,
+    places: Sequence[int] | None = None,
     corrupted: Mapping[str, Collection[int]] | None = None,
     progress: Callable[[], None] | None = None,
 ) -> dict[str, Predictions]:
@@ -46,21 +47,23 @@ def predict_ablations(
 
     "carried" gives what a plain run gives. The foreign state of a video is the one that the
     previous video of the list (for the first, the last) left after `foreign_frames` frames.
-    `corrupted` names the frames that were made hard, by video.
-    Raises RnndetError for an unknown use, or if "foreign" is asked for with fewer than two videos.
+    `places` in the list are run, all by default. `corrupted` names the frames that were made hard,
+    by video. Raises RnndetError for an unknown use, and for "foreign" with fewer than two videos.
     """
     for use in uses:
         pick(use, USES, what="use of the memory")
     if "foreign" in uses and len(videos) < 2:
         raise RnndetError("the memory ablation needs at least two videos, for a foreign state")
     stream = Stream(model, min_score=min_score)
-    foreign: State | None = None
-    if "foreign" in uses:
-        for _ in run_video(stream, itertools.islice(frames_of(videos[-1]), foreign_frames)):
-            pass
-        foreign = stream.state
     predictions = {use: Predictions(model.classes) for use in uses}
-    for video in videos:
+    foreign: State | None = None
+    of = -1  # the place of the video that left it
+    for place in range(len(videos)) if places is None else places:
+        video, before = videos[place], (place - 1) % len(videos)
+        if "foreign" in uses and of != before:
+            for _ in run_video(stream, itertools.islice(frames_of(videos[before]), foreign_frames)):
+                pass
+            foreign = stream.state
         stream.reset()
         run = _Run(stream, uses, foreign, foreign_frames)
         hard = (corrupted or {}).get(video.name, ())
@@ -71,7 +74,7 @@ def predict_ablations(
             if progress is not None:
                 for _ in block:
                     progress()
-        foreign = run.left
+        foreign, of = run.left, place
         for use in uses:
             predictions[use].add(scored[use].video())
     return predictions

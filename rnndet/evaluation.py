@@ -15,6 +15,7 @@ from rnndet.ablation import predict_ablations
 from rnndet.data.frames import iterate
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.degradation import Degrader, Plan, standard_plan
+from rnndet.distributed import World
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions
 from rnndet.model import VideoDetector
@@ -61,6 +62,7 @@ def evaluate_set(
     degrade_seed: int | None = None,
     every: int = 1,
     max_videos: int | None = None,
+    world: World | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Predictions]:
     """Run a model over a set, once for each use of its memory: what tools/evaluate.py does.
@@ -68,7 +70,9 @@ def evaluate_set(
     `uses` are of rnndet.ablation.USES; without them the model runs as it is, under the name "".
     `degrade_seed` corrupts the frames by their `standard_plan`. `every` and `max_videos` show fewer
     frames and videos. `progress` is told the number of all frames after each. The model's
-    `score_threshold` is set to SCORE_FLOOR.
+    `score_threshold` is set to SCORE_FLOOR. With a
+    `world` of several processes each runs its share of the videos, and the first gets them all; the
+    others get no runs.
     """
     model.score_threshold = SCORE_FLOOR
     videos = [thinned(video, every) for video in _spread(data.videos, max_videos)]
@@ -80,16 +84,18 @@ def evaluate_set(
         frames = iterate(video, cache=cache)
         return degraded(video, frames, plans[video.name]) if plans else frames
 
-    total = sum(len(video.frames) for video in videos)
+    world = world or World()
+    mine = world.share(range(len(videos)))
+    total = sum(len(videos[place].frames) for place in mine)
     tick = None if progress is None else partial(progress, total)
     hard = {v.name: corrupted_frames(v, plans[v.name]) for v in videos} if plans else {}
     if uses:
         runs = predict_ablations(
-            model, videos, frames_of, uses=uses, corrupted=hard, min_score=SCORE_FLOOR,
+            model, videos, frames_of, uses=uses, places=mine, corrupted=hard, min_score=SCORE_FLOOR,
             progress=tick,
         )  # fmt: skip
     else:
-        pairs = ((video, frames_of(video)) for video in videos)
+        pairs = ((videos[place], frames_of(videos[place])) for place in mine)
         stream = Stream(model, min_score=SCORE_FLOOR)
         runs = {"": predict(stream, pairs, corrupted=hard, progress=tick)}
     about = {
@@ -99,7 +105,11 @@ def evaluate_set(
     }
     for use, run in runs.items():
         run.about = about | {"memory": use or "carried"}
-    return runs
+    first, *others = world.gather(runs) or [{}]
+    for other in others:
+        for use, run in other.items():
+            first[use].merge(run)
+    return first
 
 
 def _spread(videos: Sequence[VideoRecord], most: int | None) -> Sequence[VideoRecord]:

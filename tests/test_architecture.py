@@ -26,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "progress": set(),
     "config": {"errors"},
     "degradation": {"errors", "structures"},
+    "distributed": set(),
     **{package: NOUNS for package in PACKAGES},
     "data": NOUNS | {"video", "config", "degradation"},
     "model": NOUNS | {"detectors", "temporal", "config"},
@@ -39,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "scored": NOUNS | {"data", "metrics", "stream", "tracking"},
     "ablation": NOUNS | {"data", "metrics", "model", "scored", "stream", "temporal"},
     "evaluation": NOUNS
-    | {"ablation", "data", "degradation", "metrics", "model", "scored", "stream"},
+    | {"ablation", "data", "degradation", "distributed", "metrics", "model", "scored", "stream"},
     "scoring": NOUNS | {"metrics"},
     "training": NOUNS
     | {"checkpoint", "config", "data", "device", "evaluation", "metrics", "model", "stream"}
@@ -53,7 +54,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pycocotools": ("rnndet/metrics/coco_ap.py",),
     "torchvision.models": ("rnndet/detectors/",),
     "argparse": ("tools/",),
-    "torch.distributed": ("rnndet/training/distributed.py",),
+    "torch.distributed": ("rnndet/distributed.py",),
 }
 
 # A new knob goes into the configuration, not onto the command line. Extend only on purpose.

@@ -1,0 +1,101 @@
+"""rnndet/distributed.py: processes that torchrun starts share the videos of an evaluation."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnndet.distributed import World, world
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SCRIPT = """
+import json, sys
+import numpy as np
+import torch
+from types import SimpleNamespace
+from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet import evaluation
+from rnndet.distributed import world
+from rnndet.metrics import CocoAP
+from rnndet.scoring import score
+from rnndet.structures import Detections, Frame, Truth
+
+class Model(torch.nn.Module):
+    classes = ("thing",)
+    score_threshold = 0.0
+    def encode(self, frames):
+        return frames.float().mean().expand(1, 1, 2, 2)
+    def decode(self, code, state=None):
+        before = torch.zeros_like(code) if state is None else state["0"][0]
+        after = 0.5 * before + code
+        scores = torch.sigmoid(after.mean() / 100).reshape(1)
+        found = Detections(torch.tensor([[8.0, 8, 24, 24]]), scores, torch.zeros(1).long())
+        return SimpleNamespace(state={"0": (after,)}, detections=[[found]])
+    def forward(self, frames, state=None):
+        return self.decode(self.encode(frames), state)
+
+def truth(seed):
+    move = seed % 7
+    box = torch.tensor([[8.0 + move, 8, 24 + move, 24]])
+    return Truth(box, torch.zeros(1).long(), torch.ones(1).long(), torch.zeros(1).bool())
+
+def iterate(video, cache=None):
+    for record in video.frames:
+        light = (37 * record.index + 11 * len(video.name) * ord(video.name[-1])) % 256
+        yield Frame(np.full((32, 48, 3), light, np.uint8), record.index, 0.0)
+
+evaluation.iterate = iterate
+model = Model().eval()
+with world() as here:
+    for count in (1, 2, 3, 5, 7):
+        frames = [tuple(FrameRecord(i, truth(n * i)) for i in range(4)) for n in range(count)]
+        videos = [VideoRecord(f"v{n}", 32, 48, None, row) for n, row in enumerate(frames)]
+        data = VideoSet(("thing",), tuple(videos))
+        for uses in ((), ("carried", "foreign", "shuffled")):
+            if uses and count < 2:
+                continue
+            runs = evaluation.evaluate_set(model, data, uses=uses, world=here)
+            if here.is_first:
+                rows = score(runs, {"coco_ap": CocoAP(("thing",))})
+                found = {n: [round(r["AP50"], 12), round(r["F1"], 12)] for n, r in rows.items()}
+                frames = {n: run.frame_count for n, run in runs.items()}
+                print(json.dumps([count, found, frames]))
+            else:
+                assert runs == {}
+"""
+
+
+def figures(processes: int, tmp_path) -> list:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240,
+                          env=environment)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+def test_figures_do_not_depend_on_the_number_of_processes(tmp_path) -> None:
+    alone = figures(1, tmp_path)
+    assert [row[0] for row in alone] == [1, 2, 2, 3, 3, 5, 5, 7, 7]
+    assert figures(2, tmp_path) == alone
+    assert figures(3, tmp_path) == alone
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 7])
+def test_every_item_belongs_to_exactly_one_process(size, count) -> None:
+    shares = [World(rank, size).share(range(count)) for rank in range(size)]
+    assert sorted(item for share in shares for item in share) == list(range(count))
+
+
+def test_one_process_starts_nothing(monkeypatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with world() as here:
+        assert (here, here.gather("x")) == (World(0, 1), ["x"])
