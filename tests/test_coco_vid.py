@@ -57,6 +57,7 @@ def test_crowd_is_ignored(coco_vid_root):
         (lambda t: t["annotations"][0].update(bbox=[9, 9, -5, 5]), "has a negative size"),
         (lambda t: t["annotations"][0].update(bbox=[0, 0, 1e9, 5]), "annotation 1: .* pixels"),
         (lambda t: t["annotations"][0].update(bbox=[10**400, 0, 9, 9]), "annotation 1: .*numbers"),
+        (lambda t: t["annotations"][0].update(instance_id=2**63), "annotation 1: id .* range"),
         (lambda t: t["images"][0].update(file_name="../x.jpg"), "lies outside"),
         (lambda t: t["images"][0].update(frame_id="one"), r"images\[0\]: frame_id"),
     ],
@@ -75,7 +76,7 @@ def test_broken_json_is_one_clear_line(coco_vid_root, text):
 
 
 def test_unknown_format_lists_the_choices(tmp_path):
-    with pytest.raises(RnndetError, match="choose one of: coco_vid"):
+    with pytest.raises(RnndetError, match="choose one of: bdd100k_mot, coco_vid"):
         read_set("voc", tmp_path, "train")
 
 

@@ -5,13 +5,35 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.catalog import check_options, pick
-from rnndet.data import coco_vid
+from rnndet.data import (
+    bdd100k_mot,
+    coco_vid,
+    cvat_video,
+    imagenet_vid,
+    kitti_tracking,
+    labelled_folder,
+    mot,
+    ua_detrac,
+    visdrone_vid,
+    youtube_vis,
+)
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {"coco_vid": coco_vid.read}
+FORMATS = {
+    "bdd100k_mot": bdd100k_mot.read,
+    "coco_vid": coco_vid.read,
+    "cvat_video": cvat_video.read,
+    "imagenet_vid": imagenet_vid.read,
+    "kitti_tracking": kitti_tracking.read,
+    "labelled_folder": labelled_folder.read,
+    "mot": mot.read,
+    "ua_detrac": ua_detrac.read,
+    "visdrone_vid": visdrone_vid.read,
+    "youtube_vis": youtube_vis.read,
+}
 
 
 def read_set(

@@ -8,6 +8,7 @@ import torch
 from rnndet.data.problems import Problems
 from rnndet.structures import Truth
 
+MAX_TRACK = 2**53  # what every format that stores numbers can hold
 LARGEST = 1e6  # pixels; a coordinate beyond is a mistake, not an object that reaches out
 ANY_CLASS = -1  # label of an ignore region that belongs to no class
 
@@ -39,6 +40,9 @@ class TruthBuilder:
         """
         if not all(math.isfinite(v) and abs(v) <= LARGEST for v in box):
             self._problems.add(self._file, entry, f"box {_shown(box)} is not in pixels")
+            return
+        if not -1 <= track <= MAX_TRACK:
+            self._problems.add(self._file, entry, f"id {track} is out of range")
             return
         x1, y1, x2, y2 = box
         if x2 < x1 or y2 < y1:

@@ -22,6 +22,10 @@ from rnndet.structures import Frame, VideoInfo
 from rnndet.video.capture import codec_name, decode, existing_file, frame_rate, open_capture
 from rnndet.video.image import read_image
 
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
+    ".wmv", ".flv", ".ogv", ".3gp", ".mxf",
+)  # fmt: skip
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ASSUMED_FPS = Fraction(25)  # for frame times where a source has no rate
 

@@ -1,0 +1,107 @@
+"""BDD100K multi-object tracking (Yu et al. 2020): a JSON and a folder of pictures for each video.
+
+`labels/box_track_20/<split>/<video>.json` is a list of frames `{name, frameIndex, labels}` (older
+files say `index`), a label `{id, category, attributes, box2d {x1, y1, x2, y2}}`; `name` is that of
+a picture in `images/track/<split>/<video>/`. A frame without labels is a labelled frame that holds
+nothing.
+
+As in the official evaluation, crowds are ignored, and so is what lies in other people, trailers and
+other vehicles, whatever its class.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.text import inside, read_json
+from rnndet.data.truths import ANY_CLASS
+from rnndet.data.video_builder import MAX_FRAMES, VideoBuilder, label_files, read_each, size_of
+from rnndet.errors import InputError
+from rnndet.video.source import list_images
+
+CLASSES = ("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+DISTRACTORS = ("other person", "trailer", "other vehicle")
+FPS = 5.0
+
+
+def read(
+    root: Path,
+    split: str,
+    problems: Problems,
+    *,
+    annotations: str = "labels/box_track_20",
+    images: str = "images/track",
+) -> VideoSet:
+    """Read `root/<annotations>/<split>/*.json`; an object's id is a number from 1 in its video.
+
+    Raises InputError where there are no labels.
+    """
+    folders = root / images / split
+    files = label_files(root / annotations / split, "*.json")
+    videos = read_each(files, lambda file: _video(file, folders / file.stem, problems), problems)
+    return VideoSet(CLASSES, tuple(videos))
+
+
+def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
+    frames = _frames(file, folder, problems)
+    pictures = {index: picture for index, (picture, _) in frames.items()}
+    builder = VideoBuilder(pictures, size_hw=size_of(pictures), file=file, problems=problems)
+    ids: dict[str, int] = {}
+    for index, (_, labels) in sorted(frames.items()):
+        for place, entry in enumerate(labels):
+            where = f"frame {index} label {place}"
+            try:
+                box, name, category, is_crowd = _parse(entry)
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+                problems.add(file, where, "lacks an id, a category or a box2d made of numbers")
+                continue
+            track = ids.setdefault(name, len(ids) + 1)
+            if category in DISTRACTORS:
+                builder.add(index, box, ANY_CLASS, entry=where, ignore=True)
+            elif category in CLASSES:
+                label = CLASSES.index(category)
+                builder.add(index, box, label, entry=where, track=track, ignore=is_crowd)
+            else:
+                problems.add(file, where, f"category {category!r} is unknown")
+    return builder.build(file.stem, fps=FPS)
+
+
+def _frames(file: Path, folder: Path, problems: Problems) -> dict[int, tuple[Path, list[Any]]]:
+    """Picture and labels of each frame of a video, by frame index."""
+    entries = read_json(file)
+    if not isinstance(entries, list):
+        raise InputError(f"{file}: not in BDD100K form: the top level is not a list of frames")
+    present = set(list_images(folder)) if folder.is_dir() else set()
+    frames: dict[int, tuple[Path, list[Any]]] = {}
+    for place, entry in enumerate(entries):
+        where = f"[{place}]"
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            problems.add(file, where, "not an object with a name")
+            continue
+        index = entry.get("frameIndex", entry.get("index", place))
+        labels = entry.get("labels") or []
+        picture = inside(folder, entry["name"], where=f"{file}: {where}")
+        if type(index) is not int or not 0 <= index < MAX_FRAMES:
+            problems.add(file, where, "the frame index is not a number from 0")
+        elif not isinstance(labels, list):
+            problems.add(file, where, "labels is not a list")
+        elif index in frames:
+            problems.add(file, where, f"frame {index} is there twice")
+        elif picture not in present:
+            problems.add(file, where, f"there is no picture {picture}")
+        else:
+            frames[index] = (picture, labels)
+    if not frames:
+        raise InputError(f"{file}: holds no frames that have a picture")
+    if len(present) > len(frames):
+        problems.correct("pictures without labels left out", len(present) - len(frames))
+    return frames
+
+
+def _parse(entry: Any) -> tuple[tuple[float, float, float, float], str, str, bool]:
+    """Box x1 y1 x2 y2, id, category and whether it is a crowd; raises what Python raises."""
+    x1, y1, x2, y2 = (float(entry["box2d"][key]) for key in ("x1", "y1", "x2", "y2"))
+    attributes = entry.get("attributes") or {}
+    is_crowd = attributes.get("crowd", attributes.get("Crowd", False))
+    return (x1, y1, x2, y2), str(entry["id"]), str(entry["category"]), bool(is_crowd)

@@ -1,0 +1,310 @@
+"""ImageNet VID and DET as the ILSVRC archives lay them out, and the list files used with them.
+
+    Data/VID/<split>/[<part>/]<video>/%06d.JPEG    Annotations/VID/<the same>.xml
+    Data/DET/<path>.JPEG                           Annotations/DET/<path>.xml
+
+XML corners are pixels and inclusive: x2 = xmax + 1, y2 = ymax + 1. The size of a video is that of
+its first XML; pictures are not opened for it. The lists are those that come with the development
+kit and with Flow-Guided Feature Aggregation (Zhu et al. 2017). A line of one is
+
+    path id                     one frame if path ends in six digits or more, else a DET picture
+    path 1 number length        one frame of a video (the "15 frames" training list)
+    path id number length       a whole video: `length` frames from `number` on
+
+where the last two differ in this: a list of several lines with 1 in every second column names
+frames. `number` is the number in the file's name. Paths begin with the split, or below it.
+"""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from rnndet.data.problems import Problems
+from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.text import inside, read_xml, rows
+from rnndet.data.truths import MAX_TRACK, TruthBuilder
+from rnndet.errors import InputError
+from rnndet.structures import Truth
+from rnndet.video.image import read_image
+
+WNIDS = {  # the 30 classes in the order of the benchmark, and their WordNet ids
+    "airplane": "n02691156", "antelope": "n02419796", "bear": "n02131653", "bicycle": "n02834778",
+    "bird": "n01503061", "bus": "n02924116", "car": "n02958343", "cattle": "n02402425",
+    "dog": "n02084071", "domestic_cat": "n02121808", "elephant": "n02503517", "fox": "n02118333",
+    "giant_panda": "n02510455", "hamster": "n02342885", "horse": "n02374451", "lion": "n02129165",
+    "lizard": "n01674464", "monkey": "n02484322", "motorcycle": "n03790512", "rabbit": "n02324045",
+    "red_panda": "n02509815", "sheep": "n02411705", "snake": "n01726692", "squirrel": "n02355227",
+    "tiger": "n02129604", "train": "n04468005", "turtle": "n01662784", "watercraft": "n04530566",
+    "whale": "n02062744", "zebra": "n02391049",
+}  # fmt: skip
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+SPLITS = ("train", "val", "test")
+MAX_FRAMES = 1_000_000  # of one video; six digits number them
+
+Wanted = dict[str, set[int] | None]  # path of a video -> its frames; of a DET picture -> None
+
+
+def read(
+    root: Path,
+    split: str,
+    problems: Problems,
+    *,
+    index: str | None = None,
+    classes: tuple[str, ...] | None = None,
+    ignore_unknown: bool = False,
+    unlabelled: bool = False,
+) -> VideoSet:
+    """Read all frames of `Data/VID/<split>`, or those of a list file.
+
+    A DET picture becomes a video of one frame without identities; its objects of other classes are
+    counted and left out. A frame without a picture, without XML, or whose XML is broken or has
+    another size than the first of its video is a problem and left out.
+
+    Args:
+        root: holds Data and Annotations, or exactly one folder ILSVRC* that does.
+        split: "test" has no XML, its frames are not labelled.
+        index: a list file, below `root`, ImageSets or Lists.
+        classes: names or WordNet ids, in the order of the labels; None for the 30 of the benchmark.
+        ignore_unknown: count objects of other classes in VID instead of reporting them.
+        unlabelled: a frame without XML is not labelled, instead of a problem.
+
+    Raises InputError: the folders or the list are not there, a list names a path outside the
+    folder, nothing can be read.
+    """
+    base = _base(root)
+    labels = _Labels(classes or tuple(WNIDS))
+    if index is None:
+        source = base / "Data" / "VID" / split
+        wanted = _all_frames(base, split)
+    else:
+        source = _index_file(index, root, base)
+        wanted = _listed(source, base, split, problems)
+    no_xml = unlabelled or (split == "test" and not (base / "Annotations/VID/test").is_dir())
+    records = _Reader(base, labels, problems, unlabelled=no_xml).read(wanted)
+    labels.report(base / "Annotations" / "VID", problems, ignore_unknown=ignore_unknown)
+    if not records:
+        problems.stop_if_any()
+        raise InputError(f"{source}: no videos found; expected folders of %06d.JPEG")
+    return VideoSet(labels.names, tuple(records))
+
+
+def _base(root: Path) -> Path:
+    for folders in ([root], sorted(root.glob("ILSVRC*"))):
+        found = [folder for folder in folders if _is_base(folder)]
+        if len(found) == 1:
+            return found[0]
+    raise InputError(
+        f"{root}: expected Data/VID and Annotations/VID in it, or in exactly one folder ILSVRC*"
+    )
+
+
+def _is_base(folder: Path) -> bool:
+    return any(
+        (folder / "Data" / kind).is_dir() and (folder / "Annotations" / kind).is_dir()
+        for kind in ("VID", "DET")
+    )
+
+
+def _all_frames(base: Path, split: str) -> Wanted:
+    """Every video below the split, with the frames that have a picture, XML or both."""
+    wanted: dict[str, set[int]] = {}
+    for kind, suffix in (("Data", ".JPEG"), ("Annotations", ".xml")):
+        top = base / kind / "VID" / split
+        name = re.compile(r"([0-9]{6,})" + re.escape(suffix))
+        for folder, below, files in os.walk(top, followlinks=True):
+            path = Path(folder).relative_to(top)
+            if len(path.parts) == 2:
+                below.clear()  # <part>/<video> is the deepest there is; ends a circle of links
+            numbers = {int(match[1]) for file in files if (match := name.fullmatch(file))}
+            if numbers:
+                wanted.setdefault((split / path).as_posix(), set()).update(numbers)
+    return dict(sorted(wanted.items()))
+
+
+def _index_file(index: str, root: Path, base: Path) -> Path:
+    places = [folder / index for folder in (root, base, base / "ImageSets", base / "Lists")]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise InputError(f"{root}: no list {index!r} in it, in ImageSets or in Lists")
+    return found
+
+
+def _listed(file: Path, base: Path, split: str, problems: Problems) -> Wanted:
+    """What a list file names; the module's docstring says how lines are told apart."""
+    lines = list(rows(file, problems, columns=2, separator=None))
+    seconds = [fields[1] for _, fields in lines if len(fields) == 4]
+    names_frames = len(seconds) > 1 and set(seconds) == {"1"}
+    wanted: Wanted = {}
+    for line, fields in lines:
+        try:
+            path, numbers = _line(fields, names_frames=names_frames)
+        except ValueError:
+            problems.add(file, line, f"{' '.join(fields)!r} is no line of a known kind of list")
+            continue
+        data = base / "Data" / ("DET" if numbers is None else "VID")
+        below = inside(data, path, where=f"{file}: line {line}").relative_to(data)
+        if below.parts[:1] not in [(name,) for name in (*SPLITS, split)]:
+            below = split / below
+        known = wanted.setdefault(below.as_posix(), None if numbers is None else set())
+        if known is None or numbers is None:
+            continue
+        repeated = len(known.intersection(numbers))
+        if repeated:
+            problems.correct("frames that a list names twice taken once", repeated)
+        known.update(numbers)
+    return wanted
+
+
+def _line(fields: list[str], *, names_frames: bool) -> tuple[str, range | None]:
+    """The path of a video or picture, and its frames; raises ValueError."""
+    path = fields[0]
+    if len(fields) == 2:
+        folder, _, stem = path.rpartition("/")
+        if not re.fullmatch(r"[0-9]{6,}", stem):
+            return path, None
+        return folder, range(int(stem), int(stem) + 1)
+    _, number, length = (int(field) for field in fields[1:])
+    if number < 0 or not 0 < length <= MAX_FRAMES:
+        raise ValueError
+    return path, range(number, number + (1 if names_frames else length))
+
+
+class _Labels:
+    """Classes by name and by WordNet id, and the names that are neither."""
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        name_of = {wnid: name for name, wnid in WNIDS.items()}
+        self.names = tuple(name_of.get(given, given) for given in classes)
+        self._label_of = {name: label for label, name in enumerate(self.names)}
+        self._label_of |= {WNIDS[n]: label for n, label in self._label_of.items() if n in WNIDS}
+        self._unknown: Counter[str] = Counter()
+        self._first: dict[str, Path] = {}
+
+    def find(self, name: str) -> int | None:
+        return self._label_of.get(name)
+
+    def note_unknown(self, name: str, file: Path) -> None:
+        self._unknown[name] += 1
+        self._first.setdefault(name, file)
+
+    def report(self, folder: Path, problems: Problems, *, ignore_unknown: bool) -> None:
+        """One problem or one correction for each unknown name, however often it comes."""
+        for name, count in self._unknown.items():
+            if ignore_unknown:
+                problems.correct(f"objects of the unknown class {name!r} left out", count)
+                continue
+            objects = f"{count} object{'s' * (count > 1)}, the first in {self._first[name]}"
+            reason = f"class {name!r} is unknown ({objects}); set classes or ignore_unknown"
+            problems.add(folder, "", reason)
+
+
+class _Reader:
+    """Reads videos below one folder that holds Data and Annotations."""
+
+    def __init__(
+        self, base: Path, labels: _Labels, problems: Problems, *, unlabelled: bool
+    ) -> None:
+        self.base, self.labels, self.problems = base, labels, problems
+        self.unlabelled = unlabelled
+
+    def read(self, wanted: Wanted) -> list[VideoRecord]:
+        records: dict[str, VideoRecord] = {}
+        for path, numbers in wanted.items():
+            kind = "DET" if numbers is None else "VID"
+            names = {0: path} if numbers is None else {n: f"{path}/{n:06d}" for n in numbers}
+            video = self._video(path.rpartition("/")[2], kind, names)
+            if video is None:
+                continue
+            if video.name in records:
+                file = self.base / "Data" / kind / path
+                self.problems.add(file, "", "another video of this list has the same last name")
+                continue
+            records[video.name] = video
+        return list(records.values())
+
+    def _video(self, name: str, kind: str, names: dict[int, str]) -> VideoRecord | None:
+        """The video of the frames `names`, by number and path; None if no frame can be used."""
+        frames: list[FrameRecord] = []
+        size_wh: tuple[int, int] | None = None
+        for number in sorted(names):
+            image = self.base / "Data" / kind / f"{names[number]}.JPEG"
+            xml = self.base / "Annotations" / kind / f"{names[number]}.xml"
+            if not image.is_file():
+                self.problems.add(image, "", "no such picture")
+                continue
+            if self.unlabelled and not xml.is_file():
+                frames.append(FrameRecord(number, None, image))
+                continue
+            try:
+                tree = read_xml(xml)
+                size_wh = _size_wh(tree, xml, first=size_wh)
+            except InputError as error:
+                self.problems.add(xml, "", str(error).removeprefix(f"{xml}: "))
+                continue
+            truth = self._truth(tree, xml, size_wh, is_det=kind == "DET")
+            frames.append(FrameRecord(number, truth, image))
+        if frames and size_wh is None:
+            size_wh = self._picture_size_wh(frames[0].image)
+        if size_wh is None:
+            return None
+        return VideoRecord(name, size_wh[1], size_wh[0], None, tuple(frames))
+
+    def _picture_size_wh(self, image: Path | None) -> tuple[int, int] | None:
+        """The size of a picture, for videos without any XML."""
+        assert image is not None
+        try:
+            height, width = read_image(image).shape[:2]
+        except InputError as error:
+            self.problems.add(image, "", str(error).removeprefix(f"{image}: "))
+            return None
+        return width, height
+
+    def _truth(self, tree: Element, xml: Path, size_wh: tuple[int, int], *, is_det: bool) -> Truth:
+        builder = TruthBuilder(width=size_wh[0], height=size_wh[1], file=xml,
+                               problems=self.problems)  # fmt: skip
+        for place, entry in enumerate(tree.findall("object"), start=1):
+            name = entry.findtext("name", "").strip()
+            label = self.labels.find(name)
+            if label is None and is_det:
+                self.problems.correct("objects of other classes in DET pictures left out")
+                continue
+            if label is None:
+                self.labels.note_unknown(name, xml)
+                continue
+            try:
+                x1, y1, x2, y2 = (_number(entry, f"bndbox/{t}") for t in CORNERS)
+                track = int(entry.findtext("trackid", "-1"))
+                if not -1 <= track <= MAX_TRACK:
+                    raise ValueError(f"trackid {track} is no identity")
+            except ValueError as error:
+                self.problems.add(xml, f"object {place}", str(error))
+                continue
+            builder.add((x1, y1, x2 + 1, y2 + 1), label, entry=f"object {place}", track=track)
+        return builder.build()
+
+
+def _size_wh(tree: Element, file: Path, *, first: tuple[int, int] | None) -> tuple[int, int]:
+    """The size that an XML gives; raises InputError, also if it is not that of the `first`."""
+    try:
+        width, height = _number(tree, "size/width"), _number(tree, "size/height")
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None
+    text = f"{file}: size {width:g}x{height:g}"
+    if not (1 <= width <= 1e6 and 1 <= height <= 1e6):
+        raise InputError(f"{text} is not that of a picture")
+    if first is not None and (width, height) != first:
+        raise InputError(f"{text}, but {first[0]}x{first[1]} in the first frame of the video")
+    return int(width), int(height)
+
+
+def _number(element: Element, tag: str) -> float:
+    """The number that stands at `tag`; raises ValueError with the reason."""
+    text = element.findtext(tag)
+    if text is None:
+        raise ValueError(f"lacks {tag}")
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{tag} {text!r} is not a number") from None

@@ -1,0 +1,82 @@
+"""KITTI tracking (Geiger, Lenz, Urtasun 2012): label files of 17 columns and folders of pictures.
+
+`<split>/label_02/0000.txt` labels the pictures `<split>/image_02/0000/000000.png`; the split is
+`training` or `testing`. Frames, and the pixels of left, top, right, bottom, count from 0. A picture
+without rows is a labelled frame that holds nothing.
+
+`DontCare` is an ignore region of no class. As in the official evaluation, a van is neither right
+nor wrong as a Car, nor a sitting person as a Pedestrian. That evaluation also ignores objects that
+are truncated, hardly visible or at most 25 pixels high; here they count.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.text import rows
+from rnndet.data.truths import ANY_CLASS
+from rnndet.data.video_builder import (
+    VideoBuilder,
+    label_files,
+    pictures_by_number,
+    read_each,
+    size_of,
+)
+from rnndet.errors import InputError
+
+TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person", "Person_sitting", "Cyclist", "Tram", "Misc")
+# The label files write Person for what the devkit calls Person_sitting.
+NEIGHBOURS = {"Van": "Car", "Person": "Pedestrian", "Person_sitting": "Pedestrian"}
+FPS = 10.0
+
+
+def read(
+    root: Path,
+    split: str,
+    problems: Problems,
+    *,
+    classes: Sequence[str] = ("Car", "Pedestrian", "Cyclist"),
+    sequences: Sequence[str] | None = None,
+) -> VideoSet:
+    """Read `root/<split>`; `sequences` are names such as "0000", None for all that have labels.
+
+    Objects of other types than `classes` and their neighbours are left out and counted. Raises
+    InputError where there are no labels or `classes` holds what is not a type of KITTI.
+    """
+    if unknown := sorted(set(classes) - set(TYPES)):
+        raise InputError(f"classes {', '.join(unknown)}: unknown; choose from {', '.join(TYPES)}")
+    meaning = {"DontCare": (ANY_CLASS, True)}  # type -> label, ignore
+    label_of = {name: label for label, name in enumerate(classes)}
+    meaning |= {k: (label_of[c], True) for k, c in NEIGHBOURS.items() if c in label_of}
+    meaning |= {name: (label, False) for name, label in label_of.items()}
+    labels, images = root / split / "label_02", root / split / "image_02"
+    if sequences is None:
+        files = label_files(labels, "*.txt")
+    else:
+        files = [labels / f"{name}.txt" for name in sequences]
+    videos = read_each(files, lambda file: _video(file, images, meaning, problems), problems)
+    return VideoSet(tuple(classes), tuple(videos))
+
+
+def _video(
+    file: Path, images: Path, meaning: Mapping[str, tuple[int, bool]], problems: Problems
+) -> VideoRecord:
+    pictures = pictures_by_number(images / file.stem, first=0)
+    builder = VideoBuilder(pictures, size_hw=size_of(pictures), file=file, problems=problems)
+    for line, fields in rows(file, problems, columns=17, separator=None):
+        try:
+            frame, track = int(fields[0]), int(fields[1])
+            x1, y1, x2, y2 = (float(field) for field in fields[6:10])
+        except ValueError:
+            problems.add(file, line, "the frame, the id or the box is not made of numbers")
+            continue
+        kind = fields[2]
+        if kind in meaning:
+            label, ignore = meaning[kind]
+            builder.add(frame, (x1, y1, x2, y2), label, entry=line, track=track, ignore=ignore)
+        elif kind in TYPES:
+            problems.correct("objects of types that are no class left out")
+        else:
+            problems.add(file, line, f"{kind!r} is not a type of KITTI")
+    return builder.build(file.stem, fps=FPS)

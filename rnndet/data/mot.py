@@ -1,0 +1,252 @@
+"""MOTChallenge, and what shares its layout (DanceTrack, SportsMOT, sets written by `mot_write`).
+
+    <root>/<split>/<sequence>/seqinfo.ini
+                              img1/%06d.jpg, or <sequence>.mp4 where there is no img1
+                              gt/gt.txt, det/det.txt, gt/labels.txt
+
+Rows are `frame, identity, left, top, width, height, flag, class, visibility`; frames and pixels
+count from 1 and become counts from 0. Rows of 7 or 10 columns (MOT15, detections), or with -1 as
+class, have no class; without an identity (-1) their seventh column is a score and not read. A frame
+without rows is a labelled frame that holds nothing.
+
+Classes are, in this order of precedence: several names given as `classes`; the lines of
+gt/labels.txt; MOTChallenge's own, of which pedestrians are read, persons that its evaluation leaves
+out (on a vehicle, static, distractor, reflection) are ignored, and the rest is counted and left
+out. With names, class n is the nth name, and class 0 with flag 0 an ignored region of no class.
+"""
+
+import configparser
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from rnndet.data.problems import Problems
+from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.text import inside, read_text, rows
+from rnndet.data.truths import ANY_CLASS, MAX_TRACK, TruthBuilder
+from rnndet.data.video_builder import MAX_FRAMES
+from rnndet.errors import InputError
+from rnndet.structures import Truth
+from rnndet.video.source import VIDEO_SUFFIXES, list_images, natural_key
+
+GT = "gt/gt.txt"
+LABELS = "gt/labels.txt"
+PEDESTRIAN = 1
+IGNORED = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection
+LEFT_OUT = (3, 4, 5, 6, 9, 10, 11, 13)  # vehicles, occluders, crowd
+
+
+def read(
+    root: Path,
+    split: str,
+    problems: Problems,
+    *,
+    classes: tuple[str, ...] = ("pedestrian",),
+    file: str = GT,
+) -> VideoSet:
+    """Read the sequences of `root/split`; "." as split means those of `root` itself.
+
+    Args:
+        classes: one name for MOTChallenge's pedestrians, or several for a class column of one's
+            own; see the module's docstring.
+        file: the file of each sequence that holds the boxes; "det/det.txt" for the public
+            detections. If no sequence has a gt/gt.txt (a test split), frames are not labelled.
+
+    Raises InputError: no sequences, or no `file` other than gt/gt.txt in any. A sequence whose
+    files are missing or broken, a row with impossible numbers or an unknown class, a frame without
+    a picture are problems.
+    """
+    top = root / split
+    folders = top.iterdir() if top.is_dir() else []
+    sequences = sorted((f for f in folders if _is_sequence(f)), key=lambda f: natural_key(f.name))
+    if not sequences:
+        raise InputError(f"{top}: no sequences found; expected folders with a seqinfo.ini")
+    is_labelled = any((sequence / file).is_file() for sequence in sequences)
+    if not is_labelled and file != GT:
+        raise InputError(f"{top}: no sequence has a file {file}")
+    given = len(classes) > 1
+    labels = None if given else _labels(sequences[0])
+    names = labels or tuple(classes)
+    reader = _Reader(
+        names, file if is_labelled else None, problems, own_names=given or labels is not None
+    )
+    records = []
+    for sequence in sequences:
+        try:
+            if not given and _labels(sequence) != labels:
+                raise InputError(f"{sequence / LABELS}: differs from that of {sequences[0].name}")
+            records.append(reader.read(sequence))
+        except InputError as error:
+            where, _, reason = str(error).partition(": ")
+            problems.add(where, "", reason)
+    if not records:
+        problems.stop_if_any()  # leaving all of it out is no way to go on
+    return VideoSet(names, tuple(records))
+
+
+def _is_sequence(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("seqinfo.ini", "img1", "gt"))
+
+
+def _labels(sequence: Path) -> tuple[str, ...] | None:
+    """The names in gt/labels.txt; None without the file."""
+    path = sequence / LABELS
+    if not path.is_file():
+        return None
+    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    if not names:
+        raise InputError(f"{path}: holds no names")
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class _Info:
+    """What seqinfo.ini says."""
+
+    length: int
+    width: int
+    height: int
+    fps: float | None
+    pictures: str  # folder of the pictures
+    suffix: str  # of the pictures
+
+
+def _info(path: Path) -> _Info:
+    """Raises InputError."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(read_text(path, limit=1_000_000))
+        section = parser["Sequence"]
+        length, width, height = (int(section[k]) for k in ("seqLength", "imWidth", "imHeight"))
+        fps = float(section.get("frameRate", "0"))
+    except KeyError as error:
+        raise InputError(f"{path}: lacks {error}") from None
+    except (configparser.Error, ValueError) as error:
+        raise InputError(f"{path}: not valid: {str(error).splitlines()[0]}") from None
+    if not 1 <= length <= MAX_FRAMES:
+        raise InputError(f"{path}: seqLength {length} is not that of a video")
+    if not (1 <= width <= 1e6 and 1 <= height <= 1e6):
+        raise InputError(f"{path}: size {width}x{height} is not that of a picture")
+    if not (math.isfinite(fps) and fps >= 0):
+        raise InputError(f"{path}: frameRate {fps} is not a rate")
+    pictures, suffix = section.get("imDir", "img1"), section.get("imExt", ".jpg")
+    return _Info(length, width, height, fps or None, pictures, suffix.lower())
+
+
+class _Reader:
+    """Reads sequences that share their classes."""
+
+    def __init__(
+        self, names: tuple[str, ...], file: str | None, problems: Problems, *, own_names: bool
+    ) -> None:
+        self.names, self.file, self.problems = names, file, problems
+        self.own_names = own_names  # the class column counts in `names`
+
+    def read(self, sequence: Path) -> VideoRecord:
+        """Raises InputError if the sequence as a whole cannot be used."""
+        info = _info(sequence / "seqinfo.ini")
+        where = f"{sequence / 'seqinfo.ini'}: imDir"
+        folder = inside(sequence, info.pictures, where=where)
+        path, pictures = None, {}
+        if folder.is_dir():
+            pictures = self._pictures(folder, info)
+        else:
+            path = _video_file(sequence, folder)
+        truths = None if self.file is None else self._truths(sequence / self.file, info)
+        frames = []
+        for number in range(1, info.length + 1):
+            if path is None and number not in pictures:
+                self.problems.add(
+                    folder, f"frame {number}", f"no picture {number:06d}{info.suffix}"
+                )
+                continue
+            truth = None if truths is None else truths.get(number, Truth.empty())
+            frames.append(FrameRecord(number - 1, truth, pictures.get(number)))
+        if not frames:
+            raise InputError(f"{folder}: no frame can be used")
+        return VideoRecord(sequence.name, info.height, info.width, info.fps, tuple(frames), path)
+
+    def _pictures(self, folder: Path, info: _Info) -> dict[int, Path]:
+        """Pictures by their number, however many digits it has: DanceTrack writes eight."""
+        pictures = {
+            int(file.stem): file
+            for file in list_images(folder)
+            if file.suffix.lower() == info.suffix and file.stem.isdecimal()
+        }
+        if not pictures:
+            raise InputError(f"{folder}: holds no pictures %06d{info.suffix}")
+        beyond = sum(number > info.length for number in pictures)
+        if beyond:
+            reason = f"pictures beyond the {info.length} frames of seqinfo.ini: {beyond}"
+            self.problems.add(folder, "", reason)
+        return pictures
+
+    def _truths(self, file: Path, info: _Info) -> dict[int, Truth]:
+        """The Truth of every frame that has rows, by its number from 1."""
+        builders: dict[int, TruthBuilder] = defaultdict(
+            lambda: TruthBuilder(width=info.width, height=info.height, file=file,
+                                 problems=self.problems)
+        )  # fmt: skip
+        seen: set[tuple[int, int]] = set()
+        for line, fields in rows(file, self.problems, columns=7):
+            try:
+                values = [float(field) for field in fields]
+                number, track = _whole(values[0]), _whole(values[1])
+                if not 1 <= number <= info.length:
+                    raise ValueError(f"frame {number} of a sequence of {info.length}")
+                if not -1 <= track <= MAX_TRACK:
+                    raise ValueError(f"identity {track}; expected a number from 0, or -1 for none")
+                if track >= 0 and (number, track) in seen:
+                    raise ValueError(f"identity {track} comes twice in frame {number}")
+                seen.add((number, track))
+                kind = self._kind(values)
+            except ValueError as error:
+                self.problems.add(file, line, str(error))
+                continue
+            if kind is None:
+                self.problems.correct("boxes of other classes than pedestrian left out")
+                continue
+            left, top, width, height = values[2:6]
+            box = (left - 1, top - 1, left - 1 + width, top - 1 + height)
+            label, ignore = kind
+            builders[number].add(box, label, entry=line, track=track, ignore=ignore)
+        return {number: builder.build() for number, builder in builders.items()}
+
+    def _kind(self, values: list[float]) -> tuple[int, bool] | None:
+        """Label of a row and whether it is ignored; None if it is left out. Raises ValueError."""
+        has_class = len(values) == 9 and values[7] != -1
+        is_score = not has_class and values[1] == -1
+        ignore = values[6] == 0 and not is_score
+        if not has_class:
+            if len(self.names) > 1:
+                raise ValueError(f"has no class, of which there are {len(self.names)}")
+            return 0, ignore
+        number = _whole(values[7])
+        if self.own_names:
+            if number == 0 and ignore:
+                return ANY_CLASS, True
+            if 1 <= number <= len(self.names):
+                return number - 1, ignore
+            raise ValueError(f"class {number} is unknown; expected 1 to {len(self.names)}")
+        if number in LEFT_OUT:
+            return None
+        if number == PEDESTRIAN or number in IGNORED:
+            return 0, ignore or number in IGNORED
+        raise ValueError(f"class {number} is unknown; give the names of your own as classes")
+
+
+def _video_file(sequence: Path, pictures: Path) -> Path:
+    """The video file of a sequence without pictures; raises InputError."""
+    for suffix in VIDEO_SUFFIXES:
+        path = sequence / f"{sequence.name}{suffix}"
+        if path.is_file():
+            return path
+    raise InputError(f"{sequence}: has neither {pictures.name}/ nor a video {sequence.name}.mp4")
+
+
+def _whole(value: float) -> int:
+    """Raises ValueError."""
+    if not value.is_integer():
+        raise ValueError(f"{value:g} where a whole number is expected")
+    return int(value)

@@ -1,0 +1,88 @@
+"""UA-DETRAC (Wen et al. 2020): one XML for each sequence, and a folder of pictures.
+
+`DETRAC-Train-Annotations-XML/MVI_20011.xml` labels the pictures
+`Insight-MVT_Annotation_Train/MVI_20011/img00001.jpg`; the files count frames from 1. What lies in
+an `<ignored_region>` is ignored in every frame, whatever its class. Frames that the XML does not
+list are labelled frames that hold nothing.
+
+The improved labels "XML-v3" have other vehicle types and are not read.
+"""
+
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.text import read_xml
+from rnndet.data.video_builder import (
+    VideoBuilder,
+    label_files,
+    pictures_by_number,
+    read_each,
+    size_of,
+)
+from rnndet.errors import InputError
+
+CLASSES = ("car", "bus", "van", "others")
+FPS = 25.0
+
+
+def read(
+    root: Path,
+    split: str,
+    problems: Problems,
+    *,
+    annotations: str = "DETRAC-{split}-Annotations-XML",
+    images: str = "Insight-MVT_Annotation_{split}",
+) -> VideoSet:
+    """Read the split "train" or "test"; {split} in the folders stands for it with a capital.
+
+    Raises InputError where there are no labels. A target without a box, an id or a known type is
+    a problem.
+    """
+    labels = root / annotations.replace("{split}", split.capitalize())
+    folders = root / images.replace("{split}", split.capitalize())
+    files = label_files(labels, "*.xml")
+    videos = read_each(files, lambda file: _video(file, folders / file.stem, problems), problems)
+    return VideoSet(CLASSES, tuple(videos))
+
+
+def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
+    tree = read_xml(file)
+    if tree.tag != "sequence":
+        raise InputError(f"{file}: not in UA-DETRAC form: is <{tree.tag}>, expected <sequence>")
+    pictures = pictures_by_number(folder, first=1)
+    builder = VideoBuilder(pictures, size_hw=size_of(pictures), file=file, problems=problems)
+    for place, element in enumerate(tree.iterfind("ignored_region/box"), start=1):
+        where = f"ignored region {place}"
+        try:
+            builder.add_region(_box(element), entry=where)
+        except ValueError:
+            problems.add(file, where, "the box is not made of numbers")
+    for element in tree.iterfind("frame"):
+        _add_targets(element, builder, file, problems)
+    return builder.build(file.stem, fps=FPS)
+
+
+def _add_targets(frame: Element, builder: VideoBuilder, file: Path, problems: Problems) -> None:
+    for target in frame.iterfind("target_list/target"):
+        where = f"frame {frame.get('num')} target {target.get('id')}"
+        attribute = target.find("attribute")
+        kind = "" if attribute is None else attribute.get("vehicle_type", "")
+        try:
+            number, track = int(frame.get("num", "")), int(target.get("id", ""))
+            box = _box(target.find("box"))
+        except ValueError:
+            problems.add(file, where, "the frame, the id or the box is not made of numbers")
+            continue
+        if kind in CLASSES:
+            builder.add(number - 1, box, CLASSES.index(kind), entry=where, track=track)
+        else:
+            problems.add(file, where, f"vehicle_type {kind!r} is unknown")
+
+
+def _box(element: Element | None) -> tuple[float, float, float, float]:
+    """x1 y1 x2 y2 of a `<box>`; raises ValueError."""
+    attributes = {} if element is None else element.attrib
+    x, y, w, h = (float(attributes.get(k, "")) for k in ("left", "top", "width", "height"))
+    return x, y, x + w, y + h

@@ -1,0 +1,66 @@
+"""VisDrone, video object detection (Zhu et al. 2021): a text file for each sequence of pictures.
+
+`annotations/<sequence>.txt` labels the pictures `sequences/<sequence>/0000001.jpg`. Rows are
+`frame,id,left,top,width,height,score,category,truncation,occlusion`; frames count from 1. A row of
+score 0 is ignored. Category 0 (ignored regions) and 11 (others) are ignored whatever the class.
+The multi-object tracking part has the same form. The frame rate is not published.
+"""
+
+from pathlib import Path
+
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.text import rows
+from rnndet.data.truths import ANY_CLASS
+from rnndet.data.video_builder import (
+    VideoBuilder,
+    label_files,
+    pictures_by_number,
+    read_each,
+    size_of,
+)
+from rnndet.errors import InputError
+
+CLASSES = (
+    "pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle", "bus",
+    "motor",
+)  # fmt: skip
+NO_CLASS = (0, 11)  # ignored regions, others
+
+
+def read(root: Path, split: str, problems: Problems) -> VideoSet:
+    """Read the first of `root/VisDrone2019-VID-<split>`, `root/<split>`, `root` with annotations.
+
+    Raises InputError where there are no labels.
+    """
+    places = (root / f"VisDrone2019-VID-{split}", root / split, root)
+    folder = next((place for place in places if (place / "annotations").is_dir()), None)
+    if folder is None:
+        tried = ", ".join(str(place) for place in places)
+        raise InputError(f"no videos found; expected a folder `annotations` in one of {tried}")
+    files = label_files(folder / "annotations", "*.txt")
+    images = folder / "sequences"
+    videos = read_each(files, lambda file: _video(file, images / file.stem, problems), problems)
+    return VideoSet(CLASSES, tuple(videos))
+
+
+def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
+    pictures = pictures_by_number(folder, first=1)
+    builder = VideoBuilder(pictures, size_hw=size_of(pictures), file=file, problems=problems)
+    for line, fields in rows(file, problems, columns=10):
+        try:
+            frame, track = int(fields[0]), int(fields[1])
+            x, y, w, h, score = (float(field) for field in fields[2:7])
+            category = int(fields[7])
+        except ValueError:
+            problems.add(file, line, "holds what is not a number")
+            continue
+        box = (x, y, x + w, y + h)
+        if category in NO_CLASS:
+            builder.add(frame - 1, box, ANY_CLASS, entry=line, ignore=True)
+        elif 1 <= category <= len(CLASSES):
+            label, ignore = category - 1, score == 0
+            builder.add(frame - 1, box, label, entry=line, track=track, ignore=ignore)
+        else:
+            problems.add(file, line, f"category {category} is unknown; expected 0 to 11")
+    return builder.build(file.stem)

@@ -1,0 +1,174 @@
+"""YouTube-VIS and OVIS: one JSON, in which an annotation is a track with a box for each frame.
+
+Read are `videos[]` with id, width, height, file_names; `categories[]` with id, name; and
+`annotations[]` with id, video_id, category_id, iscrowd and `bboxes`: one [x, y, w, h] for each file
+of the video, null where the object is not seen. Masks are not read.
+"""
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rnndet.data.problems import Problems
+from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.text import inside, read_json
+from rnndet.data.truths import MAX_TRACK, TruthBuilder
+from rnndet.errors import InputError
+from rnndet.structures import Truth
+from rnndet.video.source import safe_name
+
+Entry = dict[str, Any]
+
+
+def read(
+    root: Path,
+    split: str,
+    problems: Problems,
+    *,
+    annotations: str = "annotations/{split}.json",
+    images_dir: str = "{split}/JPEGImages",
+) -> VideoSet:
+    """Read `root/annotations/<split>.json`; every listed frame is labelled.
+
+    `FrameRecord.index` is the place in `file_names`, a video's name the folder of its first file,
+    and the identity of a box the id of its annotation. Crowds are ignored. A file whose
+    `annotations` are missing or null (the published validation and test files) gives frames that
+    are not labelled.
+
+    Raises InputError with the file: not JSON, not in this form, a path outside the folder, no
+    videos. An entry that lacks a key, repeats an id, names what is not there or has impossible
+    numbers, a track of masks without boxes, and a missing picture are problems.
+    """
+    path = root / annotations.replace("{split}", split)
+    tree = read_json(path)
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: not in YouTube-VIS form: the top level is not an object")
+    for key in ("categories", "videos"):
+        if not isinstance(tree.get(key), list):
+            raise InputError(f"{path}: not in YouTube-VIS form: lacks the list {key!r}")
+    if not isinstance(tree.get("annotations"), list | None):
+        raise InputError(f"{path}: not in YouTube-VIS form: 'annotations' is not a list")
+    images = root / images_dir.replace("{split}", split)
+    return _Reader(path, images, problems).read(tree)
+
+
+class _Reader:
+    """One file being read."""
+
+    def __init__(self, path: Path, images: Path, problems: Problems) -> None:
+        self.path, self.images, self.problems = path, images, problems
+
+    def read(self, tree: Entry) -> VideoSet:
+        categories = self._table(tree["categories"], "categories", ("name",))
+        videos = self._table(tree["videos"], "videos", ("width", "height", "file_names"))
+        label_of = {category: label for label, category in enumerate(sorted(categories))}
+        tracks_of: dict[int, list[Entry]] | None = None
+        if tree.get("annotations") is not None:
+            tracks_of = {number: [] for number in videos}
+            needed = ("video_id", "category_id")
+            for track in self._table(tree["annotations"], "annotations", needed).values():
+                if self._is_track(track, videos, label_of):
+                    tracks_of[track["video_id"]].append(track)
+        records: dict[str, VideoRecord] = {}
+        for number, video in videos.items():
+            truths = None if tracks_of is None else self._truths(video, tracks_of[number], label_of)
+            record = self._video(video, truths)
+            if record.name in records:
+                where = f"video {number}"
+                self.problems.add(self.path, where, f"another video is named {record.name!r}, too")
+            elif record.frames:
+                records[record.name] = record
+        if not records:
+            self.problems.stop_if_any()
+            raise InputError(f"{self.path}: holds no videos")
+        names = tuple(str(categories[c]["name"]) for c in label_of)
+        return VideoSet(names, tuple(records.values()))
+
+    def _table(self, entries: list[Any], key: str, needed: tuple[str, ...]) -> dict[int, Entry]:
+        """The entries of a list by id, in the order of the file."""
+        table: dict[int, Entry] = {}
+        for place, entry in enumerate(entries):
+            where = f"{key}[{place}]"
+            if not isinstance(entry, dict) or not _is_id(entry.get("id")):
+                self.problems.add(self.path, where, "not an object with an id")
+            elif missing := [k for k in needed if k not in entry]:
+                self.problems.add(self.path, where, f"lacks the key {missing[0]!r}")
+            elif entry["id"] in table:
+                self.problems.add(self.path, where, f"id {entry['id']} is used twice")
+            elif key == "videos" and (reason := _wrong_video(entry)):
+                self.problems.add(self.path, where, reason)
+            else:
+                table[entry["id"]] = entry
+        return table
+
+    def _is_track(self, track: Entry, videos: dict[int, Entry], label_of: dict[int, int]) -> bool:
+        """Whether an annotation can be used; says why not."""
+        boxes = track.get("bboxes")
+        video, category = track["video_id"], track["category_id"]
+        if not _is_id(video) or video not in videos:
+            reason = f"there is no video {video}"
+        elif not _is_id(category) or category not in label_of:
+            reason = f"there is no category {category}"
+        elif boxes is None and track.get("segmentations") is not None:
+            reason = "has masks but no bboxes; masks are not read, add boxes to the file"
+        elif not isinstance(boxes, list):
+            reason = "lacks the list 'bboxes'"
+        elif len(boxes) != (count := len(videos[video]["file_names"])):
+            reason = f"{len(boxes)} bboxes for {count} frames"
+        else:
+            return True
+        self.problems.add(self.path, f"annotation {track['id']}", reason)
+        return False
+
+    def _truths(self, video: Entry, tracks: list[Entry], label_of: dict[int, int]) -> list[Truth]:
+        """The Truth of every frame of a video."""
+        builders = [
+            TruthBuilder(width=video["width"], height=video["height"], file=self.path,
+                         problems=self.problems)
+            for _ in video["file_names"]
+        ]  # fmt: skip
+        for track in tracks:
+            for place, bbox in enumerate(track["bboxes"]):
+                if bbox is None:
+                    continue
+                where = f"annotation {track['id']}, bboxes[{place}]"
+                try:
+                    x, y, w, h = (float(v) for v in bbox)
+                except (TypeError, ValueError, OverflowError):
+                    self.problems.add(self.path, where, f"{bbox} is not made of four numbers")
+                    continue
+                label, crowd = label_of[track["category_id"]], bool(track.get("iscrowd", 0))
+                box = (x, y, x + w, y + h)
+                builders[place].add(box, label, entry=where, track=track["id"], ignore=crowd)
+        return [builder.build() for builder in builders]
+
+    def _video(self, video: Entry, truths: list[Truth] | None) -> VideoRecord:
+        frames = []
+        for place, name in enumerate(video["file_names"]):
+            where = f"video {video['id']}, file_names[{place}]"
+            image = inside(self.images, name, where=f"{self.path}: {where}")
+            if image.is_file():
+                frames.append(FrameRecord(place, truths[place] if truths else None, image))
+            else:
+                self.problems.add(self.path, where, f"there is no picture {image}")
+        folder = PurePosixPath(video["file_names"][0]).parent.as_posix()
+        return VideoRecord(
+            name=f"video_{video['id']}" if folder == "." else safe_name(folder),
+            height=int(video["height"]),
+            width=int(video["width"]),
+            fps=None,
+            frames=tuple(frames),
+        )
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_TRACK
+
+
+def _wrong_video(video: Entry) -> str:
+    """What is wrong with the values of a video; "" where nothing is."""
+    sizes, names = (video["width"], video["height"]), video["file_names"]
+    if not all(isinstance(v, int | float) and 1 <= v <= 1e6 for v in sizes):
+        return "width or height is not a number of pixels"
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return "file_names is not a list of names"
+    return "" if names else "file_names is empty"

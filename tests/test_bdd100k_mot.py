@@ -1,0 +1,174 @@
+import json
+
+import numpy as np
+import pytest
+
+from rnndet.data import bdd100k_mot
+from rnndet.data.problems import Problems
+from rnndet.data.truths import ANY_CLASS
+from rnndet.errors import RnndetError
+from rnndet.video.image import write_image
+
+
+def label(name="00091078", category="car", **more):
+    return {
+        "id": name,
+        "category": category,
+        "attributes": {"occluded": False, "truncated": False, "crowd": False},
+        "box2d": {"x1": 10.5, "y1": 8, "x2": 30, "y2": 20},
+    } | more
+
+
+def frames():
+    """Three frames of one video; the second holds a car, the third has no labels at all."""
+    found = [
+        {"name": f"v-{i + 1:07d}.jpg", "videoName": "v", "frameIndex": i, "labels": []}
+        for i in range(3)
+    ]
+    found[1]["labels"] = [label()]
+    found[2]["labels"] = None
+    return found
+
+
+def write(root, tree, *, name="v", pictures=3):
+    path = root / "labels" / "box_track_20" / "val" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(tree if isinstance(tree, str) else json.dumps(tree))
+    folder = root / "images" / "track" / "val" / name
+    folder.mkdir(parents=True)
+    for number in range(1, pictures + 1):
+        write_image(folder / f"{name}-{number:07d}.jpg", np.zeros((48, 64, 3), np.uint8))
+
+
+def read(root, **options):
+    problems = Problems()
+    found = bdd100k_mot.read(root, "val", problems, **options)
+    problems.stop_if_any()
+    return found
+
+
+def truths(root, *labels):
+    tree = frames()
+    tree[1]["labels"] = list(labels)
+    write(root, tree)
+    return read(root).videos[0].frames[1].truth
+
+
+def test_reads_frames_boxes_and_labels(tmp_path):
+    write(tmp_path, frames())
+    found = read(tmp_path)
+    (video,) = found.videos
+    assert found.classes == (
+        "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"
+    )  # fmt: skip
+    assert (video.name, video.height, video.width, video.fps) == ("v", 48, 64, 5.0)
+    assert [len(frame.truth) for frame in video.frames] == [0, 1, 0]
+    truth = video.frames[1].truth
+    assert truth.boxes.tolist() == [[10.5, 8.0, 30.0, 20.0]]
+    assert (truth.labels.tolist(), truth.ids.tolist()) == ([2], [1])
+    assert truth.ignore.tolist() == [False]
+
+
+def test_an_id_keeps_its_number_through_the_video(tmp_path):
+    tree = frames()
+    tree[0]["labels"] = [label("b"), label("a")]
+    tree[1]["labels"] = [label("c"), label("a")]
+    write(tmp_path, tree[::-1])
+    first, second, _ = read(tmp_path).videos[0].frames
+    assert first.truth.ids.tolist() == [1, 2]
+    assert second.truth.ids.tolist() == [3, 2]
+
+
+def test_frames_may_be_numbered_by_index(tmp_path):
+    tree = [{"name": f["name"], "index": f["frameIndex"], "labels": f["labels"]} for f in frames()]
+    write(tmp_path, tree)
+    assert [frame.index for frame in read(tmp_path).videos[0].frames] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("category", ["other person", "trailer", "other vehicle"])
+def test_distractors_are_ignored_whatever_the_class(tmp_path, category):
+    truth = truths(tmp_path, label(category=category))
+    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([ANY_CLASS], [True])
+
+
+@pytest.mark.parametrize("key", ["Crowd", "crowd"])
+def test_crowds_are_ignored(tmp_path, key):
+    truth = truths(tmp_path, label(attributes={key: True}))
+    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([2], [True])
+
+
+def test_pictures_without_labels_are_left_out_and_counted(tmp_path):
+    write(tmp_path, frames()[:2])
+    problems = Problems()
+    (video,) = bdd100k_mot.read(tmp_path, "val", problems).videos
+    assert len(video.frames) == 2
+    assert problems.notes() == ["1 pictures without labels left out"]
+
+
+def test_folders_can_be_given(tmp_path):
+    write(tmp_path, frames())
+    (tmp_path / "labels" / "box_track_20").rename(tmp_path / "labels" / "mine")
+    (tmp_path / "images").rename(tmp_path / "frames")
+    assert len(read(tmp_path, annotations="labels/mine", images="frames/track").videos) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (label(box2d={"x1": float("nan"), "y1": 0, "x2": 9, "y2": 9}), "label 0: .* pixels"),
+        (label(box2d={"x1": 0, "y1": 0, "x2": 1e9, "y2": 9}), "label 0: .* pixels"),
+        (label(box2d={"x1": 10**400, "y1": 0, "x2": 9, "y2": 9}), "label 0: .* numbers"),
+        (label(box2d={"x1": 9, "y1": 0, "x2": 3, "y2": 9}), "label 0: .* negative size"),
+        (label(box2d={"x1": 9, "y1": 0}), "frame 1 label 0: lacks .* box2d"),
+        (label(box2d=None), "frame 1 label 0: lacks .* box2d"),
+        (label(category="motor"), "frame 1 label 0: category 'motor' is unknown"),
+        (label(category=["car"]), "frame 1 label 0: category .* is unknown"),
+        (label(attributes=[1]), "frame 1 label 0: lacks"),
+        ({"category": "car"}, "frame 1 label 0: lacks an id"),
+        ("car", "frame 1 label 0: lacks an id"),
+    ],
+)
+def test_a_broken_label_is_named(tmp_path, entry, message):
+    with pytest.raises(RnndetError, match=message):
+        truths(tmp_path, entry)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, r"v\.json: \[1\]: not an object with a name"),
+        ({"name": "../../x.jpg"}, "lies outside"),
+        ({"name": "v-0000009.jpg"}, r"\[1\]: there is no picture .*v-0000009"),
+        ({"frameIndex": 0}, r"\[1\]: frame 0 is there twice"),
+        ({"frameIndex": -1}, r"\[1\]: the frame index is not"),
+        ({"frameIndex": 10**400}, r"\[1\]: the frame index is not"),
+        ({"frameIndex": "1"}, r"\[1\]: the frame index is not"),
+        ({"labels": {"id": 1}}, r"\[1\]: labels is not a list"),
+    ],
+)
+def test_a_broken_frame_is_named(tmp_path, change, message):
+    tree = frames()
+    tree[1].update(change)
+    write(tmp_path, tree)
+    with pytest.raises(RnndetError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[{", "{}", "[" * 100_000])
+def test_broken_json_is_one_clear_line(tmp_path, text):
+    write(tmp_path, text)
+    with pytest.raises(RnndetError, match=r"v\.json: not (valid|in BDD100K)"):
+        read(tmp_path)
+
+
+def test_a_video_without_pictures_is_a_problem_and_the_others_are_read(tmp_path):
+    write(tmp_path, frames())
+    write(tmp_path, frames(), name="empty", pictures=0)
+    problems = Problems()
+    assert [video.name for video in bdd100k_mot.read(tmp_path, "val", problems).videos] == ["v"]
+    assert "holds no frames that have a picture" in str(problems.found[-1])
+
+
+def test_a_set_without_labels_says_what_was_expected(tmp_path):
+    with pytest.raises(RnndetError, match=r"expected labels .*box_track_20/val/\*\.json"):
+        read(tmp_path)

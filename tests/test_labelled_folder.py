@@ -1,0 +1,224 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from rnndet.data import labelled_folder
+from rnndet.data.problems import Problems
+from rnndet.data.truths import ANY_CLASS
+from rnndet.errors import RnndetError
+from rnndet.video.image import write_image
+
+XML = (
+    "<annotations><meta><task><size>3</size><labels><label><name>bird</name></label></labels>"
+    '</task></meta><track id="2" label="bird"><box frame="1" outside="0" xtl="10" ytl="8" xbr="30" '
+    'ybr="20"/></track></annotations>'
+)
+
+
+def coco(**video):
+    size = {"width": 64, "height": 48}
+    images = [
+        {"id": i + 1, "video_id": 1, "frame_id": i, "file_name": f"c/{i}.png"} | size
+        for i in range(3)
+    ]
+    box = {"id": 1, "image_id": 2, "category_id": 5, "bbox": [10, 8, 20, 12], "instance_id": 3}
+    return {
+        "categories": [{"id": 5, "name": "car"}],
+        "videos": [{"id": 1, "name": "any name"} | video],
+        "images": images,
+        "annotations": [box],
+    }
+
+
+def write_video(path, *, frames=3):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(frames):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+
+
+def write_pictures(folder, *, frames=3):
+    folder.mkdir()
+    for number in range(frames):
+        write_image(folder / f"{number}.png", np.zeros((48, 64, 3), np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "val").mkdir()
+    return tmp_path / "val"
+
+
+def read(folder, **options):
+    problems = Problems()
+    found = labelled_folder.read(folder.parent, folder.name, problems, **options)
+    problems.stop_if_any()
+    return found
+
+
+def test_reads_coco_vid_beside_pictures(folder):
+    (folder / "c.json").write_text(json.dumps(coco()))
+    write_pictures(folder / "c")
+    found = read(folder)
+    (video,) = found.videos
+    assert (found.classes, video.name) == (("car",), "c")
+    assert [len(frame.truth) for frame in video.frames] == [0, 1, 0]
+    assert video.frames[1].image == folder / "c" / "1.png"
+    assert video.frames[1].truth.ids.tolist() == [3]
+
+
+def test_reads_coco_vid_beside_a_video_file(folder):
+    (folder / "c.json").write_text(json.dumps(coco(file_name="c.avi")))
+    write_video(folder / "c.avi")
+    assert read(folder).videos[0].path == folder / "c.avi"
+
+
+def test_reads_cvat_beside_a_video_file(folder):
+    (folder / "x.xml").write_text(XML)
+    write_video(folder / "x.avi")
+    found = read(folder)
+    assert found.classes == ("bird",) and found.videos[0].path == folder / "x.avi"
+    assert [len(frame.truth) for frame in found.videos[0].frames] == [0, 1, 1]
+
+
+def test_reads_mot_rows_that_count_from_one(folder):
+    (folder / "m.txt").write_text("2,7,11,9,20,12,1,2,1.0\n3,8,1,1,9,9,0,1,0.5\n")
+    write_video(folder / "m.avi")
+    found = read(folder, classes=["bird", "drone"])
+    (video,) = found.videos
+    assert (found.classes, video.fps, video.path) == (("bird", "drone"), 10.0, folder / "m.avi")
+    assert [len(frame.truth) for frame in video.frames] == [0, 1, 1]
+    truth = video.frames[1].truth
+    assert truth.boxes.tolist() == [[10.0, 8.0, 30.0, 20.0]]
+    assert (truth.labels.tolist(), truth.ids.tolist()) == ([1], [7])
+    assert video.frames[2].truth.ignore.tolist() == [True]
+
+
+def test_mot_rows_of_class_and_flag_zero_are_ignored_whatever_the_class(folder):
+    (folder / "m.txt").write_text("1,-1,11,9,20,12,0,0,0\n")
+    write_pictures(folder / "m")
+    truth = read(folder, classes=["bird"]).videos[0].frames[0].truth
+    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([ANY_CLASS], [True])
+
+
+def test_a_mot_row_beyond_the_claimed_length_of_a_video_file_is_read(folder):
+    (folder / "m.txt").write_text("9,7,11,9,20,12,1,1,1.0\n")
+    write_video(folder / "m.avi")
+    assert len(read(folder, classes=["bird"]).videos[0].frames) == 9
+
+
+def test_kinds_of_labels_mix_and_classes_are_put_together(folder):
+    (folder / "c.json").write_text(json.dumps(coco()))
+    write_pictures(folder / "c")
+    (folder / "x.xml").write_text(XML)
+    write_pictures(folder / "x")
+    found = read(folder)
+    assert found.classes == ("car", "bird")
+    labels = [video.frames[1].truth.labels.tolist() for video in found.videos]
+    assert labels == [[0], [1]]
+
+
+def test_given_classes_order_the_labels_of_all_kinds(folder):
+    (folder / "c.json").write_text(json.dumps(coco()))
+    write_pictures(folder / "c")
+    (folder / "x.xml").write_text(XML)
+    write_pictures(folder / "x")
+    found = read(folder, classes=["drone", "bird", "car"])
+    assert found.classes == ("drone", "bird", "car")
+    assert [video.frames[1].truth.labels.tolist() for video in found.videos] == [[2], [1]]
+
+
+def test_videos_without_labels_are_left_out_and_counted(folder):
+    (folder / "x.xml").write_text(XML)
+    write_pictures(folder / "x")
+    write_pictures(folder / "y")
+    problems = Problems()
+    found = labelled_folder.read(folder.parent, "val", problems)
+    assert [video.name for video in found.videos] == ["x"]
+    assert problems.notes() == ["1 videos without labels left out"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,7,nan,9,20,12,1,1,1", r"m\.txt: line 1: .* is not in pixels"),
+        ("1,7,1e9,9,20,12,1,1,1", "line 1: .* is not in pixels"),
+        ("1,7,11,9,-20,12,1,1,1", "line 1: .* negative size"),
+        ("1,7,11,9,20,12,1,2,1", "line 1: class 2 is unknown; expected 1 to 1"),
+        ("1,7,11,9,20,12,1,0,1", "line 1: class 0 is unknown"),
+        ("1,7,11,9,20,12,1,bird,1", "line 1: holds what is not a number"),
+        ("0,7,11,9,20,12,1,1,1", "line 1: there is no frame -1"),
+        ("4,7,11,9,20,12,1,1,1", "line 1: there is no frame 3"),
+        ("1,7,11,9,20,12", "line 1: 6 fields; expected 9"),
+    ],
+)
+def test_a_broken_mot_row_is_named(folder, row, message):
+    (folder / "m.txt").write_text(row + "\n")
+    write_pictures(folder / "m")
+    with pytest.raises(RnndetError, match=message):
+        read(folder, classes=["bird"])
+
+
+def test_mot_rows_need_names_of_classes(folder):
+    (folder / "m.txt").write_text("1,7,11,9,20,12,1,1,1\n")
+    write_pictures(folder / "m")
+    with pytest.raises(RnndetError, match=r"m\.txt: .* name them with the option classes"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.json", "{", r"c\.json: not valid JSON"),
+        ("c.json", "[]", r"c\.json: not in CocoVID form"),
+        ("c.json", json.dumps(coco(file_name="d.avi")), r"c\.json: labels .*d\.avi; expected"),
+        ("c.json", json.dumps(coco(file_name="../c.avi")), "lies outside"),
+        ("c.xml", XML[:-9], r"c\.xml: not valid XML"),
+        ("c.xml", "<!DOCTYPE a []>" + XML, r"c\.xml: has a DOCTYPE"),
+        ("c.txt", "\x00", r"c\.txt: line 1: 1 fields"),
+        ("d.xml", XML, r"d\.xml: labels without a video; expected d\.mp4"),
+    ],
+)
+def test_a_broken_file_is_named(folder, name, text, message):
+    (folder / name).write_text(text)
+    write_pictures(folder / "c")
+    with pytest.raises(RnndetError, match=message):
+        read(folder, classes=["car", "bird"])
+
+
+def test_coco_vid_of_several_videos_is_a_problem(folder):
+    tree = coco()
+    tree["videos"].append({"id": 2, "name": "other"})
+    tree["images"][2]["video_id"] = 2
+    (folder / "c.json").write_text(json.dumps(tree))
+    write_pictures(folder / "c")
+    with pytest.raises(RnndetError, match=r"c\.json: labels 2 videos; expected one"):
+        read(folder)
+
+
+def test_classes_that_are_not_among_those_given_are_a_problem(folder):
+    (folder / "c.json").write_text(json.dumps(coco()))
+    write_pictures(folder / "c")
+    with pytest.raises(RnndetError, match="classes car are not in the option classes"):
+        read(folder, classes=["bird"])
+
+
+def test_a_video_with_two_kinds_of_labels_is_a_problem(folder):
+    (folder / "c.json").write_text(json.dumps(coco()))
+    (folder / "c.xml").write_text(XML)
+    write_pictures(folder / "c")
+    with pytest.raises(RnndetError, match=r"c\.json: c has other labels too; keep one file"):
+        read(folder)
+
+
+def test_a_folder_without_labels_says_what_was_expected(folder):
+    write_pictures(folder / "c")
+    with pytest.raises(RnndetError, match=r"expected labels .*\*\.json"):
+        read(folder)
+
+
+def test_a_missing_folder_is_named(folder):
+    with pytest.raises(RnndetError, match="no such folder of labelled videos"):
+        read(folder / "none")

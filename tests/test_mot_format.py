@@ -1,0 +1,350 @@
+import numpy as np
+import pytest
+import torch
+
+from conftest import write_coco_vid
+from rnndet.data import coco_vid, mot
+from rnndet.data.mot_write import write
+from rnndet.data.problems import Problems
+from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.truths import ANY_CLASS
+from rnndet.errors import InputError, OutputError
+from rnndet.structures import Truth
+from rnndet.video.image import write_image
+
+INFO = """[Sequence]
+name=s
+imDir=img1
+frameRate=30
+seqLength=3
+imWidth=48
+imHeight=32
+imExt=.jpg
+"""
+ROW = "1,5,4,6,10,12,1,1,0.9\n"
+
+
+def make(folder, rows=ROW, *, name="%06d.jpg"):
+    """One sequence of three frames."""
+    (folder / "img1").mkdir(parents=True)
+    for number in (1, 2, 3):
+        write_image(folder / "img1" / (name % number), np.zeros((32, 48, 3), np.uint8))
+    (folder / "seqinfo.ini").write_text(INFO)
+    if rows is not None:
+        (folder / "gt").mkdir()
+        (folder / "gt/gt.txt").write_text(rows)
+
+
+def load(root, split="train", **options):
+    problems = Problems()
+    found = mot.read(root, split, problems, **options)
+    problems.stop_if_any()
+    return found
+
+
+def first_truth(root, rows, **options):
+    make(root / "train/s", rows)
+    return load(root, **options).videos[0].frames[0].truth
+
+
+def test_reads_sequences_and_frames(tmp_path):
+    for name in ("s-10", "s-2"):
+        make(tmp_path / "train" / name)
+    found = load(tmp_path)
+    assert found.classes == ("pedestrian",)
+    assert [v.name for v in found.videos] == ["s-2", "s-10"]
+    video = found.videos[0]
+    assert (video.height, video.width, video.fps) == (32, 48, 30.0)
+    assert [frame.index for frame in video.frames] == [0, 1, 2]
+    assert video.frames[2].image == tmp_path / "train/s-2/img1/000003.jpg"
+
+
+def test_frames_and_pixels_count_from_0(tmp_path):
+    truth = first_truth(tmp_path, ROW)
+    assert truth.boxes.tolist() == [[3, 5, 13, 17]]
+    assert (truth.labels.tolist(), truth.ids.tolist(), truth.ignore.tolist()) == ([0], [5], [False])
+
+
+def test_frame_without_rows_is_labelled_empty(tmp_path):
+    make(tmp_path / "train/s")
+    assert [len(frame.truth) for frame in load(tmp_path).videos[0].frames] == [1, 0, 0]
+
+
+def test_persons_that_are_not_evaluated_are_ignored(tmp_path):
+    rows = "".join(f"1,{c},4,6,10,12,1,{c},1\n" for c in (1, 2, 7, 8, 12))
+    truth = first_truth(tmp_path, rows)
+    assert truth.labels.tolist() == [0] * 5
+    assert truth.ignore.tolist() == [False, True, True, True, True]
+
+
+def test_flag_0_is_ignored(tmp_path):
+    assert first_truth(tmp_path, "1,5,4,6,10,12,0,1,1\n").ignore.tolist() == [True]
+
+
+def test_vehicles_and_occluders_are_counted_and_left_out(tmp_path):
+    make(tmp_path / "train/s", ROW + "1,6,4,6,10,12,0,3,1\n1,7,4,6,10,12,0,11,1\n")
+    problems = Problems()
+    found = mot.read(tmp_path, "train", problems)
+    assert len(found.videos[0].frames[0].truth) == 1
+    assert problems.notes() == ["2 boxes of other classes than pedestrian left out"]
+
+
+def test_ten_columns_have_a_flag_and_no_class(tmp_path):
+    rows = "1,1,4,6,10,12,1,-1,-1,-1\n1,2,4,6,10,12,0,-8.2,3.1,0\n"
+    truth = first_truth(tmp_path, rows)
+    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([0, 0], [False, True])
+
+
+def test_detections_have_no_identity_and_are_not_ignored(tmp_path):
+    make(tmp_path / "train/s")
+    (tmp_path / "train/s/det").mkdir()
+    rows = "1,-1,4,6,10,12,0,-1,-1,-1\n1,-1,4.5,6,10,12,-2.5\n"
+    (tmp_path / "train/s/det/det.txt").write_text(rows)
+    truth = load(tmp_path, file="det/det.txt").videos[0].frames[0].truth
+    assert (truth.ids.tolist(), truth.ignore.tolist()) == ([-1, -1], [False, False])
+
+
+def test_several_names_make_the_class_column_count_in_them(tmp_path):
+    rows = "1,1,4,6,10,12,1,2,1\n1,2,4,6,10,12,1,1,1\n"
+    truth = first_truth(tmp_path, rows, classes=("car", "van"))
+    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([1, 0], [False, False])
+
+
+def test_labels_file_names_the_classes(tmp_path):
+    make(tmp_path / "train/s", "1,1,4,6,10,12,1,2,1\n1,2,4,6,10,12,0,0,1\n")
+    (tmp_path / "train/s/gt/labels.txt").write_text("car\nvan\n")
+    found = load(tmp_path)
+    assert found.classes == ("car", "van")
+    assert found.videos[0].frames[0].truth.labels.tolist() == [1, ANY_CLASS]
+
+
+def test_one_name_renames_the_pedestrians(tmp_path):
+    make(tmp_path / "train/s")
+    assert load(tmp_path, classes=("dancer",)).classes == ("dancer",)
+
+
+def test_split_without_any_gt_is_not_labelled(tmp_path):
+    make(tmp_path / "test/s", None)
+    assert {frame.truth for frame in load(tmp_path, "test").videos[0].frames} == {None}
+
+
+def test_sequences_may_lie_in_the_root(tmp_path):
+    make(tmp_path / "s")
+    assert load(tmp_path, ".").videos[0].name == "s"
+
+
+def test_picture_names_may_have_eight_digits(tmp_path):
+    make(tmp_path / "train/s", name="%08d.jpg")
+    assert load(tmp_path).videos[0].frames[0].image.name == "00000001.jpg"
+
+
+def test_video_file_stands_in_for_missing_pictures(tmp_path):
+    (tmp_path / "train/s/gt").mkdir(parents=True)
+    (tmp_path / "train/s/gt/gt.txt").write_text(ROW)
+    (tmp_path / "train/s/seqinfo.ini").write_text(INFO)
+    (tmp_path / "train/s/s.mp4").touch()
+    video = load(tmp_path).videos[0]
+    assert (video.path, video.frames[0].image) == (tmp_path / "train/s/s.mp4", None)
+
+
+# broken files
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,5,4,6", "line 2: 4 fields; expected 7"),
+        ("1,5,4,6,ten,12,1,1,1", "line 2: could not convert string to float: 'ten'"),
+        ("1.5,6,4,6,10,12,1,1,1", "line 2: 1.5 where a whole number"),
+        ("nan,6,4,6,10,12,1,1,1", "line 2: nan where a whole number"),
+        ("0,6,4,6,10,12,1,1,1", "line 2: frame 0 of a sequence of 3"),
+        ("4,6,4,6,10,12,1,1,1", "line 2: frame 4 of a sequence of 3"),
+        ("1,-2,4,6,10,12,1,1,1", "line 2: identity -2"),
+        ("1,1e300,4,6,10,12,1,1,1", "line 2: identity 1"),
+        ("1,5,4,6,10,12,1,1,1", "line 2: identity 5 comes twice in frame 1"),
+        ("1,6,4,6,10,12,1,99,1", "line 2: class 99 is unknown"),
+        ("1,6,4,6,nan,12,1,1,1", "line 2: box .*nan.* is not in pixels"),
+        ("1,6,4,6,-9,12,1,1,1", "line 2: box .* has a negative size"),
+        ("1,6,4,6,1e9,12,1,1,1", "line 2: box .* is not in pixels"),
+    ],
+)
+def test_broken_row_is_named(tmp_path, row, message):
+    make(tmp_path / "train/s", ROW + row + "\n")
+    with pytest.raises(InputError, match=rf"gt/gt\.txt: {message}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (INFO, "", "lacks 'Sequence'"),
+        (INFO, "no section", "not valid: File contains no section headers"),
+        ("imWidth=48", "", "lacks 'imWidth'"),
+        ("imWidth=48", "imWidth=wide", "not valid: .*'wide'"),
+        ("imWidth=48", "imWidth=0", "size 0x32 is not"),
+        ("seqLength=3", "seqLength=1000000000", "seqLength 1000000000 is not that of a video"),
+        ("frameRate=30", "frameRate=nan", "frameRate nan is not a rate"),
+        ("imDir=img1", "imDir=../../..", r"imDir: '../../\.\.' lies outside"),
+        ("imExt=.jpg", "imExt=.png", r"img1: holds no pictures %06d\.png"),
+        ("imDir=img1", "imDir=img2", r"has neither img2/ nor a video s\.mp4"),
+        ("seqLength=3", "seqLength=2", "img1: pictures beyond the 2 frames of seqinfo.ini: 1"),
+        ("seqLength=3", "seqLength=4", r"img1: frame 4: no picture 000004\.jpg"),
+    ],
+)
+def test_broken_seqinfo_is_named(tmp_path, old, new, message):
+    make(tmp_path / "train/s")
+    (tmp_path / "train/s/seqinfo.ini").write_text(INFO.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["seqinfo.ini", "gt/gt.txt"])
+def test_missing_file_is_named(tmp_path, name):
+    make(tmp_path / "train/other")
+    make(tmp_path / "train/s")
+    (tmp_path / "train/s" / name).unlink()
+    with pytest.raises(InputError, match=f"s/{name}: no such annotation file"):
+        load(tmp_path)
+
+
+def test_missing_picture_is_named_and_its_frame_left_out(tmp_path):
+    make(tmp_path / "train/s")
+    (tmp_path / "train/s/img1/000002.jpg").unlink()
+    problems = Problems()
+    found = mot.read(tmp_path, "train", problems)
+    assert [frame.index for frame in found.videos[0].frames] == [0, 2]
+    assert "img1: frame 2: no picture" in str(problems.found[0])
+
+
+def test_file_in_another_encoding_is_named(tmp_path):
+    make(tmp_path / "train/s")
+    (tmp_path / "train/s/gt/gt.txt").write_bytes(ROW.encode("utf-16"))
+    with pytest.raises(InputError, match=r"gt\.txt: not UTF-8 text"):
+        load(tmp_path)
+
+
+def test_other_names_than_those_of_the_first_sequence_are_named(tmp_path):
+    for name in ("a", "b"):
+        make(tmp_path / "train" / name)
+    (tmp_path / "train/a/gt/labels.txt").write_text("car\n")
+    with pytest.raises(InputError, match=r"b/gt/labels\.txt: differs from that of a"):
+        load(tmp_path)
+
+
+def test_rows_without_class_are_refused_where_there_are_several(tmp_path):
+    make(tmp_path / "train/s", "1,1,4,6,10,12,1,-1,-1,-1\n")
+    with pytest.raises(InputError, match="line 1: has no class, of which there are 2"):
+        load(tmp_path, classes=("car", "van"))
+
+
+def test_folder_without_sequences_says_what_is_expected(tmp_path):
+    with pytest.raises(InputError, match="train: no sequences found; expected folders with a seq"):
+        load(tmp_path)
+
+
+def test_a_file_that_no_sequence_has_is_named(tmp_path):
+    make(tmp_path / "train/s")
+    with pytest.raises(InputError, match=r"no sequence has a file det/det\.txt"):
+        load(tmp_path, file="det/det.txt")
+
+
+# writing
+
+
+def one_video(*truths, classes=("car", "van"), name="v", image=None, fps=29.97):
+    frames = tuple(FrameRecord(i, truth, image) for i, truth in enumerate(truths))
+    return VideoSet(classes, (VideoRecord(name, 32, 48, fps, frames),))
+
+
+def some_truth():
+    return Truth(
+        torch.tensor([[0.3, 1.7, 33.333332, 31.9], [4.0, 5.0, 14.0, 15.0], [0.0, 0.0, 9.0, 9.0]]),
+        torch.tensor([1, 0, ANY_CLASS]),
+        torch.tensor([8, 0, -1]),
+        torch.tensor([False, True, True]),
+    )
+
+
+def assert_equal(a, b):
+    """Both sets hold the same videos with the same truths."""
+    assert a.classes == b.classes
+    assert [(v.name, v.height, v.width, v.fps) for v in a.videos] == [
+        (v.name, v.height, v.width, v.fps) for v in b.videos
+    ]
+    for x, y in zip(a.videos, b.videos, strict=True):
+        for f, g in zip(x.frames, y.frames, strict=True):
+            assert f.index == g.index and (f.truth is None) == (g.truth is None)
+            if f.truth is not None:
+                for field in ("boxes", "labels", "ids", "ignore"):
+                    assert torch.equal(getattr(f.truth, field), getattr(g.truth, field)), field
+
+
+def picture(tmp_path):
+    path = tmp_path / "picture.png"
+    write_image(path, np.zeros((32, 48, 3), np.uint8))
+    return path
+
+
+def test_what_was_written_reads_back_equal(tmp_path):
+    videos = one_video(some_truth(), Truth.empty(), image=picture(tmp_path))
+    write(videos, tmp_path / "copy", "train")
+    assert_equal(load(tmp_path / "copy"), videos)
+
+
+def test_unlabelled_video_without_rate_reads_back_equal(tmp_path):
+    videos = one_video(None, None, image=picture(tmp_path), fps=None, classes=("car",))
+    write(videos, tmp_path / "copy", "test")
+    assert_equal(load(tmp_path / "copy", "test"), videos)
+
+
+def test_video_files_read_back_equal(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    write_coco_vid(source, as_files=True)
+    videos = coco_vid.read(source, "train", Problems())
+    write(videos, tmp_path / "copy", "train")
+    assert_equal(load(tmp_path / "copy"), videos)
+
+
+def test_rows_are_those_of_the_benchmark(tmp_path):
+    write(one_video(some_truth()), tmp_path, "train", pictures=False)
+    lines = (tmp_path / "train/v/gt/gt.txt").read_text().splitlines()
+    assert lines[1:] == ["1,0,5,6,10,10,0,1,1", "1,-1,1,1,9,9,0,0,1"]
+
+
+@pytest.mark.parametrize(
+    ("videos", "message"),
+    [
+        (one_video(None, name=".."), "cannot be a folder"),
+        (one_video(None, name="a/b"), "cannot be a folder"),
+        (one_video(None, classes=("a\nb",)), "cannot be a line of labels"),
+        (one_video(None, Truth.empty()), "some frames are labelled and some not"),
+        (
+            VideoSet(("car",), (VideoRecord("v", 32, 48, 25, (FrameRecord(1, None),)),)),
+            "video v: frame 0 is missing",
+        ),
+    ],
+)
+def test_what_the_format_cannot_say_is_refused(tmp_path, videos, message):
+    with pytest.raises(OutputError, match=message):
+        write(videos, tmp_path, "train", pictures=False)
+
+
+def test_files_are_replaced_only_on_request(tmp_path):
+    write(one_video(some_truth()), tmp_path, "train", pictures=False)
+    with pytest.raises(OutputError, match="is there already"):
+        write(one_video(some_truth()), tmp_path, "train", pictures=False)
+    write(one_video(None, name="w"), tmp_path, "train", pictures=False, overwrite=True)
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["w"]
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path):
+    with pytest.raises(InputError, match="no such picture"):
+        write(one_video(None, image=tmp_path / "missing.png"), tmp_path / "copy", "train")
+    assert not list((tmp_path / "copy").iterdir())
+
+
+def test_a_target_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="train: cannot be written: Not a directory"):
+        write(one_video(None), tmp_path / "file", "train")

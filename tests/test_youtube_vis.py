@@ -1,0 +1,177 @@
+import json
+
+import numpy as np
+import pytest
+
+from rnndet.data import youtube_vis
+from rnndet.data.problems import Problems
+from rnndet.errors import InputError
+from rnndet.video.image import write_image
+
+
+def make_tree():
+    names = [[f"{folder}/{n:05d}.jpg" for n in (0, 5, 10)] for folder in ("v_a", "v_b")]
+    size = {"width": 48, "height": 32, "length": 3}
+    return {
+        "categories": [{"id": 9, "name": "sheep"}, {"id": 4, "name": "bus"}],
+        "videos": [{"id": i + 1, "file_names": names[i]} | size for i in range(2)],
+        "annotations": [
+            {"id": 21, "video_id": 1, "category_id": 9, "iscrowd": 0}
+            | {"bboxes": [[4, 5, 10, 12], None, [6, 5, 10, 12]]},
+            {"id": 22, "video_id": 1, "category_id": 4, "iscrowd": 1}
+            | {"bboxes": [None, None, [0.5, 1, 20, 20]]},
+        ],
+    }
+
+
+@pytest.fixture
+def root(tmp_path):
+    tree = make_tree()
+    for video in tree["videos"]:
+        for name in video["file_names"]:
+            path = tmp_path / "train/JPEGImages" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, np.zeros((32, 48, 3), np.uint8))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/train.json").write_text(json.dumps(tree))
+    return tmp_path
+
+
+def edit(root, change):
+    path = root / "annotations/train.json"
+    tree = json.loads(path.read_text())
+    change(tree)
+    path.write_text(json.dumps(tree))
+
+
+def load(root, **options):
+    problems = Problems()
+    found = youtube_vis.read(root, "train", problems, **options)
+    problems.stop_if_any()
+    return found
+
+
+def test_reads_classes_videos_and_frames(root):
+    found = load(root)
+    assert found.classes == ("bus", "sheep")
+    assert [(v.name, v.height, v.width, v.fps) for v in found.videos] == [
+        ("v_a", 32, 48, None), ("v_b", 32, 48, None),
+    ]  # fmt: skip
+    assert [frame.index for frame in found.videos[0].frames] == [0, 1, 2]
+    assert found.videos[0].frames[1].image == root / "train/JPEGImages/v_a/00005.jpg"
+
+
+def test_a_track_is_a_box_in_each_frame_where_it_is_seen(root):
+    truths = [frame.truth for frame in load(root).videos[0].frames]
+    assert [len(truth) for truth in truths] == [1, 0, 2]
+    assert truths[0].boxes.tolist() == [[4, 5, 14, 17]]
+    assert truths[2].boxes.tolist() == [[6, 5, 16, 17], [0.5, 1, 20.5, 21]]
+    assert truths[2].labels.tolist() == [1, 0]
+    assert truths[2].ids.tolist() == [21, 22]
+
+
+def test_crowds_are_ignored(root):
+    assert load(root).videos[0].frames[2].truth.ignore.tolist() == [False, True]
+
+
+def test_video_without_tracks_is_labelled_empty(root):
+    assert [len(frame.truth) for frame in load(root).videos[1].frames] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("value", [None, "absent"])
+def test_file_without_annotations_is_not_labelled(root, value):
+    edit(root, lambda tree: tree.pop("annotations"))
+    if value is None:
+        edit(root, lambda tree: tree.update(annotations=None))
+    assert {frame.truth for video in load(root).videos for frame in video.frames} == {None}
+
+
+def test_places_of_file_and_pictures_can_be_given(root):
+    (root / "annotations").rename(root / "lists")
+    (root / "train/JPEGImages").rename(root / "images")
+    found = load(root, annotations="lists/{split}.json", images_dir="images")
+    assert len(found.videos) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("videos"), "lacks the list 'videos'"),
+        (lambda t: t.update(annotations={}), "'annotations' is not a list"),
+        (lambda t: t.update(videos=[], annotations=[]), "holds no videos"),
+        (lambda t: t["videos"][0].update(id="one"), r"videos\[0\]: not an object with an id"),
+        (lambda t: t["videos"][0].update(id=2), r"videos\[1\]: id 2 is used twice"),
+        (lambda t: t["videos"][1].pop("width"), r"videos\[1\]: lacks the key 'width'"),
+        (lambda t: t["videos"][1].update(width="48"), r"videos\[1\]: width or height"),
+        (lambda t: t["videos"][1].update(file_names=3), r"videos\[1\]: file_names is not"),
+        (lambda t: t["videos"][1].update(file_names=[]), r"videos\[1\]: file_names is empty"),
+        (lambda t: t["videos"][1].update(file_names=["../x.jpg"]), "lies outside"),
+        (
+            lambda t: t["videos"][1].update(file_names=["v_a/00000.jpg"]),
+            "video 2: another video is named 'v_a', too",
+        ),
+        (
+            lambda t: t["videos"][1].update(file_names=["v_b/x.jpg"]),
+            r"video 2, file_names\[0\]: there is no picture .*x\.jpg",
+        ),
+        (lambda t: t["annotations"][0].update(video_id=7), "annotation 21: there is no video 7"),
+        (lambda t: t["annotations"][0].update(video_id=[]), "annotation 21: there is no video"),
+        (lambda t: t["annotations"][0].update(category_id=1), "annotation 21: .*category 1"),
+        (lambda t: t["annotations"][0].update(id=10**400), r"annotations\[0\]: not an object"),
+        (
+            lambda t: t["annotations"][0].update(bboxes=[None]),
+            "annotation 21: 1 bboxes for 3 frames",
+        ),
+        (lambda t: t["annotations"][0].pop("bboxes"), "annotation 21: lacks the list 'bboxes'"),
+        (
+            lambda t: t["annotations"][0].update(bboxes=None, segmentations=[]),
+            "annotation 21: has masks but no bboxes",
+        ),
+        (
+            lambda t: t["annotations"][0]["bboxes"].__setitem__(2, [0, 0, float("nan"), 9]),
+            r"annotation 21, bboxes\[2\]: box \(0, 0, nan, 9\)",
+        ),
+        (
+            lambda t: t["annotations"][0]["bboxes"].__setitem__(2, [9, 9, -5, 9]),
+            r"annotation 21, bboxes\[2\]: .*negative size",
+        ),
+        (
+            lambda t: t["annotations"][0]["bboxes"].__setitem__(2, [0, 0, 1e9, 9]),
+            r"annotation 21, bboxes\[2\]: .*not in pixels",
+        ),
+        (
+            lambda t: t["annotations"][0]["bboxes"].__setitem__(2, [10**400, 0, 9]),
+            r"annotation 21, bboxes\[2\]: .*not made of four numbers",
+        ),
+    ],
+)
+def test_broken_entry_is_named(root, change, message):
+    edit(root, change)
+    with pytest.raises(InputError, match=message):
+        load(root)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
+def test_broken_json_is_one_clear_line(root, text):
+    (root / "annotations/train.json").write_text(text)
+    with pytest.raises(InputError, match=r"train\.json: not (valid|in YouTube-VIS)"):
+        load(root)
+
+
+def test_missing_file_is_named(root):
+    (root / "annotations/train.json").unlink()
+    with pytest.raises(InputError, match=r"train\.json: no such annotation file"):
+        load(root)
+
+
+def test_file_in_another_encoding_is_named(root):
+    (root / "annotations/train.json").write_bytes(json.dumps(make_tree()).encode("utf-16"))
+    with pytest.raises(InputError, match=r"train\.json: not UTF-8 text"):
+        load(root)
+
+
+def test_a_frame_without_picture_is_left_out(root):
+    (root / "train/JPEGImages/v_a/00005.jpg").unlink()
+    problems = Problems()
+    found = youtube_vis.read(root, "train", problems)
+    assert [frame.index for frame in found.videos[0].frames] == [0, 2] and len(problems) == 1
