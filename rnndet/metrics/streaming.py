@@ -1,0 +1,109 @@
+"""What a viewer sees of a model that takes time: the newest finished output at every frame.
+
+Streaming accuracy: Li, Wang, Ramanan, "Towards Streaming Perception", ECCV 2020, arXiv 2005.10420;
+official kit github.com/mtli/sAP. sAP is any AP of the `delayed` videos. Here eta = 0: at the moment
+a frame arrives only outputs that are finished by then count, so a real model is never shown on its
+own frame. The model works through the newest frame there is whenever it ends with the one before.
+
+Simulated from the outputs of a run over all frames and a trace of latencies, so the same trace
+gives the same numbers. One thing differs from a stream: a model with memory has seen every frame,
+while a stream that is too slow skips some.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import cycle
+from typing import NamedTuple
+
+import numpy as np
+
+from rnndet.errors import RnndetError
+from rnndet.metrics.base import Numbers
+from rnndet.metrics.record import ScoredVideo
+
+TOLERANCE = 1e-6  # seconds; rounding must not make an output miss the frame it is just in time for
+
+
+class Schedule(NamedTuple):
+    """When N frames of one video were processed and shown; frames are named by their position."""
+
+    processed: np.ndarray  # (P,) int64, the frames that were processed, ascending
+    ready: np.ndarray  # (P,) seconds since the first frame, when their outputs were finished
+    shown: np.ndarray  # (N,) int64, the frame whose output is the newest at each frame; -1 = none
+
+
+def schedule(
+    video: ScoredVideo, latencies: Sequence[float], *, fps: float | None = None
+) -> Schedule:
+    """Simulate a stream of the video.
+
+    latencies: seconds for each processed frame; begins again where it ends.
+    fps: frames per second, instead of the video's own.
+    Frame i arrives (index of i - first index) / fps seconds after the first. Raises RnndetError for
+    a video without a rate and for impossible latencies.
+    """
+    fps = video.fps if fps is None else fps
+    if fps is None or not fps > 0:
+        raise RnndetError(f"{video.name}: its frame rate is {fps}; give frames per second")
+    if len(latencies) == 0 or not all(0 <= value < float("inf") for value in latencies):
+        raise RnndetError("latencies: expected at least one, each in seconds and not negative")
+    index = np.array([frame.index for frame in video.frames], np.int64)
+    times = (index - index[:1]) / fps
+    processed, ready = _simulate(times, latencies)
+    newest = np.searchsorted(ready, times + TOLERANCE, side="right") - 1  # (N,) -1 = none
+    shown = np.full(len(times), -1)
+    shown[newest >= 0] = processed[newest[newest >= 0]]
+    return Schedule(processed, ready, shown)
+
+
+def _simulate(times: np.ndarray, latencies: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The frames processed and when each was finished; times (N,) are those of arrival."""
+    trace = cycle(latencies)
+    processed, ready = [], []
+    frame, now = 0, 0.0
+    while frame < len(times):
+        now = max(now, times[frame]) + next(trace)
+        processed.append(frame)
+        ready.append(now)
+        newest = int(np.searchsorted(times, now + TOLERANCE, side="right")) - 1
+        frame = max(newest, frame + 1)
+    return np.array(processed, np.int64), np.array(ready)
+
+
+def delayed(
+    video: ScoredVideo, latencies: Sequence[float], *, fps: float | None = None
+) -> ScoredVideo:
+    """The video with what is shown at each frame in place of what was found in it.
+
+    Nothing is shown before the first output. Arguments and errors as in `schedule`.
+    """
+    shown = schedule(video, latencies, fps=fps).shown
+    frames = []
+    for frame, position in zip(video.frames, shown, strict=True):
+        source, keep = (frame, slice(0)) if position < 0 else (video.frames[position], slice(None))
+        frames.append(
+            replace(
+                frame,
+                boxes=source.boxes[keep],
+                scores=source.scores[keep],
+                labels=source.labels[keep],
+                ids=source.ids[keep],
+            )
+        )
+    return replace(video, frames=tuple(frames))
+
+
+def timing(schedules: Sequence[Schedule]) -> Numbers:
+    """How far behind the schedules of several videos are; NaN where nothing was shown.
+
+    "missed": frames at which there was no output yet; "mismatch": mean number of frames from the
+    frame whose output is shown to the present one; "in_time": share of all frames at which it is at
+    most 1, the best that a real latency allows. (The official kit counts a mismatch of 0.)
+    """
+    behind = [np.arange(len(s.shown))[s.shown >= 0] - s.shown[s.shown >= 0] for s in schedules]
+    frames, mismatch = sum(len(s.shown) for s in schedules), np.concatenate([[], *behind])
+    return {
+        "missed": float(frames - len(mismatch)),
+        "mismatch": float(mismatch.mean()) if len(mismatch) else float("nan"),
+        "in_time": float((mismatch <= 1).sum() / frames) if frames else float("nan"),
+    }

@@ -1,0 +1,160 @@
+"""rnndet/metrics/delay.py: values by hand and by the definition's own words."""
+
+import math
+
+import numpy as np
+import pytest
+from scored_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
+
+from rnndet.metrics.delay import FALSE_RATIOS, AverageDelay
+from rnndet.metrics.overlap import pairwise_iou
+from rnndet.metrics.record import ScoredVideo
+
+AWAY = (100.0, 300.0, 140.0, 340.0)  # nothing is here
+
+
+def score(*videos: ScoredVideo) -> dict[str, float]:
+    metric = AverageDelay(("a", "b"))
+    return metric.combine([metric.measure(video) for video in videos])
+
+
+def two_instances() -> ScoredVideo:
+    """Instance 1 in frames 0 to 5, instance 2 in frames 2 to 5: ten truth boxes."""
+    found = {
+        1: [Found(BOX, 0.75), Found(AWAY, 0.9)],
+        2: [Found(AWAY, 0.8)],
+        3: [Found(BOX, 0.85), Found(FAR, 0.6), Found(AWAY, 0.7)],
+        4: [Found(AWAY, 0.6)],
+        5: [Found(AWAY, 0.5)],
+    }
+    there = [[There(BOX, 1)] + [There(FAR, 2)] * (i >= 2) for i in range(6)]
+    return video(*(scored(i, found.get(i, []), there[i]) for i in range(6)))
+
+
+def test_two_instances_by_hand() -> None:
+    # False alarms: .9 .8 .7 .6 .5, that is ratios .1 .2 .3 .4 .5. The first above .1 has score .8,
+    # above .2 score .7, above .4 score .5; .8 and more are never exceeded: threshold 0.
+    # At .8: instance 1 in frame 3 (delay 3), instance 2 never (5 - 2 = 3).  D = 3
+    # At .7: instance 1 in frame 1 (delay 1), instance 2 never (3).          D = 2
+    # At .5 and 0: instance 1 (delay 1), instance 2 in frame 3 (delay 1).    D = 1
+    # AD = 6 / (1/4 + 1/3 + 4/2) - 1 = 72/31 - 1
+    numbers = score(two_instances())
+    assert [numbers[f"delay@{ratio}"] for ratio in FALSE_RATIOS] == [3, 2, 1, 1, 1, 1]
+    assert numbers["AD"] == pytest.approx(41 / 31)
+
+
+def test_headline_is_the_combined_number() -> None:
+    metric = AverageDelay(("a",))
+    parts = [metric.measure(two_instances())]
+    assert metric.headline(parts) == {"AD": metric.combine(parts)["AD"]}
+
+
+def test_found_at_once_has_no_delay() -> None:
+    numbers = score(video(*(scored(i, [Found(BOX)], [There(BOX)]) for i in range(5))))
+    assert numbers["AD"] == 0
+
+
+def test_never_found_has_the_delay_of_the_last_truth() -> None:
+    assert score(video(*(scored(i, [], [There(BOX)]) for i in range(5))))["AD"] == pytest.approx(4)
+
+
+def test_delay_is_at_most_thirty_frames() -> None:
+    late = [scored(i, [Found(BOX)] * (i >= 40), [There(BOX)]) for i in range(50)]
+    assert score(video(*late))["AD"] == pytest.approx(30)
+
+
+def test_another_class_finds_nothing() -> None:
+    found = [Found(BOX, label=1)]
+    assert score(video(*(scored(i, found, [There(BOX)]) for i in range(3))))["AD"] > 1.9
+
+
+def test_a_detection_finds_only_the_truth_it_overlaps_most() -> None:
+    # Both truths overlap the box by more than .5: 1 fully, 2 by 36/44.
+    there = [There(BOX, 1), There(shifted(BOX, 4), 2)]
+    clip = video(*(scored(i, [Found(BOX)], there) for i in range(5)))
+    assert score(clip)["delay@3.2"] == 2  # delays 0 and 4
+
+
+def test_a_duplicate_is_a_false_alarm() -> None:
+    # Two of five truths' worth of false alarms: the ratio .2 is exceeded at the second, score .6.
+    twice = [Found(BOX, 0.9), Found(BOX, 0.6)]
+    frames = [scored(i, twice if i < 2 else [Found(BOX, 0.3)], [There(BOX)]) for i in range(5)]
+    metric = AverageDelay(("a",))
+    assert metric.measure(video(*frames)).false_scores.tolist() == pytest.approx([0.6, 0.6])
+
+
+@pytest.mark.parametrize("label", [0, -1])
+def test_ignored_truth_is_no_instance_and_absorbs_detections(label: int) -> None:
+    there = [There(FAR, 2, label, ignore=True), There(BOX, 1)]
+    part = AverageDelay(("a",)).measure(video(scored(0, [Found(FAR), Found(FAR)], there)))
+    assert (part.truths, len(part.never), len(part.false_scores)) == (1, 1, 0)
+
+
+def test_truth_without_id_counts_as_a_box_only() -> None:
+    part = AverageDelay(("a",)).measure(video(scored(0, [Found(BOX)], [There(BOX, id=-1)])))
+    assert (part.truths, len(part.never), len(part.false_scores)) == (1, 0, 0)
+
+
+def test_frames_without_labels_are_not_looked_at() -> None:
+    clip = two_instances()
+    extra = scored(9, [Found(AWAY, 1.0)] * 9, labelled=False)
+    assert score(video(*clip.frames, extra)) == score(clip)
+
+
+@pytest.mark.parametrize("clips", [[], [video()], [video(scored(0, [Found(BOX)]))]])
+def test_no_instance_gives_nan(clips: list[ScoredVideo]) -> None:
+    numbers = score(*clips)
+    assert len(numbers) == 7 and all(math.isnan(value) for value in numbers.values())
+
+
+def test_order_of_videos_changes_nothing_and_a_part_may_count_twice() -> None:
+    metric = AverageDelay(("a", "b"))
+    a, b = (metric.measure(random_video(seed)) for seed in (1, 2))
+    assert metric.combine([a, b]) == metric.combine([b, a])
+    assert metric.combine([a, b, a]) == metric.combine([metric.measure(random_video(1)), b, a])
+    assert metric.combine([a, b, a])["AD"] != metric.combine([a, b])["AD"]
+    assert metric.combine([a, a])["AD"] == pytest.approx(metric.combine([a])["AD"])
+
+
+def test_random_videos_equal_the_definition() -> None:
+    clips = [random_video(seed) for seed in (3, 4)]
+    numbers = score(*clips)
+    for ratio in FALSE_RATIOS:
+        assert numbers[f"delay@{ratio}"] == pytest.approx(naive_delay(clips, ratio)), ratio
+
+
+def naive_delay(clips: list[ScoredVideo], ratio: float) -> float:
+    """Steps 1 to 3 of the definition, one detection at a time."""
+    rows, truths = [], 0
+    for frame in (frame for clip in clips for frame in clip.frames):
+        truths += int((~frame.truth_ignore).sum())
+        taken = set()
+        iou = pairwise_iou(frame.boxes, frame.truth_boxes)
+        for d, value in enumerate(frame.scores):
+            near = [
+                (iou[d, g], g)
+                for g in range(len(frame.truth_labels))
+                if frame.truth_labels[g] == frame.labels[d] and iou[d, g] >= 0.5
+            ]
+            free = [g for _, g in sorted(near) if not frame.truth_ignore[g] and g not in taken]
+            if free:
+                taken.add(free[-1])
+            elif not any(frame.truth_ignore[g] for _, g in near):
+                rows.append(value)
+    rows = sorted(rows, reverse=True)
+    threshold = next((row for k, row in enumerate(rows, 1) if k / truths > ratio), 0)
+    delays = []
+    for clip in clips:
+        for track in {i for f in clip.frames for i in f.truth_ids[~f.truth_ignore].tolist()}:
+            own = [f for f in clip.frames if track in f.truth_ids]
+            first, last = own[0].index, own[-1].index
+            found = [f.index for f in own if _finds(f, track, threshold)]
+            delays.append(min((found[0] if found else last) - first, 30))
+    return float(np.mean(delays))
+
+
+def _finds(frame, track: int, threshold: float) -> bool:
+    g = frame.truth_ids.tolist().index(track)
+    same = (frame.labels == frame.truth_labels[g]) & (frame.scores >= threshold)
+    iou = pairwise_iou(frame.boxes, frame.truth_boxes[g : g + 1])[:, 0]
+    return bool((same & (iou > 0.5)).any())
