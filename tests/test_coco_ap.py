@@ -238,3 +238,18 @@ def test_best_f1_finds_the_threshold() -> None:
 def test_best_f1_does_not_cut_between_equal_scores() -> None:
     numbers = best_f1(np.array([0.5, 0.5]), np.array([True, False]), 1)
     assert numbers["precision"] == 0.5 and numbers["F1"] == pytest.approx(2 / 3)
+
+
+def test_motion_groups_ignore_the_truths_of_the_others() -> None:
+    # One object stands still (slow), the other moves by its own size (fast); only the still one is
+    # found, and one false alarm of a higher score counts in every group.
+    frames = []
+    for i in range(5):
+        moving = [100.0 + 40 * i, 10, 140 + 40 * i, 50]
+        boxes = torch.tensor([BOX, moving])
+        true = Truth(boxes, torch.zeros(2).long(), torch.tensor([1, 2]), torch.zeros(2).bool())
+        frames.append((found((FAR, 0.9, 0), (BOX, 0.8, 0)), true))
+    numbers = score(*frames)
+    assert numbers["AP50_slow"] == pytest.approx(0.5)
+    assert numbers["AP50_fast"] == 0.0
+    assert math.isnan(numbers["AP50_medium"])

@@ -7,13 +7,14 @@ detections per class and frame. Not comparable with ILSVRC's AP, which relaxes s
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from rnndet.metrics.base import Numbers
+from rnndet.metrics.motion import GROUPS, motion_groups, motion_iou
 from rnndet.metrics.record import ScoredFrame, ScoredVideo
 
 CHUNK = 256  # frames that exist as pycocotools' dicts at a time: 100 boxes each are about 25 MB
@@ -24,11 +25,29 @@ _Matches = list[dict[str, Any] | None]  # one frame each; None where class and f
 _Cells = list[list[_Matches]]  # [class][area][frame]
 
 
+class _Pool(NamedTuple):
+    """One class of one video, all sizes."""
+
+    scores: np.ndarray  # (D,)
+    hits: np.ndarray  # (IoU thresholds, D) int8: 1 right, 0 wrong, -1 does not count
+    positives: int
+
+
+class _Part(NamedTuple):
+    """What one video contributes."""
+
+    cells: _Cells
+    pools: list[_Pool]  # by class
+    motion: list[list[_Pool]]  # by motion group, then class; at IoU .5
+
+
 class CocoAP:
     """AP over classes and IoU thresholds.
 
     - classes: names by label. A class without truths has no numbers and is in no mean.
     - max_detections: the best so many per class and frame count.
+
+    The motion groups are those of rnndet/metrics/motion.py; truths of the others are ignored.
 
     An ignored truth is a COCO crowd: it may absorb any number of detections, and is not missed; one
     of no class (label -1) does so for every class.
@@ -39,26 +58,36 @@ class CocoAP:
         self._max_detections = max_detections
         self.rule = f"COCO, IoU .50:.05:.95, 101 points, {max_detections} detections a class"
 
-    def measure(self, video: ScoredVideo) -> _Cells:
+    def measure(self, video: ScoredVideo) -> _Part:
         """Greedy matching of every labelled frame."""
-        frames = video.labelled().frames
+        labelled = video.labelled()
+        frames = labelled.frames
         cells: _Cells = [[[] for _ in AREAS] for _ in self._classes]
+        moving: list[list[_Matches]] = [[[] for _ in self._classes] for _ in GROUPS]
+        groups = [motion_groups(values) for values in motion_iou(labelled)]
         for first in range(0, len(frames), CHUNK):
             chunk = frames[first : first + CHUNK]
             results = iter(self._match_chunk(chunk))
             for row in cells:
                 for cell in row:
                     cell += [_slim(next(results)) for _ in chunk]
-        return cells
+            for group, by_class in enumerate(moving):
+                inside = [values == group for values in groups[first : first + CHUNK]]
+                results = iter(self._match_chunk(chunk, inside))
+                for matches in by_class:
+                    matches += [_slim(next(results)) for _ in chunk]
+        pools = [_pool(row[0]) for row in cells]
+        return _Part(cells, pools, [[_pool(matches) for matches in row] for row in moving])
 
-    def combine(self, parts: Sequence[_Cells]) -> Numbers:
+    def combine(self, parts: Sequence[_Part]) -> Numbers:
         """All numbers in 0..1; NaN where there are no truths to define one.
 
         "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100" (or the number of
-        `max_detections`); "AP/<class>" and "AP50/<class>" for classes that have truths; and the
-        working point of the best F1 at IoU .5: "F1", "precision", "recall", "threshold".
+        `max_detections`); "AP50_slow", "AP50_medium", "AP50_fast"; "AP/<class>" and "AP50/<class>"
+        for classes that have truths; and the working point of the best F1 at IoU .5: "F1",
+        "precision", "recall", "threshold".
         """
-        matches = self._joined(parts)
+        matches = self._joined([part.cells for part in parts])
         precision, recall = self._accumulate(matches)
         numbers = {"AP": _mean(precision[:, :, :, 0])}
         numbers["AP50"] = _mean(precision[0, :, :, 0])
@@ -66,6 +95,8 @@ class CocoAP:
         for a, area in enumerate(AREAS[1:], start=1):
             numbers[f"AP{area}"] = _mean(precision[:, :, :, a])
         numbers[f"AR{self._max_detections}"] = _mean(recall[:, :, 0])
+        for group, name in enumerate(GROUPS):
+            numbers[f"AP50_{name}"] = _ap([part.motion[group] for part in parts])[0]
         numbers |= best_f1(*_pooled(matches))
         for k, name in enumerate(self._classes):
             if (precision[0, :, k, 0] > -1).any():
@@ -73,31 +104,10 @@ class CocoAP:
                 numbers[f"AP50/{name}"] = _mean(precision[0, :, k, 0])
         return numbers
 
-    def headline(self, parts: Sequence[_Cells]) -> Numbers:
+    def headline(self, parts: Sequence[_Part]) -> Numbers:
         """ "AP50" and "AP" alone."""
-        by_iou = [self._fast_ap(parts, threshold) for threshold in range(10)]
+        by_iou = _ap([part.pools for part in parts])
         return {"AP50": by_iou[0], "AP": float(np.mean(by_iou))}
-
-    def _fast_ap(self, parts: Sequence[_Cells], threshold: int) -> float:
-        """AP at one of the ten IoU thresholds, without pycocotools' loops; the same number."""
-        values = []
-        for k in range(len(self._classes)):
-            found = [m for part in parts for m in part[k][0] if m is not None]
-            positives = sum(int((m["gtIgnore"] == 0).sum()) for m in found)
-            if positives == 0:
-                continue
-            counted = [~m["dtIgnore"][threshold] for m in found]
-            pairs = list(zip(found, counted, strict=True))
-            scores = np.concatenate([m["dtScores"][c] for m, c in pairs])
-            hits = np.concatenate([m["dtMatches"][threshold][c] for m, c in pairs])
-            order = np.argsort(-scores, kind="mergesort")
-            right = np.cumsum(hits[order])
-            precision = right / np.arange(1, len(order) + 1)
-            precision = np.maximum.accumulate(precision[::-1])[::-1]
-            places = np.searchsorted(right / positives, RECALLS, side="left")
-            reached = places < len(order)
-            values.append(precision[places[reached]].sum() / len(RECALLS))
-        return float(np.mean(values)) if values else float("nan")
 
     def _joined(self, parts: Sequence[_Cells]) -> _Cells:
         """The cells of several videos as if they were one."""
@@ -106,26 +116,43 @@ class CocoAP:
             for k in range(len(self._classes))
         ]
 
-    def _match_chunk(self, frames: Sequence[ScoredFrame]) -> _Matches:
-        """pycocotools' per-frame results, by class, then area, then frame."""
+    def _match_chunk(
+        self, frames: Sequence[ScoredFrame], inside: Sequence[np.ndarray] | None = None
+    ) -> _Matches:
+        """pycocotools' per-frame results, by class, then area, then frame.
+
+        With `inside`, (G,) bool for each frame, the other truths are ignored as COCO ignores sizes
+        out of range; there is then one area and the IoU threshold .5 alone.
+        """
         with contextlib.redirect_stdout(io.StringIO()):
-            truths = [self._truths(frame) for frame in frames]
-            found = [(_xywh(f.boxes), f.labels, None, f.scores) for f in frames]
-            evaluation = self._evaluation(len(frames), self._coco(truths), self._coco(found))
+            truths = self._coco([self._truths(frame) for frame in frames])
+            found = self._coco([(_xywh(f.boxes), f.labels, None, f.scores) for f in frames])
+            evaluation = self._evaluation(len(frames), truths, found)
+            if inside is not None:
+                evaluation.params.iouThrs = np.array([0.5])
+                evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1]], ["group"]
+                counted = [self._repeated(f, rows) for f, rows in zip(frames, inside, strict=True)]
+                _set_areas(truths, np.where(np.concatenate(counted), 0.5, 2.0))
+                _set_areas(found, np.full(len(found.anns), 0.5))
             evaluation.evaluate()
         return evaluation.evalImgs
 
     def _truths(self, frame: ScoredFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, None]:
         """Boxes x y w h, labels, ignore; a region of no class is repeated for every class."""
         boxes, labels, ignore = _xywh(frame.truth_boxes), frame.truth_labels, frame.truth_ignore
-        regions = boxes[labels < 0]
-        if len(regions) == 0:
+        if not (labels < 0).any():
             return boxes, labels, ignore, None
+        regions = boxes[labels < 0]
         count = len(self._classes)
         boxes = np.concatenate([boxes[labels >= 0], np.repeat(regions, count, 0)])
         ignore = np.concatenate([ignore[labels >= 0], np.ones(len(regions) * count, bool)])
         every = np.tile(np.arange(count), len(regions))
         return boxes, np.concatenate([labels[labels >= 0], every]), ignore, None
+
+    def _repeated(self, frame: ScoredFrame, inside: np.ndarray) -> np.ndarray:
+        """`inside` in the order of `_truths`; regions of no class are in no group."""
+        regions = int((frame.truth_labels < 0).sum()) * len(self._classes)
+        return np.concatenate([inside[frame.truth_labels >= 0], np.zeros(regions, bool)])
 
     def _accumulate(self, cells: _Cells) -> tuple[np.ndarray, np.ndarray]:
         """Precision (10 IoU, 101 recall, K, 4 areas) and recall (10 IoU, K, 4 areas); -1: none."""
@@ -219,6 +246,48 @@ def _slim(result: dict[str, Any] | None) -> dict[str, Any] | None:
         "dtIgnore": result["dtIgnore"].astype(bool),
         "gtIgnore": result["gtIgnore"],
     }
+
+
+def _pool(matches: _Matches) -> _Pool:
+    """One class's detections of all frames."""
+    found = [m for m in matches if m is not None]
+    if not found:
+        return _Pool(np.zeros(0), np.zeros((1, 0), np.int8), 0)
+    hits = [np.where(m["dtIgnore"], -1, m["dtMatches"]).astype(np.int8) for m in found]
+    positives = sum(int((m["gtIgnore"] == 0).sum()) for m in found)
+    return _Pool(np.concatenate([m["dtScores"] for m in found]), np.concatenate(hits, 1), positives)
+
+
+def _ap(videos: Sequence[Sequence[_Pool]]) -> list[float]:
+    """Mean AP over the classes at each IoU threshold: COCO's, without pycocotools' loops."""
+    by_class = []
+    for pools in zip(*videos, strict=True):
+        positives = sum(pool.positives for pool in pools)
+        if positives == 0:
+            continue
+        some = [pool for pool in pools if len(pool.scores)]
+        scores = np.concatenate([np.zeros(0), *(pool.scores for pool in some)])
+        order = np.argsort(-scores, kind="stable")
+        hits = np.concatenate([pool.hits for pool in some], 1)[:, order] if some else [[]]
+        by_class.append([_class_ap(np.asarray(row), positives) for row in hits])
+    most = max((len(row) for row in by_class), default=1)
+    rows = [row if len(row) == most else [0.0] * most for row in by_class]  # nothing was found
+    return np.mean(rows, 0).tolist() if rows else [float("nan")]
+
+
+def _class_ap(hits: np.ndarray, positives: int) -> float:
+    """101-point AP of detections in the order of their scores; -1 does not count."""
+    right = np.cumsum(hits[hits >= 0])
+    precision = right / np.arange(1, len(right) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(right / positives, RECALLS, side="left")
+    return float(precision[places[places < len(right)]].sum() / len(RECALLS))
+
+
+def _set_areas(coco: COCO, areas: np.ndarray) -> None:
+    """Give every box, in the order of its id, an area of our own."""
+    for number, annotation in coco.anns.items():
+        annotation["area"] = float(areas[number - 1])
 
 
 def _xywh(boxes: np.ndarray) -> np.ndarray:

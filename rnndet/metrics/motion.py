@@ -1,0 +1,56 @@
+"""How fast the true objects move: motion IoU, and the groups slow, medium and fast.
+
+From Zhu et al., "Flow-Guided Feature Aggregation for Video Object Detection", ICCV 2017, section 5;
+the window and the small constant as in the authors' published table of ImageNet VID.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+
+from rnndet.metrics.overlap import iou
+from rnndet.metrics.record import ScoredVideo
+
+WINDOW = 10  # frames before and after
+TINY = 1e-10  # on both sides of the mean's fraction: an object seen once does not move
+GROUPS = ("slow", "medium", "fast")  # above .9, .7 to .9, below .7
+UNKNOWN = len(GROUPS)  # the group of a truth whose motion is not known
+
+
+def motion_iou(video: ScoredVideo) -> list[np.ndarray]:
+    """The motion IoU in (0, 1] of every truth, one (G,) float64 array for each frame.
+
+    The mean IoU of a box with the boxes of the same track in the frames t - 10 to t + 10 without t
+    itself, by frame index; frames where the track is not known are left out of the mean. A track
+    of one frame gives 1; a truth without identity gives NaN.
+    """
+    if not video.frames:
+        return []
+    counts = [len(frame.truth_ids) for frame in video.frames]
+    ids = np.concatenate([frame.truth_ids for frame in video.frames])
+    index = np.repeat([frame.index for frame in video.frames], counts)
+    boxes = np.concatenate([frame.truth_boxes for frame in video.frames])
+    known = np.flatnonzero(ids >= 0)
+    order = known[np.lexsort((index[known], ids[known]))]
+    motion = np.full(len(ids), np.nan)
+    motion[order] = _of_sorted(ids[order], index[order], boxes[order])
+    return [motion[first:end] for first, end in pairwise(np.cumsum([0, *counts]))]
+
+
+def motion_groups(motion: np.ndarray) -> np.ndarray:
+    """(G,) motion IoU -> (G,) int8, the place in GROUPS; UNKNOWN for NaN."""
+    cases = [motion > 0.9, motion >= 0.7, motion < 0.7]
+    return np.select(cases, range(len(GROUPS)), UNKNOWN).astype(np.int8)
+
+
+def _of_sorted(ids: np.ndarray, index: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Motion IoU of truths that are sorted by track, then frame: (N,), (N,), (N, 4) -> (N,)."""
+    total, count = np.full(len(ids), TINY), np.full(len(ids), TINY)
+    for step in range(1, WINDOW + 1):  # two boxes `step` apart lie at least so many frames apart
+        near = (ids[step:] == ids[:-step]) & (index[step:] - index[:-step] <= WINDOW)
+        before = np.flatnonzero(near)
+        overlap = iou(boxes[before], boxes[before + step])
+        for places in (before, before + step):
+            total[places] += overlap
+            count[places] += 1
+    return total / count
