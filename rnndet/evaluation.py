@@ -9,10 +9,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from rnndet.ablation import predict_ablations
-from rnndet.data.frames import iterate
+from rnndet.data.frames import iterate, load
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.degradation import Degrader, Plan, standard_plan
 from rnndet.distributed import World
@@ -140,6 +141,19 @@ def thinned(video: VideoRecord, every: int) -> VideoRecord:
     if every < 1:
         raise RnndetError(f"every = {every}; expected 1 (all frames) or more")
     return replace(video, frames=video.frames[::every])
+
+
+def pictures_of(
+    data: VideoSet, wanted: Sequence[tuple[str, int]], *, cache: Path | None = None
+) -> dict[tuple[str, int], np.ndarray]:
+    """The pictures, (H, W, 3) uint8, of some frames, by video name and frame index."""
+    pictures = {}
+    for video in data.videos:
+        records = [r for r in video.frames if (video.name, r.index) in set(wanted)]
+        if records:
+            images = load(video, records, cache=cache)
+            pictures |= {(video.name, r.index): i for r, i in zip(records, images, strict=True)}
+    return pictures
 
 
 def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:

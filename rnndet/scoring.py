@@ -1,4 +1,4 @@
-"""From predictions to numbers, tables and reports."""
+"""From predictions to numbers, intervals, tables and reports."""
 
 import json
 import math
@@ -7,11 +7,67 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnndet.errors import OutputError
-from rnndet.metrics.base import Metric, Numbers, compute
+from rnndet.catalog import pick
+from rnndet.errors import OutputError, RnndetError
+from rnndet.metrics import METRICS
+from rnndet.metrics.base import Metric, Numbers
+from rnndet.metrics.intervals import Intervals, interval, paired_interval
 from rnndet.metrics.record import Predictions
+from rnndet.scored import with_tracks
+from rnndet.tracking import TRACKERS
 
-Parts = dict[str, list[Any]]  # by metric: what each video contributes
+MIN_SCORE = 0.3  # of what a tracker shows: the default of tools/infer.py
+FRAMEWISE = ("coco_ap",)  # metrics that make sense on some frames of a video
+COLUMNS = {
+    "coco_ap": ("AP50", "AP", "AP75", "AP_small", "AP_medium", "AP_large", "AP50_slow",
+                "AP50_medium", "AP50_fast", "AR100", "F1"),
+    "vid_ap": ("AP50_ilsvrc", "AP50_ilsvrc_slow", "AP50_ilsvrc_medium", "AP50_ilsvrc_fast"),
+    "stability": ("fragment", "centre", "scale_ratio", "stability", "stability_recall",
+                  "stability@R50"),
+    "delay": ("AD", "delay@0.1", "delay@0.4", "delay@1.6"),
+    "recovery": ("recovery_frames", "held_share"),
+    "flicker": ("flicker", "class_flips", "jitter", "score_wobble", "short_tracks"),
+    "mot": ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW"),
+    "streaming": ("sAP50", "sAP", "mismatch", "in_time"),
+}  # fmt: skip
+# Numbers that are no shares, by the beginning of their names: not shown in per cent.
+PLAIN = ("AD", "delay@", "recovery_frames", "flicker", "IDSW", "missed", "mismatch",
+         "stability_tracks", "stability_never_found")  # fmt: skip
+
+MOTION = ("slow", "medium", "fast")  # ends of the names of numbers by motion
+
+Measured = dict[str, list[Any]]  # by metric: what each video contributes
+
+
+def build_metrics(
+    names: Sequence[str], classes: Sequence[str], *, latencies: Sequence[float] = ()
+) -> dict[str, Metric]:
+    """Metrics by name. "streaming" needs latencies in seconds.
+
+    Raises RnndetError for an unknown name, and for streaming without latencies.
+    """
+    metrics = {}
+    for name in names:
+        options = {}
+        if name == "streaming":
+            if not latencies:
+                raise RnndetError("streaming needs the time of a frame: give --latency MS")
+            options["latencies"] = latencies
+        metrics[name] = pick(name, METRICS, what="metric")(classes, **options)
+    return metrics
+
+
+def measure(run: Predictions, metrics: Mapping[str, Metric], *, tracker: str) -> Measured:
+    """Measure every video; the tracking metrics see what the tracker makes of the detections."""
+    measured: Measured = {name: [] for name in metrics}
+    follow = pick(tracker, TRACKERS, what="tracker")(min_score=MIN_SCORE)
+    for video in run.videos:
+        for name, metric in metrics.items():
+            seen = video
+            if name == "mot" and follow is not None:
+                seen = with_tracks(video, follow, min_score=MIN_SCORE)
+            measured[name].append(metric.measure(seen))
+    return measured
 
 
 def subsets(run: Predictions) -> dict[str, Predictions]:
@@ -24,16 +80,70 @@ def subsets(run: Predictions) -> dict[str, Predictions]:
     return parts
 
 
-def score(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> dict[str, Numbers]:
-    """All numbers by row of a table: each run, on each of its subsets."""
+def score(
+    runs: Mapping[str, Predictions],
+    metrics: Mapping[str, Metric],
+    *,
+    tracker: str = "byte",
+    samples: int = 0,
+) -> tuple[dict[str, Numbers], dict[str, Intervals]]:
+    """All numbers by row of a table: each run, on each of its subsets; and their intervals.
+
+    On corrupted and on other frames alone only FRAMEWISE metrics are computed, without motion,
+    which is a matter of whole videos. `samples` of the bootstrap; 0 gives no intervals.
+    """
     rows: dict[str, Numbers] = {}
+    intervals: dict[str, Intervals] = {}
     for name, run in runs.items():
         for subset, part in subsets(run).items():
             row = f"{name}, {subset}" if name else subset
-            rows[row] = {}
-            for metric in metrics.values():
-                rows[row] |= compute(metric, part)
-    return rows
+            whole = subset == "all frames"
+            chosen = {n: m for n, m in metrics.items() if whole or n in FRAMEWISE}
+            rows[row], intervals[row] = {}, {}
+            for key, parts in measure(part, chosen, tracker=tracker).items():
+                numbers = chosen[key].combine(parts)
+                if not whole:
+                    numbers = {n: v for n, v in numbers.items() if n.split("_")[-1] not in MOTION}
+                rows[row] |= numbers
+                if samples:
+                    intervals[row] |= interval(chosen[key], parts, samples=samples)
+    return rows, intervals
+
+
+def compare(
+    a: Predictions,
+    b: Predictions,
+    metrics: Mapping[str, Metric],
+    *,
+    tracker: str = "byte",
+    samples: int = 200,
+) -> dict[str, tuple[float, float, float, float]]:
+    """Headline numbers of two runs over the same frames: a, b, and the interval of b - a.
+
+    Raises RnndetError if classes, videos or frames differ.
+    """
+    check_same(a, b)
+    found = {}
+    for name, metric in metrics.items():
+        parts_a = measure(a, {name: metric}, tracker=tracker)[name]
+        parts_b = measure(b, {name: metric}, tracker=tracker)[name]
+        ends = paired_interval(metric, parts_a, parts_b, samples=samples)
+        first, second = metric.headline(parts_a), metric.headline(parts_b)
+        found |= {key: (first[key], second[key], *ends[key]) for key in first}
+    return found
+
+
+def check_same(a: Predictions, b: Predictions) -> None:
+    """Raise RnndetError unless both runs show the same frames of the same videos."""
+    if a.classes != b.classes:
+        raise RnndetError(
+            f"the runs have different classes: {', '.join(a.classes)}; {', '.join(b.classes)}"
+        )
+    frames_a = {v.name: [f.index for f in v.frames] for v in a.videos}
+    frames_b = {v.name: [f.index for f in v.frames] for v in b.videos}
+    for name in sorted(frames_a.keys() | frames_b.keys()):
+        if frames_a.get(name) != frames_b.get(name):
+            raise RnndetError(f"the runs show different frames of {name}; evaluate both alike")
 
 
 def protocol(run: Predictions, metrics: Mapping[str, Metric]) -> dict[str, Any]:
@@ -49,8 +159,15 @@ def protocol(run: Predictions, metrics: Mapping[str, Metric]) -> dict[str, Any]:
     }
 
 
+def shown(column: str, value: float) -> str:
+    """A number as tables show it: shares in per cent, others as they are, `-` if undefined."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.2f}" if column.startswith(PLAIN) else f"{100 * value:.1f}"
+
+
 def table(rows: Mapping[str, Numbers], columns: Sequence[str]) -> str:
-    """Numbers in per cent under their names, one line per row; `-` where a number is undefined."""
+    """Numbers under their names, one line per row."""
     first = max(len(name) for name in ("", *rows))
     widths = [max(len(column), 5) for column in columns]
     heads = [column.rjust(width) for column, width in zip(columns, widths, strict=True)]
@@ -58,10 +175,38 @@ def table(rows: Mapping[str, Numbers], columns: Sequence[str]) -> str:
     for name, numbers in rows.items():
         cells = []
         for column, width in zip(columns, widths, strict=True):
-            value = numbers.get(column, math.nan)
-            cells.append(("-" if math.isnan(value) else f"{100 * value:.1f}").rjust(width))
+            cells.append(shown(column, numbers.get(column, math.nan)).rjust(width))
         lines.append("  ".join([name.ljust(first), *cells]))
     return "\n".join(lines)
+
+
+def shown_tables(
+    rows: Mapping[str, Numbers],
+    intervals: Mapping[str, Intervals],
+    metrics: Mapping[str, Metric],
+    classes: Sequence[str],
+) -> str:
+    """One table per metric, AP50 by class, and the intervals."""
+    parts = []
+    for name in metrics:
+        columns = COLUMNS[name]
+        having = {row: n for row, n in rows.items() if any(c in n for c in columns)}
+        parts.append(f"{name}\n{table(having, columns)}")
+    present = [c for c in classes if any(f"AP50/{c}" in numbers for numbers in rows.values())]
+    if present:
+        by_class = {
+            row: {c: numbers.get(f"AP50/{c}", math.nan) for c in present}
+            for row, numbers in rows.items()
+        }
+        parts.append(f"AP50 by class\n{table(by_class, present)}")
+    lines = [
+        f"{row}: {key} {shown(key, rows[row][key])} [{shown(key, low)}, {shown(key, high)}]"
+        for row, ends in intervals.items()
+        for key, (low, high) in ends.items()
+    ]
+    if lines:
+        parts.append("\n".join(["95 % intervals, videos resampled", *lines]))
+    return "\n\n".join(parts)
 
 
 def write_report(path: str | Path, report: Mapping[str, Any]) -> None:
@@ -80,6 +225,8 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> None:
 def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -41,7 +41,9 @@ ARROWS: dict[str, set[str]] = {
     "ablation": NOUNS | {"data", "metrics", "model", "scored", "stream", "temporal"},
     "evaluation": NOUNS
     | {"ablation", "data", "degradation", "distributed", "metrics", "model", "scored", "stream"},
-    "scoring": NOUNS | {"metrics"},
+    "report": NOUNS | {"metrics", "report_charts", "video"},
+    "report_charts": NOUNS | {"metrics"},
+    "scoring": NOUNS | {"metrics", "scored", "tracking"},
     "training": NOUNS
     | {"checkpoint", "config", "data", "device", "evaluation", "metrics", "model", "stream"}
     | {"temporal"},
@@ -52,6 +54,7 @@ ARROWS: dict[str, set[str]] = {
 HOMES: dict[str, tuple[str, ...]] = {
     "cv2": ("rnndet/video/",),
     "pycocotools": ("rnndet/metrics/coco_ap.py",),
+    "trackeval": ("rnndet/metrics/mot.py",),
     "torchvision.models": ("rnndet/detectors/",),
     "argparse": ("tools/",),
     "torch.distributed": ("rnndet/distributed.py",),
@@ -64,8 +67,10 @@ FLAGS: dict[str, set[str]] = {
         "--debug",
     },
     "cache_frames": {"root", "--cache", "--format", "--split"},
+    "compare": {"a", "b", "--metrics", "--tracker", "--samples", "--out", "--debug"},
     "evaluate": {
-        "weights", "--data", "--format", "--split", "--annotations", "--groups", "--cache",
+        "weights", "--predictions", "--data", "--format", "--split", "--annotations", "--skip-bad",
+        "--groups", "--cache", "--metrics", "--tracker", "--latency", "--samples",
         "--ablate-memory", "--degrade", "--degrade-seed", "--every", "--max-videos", "--device",
         "--threads", "--out", "--debug",
     },

@@ -128,7 +128,7 @@ def test_corrupted_and_other_frames_have_their_own_rows() -> None:
     }
     stream = Stream(Rememberer(), min_score=0.0)
     run = predict(stream, [(v, frames_of(v)) for v in VIDEOS], corrupted=dark)
-    rows = score({"": run}, {"coco_ap": CocoAP(("thing",))})
+    rows, _ = score({"": run}, {"coco_ap": CocoAP(("thing",))})
     assert list(rows) == ["all frames", "corrupted frames", "other frames"]
     assert rows["other frames"]["AP50"] == pytest.approx(1.0)
     assert rows["corrupted frames"]["recall"] == pytest.approx(3 / 5)
@@ -350,21 +350,51 @@ def test_tool_writes_a_row_for_each_memory_and_subset(
     model, config = tiny_model()
     save_checkpoint(tmp_path / "w.pt", model_content(model, config, step=0))
     write_data(tmp_path / "data")
-    out = tmp_path / "report.json"
+    out = tmp_path / "out"
     arguments = [str(tmp_path / "w.pt"), "--data", str(tmp_path / "data"), "--device", "cpu"]
     arguments += ["--degrade", "standard", "--degrade-seed", "4"]  # corrupts one frame of each
     arguments += ["--ablate-memory", "--out", str(out)]
     assert tool().main(arguments) == 0
-    report = json.loads(out.read_text(encoding="utf-8"))
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     subsets = ("all frames", "corrupted frames", "other frames")
     assert list(report["results"]) == [f"{m}, {s}" for m in STANDARD for s in subsets]
     assert "AP50/thing" in report["results"]["carried, all frames"]
     assert report["protocol"]["frames scored"] == 6
     shown = capsys.readouterr().out
-    assert "reset, other frames" in shown and "score floor 0.001" in shown
+    assert "reset, other frames" in shown and "score floor: 0.001" in shown
 
 
 def test_tool_reports_user_errors_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert tool().main(["missing.pt", "--data", "nowhere"]) == 5
     errors = capsys.readouterr().err
     assert errors.startswith("evaluate: ") and errors.count("\n") == 1
+
+
+def test_tool_scores_saved_predictions_without_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, config = tiny_model()
+    save_checkpoint(tmp_path / "w.pt", model_content(model, config, step=0))
+    write_data(tmp_path / "data")
+    arguments = [str(tmp_path / "w.pt"), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    assert tool().main([*arguments, "--metrics", "all", "--out", str(tmp_path / "one")]) == 0
+    first = json.loads((tmp_path / "one" / "report.json").read_text(encoding="utf-8"))
+    saved = str(tmp_path / "one" / "predictions.npz")
+    again = ["--predictions", saved, "--metrics", "all", "--out", str(tmp_path / "two")]
+    assert tool().main(again) == 0
+    second = json.loads((tmp_path / "two" / "report.json").read_text(encoding="utf-8"))
+    assert second["results"]["predictions, all frames"] == first["results"]["all frames"]
+    assert (tmp_path / "two" / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give weights, or --predictions FILE"),
+        (["w.pt"], "--data ROOT is needed"),
+        (["--predictions", "none.npz"], "no such file of predictions"),
+    ],
+)
+def test_tool_says_what_is_missing(arguments, message, capsys) -> None:
+    assert tool().main(arguments) != 0
+    assert message in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Measure weights on labelled videos: python tools/evaluate.py aerial --data data/aerial.
 
-Frames go through the same stream as in inference, one at a time, with its memory.
+Frames go through the same stream as in inference, one at a time, with its memory. Under torchrun
+the videos are shared among the processes. --predictions scores a run again without the model.
 """
 
 import argparse
@@ -10,32 +11,39 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-COLUMNS = ("AP50", "AP", "AP75", "AP_small", "AP_medium", "AP_large", "AR100", "F1")
-
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", help="a name of weights/weights.toml, or a checkpoint file")
-    parser.add_argument("--data", required=True, metavar="ROOT", help="folder of the data set")
-    parser.add_argument("--format", default="coco_vid")
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--annotations", metavar="FILE", help="instead of the split's own file")
-    parser.add_argument("--groups", nargs="+", metavar="GROUP",
-                        help="only the videos of these scene groups")  # fmt: skip
-    parser.add_argument("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
-    parser.add_argument("--ablate-memory", nargs="*", metavar="USE",
-                        help="uses of the memory: carried, reset, foreign (these three without "
-                        "a name), shuffled, identical")  # fmt: skip
-    parser.add_argument("--degrade", choices=["none", "standard"], default="none",
-                        help="standard: corrupt a third of the frames, in runs")  # fmt: skip
-    parser.add_argument("--degrade-seed", type=int, default=0)
-    parser.add_argument("--every", type=int, default=1, metavar="N",
-                        help="show every N-th frame only: a lower frame rate")  # fmt: skip
-    parser.add_argument("--max-videos", type=int, metavar="N", help="N videos, spread over the set")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
-    parser.add_argument("--out", metavar="FILE", help="write all numbers there, as JSON")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add = parser.add_argument
+    add("weights", nargs="?", help="a name of weights/weights.toml, or a checkpoint file")
+    add("--predictions", nargs="+", metavar="FILE", help="score these files instead of weights")
+    add("--data", metavar="ROOT", help="folder of the data set")
+    add("--format", default="coco_vid")
+    add("--split", default="val")
+    add("--annotations", metavar="FILE", help="instead of the split's own file (coco_vid)")
+    add("--skip-bad", action="store_true", help="leave out what cannot be read in the labels")
+    add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
+    add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
+    add("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
+        help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; all is all "
+        "but streaming, which needs --latency")  # fmt: skip
+    add("--tracker", default="byte", help="of the metric mot: byte, sort, iou")
+    add("--latency", type=float, nargs="+", default=[], metavar="MS", help="trace for streaming")
+    add("--samples", type=int, default=0, metavar="N",
+        help="bootstrap samples of the videos, for 95 %% intervals; 200 is usual")  # fmt: skip
+    add("--ablate-memory", nargs="*", metavar="USE",
+        help="uses of the memory: carried, reset, foreign (these three without a name), "
+        "shuffled, identical")  # fmt: skip
+    add("--degrade", choices=["none", "standard"], default="none",
+        help="standard: corrupt a third of the frames, in runs")  # fmt: skip
+    add("--degrade-seed", type=int, default=0)
+    add("--every", type=int, default=1, metavar="N",
+        help="show every N-th frame only: a lower frame rate")  # fmt: skip
+    add("--max-videos", type=int, metavar="N", help="N videos, spread over the set")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--threads", type=int, help="CPU threads; default: torch's choice")
+    add("--out", metavar="DIR", help="gets report.json, report.html and the predictions")
+    add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 
 
@@ -45,6 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     from rnndet.errors import RnndetError
 
     try:
+        if bool(args.weights) == bool(args.predictions):
+            raise RnndetError("give weights, or --predictions FILE")
+        if args.weights and not args.data:
+            raise RnndetError("--data ROOT is needed to run weights")
         return run(args)
     except RnndetError as error:
         if args.debug:
@@ -57,6 +69,37 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    from rnndet.distributed import world
+    from rnndet.metrics.record import load_predictions
+    from rnndet.scoring import COLUMNS, build_metrics, protocol, score, shown_tables, write_report
+
+    if args.predictions:
+        runs = {Path(file).stem: load_predictions(file) for file in args.predictions}
+        data = None
+    else:
+        with world() as here:
+            runs, data = predict(args, here)
+            if not here.is_first:
+                return 0
+    first = next(iter(runs.values()))
+    names = [n for n in COLUMNS if n != "streaming"] if args.metrics == ["all"] else args.metrics
+    latencies = [ms / 1000 for ms in args.latency]
+    metrics = build_metrics(names, first.classes, latencies=latencies)
+    rows, intervals = score(runs, metrics, tracker=args.tracker, samples=args.samples)
+    facts = protocol(first, metrics)
+    print(shown_tables(rows, intervals, metrics, first.classes))
+    print("\n" + "\n".join(f"{key}: {value}" for key, value in facts.items()))
+    if args.out:
+        out = Path(args.out)
+        report = {"protocol": facts, "results": rows, "intervals": intervals}
+        write_report(out / "report.json", report)
+        write_files(out, args, data, runs, report)
+        print(f"\nreport: {out / 'report.html'}")
+    return 0
+
+
+def predict(args: argparse.Namespace, here):
+    """Run the weights; returns the runs by use of the memory, and the data."""
     import torch
 
     from rnndet.ablation import STANDARD
@@ -65,48 +108,61 @@ def run(args: argparse.Namespace) -> int:
     from rnndet.data.sampling import hold_out
     from rnndet.device import choose_device
     from rnndet.evaluation import evaluate_set, match_classes
-    from rnndet.metrics.coco_ap import CocoAP
     from rnndet.progress import Progress
-    from rnndet.scoring import protocol, score, table, write_report
 
     if args.threads is not None:
         torch.set_num_threads(max(1, args.threads))
     device, why = choose_device(args.device)
     model = load_model(args.weights, device=device)
     options = {"annotations": str(Path(args.annotations).absolute())} if args.annotations else {}
-    data = read_set(args.format, args.data, args.split, **options)
+    data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
     if args.groups:
         _, data = hold_out(data, args.groups)
+    data = match_classes(data, model.classes)
     uses = () if args.ablate_memory is None else args.ablate_memory or STANDARD
-    with Progress("evaluating", None, quiet=False) as progress:
+    with Progress("evaluating", None, quiet=not here.is_first) as progress:
         runs = evaluate_set(
             model,
-            match_classes(data, model.classes),
+            data,
             cache=Path(args.cache) if args.cache else None,
             uses=uses,
             degrade_seed=args.degrade_seed if args.degrade == "standard" else None,
             every=args.every,
             max_videos=args.max_videos,
+            world=here,
             progress=progress.step_of,
         )
-    metrics = {"coco_ap": CocoAP(model.classes)}
-    results = score(runs, metrics)
-    facts = protocol(next(iter(runs.values())), metrics)
-    classes = [name for name in model.classes if any(f"AP/{name}" in r for r in results.values())]
-    print(table(results, COLUMNS))
-    print("\nAP50 by class")
-    by_class = {
-        row: {name: numbers[f"AP50/{name}"] for name in classes if f"AP50/{name}" in numbers}
-        for row, numbers in results.items()
-    }
-    print(table(by_class, classes))
-    print("\n" + "; ".join(f"{key} {value}" for key, value in facts.items()))
-    print(f"{progress.count} frames in {progress.seconds:.0f} s on {device} ({why})")
-    if args.out:
-        setting = {"weights": args.weights, "split": args.split, "groups": args.groups}
-        write_report(args.out, {"setting": setting, "protocol": facts, "results": results})
-        print(f"numbers: {args.out}")
-    return 0
+    for run in runs.values():
+        run.about |= {"weights": str(args.weights), "data": f"{args.format}, {args.split}"}
+    if here.is_first:
+        print(f"{progress.count} frames in {progress.seconds:.0f} s on {device} ({why})\n")
+    return runs, data
+
+
+def write_files(out: Path, args: argparse.Namespace, data, runs, report) -> None:
+    """The predictions, if they are new, and the page."""
+    from rnndet.evaluation import pictures_of
+    from rnndet.metrics.record import save_predictions
+    from rnndet.report import worst_frames, write_html
+
+    if not args.predictions:
+        for use, run in runs.items():
+            save_predictions(out / f"{use or 'predictions'}.npz", run)
+    first = next(iter(runs.values()))
+    cache = Path(args.cache) if args.cache else None
+    plain = data is not None and args.degrade == "none"  # else the pictures are not those scored
+    wanted = worst_frames(first, 12) if plain else []
+    pictures = pictures_of(data, wanted, cache=cache) if wanted else None
+    write_html(
+        out / "report.html",
+        title=str(args.weights or ", ".join(args.predictions)),
+        protocol=report["protocol"],
+        rows=report["results"],
+        runs=runs,
+        classes=first.classes,
+        intervals=report["intervals"],
+        pictures=pictures,
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,27 @@
 """Numbers from what was found and what was there."""
 
+from collections.abc import Callable
+
 from rnndet.metrics.base import Metric, Numbers, compute
 from rnndet.metrics.coco_ap import CocoAP, best_f1
+from rnndet.metrics.delay import AverageDelay
+from rnndet.metrics.flicker import Flicker
+from rnndet.metrics.mot import Mot
+from rnndet.metrics.recovery import Recovery
+from rnndet.metrics.stability import Stability
+from rnndet.metrics.streaming import StreamingAP
+from rnndet.metrics.vid_ap import VidAP
 
-METRICS = {"coco_ap": CocoAP}
+# Every entry takes the class names, and its own options.
+METRICS: dict[str, Callable[..., Metric]] = {
+    "coco_ap": CocoAP,
+    "vid_ap": VidAP,
+    "stability": Stability,
+    "delay": AverageDelay,
+    "recovery": Recovery,
+    "flicker": Flicker,
+    "mot": Mot,
+    "streaming": StreamingAP,
+}
 
 __all__ = ["METRICS", "CocoAP", "Metric", "Numbers", "best_f1", "compute"]

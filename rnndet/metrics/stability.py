@@ -46,6 +46,8 @@ class Stability:
     a reward). Ignored truths are no part of a track, and detections on them no false alarms.
     """
 
+    rule = "stability at IoU .5, at the threshold of the best F1, and at equal recall (@R)"
+
     def __init__(self, classes: Sequence[str], *, recalls: Sequence[float] = (0.5,)) -> None:
         assert all(0 < recall <= 1 for recall in recalls), recalls
         self._recalls = {f"@R{100 * recall:g}": recall for recall in recalls}

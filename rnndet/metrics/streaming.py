@@ -13,15 +13,45 @@ while a stream that is too slow skips some.
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnndet.errors import RnndetError
 from rnndet.metrics.base import Numbers
+from rnndet.metrics.coco_ap import CocoAP
 from rnndet.metrics.record import ScoredVideo
 
 TOLERANCE = 1e-6  # seconds; rounding must not make an output miss the frame it is just in time for
+
+
+class StreamingAP:
+    """COCO AP of what a viewer sees while it happens: "sAP", "sAP50", and the numbers of `timing`.
+
+    latencies: seconds for each processed frame, measured or given; begins again where it ends.
+    fps: frames per second, for videos that have no rate of their own.
+    """
+
+    def __init__(
+        self, classes: Sequence[str], *, latencies: Sequence[float], fps: float = 30.0
+    ) -> None:
+        self._ap = CocoAP(classes)
+        self._latencies, self._fps = tuple(latencies), fps
+        mean = 1000 * sum(self._latencies) / max(1, len(self._latencies))
+        self.rule = f"sAP, {mean:.1f} ms a frame on average, eta 0, {fps:g} fps if unknown"
+
+    def measure(self, video: ScoredVideo) -> Any:
+        """The matches of the delayed video, and its schedule."""
+        rate = video.fps or self._fps
+        shown = delayed(video, self._latencies, fps=rate)
+        return self._ap.measure(shown), schedule(video, self._latencies, fps=rate)
+
+    def combine(self, parts: Sequence[Any]) -> Numbers:
+        return self.headline(parts) | timing([part[1] for part in parts])
+
+    def headline(self, parts: Sequence[Any]) -> Numbers:
+        """ "sAP50" and "sAP"."""
+        return {f"s{k}": v for k, v in self._ap.headline([part[0] for part in parts]).items()}
 
 
 class Schedule(NamedTuple):

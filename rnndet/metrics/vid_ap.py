@@ -61,6 +61,11 @@ class VidAP:
     def __init__(self, classes: Sequence[str], *, fgfa_compat: bool = False) -> None:
         self._classes = tuple(classes)
         self._fgfa_compat = fgfa_compat
+        groups = "weighed as FGFA does" if fgfa_compat else "in every motion group"
+        self.rule = (
+            "ILSVRC, inclusive pixels, IoU min(.5, wh/((w+10)(h+10))), all points, false alarms "
+            + groups
+        )
 
     def measure(self, video: ScoredVideo) -> _Part:
         """Greedy matching of every labelled frame."""

@@ -1,0 +1,100 @@
+"""rnndet/scoring.py: rows, subsets, comparison."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rnndet.errors import RnndetError
+from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo
+from rnndet.scoring import build_metrics, check_same, compare, score, shown
+
+BOX = np.array([[10, 10, 50, 50]], np.float32)
+
+
+def frame(index: int, found: bool, corrupted: bool) -> ScoredFrame:
+    n = int(found)
+    return ScoredFrame(
+        index, BOX[:n], np.full(n, 0.9, np.float32), np.zeros(n, np.int32), np.zeros(n, np.int64),
+        BOX, np.zeros(1, np.int32), np.ones(1, np.int64), np.zeros(1, bool), corrupted=corrupted,
+    )  # fmt: skip
+
+
+def run(*found: str, corrupted: str = "") -> Predictions:
+    """One video per text; 1 = found, 0 = missed; in `corrupted` 1 = corrupted, for every video."""
+    predictions = Predictions(("a",))
+    for number, text in enumerate(found):
+        hard = corrupted or "0" * len(text)
+        frames = [frame(i, text[i] == "1", hard[i] == "1") for i in range(len(text))]
+        predictions.add(ScoredVideo(f"v{number}", 30.0, (64, 64), tuple(frames)))
+    return predictions
+
+
+def test_temporal_metrics_are_of_whole_videos_only() -> None:
+    metrics = build_metrics(["coco_ap", "stability"], ("a",))
+    rows, _ = score({"": run("1101", corrupted="0010")}, metrics)
+    assert "fragment" in rows["all frames"] and "AP50_slow" in rows["all frames"]
+    assert "fragment" not in rows["other frames"] and "AP50_slow" not in rows["other frames"]
+    assert rows["other frames"]["AP50"] == pytest.approx(1.0)
+
+
+def test_rows_are_named_after_the_run() -> None:
+    rows, _ = score({"reset": run("11")}, build_metrics(["coco_ap"], ("a",)))
+    assert list(rows) == ["reset, all frames"]
+
+
+def test_intervals_are_given_for_headline_numbers() -> None:
+    _, intervals = score(
+        {"": run("11", "10", "00")}, build_metrics(["coco_ap"], ("a",)), samples=50
+    )
+    low, high = intervals["all frames"]["AP50"]
+    assert 0 <= low < high <= 1
+
+
+def test_a_run_compared_with_itself_differs_by_nothing() -> None:
+    metrics = build_metrics(["coco_ap", "vid_ap"], ("a",))
+    found = compare(run("11", "10"), run("11", "10"), metrics, samples=20)
+    assert found["AP50"][2:] == (0.0, 0.0)
+    assert found["AP50"][0] == found["AP50"][1]
+
+
+def test_a_better_run_has_an_interval_above_zero() -> None:
+    metrics = build_metrics(["coco_ap"], ("a",))
+    _, _, low, _ = compare(run("1000", "0010"), run("1111", "1111"), metrics, samples=20)["AP50"]
+    assert low > 0
+
+
+def test_runs_over_other_frames_are_not_compared() -> None:
+    with pytest.raises(RnndetError, match="different frames of v0"):
+        check_same(run("11"), run("111"))
+
+
+def test_runs_with_other_classes_are_not_compared() -> None:
+    with pytest.raises(RnndetError, match="different classes"):
+        check_same(run("11"), Predictions(("b",)))
+
+
+def test_unknown_metric_lists_the_choices() -> None:
+    with pytest.raises(RnndetError, match="choose one of: coco_ap"):
+        build_metrics(["map"], ("a",))
+
+
+def test_streaming_asks_for_latencies() -> None:
+    with pytest.raises(RnndetError, match="--latency"):
+        build_metrics(["streaming"], ("a",))
+
+
+def test_streaming_ap_is_lost_where_nothing_is_shown_yet() -> None:
+    # 30 fps, 33.3 ms a frame: the first frame shows nothing, every later one the frame before.
+    metrics = build_metrics(["streaming"], ("a",), latencies=[1 / 30])
+    rows, _ = score({"": run("1111")}, metrics)
+    # 3 of 4 found, all right: precision 1 at the recalls 0, .01, ..., .75 of 101 points.
+    assert rows["all frames"]["sAP50"] == pytest.approx(76 / 101)
+    assert rows["all frames"]["missed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"), [("AP", 0.5, "50.0"), ("AD", 3.25, "3.25"), ("AP", math.nan, "-")]
+)
+def test_shares_are_shown_in_per_cent_and_others_as_they_are(column, value, text) -> None:
+    assert shown(column, value) == text
