@@ -56,3 +56,11 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 92) -> No
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}); check the folder"
         ) from None
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """The bytes of a JPEG file of (H, W, 3) uint8 RGB, for a page rather than for training."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    assert done, image.shape
+    return data.tobytes()
