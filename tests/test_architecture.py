@@ -41,8 +41,11 @@ ARROWS: dict[str, set[str]] = {
     "ablation": NOUNS | {"data", "metrics", "model", "scored", "stream", "temporal"},
     "evaluation": NOUNS
     | {"ablation", "data", "degradation", "distributed", "metrics", "model", "scored", "stream"},
-    "report": NOUNS | {"metrics", "report_charts", "video"},
-    "report_charts": NOUNS | {"metrics"},
+    "dataset_stats": NOUNS | {"data", "metrics", "scored"},
+    "dataset_plots": NOUNS | {"dataset_stats"},
+    "report": NOUNS | {"metrics", "report_charts", "report_judged", "video"},
+    "report_charts": set(),
+    "report_judged": {"metrics"},
     "scoring": NOUNS | {"metrics", "scored", "tracking"},
     "training": NOUNS
     | {"checkpoint", "config", "data", "device", "evaluation", "metrics", "model", "stream"}
@@ -55,6 +58,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cv2": ("rnndet/video/",),
     "pycocotools": ("rnndet/metrics/coco_ap.py",),
     "trackeval": ("rnndet/metrics/mot.py",),
+    "matplotlib": ("rnndet/dataset_plots.py",),
     "torchvision.models": ("rnndet/detectors/",),
     "argparse": ("tools/",),
     "torch.distributed": ("rnndet/distributed.py",),
@@ -68,6 +72,10 @@ FLAGS: dict[str, set[str]] = {
     },
     "cache_frames": {"root", "--cache", "--format", "--split"},
     "compare": {"a", "b", "--metrics", "--tracker", "--samples", "--out", "--debug"},
+    "dataset": {  # of all its parts
+        "root", "out", "--format", "--split", "--skip-bad", "--debug", "--decode", "--out", "--to",
+        "--pictures", "--video", "--frames",
+    },
     "evaluate": {
         "weights", "--predictions", "--data", "--format", "--split", "--annotations", "--skip-bad",
         "--groups", "--cache", "--metrics", "--tracker", "--latency", "--samples",

@@ -1,0 +1,90 @@
+"""Check a data set: what its reader reports, labels, files, and splits against each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rnndet.data import read_set
+from rnndet.data.findings import Finding, error, note
+from rnndet.data.label_checks import check_labels
+from rnndet.data.picture_checks import check_pictures
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoSet
+from rnndet.data.split_checks import check_splits
+
+SHARES = "boxes lie within 0..1"  # how TruthBuilder's hint begins
+NEARLY_ALL = 0.9  # share of the boxes
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All findings, and how much was looked at."""
+
+    findings: tuple[Finding, ...]
+    videos: int
+    frames: int
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.is_error for finding in self.findings)
+
+    def summary(self) -> str:
+        """The numbers in one line."""
+        counts = {
+            "error": self.errors,
+            "note": len(self.findings) - self.errors,
+            "video": self.videos,
+            "frame": self.frames,
+        }
+        return ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items())
+
+
+def check_dataset(
+    format: str,
+    root: str | Path,
+    splits: Sequence[str],
+    *,
+    decode: str = "sample",
+    skip_bad: bool = False,
+) -> Report:
+    """Read the splits and check each, and each against the others.
+
+    Entries that the reader leaves out are errors, with `skip_bad` notes. `decode` says how many
+    pictures are looked at, see `check_pictures`; only those are compared between splits.
+
+    Raises InputError if nothing of a split can be read, RnndetError for an unknown choice.
+    """
+    findings: list[Finding] = []
+    sets: dict[str, VideoSet] = {}
+    for split in dict.fromkeys(splits):  # all are read before the first long check
+        problems = Problems()
+        sets[split] = read_set(format, root, split, skip_bad=True, problems=problems)
+        findings += read_findings(problems, sets[split], split, skip_bad=skip_bad)
+    prints = {}
+    for split, videos in sets.items():
+        findings += check_labels(videos, split)
+        pictures = check_pictures(videos, split, decode=decode)
+        findings += pictures.findings
+        prints[split] = pictures.prints
+    findings += check_splits(sets, prints)
+    records = [video for videos in sets.values() for video in videos.videos]
+    frames = sum(len(video.frames) for video in records)
+    return Report(tuple(findings), len(records), frames)
+
+
+def read_findings(
+    problems: Problems, videos: VideoSet, split: str, *, skip_bad: bool
+) -> list[Finding]:
+    """What the reader of `videos` reported, as findings.
+
+    If nearly all boxes lie within 0..1, that is an error: the reader has dropped them as too small.
+    """
+    add = note if skip_bad else error
+    findings = [add(f"{split}: {problem.where}", problem.reason) for problem in problems.found]
+    kept = sum(
+        len(record.truth) for v in videos.videos for record in v.frames if record.truth is not None
+    )
+    for what, count in sorted(problems.corrected.items()):
+        is_wrong = what.startswith(SHARES) and count > NEARLY_ALL * (count + kept)
+        findings.append((error if is_wrong else note)(split, f"{count} {what}"))
+    return findings

@@ -1,0 +1,117 @@
+"""Draw the labels of a video onto its frames, to see whether they fit."""
+
+import difflib
+import itertools
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from rnndet.data.frames import iterate
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.errors import InputError, OutputError, RnndetError
+from rnndet.structures import Detections, Truth
+from rnndet.video.draw import draw
+from rnndet.video.image import write_image
+from rnndet.video.sink import VideoSink
+
+logger = logging.getLogger(__name__)
+
+
+def find_video(videos: VideoSet, name: str) -> VideoRecord:
+    """The video of that name; raises RnndetError with the nearest names."""
+    names = [video.name for video in videos.videos]
+    if name in names:
+        return videos.videos[names.index(name)]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+    raise RnndetError(f"there is no video {name!r}; nearest: {', '.join(near)}")
+
+
+def write_preview(
+    video: VideoRecord, classes: Sequence[str], out: Path, *, frames: int | None = None
+) -> int:
+    """Write the first `frames` listed frames with their labels; returns how many there were.
+
+    `out` is a video NAME.mp4, or without a suffix a folder that gets %06d.jpg. Labels carry the
+    object's identity if it is above 0, and the score 1.00, since the drawing is that of detections.
+    What is ignored says so; an unlabelled frame stays as it is.
+
+    Raises:
+        OutputError: `out` is there already or cannot be written.
+        InputError: a frame cannot be read, or has another size than the first of an mp4.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise OutputError(f"{out}: is there already; choose another name")
+    count = len(video.frames) if frames is None else min(frames, len(video.frames))
+    pictures = tqdm(
+        itertools.islice(_drawn(video, classes), count), total=count, unit="frame", disable=None
+    )
+    if out.suffix:
+        return _write_video(pictures, out, fps=video.fps)
+    return _write_folder(pictures, out)
+
+
+def as_detections(truth: Truth, classes: int) -> Detections:
+    """What can be drawn, with labels that count in `names_of`: the class, the class as ignored, or
+    ignored without a class."""
+    labels = truth.labels + classes * truth.ignore
+    labels = torch.where(truth.labels < 0, 2 * classes, labels)
+    ids = None if truth.ids is None else truth.ids.clamp(min=0)
+    return Detections(truth.boxes, torch.ones(len(truth)), labels, ids)
+
+
+def names_of(classes: Sequence[str]) -> list[str]:
+    """Names for the labels of `as_detections`."""
+    return [*classes, *(f"{name} ignored" for name in classes), "ignored"]
+
+
+def _drawn(video: VideoRecord, classes: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and picture of every frame."""
+    names = names_of(classes)
+    truths = {record.index: record.truth for record in video.frames}
+    for frame in iterate(video):
+        truth = truths[frame.index] or Truth.empty()
+        yield frame.index, draw(frame.image, as_detections(truth, len(classes)), names)
+
+
+def _write_video(
+    pictures: Iterator[tuple[int, np.ndarray]], out: Path, *, fps: float | None
+) -> int:
+    count = 0
+    size_hw: tuple[int, ...] = ()
+    with ExitStack() as stack:
+        for index, image in pictures:
+            if count == 0:
+                size_hw = image.shape[:2]
+                sink = stack.enter_context(VideoSink(out, size_hw=size_hw, fps=fps))
+            if image.shape[:2] != size_hw:
+                raise InputError(f"frame {index} has another size; write pictures, not a video")
+            sink.write(image)
+            count += 1
+    if count and sink.note is not None:
+        logger.info(sink.note)
+    return count
+
+
+def _write_folder(pictures: Iterator[tuple[int, np.ndarray]], out: Path) -> int:
+    part = out.with_name(f"{out.name}.part")
+    count = 0
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for index, image in pictures:
+            write_image(part / f"{index:06d}.jpg", image)
+            count += 1
+        if out.is_dir():
+            out.rmdir()
+        part.rename(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return count

@@ -1,0 +1,254 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import CLASSES, write_coco_vid
+from rnndet.data.checks import check_dataset
+from rnndet.data.label_checks import check_labels
+from rnndet.data.picture_checks import fingerprint
+from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.errors import InputError, RnndetError
+from rnndet.structures import Truth
+from rnndet.video.image import write_image
+
+
+def edit(root, change, split="train"):
+    path = root / "annotations" / f"{split}.json"
+    tree = json.loads(path.read_text())
+    change(tree)
+    path.write_text(json.dumps(tree))
+
+
+def found(root, *splits, **options):
+    report = check_dataset("coco_vid", root, splits or ("train",), **options)
+    return [str(finding) for finding in report.findings]
+
+
+def copy_split(root, *, pictures=True):
+    """The training set once more as "val", with other names of videos and files."""
+    text = (root / "annotations" / "train.json").read_text()
+    for name in ("v0", "v1"):
+        text = text.replace(name, f"w{name}")
+        if pictures:
+            shutil.copytree(root / name, root / f"w{name}")
+    (root / "annotations" / "val.json").write_text(text)
+
+
+def test_good_set_has_no_findings(coco_vid_root):
+    report = check_dataset("coco_vid", coco_vid_root, ["train"], decode="all")
+    assert report.findings == ()
+    assert report.summary() == "0 errors, 0 notes, 2 videos, 12 frames"
+
+
+def test_good_video_files_have_no_findings(tmp_path):
+    write_coco_vid(tmp_path, as_files=True)
+    assert found(tmp_path) == []
+
+
+# files
+
+
+def test_missing_and_empty_pictures_are_named_once_for_a_video(coco_vid_root):
+    missing = coco_vid_root / "v1" / "000001.png"
+    missing.unlink()
+    (coco_vid_root / "v1" / "000004.png").write_bytes(b"")
+    assert found(coco_vid_root) == [
+        f"error: train: v1: picture is missing or empty: {missing}, and 1 more such"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("decode", "number", "count"), [("all", 1, 1), ("sample", 5, 1), ("none", 5, 0)]
+)
+def test_picture_that_is_none_is_an_error_where_it_is_looked_at(
+    coco_vid_root, decode, number, count
+):
+    (coco_vid_root / "v0" / f"{number:06d}.png").write_text("text")
+    lines = found(coco_vid_root, decode=decode)
+    assert len(lines) == count
+    assert all("error: train: v0: " in line and "not a picture" in line for line in lines)
+
+
+def test_picture_of_another_size_is_an_error(coco_vid_root):
+    write_image(coco_vid_root / "v0" / "000000.png", np.zeros((10, 20, 3), np.uint8))
+    (line,) = found(coco_vid_root)
+    assert line == "error: train: v0: frame 0 has 20x10 pixels; the labels are for 96x64"
+
+
+def test_video_file_that_ends_before_its_last_frame_is_an_error(tmp_path):
+    write_coco_vid(tmp_path, videos=1, as_files=True)
+    edit(tmp_path, lambda tree: tree["images"][5].update(frame_id=60))
+    assert any("v0.avi: ends before frame 60" in line for line in found(tmp_path))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no video"])
+def test_video_file_that_cannot_be_read_is_an_error(tmp_path, content):
+    write_coco_vid(tmp_path, videos=1, as_files=True)
+    (tmp_path / "v0.avi").unlink()
+    if content is not None:
+        (tmp_path / "v0.avi").write_bytes(content)
+    (line,) = found(tmp_path)
+    assert line.startswith("error: train: v0: ") and "v0.avi" in line
+
+
+def test_check_of_pictures_ends_where_too_many_cannot_be_read(tmp_path):
+    write_coco_vid(tmp_path, videos=2, length=11)
+    for file in (tmp_path / "v0").iterdir():
+        file.unlink()
+    (tmp_path / "v1" / "000000.png").write_text("text")
+    lines = found(tmp_path)
+    assert lines[-1].startswith("error: train: 11 of 22 frames cannot be read, more than 0.1 %")
+    assert not any("not a picture" in line for line in lines)
+
+
+def test_unknown_amount_of_decoding_names_the_choices(coco_vid_root):
+    with pytest.raises(RnndetError, match="choose one of: all, none, sample"):
+        found(coco_vid_root, decode="some")
+
+
+# labels
+
+
+def as_another_class(tree):
+    tree["annotations"][2].update(category_id=2)
+
+
+def as_a_twin(tree):
+    tree["annotations"].append(tree["annotations"][0] | {"id": 99})
+
+
+def without_objects(tree):
+    tree["annotations"] = tree["annotations"][6:]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (as_another_class,
+         "error: train: v0: object 1 is 'square' in frame 0 and 'bar' in frame 2"),
+        (as_a_twin, "error: train: v0: object 1 is in frame 0 twice"),
+        (lambda tree: tree["images"][3].update(frame_id=2),
+         "error: train: v0: frame 2 is listed 2 times"),
+        (lambda tree: tree["images"][5].update(frame_id=9),
+         "note: train: v0: frame 4 is followed by frame 9"),
+        (without_objects, "note: train: v0: holds no object"),
+        (lambda tree: tree["videos"][1].update(name="v0"),
+         "error: train: 2 videos have the name 'v0'"),
+    ],
+)  # fmt: skip
+def test_labels_that_cannot_be_right_are_found(coco_vid_root, change, line):
+    edit(coco_vid_root, change)
+    assert line in found(coco_vid_root)
+
+
+def test_frames_at_an_even_distance_have_no_gaps(coco_vid_root):
+    def spread(tree):
+        for image in tree["images"]:
+            image["frame_id"] *= 5
+
+    edit(coco_vid_root, spread)
+    assert found(coco_vid_root) == []
+
+
+@pytest.mark.parametrize(("absent", "count"), [(30, 0), (31, 1)])
+def test_object_that_comes_back_after_a_long_time_is_a_note(absent, count):
+    box = Truth(torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([0]), torch.tensor([7]),
+                torch.tensor([False]))  # fmt: skip
+    truths = [box, *[Truth.empty()] * absent, box]
+    frames = tuple(FrameRecord(i, truth) for i, truth in enumerate(truths))
+    videos = VideoSet(CLASSES, (VideoRecord("v", 10, 10, None, frames),))
+    lines = [str(finding) for finding in check_labels(videos, "s")]
+    assert lines == [f"note: s: v: object 7 is absent from frame 0 to {absent + 1}"] * count
+
+
+def test_videos_without_frames_or_labels_are_found():
+    unlabelled = VideoRecord("a", 10, 10, None, (FrameRecord(0, None),))
+    videos = VideoSet(CLASSES, (unlabelled, VideoRecord("b", 10, 10, None, ())))
+    assert [str(finding) for finding in check_labels(videos, "s")] == [
+        "note: s: a: no frame is labelled", "error: s: b: has no frames",
+    ]  # fmt: skip
+
+
+def test_boxes_that_are_shares_are_an_error(coco_vid_root):
+    def divide(tree):
+        for annotation in tree["annotations"]:
+            annotation["bbox"] = [value / 100 for value in annotation["bbox"]]
+
+    edit(coco_vid_root, divide)
+    (line,) = [line for line in found(coco_vid_root) if line.startswith("error")]
+    assert "12 boxes lie within 0..1" in line
+
+
+def test_one_tiny_box_is_a_note(coco_vid_root):
+    edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[0, 0, 0.5, 0.5]))
+    assert all(line.startswith("note: train: 1 boxes") for line in found(coco_vid_root))
+
+
+@pytest.mark.parametrize(("skip_bad", "word"), [(False, "error"), (True, "note")])
+def test_what_the_reader_leaves_out_is_an_error_or_a_note(coco_vid_root, skip_bad, word):
+    edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[9, 9, -5, 5]))
+    (line,) = found(coco_vid_root, skip_bad=skip_bad)
+    assert line.startswith(f"{word}: train: ") and "annotation 1: box" in line
+
+
+# splits
+
+
+def test_video_of_two_splits_is_an_error(coco_vid_root):
+    annotations = coco_vid_root / "annotations"
+    shutil.copy(annotations / "train.json", annotations / "val.json")
+    lines = found(coco_vid_root, "train", "val", decode="none")
+    assert "error: train and val: video 'v0' is in both, and 1 more such" in lines
+    assert "note: train and val: scene group '0' is in both, and 1 more such" in lines
+
+
+def test_file_of_two_splits_is_an_error_under_any_name(tmp_path):
+    write_coco_vid(tmp_path, as_files=True)
+    copy_split(tmp_path)
+    edit(tmp_path, lambda tree: tree["videos"][0].update(file_name="v0.avi"), "val")
+    shutil.copy(tmp_path / "v1.avi", tmp_path / "wv1.avi")
+    lines = found(tmp_path, "train", "val", decode="none")
+    assert f"error: train and val: {tmp_path / 'v0.avi'} is in both" in lines
+
+
+def test_copied_pictures_are_found_in_another_split(coco_vid_root):
+    copy_split(coco_vid_root)
+    lines = found(coco_vid_root, "train", "val")
+    assert (
+        "error: train and val: frame 0 of 'v0' is the same picture as frame 0 of 'wv0', "
+        "and 1 more such"
+    ) in lines
+
+
+def test_other_pictures_of_another_split_are_no_copies(coco_vid_root):
+    copy_split(coco_vid_root)
+    for seed, file in enumerate(coco_vid_root.glob("wv?/*.png")):
+        noise = np.random.default_rng(seed).integers(0, 255, (64, 96, 3), np.uint8)
+        write_image(file, noise)
+    assert not any("same picture" in line for line in found(coco_vid_root, "train", "val"))
+
+
+def test_classes_that_differ_are_an_error(coco_vid_root):
+    copy_split(coco_vid_root)
+    edit(coco_vid_root, lambda tree: tree["categories"][1].update(name="rod"), "val")
+    lines = found(coco_vid_root, "train", "val", decode="none")
+    assert "error: train and val: classes differ: square, bar; square, rod" in lines
+
+
+def test_a_split_given_twice_is_checked_once(coco_vid_root):
+    assert found(coco_vid_root, "train", "train") == []
+
+
+def test_a_missing_split_is_one_clear_line(coco_vid_root):
+    with pytest.raises(InputError, match=r"test\.json: no such annotation file"):
+        found(coco_vid_root, "train", "test")
+
+
+def test_fingerprint_is_that_of_the_picture():
+    noise = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    assert fingerprint(noise) == fingerprint(noise.copy()) != fingerprint(noise[::-1])
+    assert fingerprint(noise[:3, :5]) is not None
+    assert fingerprint(np.zeros((50, 70, 3), np.uint8)) is None
