@@ -185,19 +185,28 @@ def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply(tree: dict[str, Any], change: str) -> None:
+def parse_change(change: str, *, flag: str) -> tuple[str, Any]:
+    """KEY=VALUE, as `flag` takes it on the command line: the key, and the value as TOML reads it.
+
+    What is not TOML is text: a bare word needs no quotes. Raises RnndetError.
+    """
     key, sign, text = change.partition("=")
     if not sign or not key.strip():
-        raise RnndetError(f"--set {change}: expected KEY=VALUE, for example train.lr=0.001")
-    *path, last = key.strip().split(".")
+        raise RnndetError(f"{flag} {change}: expected KEY=VALUE, for example train.lr=0.001")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    return key.strip(), value
+
+
+def _apply(tree: dict[str, Any], change: str) -> None:
+    key, value = parse_change(change, flag="--set")
+    *path, last = key.split(".")
     for part in path:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             raise RnndetError(f"--set {change}: {part} is not a table")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word is a string
     tree[last] = value
 
 

@@ -70,14 +70,14 @@ FLAGS: dict[str, set[str]] = {
         "source", "--models", "--frames", "--rounds", "--tracker", "--threads", "--device", "--out",
         "--debug",
     },
-    "cache_frames": {"root", "--cache", "--format", "--split"},
+    "cache_frames": {"root", "--cache", "--format", "--option", "--split"},
     "compare": {"a", "b", "--metrics", "--tracker", "--samples", "--out", "--debug"},
     "dataset": {  # of all its parts
-        "root", "out", "--format", "--split", "--skip-bad", "--debug", "--decode", "--out", "--to",
-        "--pictures", "--video", "--frames",
+        "root", "out", "--format", "--option", "--split", "--skip-bad", "--debug", "--decode",
+        "--out", "--to", "--pictures", "--video", "--frames",
     },
     "evaluate": {
-        "weights", "--predictions", "--data", "--format", "--split", "--annotations", "--skip-bad",
+        "weights", "--predictions", "--data", "--format", "--split", "--option", "--skip-bad",
         "--groups", "--cache", "--metrics", "--tracker", "--latency", "--samples",
         "--ablate-memory", "--degrade", "--degrade-seed", "--every", "--max-videos", "--device",
         "--threads", "--out", "--debug",

@@ -15,6 +15,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("root", help="folder of the data set")
     parser.add_argument("--cache", required=True, help="folder that gets the pictures")
     parser.add_argument("--format", default="coco_vid")
+    parser.add_argument("--option", nargs="+", default=[], metavar="KEY=VALUE",
+                        help="of the format, docs/data.md")  # fmt: skip
     parser.add_argument("--split", default="train")
     return parser.parse_args(argv)
 
@@ -26,10 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from tqdm import tqdm
 
-        from rnndet.data import read_set
+        from rnndet.data import read_set, reader_options
         from rnndet.data.frames import make_cache
 
-        videos = read_set(args.format, args.root, args.split).videos
+        options = reader_options(args.option)
+        videos = read_set(args.format, args.root, args.split, **options).videos
         count = sum(make_cache(video, Path(args.cache)) for video in tqdm(videos, unit="video"))
     except RnndetError as error:
         print(f"cache_frames: {error}", file=sys.stderr)

@@ -22,6 +22,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("root", help="folder of the data set")
     shared.add_argument("--format", default="coco_vid")
+    shared.add_argument("--option", nargs="+", default=[], metavar="KEY=VALUE",
+                        help="of the format, docs/data.md")  # fmt: skip
     shared.add_argument("--skip-bad", action="store_true",
                         help="leave out entries that cannot be used")  # fmt: skip
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -72,25 +74,34 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
+    from rnndet.data import reader_options
     from rnndet.data.checks import check_dataset
     from rnndet.errors import InputError
 
     report = check_dataset(
-        args.format, args.root, args.split, decode=args.decode, skip_bad=args.skip_bad
-    )
+        args.format, args.root, args.split, decode=args.decode, skip_bad=args.skip_bad,
+        options=reader_options(args.option),
+    )  # fmt: skip
     for finding in report.findings:
         print(finding)
     print(report.summary())
     return InputError.exit_code if report.errors else 0
 
 
+def read(args: argparse.Namespace):
+    """The split that the command is about."""
+    from rnndet.data import read_set, reader_options
+
+    options = reader_options(args.option)
+    return read_set(args.format, args.root, args.split, skip_bad=args.skip_bad, **options)
+
+
 def stats(args: argparse.Namespace) -> int:
-    from rnndet.data import read_set
     from rnndet.dataset_plots import write_plots
     from rnndet.dataset_stats import measure, text
     from rnndet.scoring import write_report
 
-    found = measure(read_set(args.format, args.root, args.split, skip_bad=args.skip_bad))
+    found = measure(read(args))
     print(text(found))
     if args.out:
         report = Path(args.out) / "stats.json"
@@ -101,10 +112,9 @@ def stats(args: argparse.Namespace) -> int:
 
 
 def convert(args: argparse.Namespace) -> int:
-    from rnndet.data import read_set
     from rnndet.data.convert import convert as write
 
-    videos = read_set(args.format, args.root, args.split, skip_bad=args.skip_bad)
+    videos = read(args)
     notes = write(videos, Path(args.out), args.split, to=args.to, pictures=args.pictures)
     for note in notes:
         print(f"note: {note}")
@@ -113,10 +123,9 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    from rnndet.data import read_set
     from rnndet.data.preview import find_video, write_preview
 
-    videos = read_set(args.format, args.root, args.split, skip_bad=args.skip_bad)
+    videos = read(args)
     video = find_video(videos, args.video)
     count = write_preview(video, videos.classes, Path(args.out), frames=args.frames)
     print(f"{count} frames of {video.name}: {args.out}")

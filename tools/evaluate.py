@@ -20,7 +20,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--data", metavar="ROOT", help="folder of the data set")
     add("--format", default="coco_vid")
     add("--split", default="val")
-    add("--annotations", metavar="FILE", help="instead of the split's own file (coco_vid)")
+    add("--option", nargs="+", default=[], metavar="KEY=VALUE",
+        help="of the format, docs/data.md; for example annotations=mine.json")  # fmt: skip
     add("--skip-bad", action="store_true", help="leave out what cannot be read in the labels")
     add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
     add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
@@ -104,7 +105,7 @@ def predict(args: argparse.Namespace, here):
 
     from rnndet.ablation import STANDARD
     from rnndet.checkpoint import load_model
-    from rnndet.data import read_set
+    from rnndet.data import read_set, reader_options
     from rnndet.data.sampling import hold_out
     from rnndet.device import choose_device
     from rnndet.evaluation import evaluate_set, match_classes
@@ -114,7 +115,7 @@ def predict(args: argparse.Namespace, here):
         torch.set_num_threads(max(1, args.threads))
     device, why = choose_device(args.device)
     model = load_model(args.weights, device=device)
-    options = {"annotations": str(Path(args.annotations).absolute())} if args.annotations else {}
+    options = reader_options(args.option)
     data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
     if args.groups:
         _, data = hold_out(data, args.groups)

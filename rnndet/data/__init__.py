@@ -1,10 +1,12 @@
 """Labelled videos: formats, frames, clips."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rnndet.catalog import check_options, pick
+from rnndet.config import parse_change
 from rnndet.data import (
     bdd100k_mot,
     coco_vid,
@@ -34,6 +36,11 @@ FORMATS = {
     "visdrone_vid": visdrone_vid.read,
     "youtube_vis": youtube_vis.read,
 }
+
+
+def reader_options(changes: Sequence[str]) -> dict[str, Any]:
+    """Options of a reader as tools take them: `--option KEY=VALUE`. Raises RnndetError."""
+    return dict(parse_change(change, flag="--option") for change in changes)
 
 
 def read_set(

@@ -1,8 +1,9 @@
 """Check a data set: what its reader reports, labels, files, and splits against each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rnndet.data import read_set
 from rnndet.data.findings import Finding, error, note
@@ -46,6 +47,7 @@ def check_dataset(
     *,
     decode: str = "sample",
     skip_bad: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> Report:
     """Read the splits and check each, and each against the others.
 
@@ -58,7 +60,9 @@ def check_dataset(
     sets: dict[str, VideoSet] = {}
     for split in dict.fromkeys(splits):  # all are read before the first long check
         problems = Problems()
-        sets[split] = read_set(format, root, split, skip_bad=True, problems=problems)
+        sets[split] = read_set(
+            format, root, split, skip_bad=True, problems=problems, **(options or {})
+        )
         findings += read_findings(problems, sets[split], split, skip_bad=skip_bad)
     prints = {}
     for split, videos in sets.items():
