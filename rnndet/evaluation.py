@@ -15,7 +15,7 @@ import torch
 from rnndet.ablation import predict_ablations
 from rnndet.data.frames import iterate, load
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.degradation import Degrader, Plan, standard_plan
+from rnndet.degradation import Degrader, Plan, named_plan
 from rnndet.distributed import World
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions
@@ -60,7 +60,8 @@ def evaluate_set(
     *,
     cache: Path | None = None,
     uses: Sequence[str] = (),
-    degrade_seed: int | None = None,
+    degrade: str | None = None,
+    degrade_seed: int = 0,
     every: int = 1,
     max_videos: int | None = None,
     world: World | None = None,
@@ -69,7 +70,7 @@ def evaluate_set(
     """Run a model over a set, once for each use of its memory: what tools/evaluate.py does.
 
     `uses` are of rnndet.ablation.USES; without them the model runs as it is, under the name "".
-    `degrade_seed` corrupts the frames by their `standard_plan`. `every` and `max_videos` show fewer
+    `degrade` corrupts the frames by their `named_plan`. `every` and `max_videos` show fewer
     frames and videos. `progress` is told the number of all frames after each. The model's
     `score_threshold` is set to SCORE_FLOOR. With a
     `world` of several processes each runs its share of the videos, and the first gets them all; the
@@ -78,8 +79,10 @@ def evaluate_set(
     model.score_threshold = SCORE_FLOOR
     videos = [thinned(video, every) for video in _spread(data.videos, max_videos)]
     plans: dict[str, Plan] = {}
-    if degrade_seed is not None:
-        plans = {v.name: standard_plan(v.name, len(v.frames), seed=degrade_seed) for v in videos}
+    if degrade is not None:
+        plans = {
+            v.name: named_plan(degrade, v.name, len(v.frames), seed=degrade_seed) for v in videos
+        }
 
     def frames_of(video: VideoRecord) -> Iterable[Frame]:
         frames = iterate(video, cache=cache)
@@ -102,7 +105,7 @@ def evaluate_set(
     about = {
         "score floor": SCORE_FLOOR,
         "every": every,
-        "degraded": "no" if degrade_seed is None else f"standard plan, seed {degrade_seed}",
+        "degraded": "no" if degrade is None else f"{degrade}, seed {degrade_seed}",
     }
     for use, run in runs.items():
         run.about = about | {"memory": use or "carried"}

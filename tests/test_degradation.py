@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from rnndet import degradation
-from rnndet.degradation import KINDS, Corruption, Degrader, corrupt, plan, standard_plan
+from rnndet import corruption
+from rnndet.corruption import Corruption
+from rnndet.degradation import (
+    KINDS,
+    STANDARD_KINDS,
+    Degrader,
+    corrupt,
+    named_plan,
+    plan,
+    standard_plan,
+)
 from rnndet.errors import RnndetError
 from rnndet.structures import Truth
 
@@ -40,7 +49,7 @@ def test_runs_have_the_asked_lengths_and_one_kind_and_severity() -> None:
     runs = runs_of(plan(3000, torch.Generator().manual_seed(1), run=(3, 12)))[1:-1]
     assert {len(run) for run in runs} == set(range(3, 13))
     assert all(len({(c.kind, c.severity) for c in run}) == 1 for run in runs)
-    assert {run[0].kind for run in runs} == set(KINDS)
+    assert {run[0].kind for run in runs} == set(STANDARD_KINDS)
     assert all([c.step for c in run] == list(range(len(run))) for run in runs)
 
 
@@ -217,5 +226,38 @@ def test_decoys_that_lie_wholly_outside_are_harmless() -> None:
 
 def test_rectangle_beside_the_picture_paints_nothing() -> None:
     shown = picture()
-    degradation._paint(shown, torch.zeros(3, 8, 8, dtype=torch.uint8), (-40.0, 2.0, -20.0, 9.0))
+    corruption._paint(shown, torch.zeros(3, 8, 8, dtype=torch.uint8), (-40.0, 2.0, -20.0, 9.0))
     assert torch.equal(shown, picture())
+
+
+def test_a_named_kind_has_the_runs_of_the_standard_plan() -> None:
+    standard = standard_plan("clip", 200)
+    alone = named_plan("defocus", "clip", 200)
+    assert [e is None for e in alone] == [e is None for e in standard]
+    assert {e.kind for e in alone if e is not None} == {"defocus"}
+    assert [e.severity for e in alone if e] == [e.severity for e in standard if e]
+
+
+def test_a_named_severity_holds_for_all_runs() -> None:
+    assert {e.severity for e in named_plan("noise@0.5", "clip", 200) if e} == {0.5}
+
+
+def test_the_first_frame_is_never_frozen() -> None:
+    assert all(named_plan("freeze", "clip", 50, seed=seed)[0] is None for seed in range(20))
+
+
+@pytest.mark.parametrize("name", ["fog", "noise@2", "noise@loud", "noise@nan"])
+def test_impossible_degradation_is_a_user_error(name: str) -> None:
+    with pytest.raises(RnndetError, match="degradation"):
+        named_plan(name, "clip", 10)
+
+
+def test_exposure_jumps_up_or_down_for_a_whole_run() -> None:
+    grey = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
+    levels = set()
+    for seed in range(8):
+        run = [Corruption("exposure", 0.0, (seed << 16) + step) for step in range(2)]
+        shown = corrupt(grey, run)
+        assert bool((shown == shown[0, 0, 0, 0]).all())
+        levels.add(int(shown[0, 0, 0, 0]))
+    assert levels == {150, 67}  # 100 * 1.5 and 100 / 1.5

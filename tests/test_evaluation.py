@@ -16,8 +16,8 @@ from torch import nn
 from rnndet.ablation import STANDARD, USES, predict_ablations
 from rnndet.checkpoint import model_content, save_checkpoint
 from rnndet.config import Config, config_from_dict
+from rnndet.corruption import Corruption
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.degradation import Corruption
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import (
     corrupted_frames,

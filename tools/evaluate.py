@@ -35,8 +35,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--ablate-memory", nargs="*", metavar="USE",
         help="uses of the memory: carried, reset, foreign (these three without a name), "
         "shuffled, identical")  # fmt: skip
-    add("--degrade", choices=["none", "standard"], default="none",
-        help="standard: corrupt a third of the frames, in runs")  # fmt: skip
+    add("--degrade", metavar="PLAN",
+        help="corrupt a third of the frames, in runs: standard (mixed), or one kind and perhaps "
+        "its severity from 0 to 1, such as defocus or defocus@0.5")  # fmt: skip
     add("--degrade-seed", type=int, default=0)
     add("--every", type=int, default=1, metavar="N",
         help="show every N-th frame only: a lower frame rate")  # fmt: skip
@@ -127,7 +128,8 @@ def predict(args: argparse.Namespace, here):
             data,
             cache=Path(args.cache) if args.cache else None,
             uses=uses,
-            degrade_seed=args.degrade_seed if args.degrade == "standard" else None,
+            degrade=args.degrade,
+            degrade_seed=args.degrade_seed,
             every=args.every,
             max_videos=args.max_videos,
             world=here,
@@ -151,7 +153,7 @@ def write_files(out: Path, args: argparse.Namespace, data, runs, report) -> None
             save_predictions(out / f"{use or 'predictions'}.npz", run)
     first = next(iter(runs.values()))
     cache = Path(args.cache) if args.cache else None
-    plain = data is not None and args.degrade == "none"  # else the pictures are not those scored
+    plain = data is not None and args.degrade is None  # else the pictures are not those scored
     wanted = worst_frames(first, 12) if plain else []
     pictures = pictures_of(data, wanted, cache=cache) if wanted else None
     write_html(
