@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from rnndet.data.records import VideoRecord
-from rnndet.metrics.record import ScoredFrame, ScoredVideo, scored_frame
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.errors import RnndetError
+from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo, scored_frame
 from rnndet.stream import track
 from rnndet.structures import Detections
 from rnndet.tracking import Tracker
@@ -33,6 +34,31 @@ class ScoredFrames:
         frames = sorted(self._frames, key=lambda frame: frame.index)
         size_hw = (self._record.height, self._record.width)
         return ScoredVideo(self._record.name, self._record.fps, size_hw, tuple(frames))
+
+
+def with_truths(run: Predictions, data: VideoSet) -> Predictions:
+    """The same detections beside the labels of another data set, matched by video and frame number.
+
+    The data has the classes of the run, in their order (rnndet.evaluation.match_classes). Raises
+    RnndetError for a video that the data does not have; frames it does not have are unlabelled.
+    """
+    records = {record.name: record for record in data.videos}
+
+    def relabelled(video: ScoredVideo) -> ScoredVideo:
+        if video.name not in records:
+            raise RnndetError(f"the labels have no video {video.name}, which the predictions have")
+        truths = {entry.index: entry.truth for entry in records[video.name].frames}
+        frames = []
+        for frame in video.frames:
+            known = scored_frame(frame.index, Detections.empty(), truths.get(frame.index))
+            frames.append(
+                replace(frame, truth_boxes=known.truth_boxes, truth_labels=known.truth_labels,
+                        truth_ids=known.truth_ids, truth_ignore=known.truth_ignore,
+                        labelled=known.labelled)
+            )  # fmt: skip
+        return replace(video, frames=tuple(frames))
+
+    return run.map(relabelled)
 
 
 def with_tracks(video: ScoredVideo, tracker: Tracker, *, min_score: float = 0.3) -> ScoredVideo:

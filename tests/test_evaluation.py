@@ -385,6 +385,11 @@ def test_tool_scores_saved_predictions_without_the_model(
     second = json.loads((tmp_path / "two" / "report.json").read_text(encoding="utf-8"))
     assert second["results"]["predictions, all frames"] == first["results"]["all frames"]
     assert (tmp_path / "two" / "report.html").stat().st_size > 1000
+    relabelled = [*again[:2], "--data", str(tmp_path / "data"), "--out", str(tmp_path / "three")]
+    assert tool().main(relabelled) == 0  # the same labels, read again
+    third = json.loads((tmp_path / "three" / "report.json").read_text(encoding="utf-8"))
+    row = third["results"]["predictions, all frames"]
+    assert row == {name: first["results"]["all frames"][name] for name in row}
 
 
 @pytest.mark.parametrize(

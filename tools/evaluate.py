@@ -17,7 +17,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("weights", nargs="?", help="a name of weights/weights.toml, or a checkpoint file")
     add("--predictions", nargs="+", metavar="FILE", help="score these files instead of weights")
-    add("--data", metavar="ROOT", help="folder of the data set")
+    add("--data", metavar="ROOT", help="folder of the data set; with --predictions: new labels")
     add("--format", default="coco_vid")
     add("--split", default="val")
     add("--option", nargs="+", default=[], metavar="KEY=VALUE",
@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if args.predictions:
         runs = {Path(file).stem: load_predictions(file) for file in args.predictions}
         data = None
+        if args.data:
+            runs = relabelled(runs, args)
     else:
         with world() as here:
             runs, data = predict(args, here)
@@ -100,27 +102,41 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def read(args: argparse.Namespace, classes: tuple[str, ...]):
+    """The videos to evaluate, with the labels of a model that has these classes."""
+    from rnndet.data import read_set, reader_options
+    from rnndet.data.sampling import hold_out
+    from rnndet.evaluation import match_classes
+
+    options = reader_options(args.option)
+    data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
+    if args.groups:
+        _, data = hold_out(data, args.groups)
+    return match_classes(data, classes)
+
+
+def relabelled(runs, args: argparse.Namespace):
+    """The runs beside the labels of --data instead of their own."""
+    from rnndet.scored import with_truths
+
+    return {name: with_truths(run, read(args, run.classes)) for name, run in runs.items()}
+
+
 def predict(args: argparse.Namespace, here):
     """Run the weights; returns the runs by use of the memory, and the data."""
     import torch
 
     from rnndet.ablation import STANDARD
     from rnndet.checkpoint import load_model
-    from rnndet.data import read_set, reader_options
-    from rnndet.data.sampling import hold_out
     from rnndet.device import choose_device
-    from rnndet.evaluation import evaluate_set, match_classes
+    from rnndet.evaluation import evaluate_set
     from rnndet.progress import Progress
 
     if args.threads is not None:
         torch.set_num_threads(max(1, args.threads))
     device, why = choose_device(args.device)
     model = load_model(args.weights, device=device)
-    options = reader_options(args.option)
-    data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
-    if args.groups:
-        _, data = hold_out(data, args.groups)
-    data = match_classes(data, model.classes)
+    data = read(args, model.classes)
     uses = () if args.ablate_memory is None else args.ablate_memory or STANDARD
     with Progress("evaluating", None, quiet=not here.is_first) as progress:
         runs = evaluate_set(
