@@ -110,9 +110,9 @@ def test_publish_refuses_what_is_no_checkpoint(tmp_path, capsys):
 
 def test_evaluate_writes_figures_of_a_trained_run(config, coco_vid_root, tmp_path):
     assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 0
-    weights, report = tmp_path / "run" / "weights.pt", tmp_path / "report.json"
+    weights, out = tmp_path / "run" / "weights.pt", tmp_path / "out"
     options = ["--data", coco_vid_root, "--split", "train", "--groups", "1", "--device", "cpu"]
-    assert run("evaluate", weights, *options, "--out", report) == 0
-    found = json.loads(report.read_text())
+    assert run("evaluate", weights, *options, "--out", out) == 0
+    found = json.loads((out / "report.json").read_text())
     assert found["protocol"]["frames scored"] == 6
     assert 0 <= found["results"]["all frames"]["AP50"] <= 1

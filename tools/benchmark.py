@@ -78,7 +78,7 @@ def run_infer(args: argparse.Namespace) -> int:
             )
     print("\n".join(lines_of(report)))
     if args.out:
-        from rnndet.evaluation import write_report
+        from rnndet.scoring import write_report
 
         write_report(args.out, report)
         print(f"numbers: {args.out}")
