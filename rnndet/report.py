@@ -15,7 +15,7 @@ import numpy as np
 
 from rnndet import report_charts as charts
 from rnndet.errors import OutputError
-from rnndet.metrics.base import Numbers
+from rnndet.metrics.base import Numbers, unit
 from rnndet.metrics.intervals import Intervals
 from rnndet.metrics.motion import GROUPS
 from rnndet.metrics.overlap import is_counted
@@ -29,19 +29,6 @@ UNNAMED = "the model"  # a run without a name
 COLUMNS = 8  # numbers side by side
 TIMELINES, TRACKS = 4, 20  # videos with timelines, and tracks in each
 PICTURE_WIDTH = 960  # pixels that are kept of a picture, at least
-
-# Numbers that are no share of 1, and their unit. All others are shown in per cent.
-UNITS = {
-    "AD": "frames",
-    "delay": "frames",
-    "recovery_frames": "frames",
-    "mismatch": "frames",
-    "missed": "frames",
-    "flicker": "per 1000 frames",
-    "IDSW": "times",
-    "stability_tracks": "tracks",
-    "stability_never_found": "tracks",
-}
 
 _Lanes = dict[tuple[int, int], list[charts.Span]]  # by label and id of the truth track
 
@@ -165,21 +152,16 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _unit(name: str) -> str | None:
-    """What a number counts; None for a share."""
-    return UNITS.get(name.split("/")[0].split("@")[0])
-
-
 def _heading(name: str) -> str:
     """The number, or its class, where a line may break after _; and its unit."""
     shown = escape(name.split("/", 1)[-1]).replace("_", "_<wbr>")
-    unit = _unit(name)
-    return shown if unit is None else f"{shown}<small>{unit}</small>"
+    counted = unit(name)
+    return shown if counted is None else f"{shown}<small>{counted}</small>"
 
 
 def _cell(name: str, value: float, ends: charts.Interval | None) -> str:
     def text(number: float) -> str:
-        is_share = _unit(name) is None or np.isnan(number)
+        is_share = unit(name) is None or np.isnan(number)
         return charts.percent(number) if is_share else f"{number:.2f}"
 
     if ends is None or np.isnan(ends).any():

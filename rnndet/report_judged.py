@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnndet.metrics.coco_ap import RECALLS, best_f1
-from rnndet.metrics.overlap import is_counted, on_ignored, pairwise_iou
+from rnndet.metrics.overlap import greedy, is_counted, on_ignored, pairwise_iou
 from rnndet.metrics.record import Predictions, ScoredFrame
 
 IOU = 0.5
@@ -27,15 +27,11 @@ class JudgedFrame:
 
     @staticmethod
     def of(frame: ScoredFrame) -> "JudgedFrame":
+        iou = pairwise_iou(frame.boxes, frame.truth_boxes)
         same = frame.labels[:, None] == frame.truth_labels
-        iou = pairwise_iou(frame.boxes, frame.truth_boxes) * (same & is_counted(frame))
-        taken = np.where(on_ignored(frame, IOU), IGNORED, FALSE)
-        for row in np.flatnonzero((iou >= IOU).any(1)):
-            best = iou[row].argmax()
-            if iou[row, best] >= IOU:
-                taken[row] = best
-                iou[:, best] = 0.0
-        return JudgedFrame(frame, taken)
+        taken = greedy(np.where(same & is_counted(frame) & (iou >= IOU), iou, 0.0))
+        none = np.where(on_ignored(frame, IOU), IGNORED, FALSE)
+        return JudgedFrame(frame, np.where(taken >= 0, taken, none))
 
     def found(self, threshold: float) -> np.ndarray:
         """(G,) bool: the truths that are taken by detections of at least this score."""

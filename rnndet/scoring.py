@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rnndet.catalog import pick
 from rnndet.errors import OutputError, RnndetError
 from rnndet.metrics import METRICS
-from rnndet.metrics.base import Metric, Numbers
+from rnndet.metrics.base import Metric, Numbers, unit
 from rnndet.metrics.intervals import Intervals, interval, paired_interval
-from rnndet.metrics.record import Predictions
+from rnndet.metrics.motion import GROUPS
+from rnndet.metrics.record import Predictions, ScoredFrame
 from rnndet.scored import with_tracks
 from rnndet.tracking import TRACKERS
 
@@ -30,13 +33,16 @@ COLUMNS = {
     "mot": ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW"),
     "streaming": ("sAP50", "sAP", "mismatch", "in_time"),
 }  # fmt: skip
-# Numbers that are no shares, by the beginning of their names: not shown in per cent.
-PLAIN = ("AD", "delay@", "recovery_frames", "flicker", "IDSW", "missed", "mismatch",
-         "stability_tracks", "stability_never_found")  # fmt: skip
-
-MOTION = ("slow", "medium", "fast")  # ends of the names of numbers by motion
+# Of whole videos: not computed on a part of the frames.
+MOTION = tuple(f"AP50_{group}" for group in GROUPS)
 
 Measured = dict[str, list[Any]]  # by metric: what each video contributes
+
+
+def metric_names(names: Sequence[str], *, latencies: Sequence[float] = ()) -> list[str]:
+    """The names, each once, with "all" spelled out; streaming is in it if latencies are given."""
+    every = [name for name in METRICS if name != "streaming" or latencies]
+    return list(dict.fromkeys(n for name in names for n in (every if name == "all" else [name])))
 
 
 def build_metrics(
@@ -51,7 +57,9 @@ def build_metrics(
         options = {}
         if name == "streaming":
             if not latencies:
-                raise RnndetError("streaming needs the time of a frame: give --latency MS")
+                raise RnndetError(
+                    "streaming needs the time of a frame: give tools/evaluate.py --latency MS"
+                )
             options["latencies"] = latencies
         metrics[name] = pick(name, METRICS, what="metric")(classes, **options)
     return metrics
@@ -103,7 +111,7 @@ def score(
             for key, parts in measure(part, chosen, tracker=tracker).items():
                 numbers = chosen[key].combine(parts)
                 if not whole:
-                    numbers = {n: v for n, v in numbers.items() if n.split("_")[-1] not in MOTION}
+                    numbers = {n: v for n, v in numbers.items() if n not in MOTION}
                 rows[row] |= numbers
                 if samples:
                     intervals[row] |= interval(chosen[key], parts, samples=samples)
@@ -134,7 +142,7 @@ def compare(
 
 
 def check_same(a: Predictions, b: Predictions) -> None:
-    """Raise RnndetError unless both runs show the same frames of the same videos."""
+    """Raise RnndetError unless both runs show the same frames, beside the same truths."""
     if a.classes != b.classes:
         raise RnndetError(
             f"the runs have different classes: {', '.join(a.classes)}; {', '.join(b.classes)}"
@@ -144,18 +152,35 @@ def check_same(a: Predictions, b: Predictions) -> None:
     for name in sorted(frames_a.keys() | frames_b.keys()):
         if frames_a.get(name) != frames_b.get(name):
             raise RnndetError(f"the runs show different frames of {name}; evaluate both alike")
+    for one, other in zip(a.videos, b.videos, strict=True):
+        if not all(map(_same_truths, one.frames, other.frames)):
+            raise RnndetError(f"the runs have different labels of {one.name}; evaluate both alike")
 
 
-def protocol(run: Predictions, metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """What a reader must know to compare the numbers."""
-    frames = [frame for video in run.videos for frame in video.frames]
+def _same_truths(a: ScoredFrame, b: ScoredFrame) -> bool:
+    fields = ("truth_boxes", "truth_labels", "truth_ids", "truth_ignore", "labelled")
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in fields)
+
+
+def protocol(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """What a reader must know to compare the numbers; by run where the runs, by name, differ.
+
+    The runs are of the same frames, see `check_same`.
+    """
+    first = next(iter(runs.values()))
+    about: dict[str, Any] = {}
+    for key in dict.fromkeys(key for run in runs.values() for key in run.about):
+        values = {name: run.about.get(key) for name, run in runs.items()}
+        one, *others = values.values()
+        about[key] = one if all(other == one for other in others) else values
+    frames = [frame for video in first.videos for frame in video.frames]
     return {
         "rules": {name: metric.rule for name, metric in metrics.items()},
-        **run.about,
-        "videos": len(run),
+        **about,
+        "videos": len(first),
         "frames shown": len(frames),
         "frames scored": sum(frame.labelled for frame in frames),
-        "classes": len(run.classes),
+        "classes": len(first.classes),
     }
 
 
@@ -163,7 +188,7 @@ def shown(column: str, value: float) -> str:
     """A number as tables show it: shares in per cent, others as they are, `-` if undefined."""
     if math.isnan(value):
         return "-"
-    return f"{value:.2f}" if column.startswith(PLAIN) else f"{100 * value:.1f}"
+    return f"{100 * value:.1f}" if unit(column) is None else f"{value:.2f}"
 
 
 def table(rows: Mapping[str, Numbers], columns: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from rnndet.evaluation import (
     thinned,
 )
 from rnndet.metrics import CocoAP, compute
-from rnndet.metrics.record import Predictions
+from rnndet.metrics.record import Predictions, save_predictions
 from rnndet.model import VideoDetector, build_model
 from rnndet.scoring import score, table, write_report
 from rnndet.stream import Stream
@@ -392,12 +393,44 @@ def test_tool_scores_saved_predictions_without_the_model(
     assert row == {name: first["results"]["all frames"][name] for name in row}
 
 
+def test_tool_keeps_runs_of_several_folders_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        save_predictions(tmp_path / folder / "predictions.npz", Predictions(("thing",)))
+    files = [str(tmp_path / folder / "predictions.npz") for folder in ("a", "b")]
+    assert tool().main(["--predictions", *files, "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert list(report["results"]) == [f"{file}, all frames" for file in files]
+
+
+def test_tool_refuses_runs_with_other_classes_in_one_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        save_predictions(tmp_path / f"{name}.npz", Predictions((name,)))
+    files = [str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]
+    assert tool().main(["--predictions", *files]) != 0
+    assert "different classes: a; b" in capsys.readouterr().err
+
+
+def test_missing_trackeval_is_told_before_the_model_runs(monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "trackeval.metrics", None)
+    assert tool().main(["missing.pt", "--data", "nowhere", "--metrics", "all"]) != 0
+    assert "install rnndet[eval]" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "give weights, or --predictions FILE"),
         (["w.pt"], "--data ROOT is needed"),
         (["--predictions", "none.npz"], "no such file of predictions"),
+        (["--predictions", "none.npz", "--every", "2"], "--every: only while weights are run"),
+        # These come before the weights, which are not there, are looked for.
+        (["w.pt", "--data", "d", "--metrics", "map"], "choose one of: coco_ap"),
+        (["w.pt", "--data", "d", "--metrics", "streaming"], "give tools/evaluate.py --latency MS"),
+        (["w.pt", "--data", "d", "--tracker", "best"], "choose one of: byte"),
+        (["w.pt", "--data", "d", "--samples", "-1"], "--samples -1"),
+        (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be made"),
     ],
 )
 def test_tool_says_what_is_missing(arguments, message, capsys) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rnndet.metrics.motion import UNKNOWN, motion_groups, motion_iou
-from rnndet.metrics.overlap import pairwise_iou, pairwise_share
+from rnndet.metrics.overlap import greedy, pairwise_iou, pairwise_share
 from rnndet.metrics.record import ScoredFrame, ScoredVideo
 
 Row = tuple[float, int]  # left edge of a box of 100 x 100, and its track
@@ -86,12 +86,15 @@ def test_equals_the_definition_on_random_tracks() -> None:
             assert value == pytest.approx(overlap.mean())
 
 
-def test_inclusive_corners_of_a_file_give_the_iou_of_the_boxes_read_from_them() -> None:
-    # 0..9 and 5..14 are 10 pixels wide each and share 5: 5 / 15.
-    file = np.array([[0.0, 0, 9, 9], [5.0, 0, 14, 9]])
-    read = file + np.array([0, 0, 1, 1])
-    assert pairwise_iou(file, file, inclusive=True)[0, 1] == pytest.approx(1 / 3)
-    assert np.array_equal(pairwise_iou(file, file, inclusive=True), pairwise_iou(read, read))
+def test_pixels_0_to_9_and_5_to_14_of_a_file_overlap_by_a_third() -> None:
+    # 10 pixels wide each, 5 shared: 5 / 15.
+    read = np.array([[0.0, 0, 9, 9], [5.0, 0, 14, 9]]) + np.array([0, 0, 1, 1])
+    assert pairwise_iou(read, read)[0, 1] == pytest.approx(1 / 3)
+
+
+def test_greedy_gives_each_truth_to_the_best_detection_that_wants_it() -> None:
+    taken = greedy(np.array([[0.6, 0.9], [0.0, 0.8], [0.7, 0.8], [0.0, 0.0]]))
+    assert taken.tolist() == [1, -1, 0, -1]
 
 
 def test_overlap_of_boxes_without_area_is_zero() -> None:

@@ -1,13 +1,22 @@
 """rnndet/scoring.py: rows, subsets, comparison."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo
-from rnndet.scoring import build_metrics, check_same, compare, score, shown
+from rnndet.scoring import (
+    build_metrics,
+    check_same,
+    compare,
+    metric_names,
+    protocol,
+    score,
+    shown,
+)
 
 BOX = np.array([[10, 10, 50, 50]], np.float32)
 
@@ -74,6 +83,37 @@ def test_runs_with_other_classes_are_not_compared() -> None:
         check_same(run("11"), Predictions(("b",)))
 
 
+def test_runs_beside_other_labels_are_not_compared() -> None:
+    def without_truth(video: ScoredVideo) -> ScoredVideo:
+        none = {"truth_boxes": BOX[:0], "truth_labels": np.zeros(0, np.int32)}
+        none |= {"truth_ids": np.zeros(0, np.int64), "truth_ignore": np.zeros(0, bool)}
+        return replace(video, frames=tuple(replace(f, **none) for f in video.frames))
+
+    with pytest.raises(RnndetError, match="different labels of v0"):
+        check_same(run("11"), run("11").map(without_truth))
+
+
+def test_the_protocol_names_what_differs_between_runs() -> None:
+    a, b = run("11"), run("11")
+    a.about, b.about = {"every": 1, "memory": "carried"}, {"every": 1, "memory": "reset"}
+    facts = protocol({"A": a, "B": b}, {})
+    assert facts["every"] == 1 and facts["frames scored"] == 2
+    assert facts["memory"] == {"A": "carried", "B": "reset"}
+
+
+def test_all_metrics_include_streaming_only_with_latencies() -> None:
+    assert "streaming" not in metric_names(["all"])
+    assert metric_names(["vid_ap", "all"], latencies=[0.1]).count("vid_ap") == 1
+    assert "streaming" in metric_names(["all"], latencies=[0.1])
+
+
+def test_part_of_the_frames_keeps_ap_by_size_and_classes_named_after_motion() -> None:
+    metrics = {"coco_ap": build_metrics(["coco_ap"], ("very_fast",))["coco_ap"]}
+    rows, _ = score({"": run("1101", corrupted="0010")}, metrics)
+    assert {"AP_medium", "AP50/very_fast"} <= rows["other frames"].keys()
+    assert "AP50_fast" not in rows["other frames"]
+
+
 def test_unknown_metric_lists_the_choices() -> None:
     with pytest.raises(RnndetError, match="choose one of: coco_ap"):
         build_metrics(["map"], ("a",))
@@ -82,6 +122,11 @@ def test_unknown_metric_lists_the_choices() -> None:
 def test_streaming_asks_for_latencies() -> None:
     with pytest.raises(RnndetError, match="--latency"):
         build_metrics(["streaming"], ("a",))
+
+
+def test_impossible_latencies_are_found_before_any_video_is_measured() -> None:
+    with pytest.raises(RnndetError, match="not negative"):
+        build_metrics(["streaming"], ("a",), latencies=[-0.1])
 
 
 def test_streaming_ap_is_lost_where_nothing_is_shown_yet() -> None:
@@ -94,7 +139,14 @@ def test_streaming_ap_is_lost_where_nothing_is_shown_yet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "text"), [("AP", 0.5, "50.0"), ("AD", 3.25, "3.25"), ("AP", math.nan, "-")]
+    ("column", "value", "text"),
+    [
+        ("AP", 0.5, "50.0"),
+        ("AD", 3.25, "3.25"),
+        ("AP", math.nan, "-"),
+        ("delay@0.1", 3.25, "3.25"),
+        ("ADULT", 0.5, "50.0"),
+    ],
 )
 def test_shares_are_shown_in_per_cent_and_others_as_they_are(column, value, text) -> None:
     assert shown(column, value) == text

@@ -16,7 +16,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("a", metavar="A", help="predictions of the first run")
     parser.add_argument("b", metavar="B", help="predictions of the second run")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
-                        help="as in tools/evaluate.py")  # fmt: skip
+                        help="as in tools/evaluate.py, without streaming")  # fmt: skip
     parser.add_argument("--tracker", default="byte", help="of the metric mot: byte, sort, iou")
     parser.add_argument("--samples", type=int, default=200, metavar="N", help="of the bootstrap")
     parser.add_argument("--out", metavar="FILE", help="write the numbers there, as JSON")
@@ -36,16 +36,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"compare: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
+        print("compare: interrupted", file=sys.stderr)
         return 130
 
 
 def run(args: argparse.Namespace) -> int:
     from rnndet.metrics.record import load_predictions
-    from rnndet.scoring import COLUMNS, build_metrics, compare, protocol, shown, write_report
+    from rnndet.scoring import build_metrics, compare, metric_names, protocol, shown, write_report
 
     a, b = load_predictions(args.a), load_predictions(args.b)
-    names = [n for n in COLUMNS if n != "streaming"] if args.metrics == ["all"] else args.metrics
-    metrics = build_metrics(names, a.classes)
+    metrics = build_metrics(metric_names(args.metrics), a.classes)
     found = compare(a, b, metrics, tracker=args.tracker, samples=args.samples)
     width = max(len(name) for name in found)
     print(f"{' ' * width}  {'A':>7}  {'B':>7}  {'B - A':>7}  95 % interval")
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
         ends = f"[{shown(name, low)}, {shown(name, high)}]"
         mark = " *" if low > 0 or high < 0 else ""
         print("  ".join([name.ljust(width), *cells, ends]) + mark)
-    facts = {"a": protocol(a, metrics), "b": protocol(b, metrics), "samples": args.samples}
+    facts = protocol({"A": a, "B": b}, metrics) | {"samples": args.samples}
     print(f"\nA: {args.a}\nB: {args.b}")
-    print("\n".join(f"{key}: {value}" for key, value in facts["a"].items()))
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
     if args.out:
         numbers = {
             n: dict(zip(("a", "b", "low", "high"), v, strict=True)) for n, v in found.items()

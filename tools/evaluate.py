@@ -12,6 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
+# What only a run of weights heeds, and its defaults.
+NEEDS_WEIGHTS = {"ablate_memory": None, "degrade": None, "every": 1, "max_videos": None}
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
@@ -26,9 +30,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
     add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
     add("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
-        help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; all is all "
-        "but streaming, which needs --latency")  # fmt: skip
-    add("--tracker", default="byte", help="of the metric mot: byte, sort, iou")
+        help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; all is all, "
+        "streaming only with --latency")  # fmt: skip
+    add("--tracker", default="byte", help="of the metric mot: byte, sort, iou, none")
     add("--latency", type=float, nargs="+", default=[], metavar="MS", help="trace for streaming")
     add("--samples", type=int, default=0, metavar="N",
         help="bootstrap samples of the videos, for 95 %% intervals; 200 is usual")  # fmt: skip
@@ -59,6 +63,12 @@ def main(argv: list[str] | None = None) -> int:
             raise RnndetError("give weights, or --predictions FILE")
         if args.weights and not args.data:
             raise RnndetError("--data ROOT is needed to run weights")
+        if args.samples < 0:
+            raise RnndetError(f"--samples {args.samples}: expected 0 (no intervals) or more")
+        ignored = [f for f, usual in NEEDS_WEIGHTS.items() if getattr(args, f) != usual]
+        if args.predictions and ignored:
+            flags = ", ".join("--" + flag.replace("_", "-") for flag in ignored)
+            raise RnndetError(f"{flags}: only while weights are run, not with --predictions")
         return run(args)
     except RnndetError as error:
         if args.debug:
@@ -66,40 +76,59 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("evaluate: interrupted; nothing was written", file=sys.stderr)
+        print("evaluate: interrupted", file=sys.stderr)
         return 130
 
 
 def run(args: argparse.Namespace) -> int:
+    from rnndet.catalog import pick
     from rnndet.distributed import world
-    from rnndet.metrics.record import load_predictions
-    from rnndet.scoring import COLUMNS, build_metrics, protocol, score, shown_tables, write_report
+    from rnndet.scoring import (
+        build_metrics,
+        metric_names,
+        protocol,
+        score,
+        shown_tables,
+        write_report,
+    )
+    from rnndet.tracking import TRACKERS
 
+    latencies = [ms / 1000 for ms in args.latency]
+    names = metric_names(args.metrics, latencies=latencies)
+    # What is wrong with the request must show before the model runs for an hour.
+    build_metrics(names, (), latencies=latencies)
+    pick(args.tracker, TRACKERS, what="tracker")
+    if args.out:
+        make_folder(Path(args.out))
     if args.predictions:
-        runs = {Path(file).stem: load_predictions(file) for file in args.predictions}
-        data = None
-        if args.data:
-            runs = relabelled(runs, args)
+        runs, data = load(args), None
     else:
         with world() as here:
             runs, data = predict(args, here)
             if not here.is_first:
                 return 0
     first = next(iter(runs.values()))
-    names = [n for n in COLUMNS if n != "streaming"] if args.metrics == ["all"] else args.metrics
-    latencies = [ms / 1000 for ms in args.latency]
     metrics = build_metrics(names, first.classes, latencies=latencies)
     rows, intervals = score(runs, metrics, tracker=args.tracker, samples=args.samples)
-    facts = protocol(first, metrics)
+    facts = protocol(runs, metrics)
     print(shown_tables(rows, intervals, metrics, first.classes))
     print("\n" + "\n".join(f"{key}: {value}" for key, value in facts.items()))
     if args.out:
         out = Path(args.out)
         report = {"protocol": facts, "results": rows, "intervals": intervals}
         write_report(out / "report.json", report)
-        write_files(out, args, data, runs, report)
+        write_page(out, args, data, runs, report)
         print(f"\nreport: {out / 'report.html'}")
     return 0
+
+
+def make_folder(path: Path) -> None:
+    from rnndet.errors import OutputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made: {error.strerror}") from None
 
 
 def read(args: argparse.Namespace, classes: tuple[str, ...]):
@@ -115,21 +144,33 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
     return match_classes(data, classes)
 
 
-def relabelled(runs, args: argparse.Namespace):
-    """The runs beside the labels of --data instead of their own."""
+def load(args: argparse.Namespace):
+    """The runs of --predictions by the names of their files, beside the labels of --data if any."""
+    from rnndet.metrics.record import load_predictions
     from rnndet.scored import with_truths
+    from rnndet.scoring import check_same
 
-    return {name: with_truths(run, read(args, run.classes)) for name, run in runs.items()}
+    names = [Path(file).stem for file in args.predictions]
+    if len(set(names)) < len(names):
+        names = args.predictions  # several folders, with files of the same name
+    runs = {n: load_predictions(f) for n, f in zip(names, args.predictions, strict=True)}
+    if args.data:
+        runs = {name: with_truths(run, read(args, run.classes)) for name, run in runs.items()}
+    first, *others = runs.values()
+    for other in others:
+        check_same(first, other)
+    return runs
 
 
 def predict(args: argparse.Namespace, here):
-    """Run the weights; returns the runs by use of the memory, and the data."""
+    """Run the weights; returns the runs by use of the memory, and the data. Keeps them in --out."""
     import torch
 
     from rnndet.ablation import STANDARD
     from rnndet.checkpoint import load_model
     from rnndet.device import choose_device
     from rnndet.evaluation import evaluate_set
+    from rnndet.metrics.record import save_predictions
     from rnndet.progress import Progress
 
     if args.threads is not None:
@@ -153,20 +194,19 @@ def predict(args: argparse.Namespace, here):
         )
     for run in runs.values():
         run.about |= {"weights": str(args.weights), "data": f"{args.format}, {args.split}"}
+    if args.out:
+        for use, run in runs.items():
+            save_predictions(Path(args.out) / f"{use or 'predictions'}.npz", run)
     if here.is_first:
         print(f"{progress.count} frames in {progress.seconds:.0f} s on {device} ({why})\n")
     return runs, data
 
 
-def write_files(out: Path, args: argparse.Namespace, data, runs, report) -> None:
-    """The predictions, if they are new, and the page."""
+def write_page(out: Path, args: argparse.Namespace, data, runs, report) -> None:
+    """The page, with the worst frames if they can be shown as they were scored."""
     from rnndet.evaluation import pictures_of
-    from rnndet.metrics.record import save_predictions
     from rnndet.report import worst_frames, write_html
 
-    if not args.predictions:
-        for use, run in runs.items():
-            save_predictions(out / f"{use or 'predictions'}.npz", run)
     first = next(iter(runs.values()))
     cache = Path(args.cache) if args.cache else None
     plain = data is not None and args.degrade is None  # else the pictures are not those scored

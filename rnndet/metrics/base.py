@@ -13,6 +13,19 @@ from rnndet.metrics.record import Predictions, ScoredVideo
 
 Numbers = dict[str, float]
 
+# Numbers that are no shares of 1, by the part of their names before "/" or "@", and their units.
+UNITS = {
+    "AD": "frames",
+    "delay": "frames",
+    "recovery_frames": "frames",
+    "mismatch": "frames",
+    "missed": "frames",
+    "flicker": "per 1000 frames",
+    "IDSW": "times",
+    "stability_tracks": "tracks",
+    "stability_never_found": "tracks",
+}
+
 
 class Metric(Protocol):
     """One family of numbers, for a fixed list of classes."""
@@ -33,6 +46,11 @@ class Metric(Protocol):
     def headline(self, parts: Sequence[Any]) -> Numbers:
         """The few numbers of `combine` that get a confidence interval, without the others' cost."""
         ...
+
+
+def unit(name: str) -> str | None:
+    """What a number counts; None for a share, which is shown in per cent."""
+    return UNITS.get(name.split("/")[0].split("@")[0])
 
 
 def compute(metric: Metric, predictions: Predictions) -> Numbers:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnndet.metrics.base import Numbers
-from rnndet.metrics.overlap import is_counted, on_ignored, pairwise_iou
+from rnndet.metrics.overlap import greedy, is_counted, on_ignored, pairwise_iou
 from rnndet.metrics.record import ScoredVideo
 
 FALSE_RATIOS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # false alarms per truth box
@@ -61,7 +61,8 @@ class AverageDelay:
             same = frame.labels[:, None] == frame.truth_labels[counted]
             iou = pairwise_iou(frame.boxes, frame.truth_boxes[counted]) * same
             truths += len(ids)
-            false = ~_hits(iou) & ~on_ignored(frame, IOU)
+            taken = greedy(np.where(iou >= IOU, iou, 0.0))
+            false = (taken < 0) & ~on_ignored(frame, IOU)
             false_scores.append(frame.scores[false])
             rows = np.stack([ids, np.full(len(ids), frame.index), _best(iou, frame.scores)], 1)
             seen.append(rows[ids >= 0])
@@ -79,18 +80,6 @@ class AverageDelay:
 
     def headline(self, parts: Sequence[_Part]) -> Numbers:
         return {"AD": self.combine(parts)["AD"]}
-
-
-def _hits(iou: np.ndarray) -> np.ndarray:
-    """Which detections are right, (D,) bool; iou (D, G) of one class each, best score first."""
-    hits = np.zeros(len(iou), bool)
-    free = np.ones(iou.shape[1], bool)
-    for row in np.flatnonzero((iou >= IOU).any(1)):
-        overlap = iou[row] * free
-        best = overlap.argmax()
-        if overlap[best] >= IOU:
-            hits[row], free[best] = True, False
-    return hits
 
 
 def _best(iou: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -10,29 +10,25 @@ from rnndet.metrics.record import ScoredFrame
 INSIDE = 0.5  # share of a detection that must lie in an ignored truth for it not to count
 
 
-def iou(a: np.ndarray, b: np.ndarray, *, inclusive: bool = False) -> np.ndarray:
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union in [0, 1], (..., 4) and (..., 4) broadcast -> (...) float64.
 
-    inclusive: for corners as the files of ILSVRC have them, where x2, y2 name the last pixel of a
-    box: sides of boxes and of intersections are then x2 - x1 + 1. Boxes of a ScoredVideo have that
-    pixel already (a file's xmax is read as x2 = xmax + 1), so without the switch they give the
-    number that the official kit finds in the file; with it they would be a pixel too large.
+    The inclusive pixels of ILSVRC's rule need no "+ 1" here: a file's xmax is read as xmax + 1.
     """
-    pixel = 1.0 if inclusive else 0.0
-    shared = _intersection(a, b, pixel)
-    union = _area(a, pixel) + _area(b, pixel) - shared
+    shared = _intersection(a, b)
+    union = _area(a) + _area(b) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def pairwise_iou(a: np.ndarray, b: np.ndarray, *, inclusive: bool = False) -> np.ndarray:
+def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`iou` of every pair, (A, 4) and (B, 4) -> (A, B)."""
-    return iou(a[:, None], b[None], inclusive=inclusive)
+    return iou(a[:, None], b[None])
 
 
 def pairwise_share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Share in [0, 1] of each box of a that lies in each of b, (A, 4) and (B, 4) -> (A, B)."""
-    shared = _intersection(a[:, None], b[None], 0.0)
-    whole = np.broadcast_to(_area(a, 0.0)[:, None], shared.shape)
+    shared = _intersection(a[:, None], b[None])
+    whole = np.broadcast_to(_area(a)[:, None], shared.shape)
     return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
@@ -56,6 +52,22 @@ def on_ignored(frame: ScoredFrame, least_iou: np.ndarray | float) -> np.ndarray:
     near = pairwise_iou(frame.boxes, boxes) >= least_iou
     inside = pairwise_share(frame.boxes, boxes) >= INSIDE
     return (applies & (near | inside)).any(1)
+
+
+def greedy(iou: np.ndarray) -> np.ndarray:
+    """The truth that each detection takes, (D,) int64; -1 for none.
+
+    iou (D, G): of the pairs that may match, 0 for the others; the best detection first. Each takes
+    the free truth with the highest.
+    """
+    taken = np.full(len(iou), -1)
+    free = iou.copy()
+    for row in np.flatnonzero(iou.any(1)):
+        best = int(free[row].argmax())
+        if free[row, best] > 0:
+            taken[row] = best
+            free[:, best] = 0.0
+    return taken
 
 
 def continuous_ap(
@@ -83,13 +95,13 @@ def continuous_ap(
     return float((np.diff(right, prepend=0) * precision).sum() / positives)
 
 
-def _intersection(a: np.ndarray, b: np.ndarray, pixel: float) -> np.ndarray:
-    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]) + pixel
-    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]) + pixel
+def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
     return np.maximum(width, 0).astype(np.float64) * np.maximum(height, 0)
 
 
-def _area(boxes: np.ndarray, pixel: float) -> np.ndarray:
-    width = np.maximum(boxes[..., 2] - boxes[..., 0] + pixel, 0)
-    height = np.maximum(boxes[..., 3] - boxes[..., 1] + pixel, 0)
+def _area(boxes: np.ndarray) -> np.ndarray:
+    width = np.maximum(boxes[..., 2] - boxes[..., 0], 0)
+    height = np.maximum(boxes[..., 3] - boxes[..., 1], 0)
     return width.astype(np.float64) * height

@@ -30,14 +30,15 @@ class StreamingAP:
 
     latencies: seconds for each processed frame, measured or given; begins again where it ends.
     fps: frames per second, for videos that have no rate of their own.
+    Raises RnndetError for impossible latencies.
     """
 
     def __init__(
         self, classes: Sequence[str], *, latencies: Sequence[float], fps: float = 30.0
     ) -> None:
         self._ap = CocoAP(classes)
-        self._latencies, self._fps = tuple(latencies), fps
-        mean = 1000 * sum(self._latencies) / max(1, len(self._latencies))
+        self._latencies, self._fps = _checked(latencies), fps
+        mean = 1000 * sum(self._latencies) / len(self._latencies)
         self.rule = f"sAP, {mean:.1f} ms a frame on average, eta 0, {fps:g} fps if unknown"
 
     def measure(self, video: ScoredVideo) -> Any:
@@ -75,8 +76,7 @@ def schedule(
     fps = video.fps if fps is None else fps
     if fps is None or not fps > 0:
         raise RnndetError(f"{video.name}: its frame rate is {fps}; give frames per second")
-    if len(latencies) == 0 or not all(0 <= value < float("inf") for value in latencies):
-        raise RnndetError("latencies: expected at least one, each in seconds and not negative")
+    latencies = _checked(latencies)
     index = np.array([frame.index for frame in video.frames], np.int64)
     times = (index - index[:1]) / fps
     processed, ready = _simulate(times, latencies)
@@ -84,6 +84,12 @@ def schedule(
     shown = np.full(len(times), -1)
     shown[newest >= 0] = processed[newest[newest >= 0]]
     return Schedule(processed, ready, shown)
+
+
+def _checked(latencies: Sequence[float]) -> tuple[float, ...]:
+    if len(latencies) == 0 or not all(0 <= value < float("inf") for value in latencies):
+        raise RnndetError("latencies: expected at least one, each in seconds and not negative")
+    return tuple(latencies)
 
 
 def _simulate(times: np.ndarray, latencies: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from rnndet.metrics.base import Numbers
 from rnndet.metrics.motion import GROUPS, UNKNOWN, motion_groups, motion_iou
-from rnndet.metrics.overlap import continuous_ap, is_counted, on_ignored, pairwise_iou
+from rnndet.metrics.overlap import continuous_ap, greedy, is_counted, on_ignored, pairwise_iou
 from rnndet.metrics.record import ScoredFrame, ScoredVideo
 
 LEAST_IOU = 0.5
@@ -106,7 +106,7 @@ class VidAP:
         limits = _least_iou(frame.truth_boxes)
         iou = pairwise_iou(frame.boxes, frame.truth_boxes)
         same = frame.labels[:, None] == frame.truth_labels
-        taken = _greedy(np.where(same & counted & (iou >= limits), iou, 0.0))
+        taken = greedy(np.where(same & counted & (iou >= limits), iou, 0.0))
         result = np.full(len(taken), FALSE, np.int8)
         result[taken >= 0] = groups[taken[taken >= 0]]
         result[(taken < 0) & on_ignored(frame, limits)] = DROPPED
@@ -142,18 +142,6 @@ def _least_iou(boxes: np.ndarray) -> np.ndarray:
     width, height = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).T
     relaxed = width * height / ((width + TOLERANCE) * (height + TOLERANCE))
     return np.minimum(LEAST_IOU, relaxed)
-
-
-def _greedy(iou: np.ndarray) -> np.ndarray:
-    """(D, G) IoU of the pairs that may match, else 0; best detection first -> (D,) truth or -1."""
-    taken = np.full(len(iou), -1)
-    free = iou.copy()
-    for row in np.flatnonzero(iou.any(1)):
-        best = int(free[row].argmax())
-        if free[row, best] > 0:
-            taken[row] = best
-            free[:, best] = 0.0
-    return taken
 
 
 def _compat_weights(iou: np.ndarray, groups: np.ndarray) -> np.ndarray:
