@@ -172,3 +172,11 @@ def test_a_video_without_pictures_is_a_problem_and_the_others_are_read(tmp_path)
 def test_a_set_without_labels_says_what_was_expected(tmp_path):
     with pytest.raises(RnndetError, match=r"expected labels .*box_track_20/val/\*\.json"):
         read(tmp_path)
+
+
+def test_videos_without_labels_are_counted(tmp_path):
+    write(tmp_path, frames())
+    (tmp_path / "images/track/val/w").mkdir()
+    problems = Problems()
+    bdd100k_mot.read(tmp_path, "val", problems)
+    assert problems.notes() == ["1 videos without labels left out"]

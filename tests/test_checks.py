@@ -130,18 +130,22 @@ def without_objects(tree):
         (as_another_class,
          "error: train: v0: object 1 is 'square' in frame 0 and 'bar' in frame 2"),
         (as_a_twin, "error: train: v0: object 1 is in frame 0 twice"),
-        (lambda tree: tree["images"][3].update(frame_id=2),
-         "error: train: v0: frame 2 is listed 2 times"),
         (lambda tree: tree["images"][5].update(frame_id=9),
          "note: train: v0: frame 4 is followed by frame 9"),
         (without_objects, "note: train: v0: holds no object"),
-        (lambda tree: tree["videos"][1].update(name="v0"),
-         "error: train: 2 videos have the name 'v0'"),
     ],
 )  # fmt: skip
 def test_labels_that_cannot_be_right_are_found(coco_vid_root, change, line):
     edit(coco_vid_root, change)
     assert line in found(coco_vid_root)
+
+
+def test_names_and_frames_that_come_twice_are_errors():
+    frames = (FrameRecord(2, Truth.empty()), FrameRecord(2, Truth.empty()))
+    videos = VideoSet(CLASSES, (VideoRecord("v", 10, 10, None, frames),) * 2)
+    lines = [str(finding) for finding in check_labels(videos, "s")]
+    assert lines[0] == "error: s: 2 videos have the name 'v'"
+    assert lines[1] == "error: s: v: frame 2 is listed 2 times"
 
 
 def test_frames_at_an_even_distance_have_no_gaps(coco_vid_root):

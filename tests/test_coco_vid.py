@@ -3,7 +3,7 @@ import json
 import pytest
 
 from conftest import CLASSES
-from rnndet.data import read_set
+from rnndet.data import FORMATS, read_set, reader_options
 from rnndet.errors import RnndetError
 
 
@@ -60,6 +60,27 @@ def test_crowd_is_ignored(coco_vid_root):
         (lambda t: t["annotations"][0].update(instance_id=2**63), "annotation 1: id .* range"),
         (lambda t: t["images"][0].update(file_name="../x.jpg"), "lies outside"),
         (lambda t: t["images"][0].update(frame_id="one"), r"images\[0\]: frame_id"),
+        (lambda t: t["images"][0].update(frame_id=-1), r"images\[0\]: frame_id"),
+        (lambda t: t["images"][0].update(frame_id=10**30), r"images\[0\]: frame_id"),
+        (lambda t: t["images"][3].update(frame_id=2), "image 4: frame 2 of its video is image 3"),
+        (lambda t: t["images"][0].pop("file_name"), "image 1: has no file_name"),
+        (lambda t: t["images"][0].update(file_name="\0"), "image 1: .* is no path"),
+        (lambda t: t["images"][0].update(file_name="\ud800"), "image 1: .* is no path"),
+        (lambda t: t["annotations"][0].update(bbox="1234"), "annotation 1: bbox 1234 .*numbers"),
+        (lambda t: t["annotations"][0].update(bbox={"1": 2}), "annotation 1: .*numbers"),
+        (lambda t: t["categories"][0].update(name=None), r"categories\[0\]: the name is not text"),
+        (lambda t: t["categories"][0].update(name="\ud800"), r"categories\[0\]: the name is not"),
+        (lambda t: t["categories"][1].update(name=CLASSES[0]), "name 'square' is used twice"),
+        (lambda t: t["videos"][1].update(name="v0"), r"videos\[1\]: name 'v0' is used twice"),
+        (lambda t: t["videos"][0].update(name="/tmp"), r"videos\[0\]: name '/tmp' cannot be"),
+        (lambda t: t["videos"][0].update(name="../v"), r"videos\[0\]: name '../v' cannot be"),
+        (lambda t: t["videos"][0].update(name="."), r"videos\[0\]: name '.' cannot be"),
+        (lambda t: t["videos"][0].update(height="64"), r"videos\[0\]: width or height"),
+        (lambda t: t["videos"][0].update(fps="fast"), r"videos\[0\]: fps is not a number"),
+        (lambda t: t["videos"][0].update(fps=float("nan")), r"videos\[0\]: fps is not a number"),
+        (lambda t: t["videos"][0].update(fps=10**400), r"videos\[0\]: fps is not a number"),
+        (lambda t: t["videos"][0].update(file_name=7), r"videos\[0\]: file_name 7 .* no path"),
+        (lambda t: t["videos"][0].update(file_name="/v.mp4"), r"videos\[0\]: file_name /v.mp4"),
     ],
 )
 def test_broken_entry_is_named(coco_vid_root, change, message):
@@ -98,4 +119,59 @@ def test_every_bad_entry_is_found_in_one_go(coco_vid_root):
 
     edit(coco_vid_root, change)
     with pytest.raises(RnndetError, match=r"(?s)3 entries.*annotation 1:.*annotation 3:"):
+        read_set("coco_vid", coco_vid_root, "train")
+
+
+def test_keys_that_are_null_are_as_if_they_were_not_there(coco_vid_root):
+    keys = ("width", "height", "fps", "file_name", "scene")
+    edit(coco_vid_root, lambda tree: tree["videos"][0].update(dict.fromkeys(keys)))
+    edit(coco_vid_root, lambda tree: tree["annotations"][0].update(instance_id=None))
+    video = read_set("coco_vid", coco_vid_root, "train").videos[0]
+    assert (video.fps, video.path, video.group) == (None, None, None)
+    assert video.frames[0].truth.ids.tolist() == [-1]
+
+
+def test_a_picture_without_name_is_left_out_on_request(coco_vid_root):
+    edit(coco_vid_root, lambda tree: tree["images"][0].pop("file_name"))
+    video = read_set("coco_vid", coco_vid_root, "train", skip_bad=True).videos[0]
+    assert [frame.index for frame in video.frames] == [1, 2, 3, 4, 5]
+
+
+def test_where_no_video_is_left_the_reasons_are_named(coco_vid_root):
+    edit(coco_vid_root, lambda tree: [video.pop("name") for video in tree["videos"]])
+    with pytest.raises(RnndetError, match=r"videos\[0\]: lacks the key 'name'"):
+        read_set("coco_vid", coco_vid_root, "train", skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "message"),
+    [
+        ("mot", {"classes": "bird"}, "classes = 'bird': expected a list of names"),
+        ("mot", {"classes": [1]}, "expected a list of names"),
+        ("imagenet_vid", {"index": 5}, "index = 5: expected text"),
+        ("imagenet_vid", {"unlabelled": "yes"}, "expected true or false"),
+    ],
+)
+def test_option_of_another_kind_is_refused(tmp_path, format, options, message):
+    with pytest.raises(RnndetError, match=message):
+        read_set(format, tmp_path, "train", **options)
+
+
+def test_option_that_is_an_argument_of_its_own_is_refused():
+    with pytest.raises(RnndetError, match="--option split"):
+        reader_options(["split=val"])
+
+
+@pytest.mark.parametrize("name", ["{", "{year}.json", "x" * 5000])
+def test_any_name_of_the_file_gives_one_clear_line(coco_vid_root, name):
+    with pytest.raises(RnndetError, match=r"no such annotation file|cannot be read"):
+        read_set("coco_vid", coco_vid_root, "train", annotations=name)
+
+
+def test_a_folder_that_cannot_be_read_is_one_clear_line(coco_vid_root, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "data/gt")
+
+    monkeypatch.setitem(FORMATS, "coco_vid", refuse)
+    with pytest.raises(RnndetError, match="data/gt: cannot be read: Permission denied"):
         read_set("coco_vid", coco_vid_root, "train")

@@ -233,3 +233,11 @@ def test_two_videos_of_one_name_are_refused(tmp_path):
 def test_a_folder_without_xml_says_what_was_expected(tmp_path):
     with pytest.raises(RnndetError, match=r"expected labels .*train/\*\.xml"):
         read(tmp_path)
+
+
+def test_videos_without_labels_are_counted(tmp_path):
+    write(tmp_path, export(track(box(0))))
+    write_video(tmp_path / "train/other.avi")
+    problems = Problems()
+    cvat_video.read(tmp_path, "train", problems)
+    assert problems.notes() == ["1 videos without labels left out"]

@@ -49,6 +49,13 @@ def test_check_prints_every_error_and_ends_with_3(coco_vid_root, capsys):
     assert last.startswith("2 errors, 0 notes")
 
 
+def test_names_that_are_not_utf8_can_be_printed(coco_vid_root, capsys):
+    path = coco_vid_root / "annotations" / "train.json"
+    path.write_text(path.read_text().replace("v0/000003", "v0/\\udcff"))
+    assert run("check", coco_vid_root) == 3
+    assert "v0/\\udcff.png" in capsys.readouterr().out
+
+
 def test_check_compares_splits(coco_vid_root, capsys):
     annotations = coco_vid_root / "annotations"
     shutil.copy(annotations / "train.json", annotations / "val.json")

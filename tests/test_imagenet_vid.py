@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import CLASSES, write_coco_vid
-from rnndet.data import coco_vid, imagenet_vid
+from rnndet.data import coco_vid, imagenet_vid, read_set
 from rnndet.data.imagenet_vid_write import write
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
@@ -78,6 +78,27 @@ def summary(found):
 
 
 # reading a split
+
+
+def test_boxes_in_shares_of_the_picture_are_noticed(root):
+    edit(root, annotation(thing(box=(0.1, 0.2, 0.5, 0.6))))
+    assert any("boxes lie within 0..1" in line for line in corrections(root))
+
+
+def test_a_folder_that_cannot_be_read_does_not_go_unnoticed(root, monkeypatch):
+    def refuse(top, *, onerror, **_):
+        onerror(PermissionError(13, "Permission denied", str(top)))
+        return ()
+
+    monkeypatch.setattr("os.walk", refuse)
+    with pytest.raises(InputError, match="Data/VID/val: cannot be read: Permission denied"):
+        read_set("imagenet_vid", root, "val")
+
+
+def test_a_det_picture_that_a_list_names_twice_is_counted(root):
+    put(root, "train/x/y_1", annotation(), kind="DET")
+    name = make_list(root, "train/x/y_1 1\ntrain/x/y_1 2\n")
+    assert corrections(root, index=name) == ["1 frames that a list names twice taken once"]
 
 
 def test_reads_all_frames_of_all_videos(root):

@@ -147,3 +147,11 @@ def test_a_set_without_labels_says_what_was_expected(root):
 def test_unknown_classes_list_the_choices(root):
     with pytest.raises(RnndetError, match="classes Bus: unknown; choose from Car"):
         read(root, classes=("Car", "Bus"))
+
+
+def test_videos_without_labels_are_counted(root):
+    write(root, row())
+    (root / "training/image_02/0007").mkdir()
+    problems = Problems()
+    kitti_tracking.read(root, "training", problems)
+    assert problems.notes() == ["1 videos without labels left out"]

@@ -130,3 +130,11 @@ def test_a_set_without_labels_says_what_was_expected(tmp_path):
         RnndetError, match=r"expected labels .*DETRAC-Train-Annotations-XML/\*\.xml"
     ):
         read(tmp_path)
+
+
+def test_videos_without_labels_are_counted(tmp_path):
+    write(tmp_path, sequence())
+    (tmp_path / "Insight-MVT_Annotation_Train/MVI_2").mkdir()
+    problems = Problems()
+    ua_detrac.read(tmp_path, "train", problems)
+    assert problems.notes() == ["1 videos without labels left out"]

@@ -91,3 +91,11 @@ def test_missing_pictures_are_a_problem(tmp_path):
 def test_a_set_without_labels_lists_where_they_were_looked_for(tmp_path):
     with pytest.raises(RnndetError, match=r"no videos found; .*VisDrone2019-VID-val, .*val, "):
         read(tmp_path)
+
+
+def test_videos_without_labels_are_counted(tmp_path):
+    write(tmp_path, "2,7,10,8,20,12,1,4,0,1")
+    (tmp_path / "sequences/uav_2").mkdir()
+    problems = Problems()
+    visdrone_vid.read(tmp_path, "val", problems)
+    assert problems.notes() == ["1 videos without labels left out"]

@@ -97,6 +97,8 @@ def test_places_of_file_and_pictures_can_be_given(root):
     ("change", "message"),
     [
         (lambda t: t.pop("videos"), "lacks the list 'videos'"),
+        (lambda t: t["categories"][0].update(name="bus"), "name 'bus' is used twice"),
+        (lambda t: t["annotations"][0]["bboxes"].__setitem__(2, "1234"), "1234 is not made of"),
         (lambda t: t.update(annotations={}), "'annotations' is not a list"),
         (lambda t: t.update(videos=[], annotations=[]), "holds no videos"),
         (lambda t: t["videos"][0].update(id="one"), r"videos\[0\]: not an object with an id"),

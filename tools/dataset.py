@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     level = logging.ERROR if args.command == "check" else logging.INFO  # check prints all itself
     logging.basicConfig(level=level, format="%(message)s")
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     from rnndet.errors import RnndetError
 
     try:

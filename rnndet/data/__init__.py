@@ -1,9 +1,10 @@
 """Labelled videos: formats, frames, clips."""
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from rnndet.catalog import check_options, pick
 from rnndet.config import parse_change
@@ -21,6 +22,7 @@ from rnndet.data import (
 )
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
+from rnndet.errors import InputError, RnndetError
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,11 @@ FORMATS = {
 
 def reader_options(changes: Sequence[str]) -> dict[str, Any]:
     """Options of a reader as tools take them: `--option KEY=VALUE`. Raises RnndetError."""
-    return dict(parse_change(change, flag="--option") for change in changes)
+    options = dict(parse_change(change, flag="--option") for change in changes)
+    own = inspect.signature(read_set).parameters.keys() & options.keys() - {"options"}
+    if own:
+        raise RnndetError(f"--option {min(own)}: is no option of a format")
+    return options
 
 
 def read_set(
@@ -60,7 +66,12 @@ def read_set(
     read = pick(format, FORMATS, what="format")
     check_options(read, options, what=f"options of {format}")
     problems = Problems() if problems is None else problems
-    videos = read(Path(root), split, problems, **options)
+    _check_types(read, options, what=f"options of {format}")
+    try:
+        videos = read(Path(root), split, problems, **options)
+    except OSError as error:
+        place = root if error.filename is None else error.filename
+        raise InputError(f"{place}: cannot be read: {error.strerror or error}") from None
     if not skip_bad:
         problems.stop_if_any()
     elif problems.found:
@@ -69,3 +80,21 @@ def read_set(
     for note in problems.notes():
         logger.info("%s: %s", root, note)
     return videos
+
+
+def _check_types(read: Callable[..., Any], options: Mapping[str, Any], *, what: str) -> None:
+    """Raise RnndetError for a value of the wrong kind; readers take bool, text, lists of names."""
+    hints = get_type_hints(read)
+    for key, value in options.items():
+        if hints[key] is bool:
+            expected, fits = "true or false", isinstance(value, bool)
+        elif hints[key] in (str, str | None):
+            expected, fits = "text", isinstance(value, str)
+        else:
+            expected, fits = 'a list of names such as ["a", "b"]', _are_names(value)
+        if not fits and value is not None:
+            raise RnndetError(f"{what}.{key} = {value!r}: expected {expected}")
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)

@@ -16,7 +16,15 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.text import inside, read_json
 from rnndet.data.truths import ANY_CLASS
-from rnndet.data.video_builder import MAX_FRAMES, VideoBuilder, label_files, read_each, size_of
+from rnndet.data.video_builder import (
+    MAX_FRAMES,
+    VideoBuilder,
+    count_unlabelled,
+    folders_in,
+    label_files,
+    read_each,
+    size_of,
+)
 from rnndet.errors import InputError
 from rnndet.video.source import list_images
 
@@ -39,6 +47,7 @@ def read(
     """
     folders = root / images / split
     files = label_files(root / annotations / split, "*.json")
+    count_unlabelled(folders_in(folders), files, problems)
     videos = read_each(files, lambda file: _video(file, folders / file.stem, problems), problems)
     return VideoSet(CLASSES, tuple(videos))
 

@@ -7,17 +7,19 @@ is the scene group.
 """
 
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from rnndet.data.json_tables import Entry, corners, is_folder, is_size, table
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.text import inside, read_json
+from rnndet.data.text import inside, is_path_inside, read_json
 from rnndet.data.truths import TruthBuilder
+from rnndet.data.video_builder import MAX_FRAMES
 from rnndet.errors import InputError
 from rnndet.structures import Truth
 
-Entry = dict[str, Any]
+MAX_FPS = 1e6  # a larger rate is a mistake
 
 
 def read(
@@ -31,9 +33,9 @@ def read(
     """Read `root/annotations/<split>.json`; boxes become x1 y1 x2 y2 clipped to the picture.
 
     Raises InputError with the file: not JSON, not in CocoVID form, no videos. An entry that lacks
-    a key, repeats an id, names what is not there or has impossible numbers is a problem.
+    a key, repeats an id or a name, names what is not there or has impossible numbers is a problem.
     """
-    path = root / annotations.format(split=split)
+    path = root / annotations.replace("{split}", split)
     tree = read_json(path)
     if not isinstance(tree, dict):
         raise InputError(f"{path}: not in CocoVID form: the top level is not an object")
@@ -50,47 +52,41 @@ class _Reader:
         self.path, self.root, self.images, self.problems = path, root, images, problems
 
     def read(self, tree: Entry) -> VideoSet:
-        categories = self._table(tree, "categories", ("name",))
-        videos = self._table(tree, "videos", ("name",))
-        images = self._table(tree, "images", ("video_id", "frame_id", "width", "height"))
-        boxes = self._table(tree, "annotations", ("image_id", "category_id", "bbox"))
+        before = len(self.problems)  # those of other files
+        tables = partial(table, tree, path=self.path, problems=self.problems)
+        categories = tables("categories", ("name",))
+        videos = tables("videos", ("name",), wrong=_wrong_video)
+        needed = ("video_id", "frame_id", "width", "height")
+        images = tables("images", needed, wrong=_wrong_image)
+        boxes = tables("annotations", ("image_id", "category_id", "bbox"))
         label_of = {category: label for label, category in enumerate(sorted(categories))}
         boxes_of = defaultdict(list)
         for annotation in self._known(boxes, "annotation", "image_id", images):
             boxes_of[annotation["image_id"]].append(annotation)
-        frames_of = defaultdict(list)
+        frames_of: dict[int, dict[int, Entry]] = defaultdict(dict)  # video -> frame -> image
         for image in self._known(images, "image", "video_id", videos):
-            frames_of[image["video_id"]].append(image)
+            first = frames_of[image["video_id"]].setdefault(image["frame_id"], image)
+            if first is not image:
+                reason = f"frame {image['frame_id']} of its video is image {first['id']}, too"
+                self.problems.add(self.path, f"image {image['id']}", reason)
         records = []
         for number, video in videos.items():
             frames = []
-            for image in sorted(frames_of[number], key=lambda image: image["frame_id"]):
+            for _, image in sorted(frames_of[number].items()):
                 truth = self._truth(boxes_of[image["id"]], image, label_of)
-                frames.append(self._frame(image, truth, is_file="file_name" in video))
+                frame = self._frame(image, truth, is_file=video.get("file_name") is not None)
+                if frame is not None:
+                    frames.append(frame)
             if frames:
-                records.append(self._video(video, tuple(frames), frames_of[number][0]))
+                first = next(iter(frames_of[number].values()))
+                records.append(self._video(video, tuple(frames), first))
             else:
                 self.problems.correct("videos without images left out")
         if not records:
-            raise InputError(f"{self.path}: holds no videos with images")
+            reasons = self.problems.found[before:]
+            why = f"; of {len(reasons)} problems the first: {reasons[0]}" if reasons else ""
+            raise InputError(f"{self.path}: holds no videos with images{why}")
         return VideoSet(tuple(str(categories[c]["name"]) for c in label_of), tuple(records))
-
-    def _table(self, tree: Entry, key: str, needed: tuple[str, ...]) -> dict[int, Entry]:
-        """The entries of a list by id, in the order of the file."""
-        table: dict[int, Entry] = {}
-        for place, entry in enumerate(tree[key]):
-            where = f"{key}[{place}]"
-            if not isinstance(entry, dict) or type(entry.get("id")) is not int:
-                self.problems.add(self.path, where, "not an object with an id")
-            elif missing := [k for k in needed if k not in entry]:
-                self.problems.add(self.path, where, f"lacks the key {missing[0]!r}")
-            elif entry["id"] in table:
-                self.problems.add(self.path, where, f"id {entry['id']} is used twice")
-            elif key == "images" and not _is_picture(entry):
-                self.problems.add(self.path, where, "frame_id, width or height is not a number")
-            else:
-                table[entry["id"]] = entry
-        return table
 
     def _known(
         self, entries: dict[int, Entry], what: str, key: str, table: dict[int, Entry]
@@ -101,30 +97,37 @@ class _Reader:
             if isinstance(entry[key], int) and entry[key] in table:
                 known.append(entry)
             else:
-                reason = f"there is no {key.removesuffix('_id')} {entry[key]}"
+                reason = f"there is no {key.removesuffix('_id')} {entry[key]!s:.60}"
                 self.problems.add(self.path, f"{what} {entry['id']}", reason)
         return known
 
-    def _frame(self, image: Entry, truth: Truth, *, is_file: bool) -> FrameRecord:
+    def _frame(self, image: Entry, truth: Truth, *, is_file: bool) -> FrameRecord | None:
+        """None if the picture cannot be one; says why."""
         if is_file:
             return FrameRecord(image["frame_id"], truth)
-        where = f"{self.path}: image {image['id']}"
-        name = image.get("file_name")
+        where, name = f"image {image['id']}", image.get("file_name")
         if not isinstance(name, str):
-            raise InputError(f"{where}: has no file_name, and its video has none either")
-        return FrameRecord(image["frame_id"], truth, inside(self.images, name, where=where))
+            reason = "has no file_name, and its video has none either"
+            self.problems.add(self.path, where, reason)
+            return None
+        try:
+            picture = inside(self.images, name, where=where)
+        except InputError as error:
+            self.problems.add(self.path, where, str(error).removeprefix(f"{where}: "))
+            return None
+        return FrameRecord(image["frame_id"], truth, picture)
 
     def _video(self, video: Entry, frames: tuple[FrameRecord, ...], image: Entry) -> VideoRecord:
-        where = f"{self.path}: video {video['id']}"
-        name = video.get("file_name")
+        given = {key: value for key, value in video.items() if value is not None}
+        name, where = given.get("file_name"), f"{self.path}: video {video['id']}"
         return VideoRecord(
-            name=str(video["name"]),
-            height=int(video.get("height", image["height"])),
-            width=int(video.get("width", image["width"])),
-            fps=float(video["fps"]) if video.get("fps") else None,
+            name=str(given["name"]),
+            height=int(given.get("height", image["height"])),
+            width=int(given.get("width", image["width"])),
+            fps=float(given["fps"]) if given.get("fps") else None,
             frames=frames,
-            path=None if name is None else inside(self.root, str(name), where=where),
-            group=str(video["scene"]) if "scene" in video else None,
+            path=None if name is None else inside(self.root, name, where=where),
+            group=str(given["scene"]) if "scene" in given else None,
         )
 
     def _truth(self, entries: list[Entry], image: Entry, label_of: dict[int, int]) -> Truth:
@@ -132,27 +135,42 @@ class _Reader:
                                problems=self.problems)  # fmt: skip
         for entry in entries:
             where = f"annotation {entry['id']}"
+            track = entry.get("instance_id")
             try:
-                x, y, w, h = (float(v) for v in entry["bbox"])
-                track = int(entry.get("instance_id", -1))
+                box = corners(entry["bbox"])
+                track = -1 if track is None else int(track)
             except (TypeError, ValueError, OverflowError):
-                reason = f"bbox {entry['bbox']} or instance_id is not made of numbers"
+                reason = f"bbox {entry['bbox']!s:.60} or instance_id is not made of numbers"
                 self.problems.add(self.path, where, reason)
                 continue
             category = entry["category_id"]
             if type(category) is not int or category not in label_of:
-                reason = f"there is no category {category}"
-                self.problems.add(self.path, where, reason)
+                self.problems.add(self.path, where, f"there is no category {category!s:.60}")
                 continue
-            label = label_of[entry["category_id"]]
             crowd = bool(entry.get("iscrowd", 0))
-            builder.add((x, y, x + w, y + h), label, entry=where, track=track, ignore=crowd)
+            builder.add(box, label_of[category], entry=where, track=track, ignore=crowd)
         return builder.build()
 
 
-def _is_picture(image: Entry) -> bool:
-    """Whether the numbers of an image are numbers."""
-    sizes = (image["width"], image["height"])
-    return type(image["frame_id"]) is int and all(
-        isinstance(v, int | float) and 0 < v <= 1e6 for v in sizes
-    )
+def _wrong_image(image: Entry) -> str:
+    """What is wrong with the numbers of an image; "" where nothing is."""
+    number = image["frame_id"]
+    is_frame = type(number) is int and 0 <= number < MAX_FRAMES
+    if is_frame and is_size(image["width"]) and is_size(image["height"]):
+        return ""
+    return "frame_id, width or height is not a number of frames or pixels"
+
+
+def _wrong_video(video: Entry) -> str:
+    """What is wrong with the values of a video; "" where nothing is."""
+    given = {key: value for key, value in video.items() if value is not None}
+    if not is_folder(str(video["name"])):
+        return f"name {video['name']!r} cannot be that of a folder"
+    if not all(is_size(given[key]) for key in ("width", "height") if key in given):
+        return "width or height is not a number of pixels"
+    fps, name = given.get("fps", 0), given.get("file_name", "")
+    if not isinstance(fps, int | float) or not 0 <= fps <= MAX_FPS:
+        return "fps is not a number of frames per second"
+    if not isinstance(name, str) or not is_path_inside(name):
+        return f"file_name {name!s:.60} lies outside of the data's folder or is no path"
+    return ""

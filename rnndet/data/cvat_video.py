@@ -25,7 +25,13 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.text import read_xml
 from rnndet.data.truths import ANY_CLASS, LARGEST
-from rnndet.data.video_builder import MAX_FRAMES, VideoBuilder, label_files, read_each
+from rnndet.data.video_builder import (
+    MAX_FRAMES,
+    VideoBuilder,
+    count_unlabelled,
+    label_files,
+    read_each,
+)
 from rnndet.errors import InputError
 from rnndet.structures import VideoInfo
 from rnndet.video.source import VIDEO_SUFFIXES, list_images, open_source, safe_name
@@ -60,7 +66,8 @@ def read(
     """
     folder = root / split
     files = label_files(folder, "*.xml")
-    beside = videos_in(folder)
+    beside = {} if video else videos_in(folder)
+    count_unlabelled(beside, files, problems)
 
     def read_one(file: Path) -> VideoSet:
         named = root / video.replace("{stem}", file.stem) if video else video_of(file, beside)

@@ -25,6 +25,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.text import inside, read_xml, rows
 from rnndet.data.truths import MAX_TRACK, TruthBuilder
+from rnndet.data.video_builder import MAX_FRAMES
 from rnndet.errors import InputError
 from rnndet.structures import Truth
 from rnndet.video.image import read_image
@@ -41,7 +42,6 @@ WNIDS = {  # the 30 classes in the order of the benchmark, and their WordNet ids
 }  # fmt: skip
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SPLITS = ("train", "val", "test")
-MAX_FRAMES = 1_000_000  # of one video; six digits number them
 
 Wanted = dict[str, set[int] | None]  # path of a video -> its frames; of a DET picture -> None
 
@@ -113,7 +113,8 @@ def _all_frames(base: Path, split: str) -> Wanted:
     for kind, suffix in (("Data", ".JPEG"), ("Annotations", ".xml")):
         top = base / kind / "VID" / split
         name = re.compile(r"([0-9]{6,})" + re.escape(suffix))
-        for folder, below, files in os.walk(top, followlinks=True):
+        walk = os.walk(top, followlinks=True, onerror=_raise) if top.is_dir() else ()
+        for folder, below, files in walk:
             path = Path(folder).relative_to(top)
             if len(path.parts) == 2:
                 below.clear()  # <part>/<video> is the deepest there is; ends a circle of links
@@ -121,6 +122,11 @@ def _all_frames(base: Path, split: str) -> Wanted:
             if numbers:
                 wanted.setdefault((split / path).as_posix(), set()).update(numbers)
     return dict(sorted(wanted.items()))
+
+
+def _raise(error: OSError) -> None:
+    """os.walk passes over folders that it cannot read; their videos must not go unnoticed."""
+    raise error
 
 
 def _index_file(index: str, root: Path, base: Path) -> Path:
@@ -147,13 +153,16 @@ def _listed(file: Path, base: Path, split: str, problems: Problems) -> Wanted:
         below = inside(data, path, where=f"{file}: line {line}").relative_to(data)
         if below.parts[:1] not in [(name,) for name in (*SPLITS, split)]:
             below = split / below
-        known = wanted.setdefault(below.as_posix(), None if numbers is None else set())
+        name = below.as_posix()
+        is_known = name in wanted
+        known = wanted.setdefault(name, None if numbers is None else set())
         if known is None or numbers is None:
-            continue
-        repeated = len(known.intersection(numbers))
+            repeated = int(is_known)
+        else:
+            repeated = len(known.intersection(numbers))
+            known.update(numbers)
         if repeated:
             problems.correct("frames that a list names twice taken once", repeated)
-        known.update(numbers)
     return wanted
 
 
@@ -281,7 +290,10 @@ class _Reader:
             except ValueError as error:
                 self.problems.add(xml, f"object {place}", str(error))
                 continue
-            builder.add((x1, y1, x2 + 1, y2 + 1), label, entry=f"object {place}", track=track)
+            is_share = max(x1, y1, x2, y2) <= 1 and not (x2.is_integer() and y2.is_integer())
+            last = 0 if is_share else 1  # a pixel more would make boxes of shares
+            box = (x1, y1, x2 + last, y2 + last)
+            builder.add(box, label, entry=f"object {place}", track=track)
         return builder.build()
 
 

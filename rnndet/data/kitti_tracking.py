@@ -18,6 +18,8 @@ from rnndet.data.text import rows
 from rnndet.data.truths import ANY_CLASS
 from rnndet.data.video_builder import (
     VideoBuilder,
+    count_unlabelled,
+    folders_in,
     label_files,
     pictures_by_number,
     read_each,
@@ -53,6 +55,7 @@ def read(
     labels, images = root / split / "label_02", root / split / "image_02"
     if sequences is None:
         files = label_files(labels, "*.txt")
+        count_unlabelled(folders_in(images), files, problems)
     else:
         files = [labels / f"{name}.txt" for name in sequences]
     videos = read_each(files, lambda file: _video(file, images, meaning, problems), problems)

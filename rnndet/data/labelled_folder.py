@@ -31,7 +31,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 from rnndet.data.text import rows
 from rnndet.data.truths import ANY_CLASS
-from rnndet.data.video_builder import VideoBuilder, read_each
+from rnndet.data.video_builder import VideoBuilder, count_unlabelled, read_each
 from rnndet.errors import InputError
 from rnndet.video.source import natural_key, safe_name
 
@@ -61,8 +61,7 @@ def read(
         raise InputError(f"no videos found; expected labels {folder}/*.json, *.xml or *.txt")
     videos = videos_in(folder)
     labels_of = Counter(file.stem for file in files)
-    if unlabelled := len(videos.keys() - labels_of.keys()):
-        problems.correct("videos without labels left out", unlabelled)
+    count_unlabelled(videos, files, problems)
 
     def read_one(file: Path) -> VideoSet:
         video = video_of(file, videos)

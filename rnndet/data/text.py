@@ -87,10 +87,19 @@ def rows(
 def inside(root: Path, name: str, *, where: str) -> Path:
     """The file `name` under `root`, as an annotation names it.
 
-    Raises InputError if it is absolute or climbs out of `root`: a list file must not choose what
-    is read elsewhere. Links are followed where the user has laid them.
+    Raises InputError if it is absolute, climbs out of `root` or is no path: a list file must not
+    choose what is read elsewhere. Links are followed where the user has laid them.
     """
-    joined = os.path.normpath(name)
-    if os.path.isabs(name) or joined == ".." or joined.startswith(f"..{os.sep}"):
-        raise InputError(f"{where}: {name!r} lies outside {root}; give paths within it")
-    return root / joined
+    if not is_path_inside(name):
+        raise InputError(f"{where}: {name!r} lies outside {root} or is no path; give one within it")
+    return root / os.path.normpath(name)
+
+
+def is_path_inside(name: str) -> bool:
+    """Whether a relative path stays below the folder from which it starts."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # JSON can hold halves of characters
+        return False
+    climbs = os.path.normpath(name).split(os.sep)[0] == ".."
+    return not climbs and not os.path.isabs(name) and "\0" not in name

@@ -48,7 +48,8 @@ class TruthBuilder:
         if x2 < x1 or y2 < y1:
             self._problems.add(self._file, entry, f"box {_shown(box)} has a negative size")
             return
-        if max(box) <= 1 and (x2 - x1) * (y2 - y1) > 0:
+        # From -1, because formats that count pixels from 1 have been shifted by then.
+        if min(box) >= -1 and max(box) <= 1 and (x2 - x1) * (y2 - y1) > 0:
             self._problems.correct("boxes lie within 0..1: are they shares instead of pixels?")
         clipped = (
             min(max(x1, 0.0), self._limit_x), min(max(y1, 0.0), self._limit_y),

@@ -16,6 +16,8 @@ from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.text import read_xml
 from rnndet.data.video_builder import (
     VideoBuilder,
+    count_unlabelled,
+    folders_in,
     label_files,
     pictures_by_number,
     read_each,
@@ -43,6 +45,7 @@ def read(
     labels = root / annotations.replace("{split}", split.capitalize())
     folders = root / images.replace("{split}", split.capitalize())
     files = label_files(labels, "*.xml")
+    count_unlabelled(folders_in(folders), files, problems)
     videos = read_each(files, lambda file: _video(file, folders / file.stem, problems), problems)
     return VideoSet(CLASSES, tuple(videos))
 

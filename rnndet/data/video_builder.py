@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,6 +91,19 @@ def label_files(folder: Path, pattern: str) -> list[Path]:
     if not files:
         raise InputError(f"no videos found; expected labels {folder / pattern}")
     return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def count_unlabelled(videos: Iterable[str], files: Sequence[Path], problems: Problems) -> None:
+    """Count the names of videos that no label file bears: they are left out."""
+    left_out = len(set(videos) - {file.stem for file in files})
+    if left_out:
+        problems.correct("videos without labels left out", left_out)
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder, hidden ones aside; none if it is not there."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [path.name for path in found if path.is_dir() and not path.name.startswith(".")]
 
 
 def read_each(

@@ -14,6 +14,8 @@ from rnndet.data.text import rows
 from rnndet.data.truths import ANY_CLASS
 from rnndet.data.video_builder import (
     VideoBuilder,
+    count_unlabelled,
+    folders_in,
     label_files,
     pictures_by_number,
     read_each,
@@ -40,6 +42,7 @@ def read(root: Path, split: str, problems: Problems) -> VideoSet:
         raise InputError(f"no videos found; expected a folder `annotations` in one of {tried}")
     files = label_files(folder / "annotations", "*.txt")
     images = folder / "sequences"
+    count_unlabelled(folders_in(images), files, problems)
     videos = read_each(files, lambda file: _video(file, images / file.stem, problems), problems)
     return VideoSet(CLASSES, tuple(videos))
 

@@ -5,18 +5,17 @@ Read are `videos[]` with id, width, height, file_names; `categories[]` with id, 
 of the video, null where the object is not seen. Masks are not read.
 """
 
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from rnndet.data.json_tables import Entry, corners, is_size, table
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.text import inside, read_json
-from rnndet.data.truths import MAX_TRACK, TruthBuilder
+from rnndet.data.truths import TruthBuilder
 from rnndet.errors import InputError
 from rnndet.structures import Truth
 from rnndet.video.source import safe_name
-
-Entry = dict[str, Any]
 
 
 def read(
@@ -58,14 +57,15 @@ class _Reader:
         self.path, self.images, self.problems = path, images, problems
 
     def read(self, tree: Entry) -> VideoSet:
-        categories = self._table(tree["categories"], "categories", ("name",))
-        videos = self._table(tree["videos"], "videos", ("width", "height", "file_names"))
+        tables = partial(table, tree, path=self.path, problems=self.problems)
+        categories = tables("categories", ("name",))
+        videos = tables("videos", ("width", "height", "file_names"), wrong=_wrong_video)
         label_of = {category: label for label, category in enumerate(sorted(categories))}
         tracks_of: dict[int, list[Entry]] | None = None
         if tree.get("annotations") is not None:
             tracks_of = {number: [] for number in videos}
             needed = ("video_id", "category_id")
-            for track in self._table(tree["annotations"], "annotations", needed).values():
+            for track in tables("annotations", needed).values():
                 if self._is_track(track, videos, label_of):
                     tracks_of[track["video_id"]].append(track)
         records: dict[str, VideoRecord] = {}
@@ -83,31 +83,14 @@ class _Reader:
         names = tuple(str(categories[c]["name"]) for c in label_of)
         return VideoSet(names, tuple(records.values()))
 
-    def _table(self, entries: list[Any], key: str, needed: tuple[str, ...]) -> dict[int, Entry]:
-        """The entries of a list by id, in the order of the file."""
-        table: dict[int, Entry] = {}
-        for place, entry in enumerate(entries):
-            where = f"{key}[{place}]"
-            if not isinstance(entry, dict) or not _is_id(entry.get("id")):
-                self.problems.add(self.path, where, "not an object with an id")
-            elif missing := [k for k in needed if k not in entry]:
-                self.problems.add(self.path, where, f"lacks the key {missing[0]!r}")
-            elif entry["id"] in table:
-                self.problems.add(self.path, where, f"id {entry['id']} is used twice")
-            elif key == "videos" and (reason := _wrong_video(entry)):
-                self.problems.add(self.path, where, reason)
-            else:
-                table[entry["id"]] = entry
-        return table
-
     def _is_track(self, track: Entry, videos: dict[int, Entry], label_of: dict[int, int]) -> bool:
         """Whether an annotation can be used; says why not."""
         boxes = track.get("bboxes")
         video, category = track["video_id"], track["category_id"]
-        if not _is_id(video) or video not in videos:
-            reason = f"there is no video {video}"
-        elif not _is_id(category) or category not in label_of:
-            reason = f"there is no category {category}"
+        if type(video) is not int or video not in videos:
+            reason = f"there is no video {video!s:.60}"
+        elif type(category) is not int or category not in label_of:
+            reason = f"there is no category {category!s:.60}"
         elif boxes is None and track.get("segmentations") is not None:
             reason = "has masks but no bboxes; masks are not read, add boxes to the file"
         elif not isinstance(boxes, list):
@@ -132,12 +115,12 @@ class _Reader:
                     continue
                 where = f"annotation {track['id']}, bboxes[{place}]"
                 try:
-                    x, y, w, h = (float(v) for v in bbox)
-                except (TypeError, ValueError, OverflowError):
-                    self.problems.add(self.path, where, f"{bbox} is not made of four numbers")
+                    box = corners(bbox)
+                except (ValueError, OverflowError):
+                    reason = f"{bbox!s:.60} is not made of four numbers"
+                    self.problems.add(self.path, where, reason)
                     continue
                 label, crowd = label_of[track["category_id"]], bool(track.get("iscrowd", 0))
-                box = (x, y, x + w, y + h)
                 builders[place].add(box, label, entry=where, track=track["id"], ignore=crowd)
         return [builder.build() for builder in builders]
 
@@ -160,14 +143,10 @@ class _Reader:
         )
 
 
-def _is_id(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_TRACK
-
-
 def _wrong_video(video: Entry) -> str:
     """What is wrong with the values of a video; "" where nothing is."""
     sizes, names = (video["width"], video["height"]), video["file_names"]
-    if not all(isinstance(v, int | float) and 1 <= v <= 1e6 for v in sizes):
+    if not all(is_size(value) for value in sizes):
         return "width or height is not a number of pixels"
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return "file_names is not a list of names"
