@@ -54,7 +54,9 @@ class ClipDataset(Dataset[Clip]):
         count: int,
         seed: int = 0,
     ) -> None:
-        self.samplers = [ClipSampler(video_set) for video_set, _, _ in sources]
+        self.samplers = [
+            ClipSampler(video_set, balance=clip.balance) for video_set, _, _ in sources
+        ]
         self.weights = torch.tensor([weight for _, weight, _ in sources])
         self.caches = [cache for _, _, cache in sources]
         self.size_hw, self.clip, self.augment = size_hw, clip, augment

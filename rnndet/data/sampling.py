@@ -1,4 +1,4 @@
-"""Which frames make a training clip: balanced over classes, then over scene groups, then videos."""
+"""Which frames make a training clip: every labelled frame alike, or balanced over classes."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ import torch
 
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
+
+_Shown = tuple[VideoRecord, Sequence[int]]  # a video, and positions of frames of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,29 +21,39 @@ class ClipChoice:
 
 
 class ClipSampler:
-    """Draws clips from one VideoSet.
+    """Draws clips from one VideoSet: a key frame by `balance`, and a clip around it.
 
-    A draw picks a class evenly, a scene group with weight sqrt(its videos) (so that one much filmed
-    place does not rule), a video of the group evenly, a frame that shows the class evenly, and a
-    clip around that frame at a random position. Videos without any object are never drawn.
+    - "frame": every labelled frame alike, empty ones too: classes, sizes and places come in the
+      shares that the set has.
+    - "class": a class evenly, a scene group with weight sqrt(its videos) (so that one much filmed
+      place does not rule), a video of the group evenly, a frame that shows the class evenly.
+
+    The key frame's place in the clip is random. A set without any object is an error.
     Holds no random state: every draw takes a Generator.
     """
 
-    def __init__(self, video_set: VideoSet) -> None:
+    def __init__(self, video_set: VideoSet, *, balance: str = "class") -> None:
         # class -> scene group -> [(video, positions of the frames that show the class)]
-        table: dict[int, dict[str, list[tuple[VideoRecord, Sequence[int]]]]] = {}
+        table: dict[int, dict[str, list[_Shown]]] = {}
+        self._labelled: list[_Shown] = []
         for video in video_set.videos:
-            shown = defaultdict(list)
+            known, shown = [], defaultdict(list)
             for position, record in enumerate(video.frames):
-                if record.truth is not None:
-                    for label in set(record.truth.labels[~record.truth.ignore].tolist()):
-                        shown[label].append(position)
+                if record.truth is None:
+                    continue
+                known.append(position)
+                for label in set(record.truth.labels[~record.truth.ignore].tolist()):
+                    shown[label].append(position)
+            if known:
+                self._labelled.append((video, known))
             for label, positions in shown.items():
                 groups = table.setdefault(label, {})
                 groups.setdefault(video.group or video.name, []).append((video, positions))
         if not table:
             raise RnndetError("the training set holds no labelled object")
         self._classes = [table[label] for label in sorted(table)]
+        self._counts = torch.tensor([float(len(known)) for _, known in self._labelled])
+        self._key_video = {"frame": self._any_frame, "class": self._class_evenly}[balance]
 
     def draw(
         self, generator: torch.Generator, *, length: int, stride: tuple[int, int]
@@ -51,10 +63,7 @@ class ClipSampler:
         Where a video is too short for n, n becomes smaller; where it is shorter than `length`
         frames, its last frame is repeated.
         """
-        groups = list(self._classes[_below(len(self._classes), generator)].values())
-        weights = torch.tensor([len(videos) ** 0.5 for videos in groups])
-        videos = groups[int(torch.multinomial(weights, 1, generator=generator))]
-        video, positions = videos[_below(len(videos), generator)]
+        video, positions = self._key_video(generator)
         key = positions[_below(len(positions), generator)]
         count = len(video.frames)
         step = stride[0] + _below(stride[1] - stride[0] + 1, generator)
@@ -64,6 +73,15 @@ class ClipSampler:
         first = max(0, min(key - before * step, count - 1 - (length - 1) * step))
         chosen = [min(first + i * step, count - 1) for i in range(length)]
         return ClipChoice(video, tuple(video.frames[i] for i in chosen))
+
+    def _any_frame(self, generator: torch.Generator) -> _Shown:
+        return self._labelled[int(torch.multinomial(self._counts, 1, generator=generator))]
+
+    def _class_evenly(self, generator: torch.Generator) -> _Shown:
+        groups = list(self._classes[_below(len(self._classes), generator)].values())
+        weights = torch.tensor([len(videos) ** 0.5 for videos in groups])
+        videos = groups[int(torch.multinomial(weights, 1, generator=generator))]
+        return videos[_below(len(videos), generator)]
 
 
 def hold_out(video_set: VideoSet, groups: Sequence[str]) -> tuple[VideoSet, VideoSet]:
