@@ -4,6 +4,7 @@
 is what tools/evaluate.py does. rnndet/scoring.py makes numbers of the result.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,7 @@ from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions
 from rnndet.model import VideoDetector
 from rnndet.scored import ScoredFrames
-from rnndet.stream import Stream, run_video
+from rnndet.stream import Stream
 from rnndet.structures import Frame
 
 SCORE_FLOOR = 0.001  # COCO practice: precision at high recall needs the weak detections
@@ -41,13 +42,17 @@ def predict(
     `corrupted` names the frames that were made hard, by video.
 
     The model's `score_threshold` and the stream's `min_score` should be `SCORE_FLOOR`. Which frames
-    are shown is the caller's choice; one that is not shown is not scored.
+    are shown is the caller's choice; one that is not shown is not scored. The time of each step is
+    kept, without decoding: the latency that the metric streaming can replay.
     """
     predictions = Predictions(stream.model.classes)
     for video, frames in videos:
         scored = ScoredFrames(video, corrupted=(corrupted or {}).get(video.name, ()))
-        for result in run_video(stream, frames):
-            scored.add(result.frame.index, result.detections)
+        stream.reset()
+        for frame in frames:
+            began = time.perf_counter()
+            found = stream.step(frame).detections
+            scored.add(frame.index, found, seconds=time.perf_counter() - began)
             if progress is not None:
                 progress()
         predictions.add(scored.video())

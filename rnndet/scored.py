@@ -1,5 +1,6 @@
 """The link between labelled videos and metrics: what was found beside what was there."""
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -23,11 +24,14 @@ class ScoredFrames:
         self._truths = {record.index: record.truth for record in video.frames}
         self._frames: list[ScoredFrame] = []
 
-    def add(self, index: int, found: Detections) -> None:
-        """Add a frame; one that the record does not list counts as unlabelled."""
+    def add(self, index: int, found: Detections, *, seconds: float = math.nan) -> None:
+        """Add a frame; one that the record does not list counts as unlabelled.
+
+        `seconds`: what the model took for it; NaN if that was not measured.
+        """
         truth = self._truths.get(index)
         hard = index in self._corrupted
-        self._frames.append(scored_frame(index, found, truth, corrupted=hard))
+        self._frames.append(scored_frame(index, found, truth, corrupted=hard, seconds=seconds))
 
     def video(self) -> ScoredVideo:
         """The frames so far, in temporal order."""

@@ -39,28 +39,22 @@ MOTION = tuple(f"AP50_{group}" for group in GROUPS)
 Measured = dict[str, list[Any]]  # by metric: what each video contributes
 
 
-def metric_names(names: Sequence[str], *, latencies: Sequence[float] = ()) -> list[str]:
-    """The names, each once, with "all" spelled out; streaming is in it if latencies are given."""
-    every = [name for name in METRICS if name != "streaming" or latencies]
+def metric_names(names: Sequence[str], *, timed: bool) -> list[str]:
+    """The names, each once, with "all" spelled out; streaming is in it if there are latencies."""
+    every = [name for name in METRICS if name != "streaming" or timed]
     return list(dict.fromkeys(n for name in names for n in (every if name == "all" else [name])))
 
 
 def build_metrics(
     names: Sequence[str], classes: Sequence[str], *, latencies: Sequence[float] = ()
 ) -> dict[str, Metric]:
-    """Metrics by name. "streaming" needs latencies in seconds.
+    """Metrics by name. `latencies`, in seconds, are for "streaming"; none: those measured.
 
-    Raises RnndetError for an unknown name, and for streaming without latencies.
+    Raises RnndetError for an unknown name and for impossible latencies.
     """
     metrics = {}
     for name in names:
-        options = {}
-        if name == "streaming":
-            if not latencies:
-                raise RnndetError(
-                    "streaming needs the time of a frame: give tools/evaluate.py --latency MS"
-                )
-            options["latencies"] = latencies
+        options = {"latencies": latencies} if name == "streaming" and latencies else {}
         metrics[name] = pick(name, METRICS, what="metric")(classes, **options)
     return metrics
 

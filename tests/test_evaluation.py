@@ -108,6 +108,11 @@ def test_predict_steps_the_stream_with_its_state_and_resets_between_videos() -> 
     assert [scores["two", i] for i in range(3)] == [[], [], [0.55]]
 
 
+def test_predict_keeps_the_time_of_every_frame() -> None:
+    run = predict(Stream(Rememberer(), min_score=0.0), [(VIDEOS[0], frames_of(VIDEOS[0]))])
+    assert all(0 < frame.seconds < 60 for frame in run.videos[0].frames)
+
+
 def test_unlabelled_frames_are_stepped_but_not_scored() -> None:
     frames = (FrameRecord(0, None), FrameRecord(1, here()), FrameRecord(2, Truth.empty()))
     record = VideoRecord("one", 32, 48, None, frames)
@@ -427,7 +432,7 @@ def test_missing_trackeval_is_told_before_the_model_runs(monkeypatch, capsys) ->
         (["--predictions", "none.npz", "--every", "2"], "--every: only while weights are run"),
         # These come before the weights, which are not there, are looked for.
         (["w.pt", "--data", "d", "--metrics", "map"], "choose one of: coco_ap"),
-        (["w.pt", "--data", "d", "--metrics", "streaming"], "give tools/evaluate.py --latency MS"),
+        (["w.pt", "--data", "d", "--metrics", "streaming", "--ablate-memory"], "give --latency MS"),
         (["w.pt", "--data", "d", "--tracker", "best"], "choose one of: byte"),
         (["w.pt", "--data", "d", "--samples", "-1"], "--samples -1"),
         (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be made"),

@@ -23,7 +23,8 @@ def frame(index: int, count: int = 2, *, labelled: bool = True) -> ScoredFrame:
     labels = torch.arange(count)
     found = Detections(boxes, torch.linspace(1, 0.5, count), labels, labels + 1)
     truth = Truth(boxes + 1, labels, labels + 7, labels > 0)
-    return scored_frame(index, found, truth if labelled else None, corrupted=index == 3)
+    known = truth if labelled else None
+    return scored_frame(index, found, known, corrupted=index == 3, seconds=0.1 * index)
 
 
 def run() -> Predictions:

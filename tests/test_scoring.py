@@ -102,9 +102,9 @@ def test_the_protocol_names_what_differs_between_runs() -> None:
 
 
 def test_all_metrics_include_streaming_only_with_latencies() -> None:
-    assert "streaming" not in metric_names(["all"])
-    assert metric_names(["vid_ap", "all"], latencies=[0.1]).count("vid_ap") == 1
-    assert "streaming" in metric_names(["all"], latencies=[0.1])
+    assert "streaming" not in metric_names(["all"], timed=False)
+    assert metric_names(["vid_ap", "all"], timed=True).count("vid_ap") == 1
+    assert "streaming" in metric_names(["all"], timed=True)
 
 
 def test_part_of_the_frames_keeps_ap_by_size_and_classes_named_after_motion() -> None:
@@ -119,9 +119,9 @@ def test_unknown_metric_lists_the_choices() -> None:
         build_metrics(["map"], ("a",))
 
 
-def test_streaming_asks_for_latencies() -> None:
+def test_streaming_of_a_run_that_was_not_timed_asks_for_latencies() -> None:
     with pytest.raises(RnndetError, match="--latency"):
-        build_metrics(["streaming"], ("a",))
+        score({"": run("11")}, build_metrics(["streaming"], ("a",)))
 
 
 def test_impossible_latencies_are_found_before_any_video_is_measured() -> None:

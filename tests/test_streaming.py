@@ -1,6 +1,7 @@
 """rnndet/metrics/streaming.py: schedules worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,13 +67,13 @@ def test_rounding_costs_no_frame_in_a_long_video() -> None:
 
 def test_no_latency_changes_nothing() -> None:
     clip = random_video(1)
-    for before, after in zip(clip.frames, delayed(clip, [0.0]).frames, strict=True):
+    for before, after in zip(clip.frames, delayed(clip, schedule(clip, [0.0])).frames, strict=True):
         assert np.array_equal(before.boxes, after.boxes)
 
 
 def test_delayed_shows_old_detections_with_new_truths() -> None:
     clip = moving(5)
-    late = delayed(clip, [0.05])
+    late = delayed(clip, schedule(clip, [0.05]))
     assert [len(frame.boxes) for frame in late.frames] == [0, 0, 1, 1, 1]
     frame = late.frames[4]  # shows frame 1
     assert frame.boxes.tolist() == [list(shifted(BOX, 5))] and frame.ids.tolist() == [3]
@@ -80,15 +81,31 @@ def test_delayed_shows_old_detections_with_new_truths() -> None:
 
 
 def test_an_empty_video_has_an_empty_schedule() -> None:
-    assert delayed(video(), [0.05]) == video()
+    assert delayed(video(), schedule(video(), [0.05])) == video()
     numbers = timing([schedule(video(), [0.05])])
     assert numbers["missed"] == 0 and math.isnan(numbers["mismatch"])
     assert math.isnan(numbers["in_time"]) and math.isnan(timing([])["in_time"])
 
 
+def test_measured_times_are_those_of_the_processed_frames() -> None:
+    # 10 fps. Frame 0 takes 0.25 s, so frame 2 comes next (it arrived at 0.2) and takes 0.05 s,
+    # until 0.3; then frame 3, which just arrived. What frame 1 took plays no part.
+    clip = moving(5, fps=10.0)
+    times = [0.25, 9.0, 0.05, 0.1, 0.1]
+    frames = [replace(f, seconds=s) for f, s in zip(clip.frames, times, strict=True)]
+    plan = schedule(replace(clip, frames=tuple(frames)))
+    assert plan.processed.tolist() == [0, 2, 3, 4]
+    assert plan.shown.tolist() == [-1, -1, -1, 2, 3]
+
+
+def test_frames_that_were_not_timed_need_a_latency() -> None:
+    with pytest.raises(RnndetError, match="--latency MS"):
+        schedule(moving(3))
+
+
 def test_a_video_without_a_rate_needs_one() -> None:
     with pytest.raises(RnndetError, match="clip: its frame rate is None"):
-        delayed(moving(3, fps=None), [0.05])
+        schedule(moving(3, fps=None), [0.05])
 
 
 @pytest.mark.parametrize("latencies", [[], [-0.1], [float("nan")], [float("inf")]])

@@ -29,11 +29,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--skip-bad", action="store_true", help="leave out what cannot be read in the labels")
     add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
     add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
-    add("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
-        help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; all is all, "
-        "streaming only with --latency")  # fmt: skip
+    add(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        default=["coco_ap"],
+        help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; all is all",
+    )
     add("--tracker", default="byte", help="of the metric mot: byte, sort, iou, none")
-    add("--latency", type=float, nargs="+", default=[], metavar="MS", help="trace for streaming")
+    add("--latency", type=float, nargs="+", default=[], metavar="MS", 
+        help="trace for streaming; default: what each frame took in the run")  # fmt: skip
     add("--samples", type=int, default=0, metavar="N",
         help="bootstrap samples of the videos, for 95 %% intervals; 200 is usual")  # fmt: skip
     add("--ablate-memory", nargs="*", metavar="USE",
@@ -83,6 +88,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     from rnndet.catalog import pick
     from rnndet.distributed import world
+    from rnndet.errors import RnndetError
+    from rnndet.metrics.streaming import is_timed
     from rnndet.scoring import (
         build_metrics,
         metric_names,
@@ -94,14 +101,18 @@ def run(args: argparse.Namespace) -> int:
     from rnndet.tracking import TRACKERS
 
     latencies = [ms / 1000 for ms in args.latency]
-    names = metric_names(args.metrics, latencies=latencies)
+    loaded = load(args) if args.predictions else None
+    timed = args.ablate_memory is None if loaded is None else all(map(is_timed, loaded.values()))
+    names = metric_names(args.metrics, timed=timed or bool(latencies))
     # What is wrong with the request must show before the model runs for an hour.
     build_metrics(names, (), latencies=latencies)
     pick(args.tracker, TRACKERS, what="tracker")
+    if "streaming" in names and not (timed or latencies):
+        raise RnndetError("streaming: the time of the frames is not known; give --latency MS")
     if args.out:
         make_folder(Path(args.out))
-    if args.predictions:
-        runs, data = load(args), None
+    if loaded is not None:
+        runs, data = loaded, None
     else:
         with world() as here:
             runs, data = predict(args, here)

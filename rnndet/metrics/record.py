@@ -6,6 +6,7 @@ Kept as numpy arrays, so that a run is evaluated once and scored as often as one
 
 import contextlib
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from rnndet.errors import InputError, OutputError
 from rnndet.structures import Detections, Truth
 
-VERSION = 1  # of the file's layout
+VERSION = 2  # of the file's layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class ScoredFrame:
     truth_ignore: np.ndarray  # (G,) bool
     labelled: bool = True  # False: nothing is known of what is there
     corrupted: bool = False  # the picture was made hard on purpose
+    seconds: float = math.nan  # what the model took for it; NaN = not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,12 @@ class Predictions:
 
 
 def scored_frame(
-    index: int, found: Detections, truth: Truth | None, *, corrupted: bool = False
+    index: int,
+    found: Detections,
+    truth: Truth | None,
+    *,
+    corrupted: bool = False,
+    seconds: float = math.nan,
 ) -> ScoredFrame:
     """Bring one frame into the form that metrics read; `truth` None = not labelled."""
     known = Truth.empty() if truth is None else truth
@@ -115,6 +122,7 @@ def scored_frame(
         truth_ignore=known.ignore.cpu().numpy().astype(bool),
         labelled=truth is not None,
         corrupted=corrupted,
+        seconds=seconds,
     )
 
 
@@ -137,6 +145,7 @@ def save_predictions(path: str | Path, predictions: Predictions) -> None:
         "index": np.array([f.index for f in frames], np.int64),
         "labelled": np.array([f.labelled for f in frames], bool),
         "corrupted": np.array([f.corrupted for f in frames], bool),
+        "seconds": np.array([f.seconds for f in frames], np.float64),
         "found": np.array([len(f.scores) for f in frames], np.int64),
         "known": np.array([len(f.truth_labels) for f in frames], np.int64),
     }
@@ -178,7 +187,7 @@ def _unpacked(head: dict[str, Any], arrays: dict[str, np.ndarray]) -> Prediction
         parts = {n: arrays[n][found[i] : found[i + 1]] for n in _FOUND}
         parts |= {n: arrays[n][known[i] : known[i + 1]] for n in _KNOWN}
         flags = {n: bool(arrays[n][i]) for n in ("labelled", "corrupted")}
-        frames.append(ScoredFrame(index, **parts, **flags))
+        frames.append(ScoredFrame(index, **parts, **flags, seconds=float(arrays["seconds"][i])))
     predictions = Predictions(head["classes"], about=head["about"])
     first = 0
     for video in head["videos"]:

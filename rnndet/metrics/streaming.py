@@ -5,12 +5,13 @@ official kit github.com/mtli/sAP. sAP is any AP of the `delayed` videos. Here et
 a frame arrives only outputs that are finished by then count, so a real model is never shown on its
 own frame. The model works through the newest frame there is whenever it ends with the one before.
 
-Simulated from the outputs of a run over all frames and a trace of latencies, so the same trace
-gives the same numbers. One thing differs from a stream: a model with memory has seen every frame,
-while a stream that is too slow skips some.
+Simulated from the outputs of a run over all frames and a trace of latencies, given or measured in
+that run, so the same trace gives the same numbers. One thing differs from a stream: a model with
+memory has seen every frame, while a stream that is too slow skips some.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 from rnndet.errors import RnndetError
 from rnndet.metrics.base import Numbers
 from rnndet.metrics.coco_ap import CocoAP
-from rnndet.metrics.record import ScoredVideo
+from rnndet.metrics.record import Predictions, ScoredVideo
 
 TOLERANCE = 1e-6  # seconds; rounding must not make an output miss the frame it is just in time for
 
@@ -28,24 +29,27 @@ TOLERANCE = 1e-6  # seconds; rounding must not make an output miss the frame it 
 class StreamingAP:
     """COCO AP of what a viewer sees while it happens: "sAP", "sAP50", and the numbers of `timing`.
 
-    latencies: seconds for each processed frame, measured or given; begins again where it ends.
+    latencies: seconds for each processed frame; begins again where it ends. None: what each frame
+    took in the run, `ScoredFrame.seconds`.
     fps: frames per second, for videos that have no rate of their own.
     Raises RnndetError for impossible latencies.
     """
 
     def __init__(
-        self, classes: Sequence[str], *, latencies: Sequence[float], fps: float = 30.0
+        self, classes: Sequence[str], *, latencies: Sequence[float] | None = None, fps: float = 30.0
     ) -> None:
         self._ap = CocoAP(classes)
-        self._latencies, self._fps = _checked(latencies), fps
-        mean = 1000 * sum(self._latencies) / len(self._latencies)
-        self.rule = f"sAP, {mean:.1f} ms a frame on average, eta 0, {fps:g} fps if unknown"
+        self._latencies, self._fps = latencies, fps
+        given = "as measured in the run"
+        if latencies is not None:
+            mean = 1000 * sum(_checked(latencies)) / len(latencies)
+            given = f"{mean:.1f} ms a frame on average"
+        self.rule = f"sAP, {given}, eta 0, {fps:g} fps if unknown"
 
     def measure(self, video: ScoredVideo) -> Any:
         """The matches of the delayed video, and its schedule."""
-        rate = video.fps or self._fps
-        shown = delayed(video, self._latencies, fps=rate)
-        return self._ap.measure(shown), schedule(video, self._latencies, fps=rate)
+        plan = schedule(video, self._latencies, fps=video.fps or self._fps)
+        return self._ap.measure(delayed(video, plan)), plan
 
     def combine(self, parts: Sequence[Any]) -> Numbers:
         return self.headline(parts) | timing([part[1] for part in parts])
@@ -64,26 +68,41 @@ class Schedule(NamedTuple):
 
 
 def schedule(
-    video: ScoredVideo, latencies: Sequence[float], *, fps: float | None = None
+    video: ScoredVideo, latencies: Sequence[float] | None = None, *, fps: float | None = None
 ) -> Schedule:
     """Simulate a stream of the video.
 
-    latencies: seconds for each processed frame; begins again where it ends.
+    latencies: seconds for each processed frame; begins again where it ends. None: what each frame
+    took when it was measured.
     fps: frames per second, instead of the video's own.
     Frame i arrives (index of i - first index) / fps seconds after the first. Raises RnndetError for
-    a video without a rate and for impossible latencies.
+    a video without a rate, for impossible latencies, and for frames that were not measured.
     """
     fps = video.fps if fps is None else fps
     if fps is None or not fps > 0:
         raise RnndetError(f"{video.name}: its frame rate is {fps}; give frames per second")
-    latencies = _checked(latencies)
+    if latencies is None:
+        own = [frame.seconds for frame in video.frames]
+        if not all(map(math.isfinite, own)):
+            raise RnndetError(
+                f"{video.name}: the time of its frames was not measured; give --latency MS"
+            )
+        cost: Callable[[int], float] = own.__getitem__
+    else:
+        trace = cycle(_checked(latencies))
+        cost = lambda _: next(trace)  # noqa: E731
     index = np.array([frame.index for frame in video.frames], np.int64)
     times = (index - index[:1]) / fps
-    processed, ready = _simulate(times, latencies)
+    processed, ready = _simulate(times, cost)
     newest = np.searchsorted(ready, times + TOLERANCE, side="right") - 1  # (N,) -1 = none
     shown = np.full(len(times), -1)
     shown[newest >= 0] = processed[newest[newest >= 0]]
     return Schedule(processed, ready, shown)
+
+
+def is_timed(run: Predictions) -> bool:
+    """Whether the time of every frame was measured."""
+    return all(math.isfinite(f.seconds) for video in run.videos for f in video.frames)
 
 
 def _checked(latencies: Sequence[float]) -> tuple[float, ...]:
@@ -92,13 +111,15 @@ def _checked(latencies: Sequence[float]) -> tuple[float, ...]:
     return tuple(latencies)
 
 
-def _simulate(times: np.ndarray, latencies: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """The frames processed and when each was finished; times (N,) are those of arrival."""
-    trace = cycle(latencies)
+def _simulate(times: np.ndarray, cost: Callable[[int], float]) -> tuple[np.ndarray, np.ndarray]:
+    """The frames processed and when each was finished; times (N,) are those of arrival.
+
+    cost(i): the seconds that frame i takes; asked in the order of processing.
+    """
     processed, ready = [], []
     frame, now = 0, 0.0
     while frame < len(times):
-        now = max(now, times[frame]) + next(trace)
+        now = max(now, times[frame]) + cost(frame)
         processed.append(frame)
         ready.append(now)
         newest = int(np.searchsorted(times, now + TOLERANCE, side="right")) - 1
@@ -106,16 +127,13 @@ def _simulate(times: np.ndarray, latencies: Sequence[float]) -> tuple[np.ndarray
     return np.array(processed, np.int64), np.array(ready)
 
 
-def delayed(
-    video: ScoredVideo, latencies: Sequence[float], *, fps: float | None = None
-) -> ScoredVideo:
+def delayed(video: ScoredVideo, plan: Schedule) -> ScoredVideo:
     """The video with what is shown at each frame in place of what was found in it.
 
-    Nothing is shown before the first output. Arguments and errors as in `schedule`.
+    Nothing is shown before the first output.
     """
-    shown = schedule(video, latencies, fps=fps).shown
     frames = []
-    for frame, position in zip(video.frames, shown, strict=True):
+    for frame, position in zip(video.frames, plan.shown, strict=True):
         source, keep = (frame, slice(0)) if position < 0 else (video.frames[position], slice(None))
         frames.append(
             replace(
