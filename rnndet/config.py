@@ -64,7 +64,7 @@ class ClipConfig:
     windows: int = 1  # windows of one clip; the state is carried from one to the next, detached
     stride_min: int = 1  # a clip takes every n-th frame, n drawn from here ...
     stride_max: int = 3  # ... to here: slow and fast motion from the same videos
-    balance: str = "class"  # class: classes and scene groups evenly; frame: frames as they come
+    classes: str = "even"  # even: rare classes as often as common ones; natural: as they come
     labelled: float = 1.0  # share of the frames whose loss is computed; memory sees all of them
 
 
@@ -259,7 +259,7 @@ def _check(config: Config, *, where: str) -> None:
         (clip.length >= 1, "clip.length", "at least 1"),
         (clip.windows >= 1, "clip.windows", "at least 1"),
         (1 <= clip.stride_min <= clip.stride_max, "clip.stride_min", "1 .. clip.stride_max"),
-        (clip.balance in ("class", "frame"), "clip.balance", "class or frame"),
+        (clip.classes in ("even", "natural"), "clip.classes", "even or natural"),
         (0 < clip.labelled <= 1, "clip.labelled", "in (0, 1]"),
         (min(augment.crop) >= 32, "augment.crop", "at least 32 x 32"),
         (0 < augment.zoom_min <= augment.zoom_max, "augment.zoom_min", "0 .. augment.zoom_max"),

@@ -18,9 +18,9 @@ def video(name, label, *, length=20, group=None):
     return VideoRecord(name, 10, 10, 25.0, records, group=group)
 
 
-def draws(videos, count, *, balance="class", **options):
+def draws(videos, count, *, classes="even", **options):
     generator = torch.Generator().manual_seed(0)
-    sampler = ClipSampler(VideoSet(("a", "b"), tuple(videos)), balance=balance)
+    sampler = ClipSampler(VideoSet(("a", "b"), tuple(videos)), classes=classes)
     options = {"length": 4, "stride": (1, 1)} | options
     return [sampler.draw(generator, **options) for _ in range(count)]
 
@@ -31,21 +31,16 @@ def test_rare_class_is_drawn_as_often_as_a_common_one():
     assert 150 < names[True] < 250
 
 
-def test_by_frame_a_class_is_drawn_as_often_as_the_set_shows_it():
+def test_natural_draws_a_class_as_often_as_the_set_shows_it():
     videos = [video(f"a{i}", 0) for i in range(9)] + [video("b", 1)]
-    drawn = draws(videos, 400, balance="frame")
+    drawn = draws(videos, 400, classes="natural")
     assert 20 < sum(choice.video.name == "b" for choice in drawn) < 60  # 1 in 10
 
 
-def test_by_frame_a_long_video_is_drawn_more_often():
-    videos = [video("long", 0, length=90), video("short", 0, length=10)]
-    drawn = draws(videos, 400, balance="frame")
+def test_natural_counts_frames_not_videos():
+    videos = [video("long", 0, length=90), video("short", 1, length=10)]
+    drawn = draws(videos, 400, classes="natural")
     assert 20 < sum(choice.video.name == "short" for choice in drawn) < 60  # 1 in 10
-
-
-def test_by_frame_unlabelled_frames_are_never_the_key():
-    videos = [video("a", 0), video("u", None)]
-    assert {c.video.name for c in draws(videos, 50, balance="frame")} == {"a"}
 
 
 def test_much_filmed_place_is_drawn_by_the_root_of_its_videos():

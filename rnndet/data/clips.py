@@ -55,7 +55,7 @@ class ClipDataset(Dataset[Clip]):
         seed: int = 0,
     ) -> None:
         self.samplers = [
-            ClipSampler(video_set, balance=clip.balance) for video_set, _, _ in sources
+            ClipSampler(video_set, classes=clip.classes) for video_set, _, _ in sources
         ]
         self.weights = torch.tensor([weight for _, weight, _ in sources])
         self.caches = [cache for _, _, cache in sources]

@@ -1,6 +1,6 @@
-"""Which frames make a training clip: every labelled frame alike, or balanced over classes."""
+"""Which frames make a training clip: by class, then by scene group, then by video."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,8 +8,6 @@ import torch
 
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
-
-_Shown = tuple[VideoRecord, Sequence[int]]  # a video, and positions of frames of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,39 +19,36 @@ class ClipChoice:
 
 
 class ClipSampler:
-    """Draws clips from one VideoSet: a key frame by `balance`, and a clip around it.
+    """Draws clips from one VideoSet.
 
-    - "frame": every labelled frame alike, empty ones too: classes, sizes and places come in the
-      shares that the set has.
-    - "class": a class evenly, a scene group with weight sqrt(its videos) (so that one much filmed
-      place does not rule), a video of the group evenly, a frame that shows the class evenly.
-
-    The key frame's place in the clip is random. A set without any object is an error.
+    A draw picks a class, a scene group with weight sqrt(its videos) (so that one much filmed
+    place does not rule), a video of the group evenly, a frame that shows the class evenly, and a
+    clip around that frame at a random position. Videos without any object are never drawn.
+    `classes` "even": rare classes as often as common ones; "natural": by their share of the frames.
     Holds no random state: every draw takes a Generator.
     """
 
-    def __init__(self, video_set: VideoSet, *, balance: str = "class") -> None:
+    def __init__(self, video_set: VideoSet, *, classes: str = "even") -> None:
         # class -> scene group -> [(video, positions of the frames that show the class)]
-        table: dict[int, dict[str, list[_Shown]]] = {}
-        self._labelled: list[_Shown] = []
+        table: dict[int, dict[str, list[tuple[VideoRecord, Sequence[int]]]]] = {}
+        frames: Counter[int] = Counter()
         for video in video_set.videos:
-            known, shown = [], defaultdict(list)
+            shown = defaultdict(list)
             for position, record in enumerate(video.frames):
-                if record.truth is None:
-                    continue
-                known.append(position)
-                for label in set(record.truth.labels[~record.truth.ignore].tolist()):
-                    shown[label].append(position)
-            if known:
-                self._labelled.append((video, known))
+                if record.truth is not None:
+                    for label in set(record.truth.labels[~record.truth.ignore].tolist()):
+                        shown[label].append(position)
             for label, positions in shown.items():
                 groups = table.setdefault(label, {})
                 groups.setdefault(video.group or video.name, []).append((video, positions))
+                frames[label] += len(positions)
         if not table:
             raise RnndetError("the training set holds no labelled object")
-        self._classes = [table[label] for label in sorted(table)]
-        self._counts = torch.tensor([float(len(known)) for _, known in self._labelled])
-        self._key_video = {"frame": self._any_frame, "class": self._class_evenly}[balance]
+        labels = sorted(table)
+        self._classes = [table[label] for label in labels]
+        self._weights = torch.tensor(
+            [float(frames[label]) if classes == "natural" else 1.0 for label in labels]
+        )
 
     def draw(
         self, generator: torch.Generator, *, length: int, stride: tuple[int, int]
@@ -63,7 +58,11 @@ class ClipSampler:
         Where a video is too short for n, n becomes smaller; where it is shorter than `length`
         frames, its last frame is repeated.
         """
-        video, positions = self._key_video(generator)
+        groups = list(self._classes[_weighted(self._weights, generator)].values())
+        videos = groups[
+            _weighted(torch.tensor([len(videos) ** 0.5 for videos in groups]), generator)
+        ]
+        video, positions = videos[_below(len(videos), generator)]
         key = positions[_below(len(positions), generator)]
         count = len(video.frames)
         step = stride[0] + _below(stride[1] - stride[0] + 1, generator)
@@ -73,15 +72,6 @@ class ClipSampler:
         first = max(0, min(key - before * step, count - 1 - (length - 1) * step))
         chosen = [min(first + i * step, count - 1) for i in range(length)]
         return ClipChoice(video, tuple(video.frames[i] for i in chosen))
-
-    def _any_frame(self, generator: torch.Generator) -> _Shown:
-        return self._labelled[int(torch.multinomial(self._counts, 1, generator=generator))]
-
-    def _class_evenly(self, generator: torch.Generator) -> _Shown:
-        groups = list(self._classes[_below(len(self._classes), generator)].values())
-        weights = torch.tensor([len(videos) ** 0.5 for videos in groups])
-        videos = groups[int(torch.multinomial(weights, 1, generator=generator))]
-        return videos[_below(len(videos), generator)]
 
 
 def hold_out(video_set: VideoSet, groups: Sequence[str]) -> tuple[VideoSet, VideoSet]:
@@ -97,3 +87,7 @@ def hold_out(video_set: VideoSet, groups: Sequence[str]) -> tuple[VideoSet, Vide
 
 def _below(limit: int, generator: torch.Generator) -> int:
     return int(torch.randint(limit, (1,), generator=generator))
+
+
+def _weighted(weights: torch.Tensor, generator: torch.Generator) -> int:
+    return int(torch.multinomial(weights, 1, generator=generator))
