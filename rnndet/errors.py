@@ -18,6 +18,12 @@ class InputError(RnndetError):
     exit_code = 3
 
 
+class NothingFoundError(InputError):
+    """A folder or a list has none of what was asked for: most likely the wrong one."""
+
+    exit_code = 2
+
+
 class OutputError(RnndetError):
     """A result cannot be written."""
 

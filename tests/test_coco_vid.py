@@ -89,6 +89,23 @@ def test_broken_entry_is_named(coco_vid_root, change, message):
         read_set("coco_vid", coco_vid_root, "train")
 
 
+def test_files_elsewhere_are_read_where_that_is_allowed(coco_vid_root, tmp_path):
+    def move(tree):
+        tree["images"][0]["file_name"] = str(tmp_path / "elsewhere.jpg")
+        tree["videos"][1]["file_name"] = "../v.mp4"
+
+    edit(coco_vid_root, move)
+    first, second = read_set("coco_vid", coco_vid_root, "train", allow_outside=True).videos
+    assert first.frames[0].image == tmp_path / "elsewhere.jpg"
+    assert second.path == coco_vid_root / "../v.mp4"
+
+
+def test_what_is_no_path_is_refused_everywhere(coco_vid_root):
+    edit(coco_vid_root, lambda tree: tree["images"][0].update(file_name="\0"))
+    with pytest.raises(RnndetError, match="is no path"):
+        read_set("coco_vid", coco_vid_root, "train", allow_outside=True)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
 def test_broken_json_is_one_clear_line(coco_vid_root, text):
     (coco_vid_root / "annotations" / "train.json").write_text(text)

@@ -225,8 +225,9 @@ def test_missing_xml_and_missing_picture_are_both_named(root):
 
 
 def test_an_empty_split_says_what_is_expected(root):
-    with pytest.raises(InputError, match=r"Data/VID/train: no videos found; expected folders"):
+    with pytest.raises(InputError, match=r"Data/VID/train: no videos found; expected folders") as e:
         load(root, "train")
+    assert e.value.exit_code == 2  # the wrong folder, rather than a broken file
 
 
 def test_a_folder_that_is_no_archive_says_what_is_expected(tmp_path):

@@ -6,12 +6,12 @@ import torch
 
 from conftest import TINY_OPTIONS, tiny_config, tiny_model
 from rnndet.checkpoint import load_model, read_checkpoint
-from rnndet.config import TrainConfig, config_from_dict
+from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.structures import Truth
 from rnndet.training import optim
 from rnndet.training.loop import Run, start_from, thin_out
-from rnndet.training.run import run_training
+from rnndet.training.run import read_source, run_training
 
 
 def config_for(root, **changes):
@@ -180,3 +180,8 @@ def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
     name = "memory.fusions.0.scale"
     first = read_checkpoint(tmp_path / "first" / "weights.pt")["model"][name]
     assert read_checkpoint(tmp_path / "second" / "weights.pt")["model"][name] == first
+
+
+def test_option_of_a_source_that_is_no_option_of_its_format_is_refused():
+    with pytest.raises(RnndetError, match=r"data\.train\.options\.split: is no option"):
+        read_source(SourceConfig(options={"split": "val"}))

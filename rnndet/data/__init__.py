@@ -43,10 +43,15 @@ FORMATS = {
 def reader_options(changes: Sequence[str]) -> dict[str, Any]:
     """Options of a reader as tools take them: `--option KEY=VALUE`. Raises RnndetError."""
     options = dict(parse_change(change, flag="--option") for change in changes)
+    check_names(options, what="--option ")
+    return options
+
+
+def check_names(options: Mapping[str, Any], *, what: str) -> None:
+    """Raise RnndetError if an option has the name of an argument of `read_set`."""
     own = inspect.signature(read_set).parameters.keys() & options.keys() - {"options"}
     if own:
-        raise RnndetError(f"--option {min(own)}: is no option of a format")
-    return options
+        raise RnndetError(f"{what}{min(own)}: is no option of a format")
 
 
 def read_set(

@@ -25,7 +25,7 @@ from rnndet.data.video_builder import (
     read_each,
     size_of,
 )
-from rnndet.errors import InputError
+from rnndet.errors import InputError, NothingFoundError
 from rnndet.video.source import list_images
 
 CLASSES = ("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
@@ -102,7 +102,7 @@ def _frames(file: Path, folder: Path, problems: Problems) -> dict[int, tuple[Pat
         else:
             frames[index] = (picture, labels)
     if not frames:
-        raise InputError(f"{file}: holds no frames that have a picture")
+        raise NothingFoundError(f"{file}: holds no frames that have a picture")
     if len(present) > len(frames):
         problems.correct("pictures without labels left out", len(present) - len(frames))
     return frames

@@ -13,10 +13,10 @@ from pathlib import Path
 from rnndet.data.json_tables import Entry, corners, is_folder, is_size, table
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.text import inside, is_path_inside, read_json
+from rnndet.data.text import inside, is_path, is_path_inside, read_json
 from rnndet.data.truths import TruthBuilder
 from rnndet.data.video_builder import MAX_FRAMES
-from rnndet.errors import InputError
+from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
 
 MAX_FPS = 1e6  # a larger rate is a mistake
@@ -29,11 +29,13 @@ def read(
     *,
     annotations: str = "annotations/{split}.json",
     images_dir: str = ".",
+    allow_outside: bool = False,
 ) -> VideoSet:
     """Read `root/annotations/<split>.json`; boxes become x1 y1 x2 y2 clipped to the picture.
 
     Raises InputError with the file: not JSON, not in CocoVID form, no videos. An entry that lacks
-    a key, repeats an id or a name, names what is not there or has impossible numbers is a problem.
+    a key, repeats an id or a name, names what is not there or has impossible numbers is a problem;
+    so is a file outside of `root`, unless `allow_outside`.
     """
     path = root / annotations.replace("{split}", split)
     tree = read_json(path)
@@ -42,20 +44,24 @@ def read(
     for key in ("categories", "videos", "images", "annotations"):
         if not isinstance(tree.get(key), list):
             raise InputError(f"{path}: not in CocoVID form: lacks the list {key!r}")
-    return _Reader(path, root, root / images_dir, problems).read(tree)
+    folders = (root, root / images_dir)
+    return _Reader(path, *folders, problems, allow_outside=allow_outside).read(tree)
 
 
 class _Reader:
     """One file being read."""
 
-    def __init__(self, path: Path, root: Path, images: Path, problems: Problems) -> None:
+    def __init__(
+        self, path: Path, root: Path, images: Path, problems: Problems, *, allow_outside: bool
+    ) -> None:
         self.path, self.root, self.images, self.problems = path, root, images, problems
+        self.allow_outside = allow_outside
 
     def read(self, tree: Entry) -> VideoSet:
         before = len(self.problems)  # those of other files
         tables = partial(table, tree, path=self.path, problems=self.problems)
         categories = tables("categories", ("name",))
-        videos = tables("videos", ("name",), wrong=_wrong_video)
+        videos = tables("videos", ("name",), wrong=self._wrong_video)
         needed = ("video_id", "frame_id", "width", "height")
         images = tables("images", needed, wrong=_wrong_image)
         boxes = tables("annotations", ("image_id", "category_id", "bbox"))
@@ -85,7 +91,7 @@ class _Reader:
         if not records:
             reasons = self.problems.found[before:]
             why = f"; of {len(reasons)} problems the first: {reasons[0]}" if reasons else ""
-            raise InputError(f"{self.path}: holds no videos with images{why}")
+            raise NothingFoundError(f"{self.path}: holds no videos with images{why}")
         return VideoSet(tuple(str(categories[c]["name"]) for c in label_of), tuple(records))
 
     def _known(
@@ -111,7 +117,7 @@ class _Reader:
             self.problems.add(self.path, where, reason)
             return None
         try:
-            picture = inside(self.images, name, where=where)
+            picture = inside(self.images, name, where=where, allow_outside=self.allow_outside)
         except InputError as error:
             self.problems.add(self.path, where, str(error).removeprefix(f"{where}: "))
             return None
@@ -120,15 +126,33 @@ class _Reader:
     def _video(self, video: Entry, frames: tuple[FrameRecord, ...], image: Entry) -> VideoRecord:
         given = {key: value for key, value in video.items() if value is not None}
         name, where = given.get("file_name"), f"{self.path}: video {video['id']}"
+        path = None
+        if name is not None:
+            path = inside(self.root, name, where=where, allow_outside=self.allow_outside)
         return VideoRecord(
             name=str(given["name"]),
             height=int(given.get("height", image["height"])),
             width=int(given.get("width", image["width"])),
             fps=float(given["fps"]) if given.get("fps") else None,
             frames=frames,
-            path=None if name is None else inside(self.root, name, where=where),
+            path=path,
             group=str(given["scene"]) if "scene" in given else None,
         )
+
+    def _wrong_video(self, video: Entry) -> str:
+        """What is wrong with the values of a video; "" where nothing is."""
+        given = {key: value for key, value in video.items() if value is not None}
+        if not is_folder(str(video["name"])):
+            return f"name {video['name']!r} cannot be that of a folder"
+        if not all(is_size(given[key]) for key in ("width", "height") if key in given):
+            return "width or height is not a number of pixels"
+        fps, name = given.get("fps", 0), given.get("file_name", "")
+        if not isinstance(fps, int | float) or not 0 <= fps <= MAX_FPS:
+            return "fps is not a number of frames per second"
+        fits = is_path if self.allow_outside else is_path_inside
+        if not isinstance(name, str) or not fits(name):
+            return f"file_name {name!s:.60} lies outside of the data's folder or is no path"
+        return ""
 
     def _truth(self, entries: list[Entry], image: Entry, label_of: dict[int, int]) -> Truth:
         builder = TruthBuilder(width=image["width"], height=image["height"], file=self.path,
@@ -159,18 +183,3 @@ def _wrong_image(image: Entry) -> str:
     if is_frame and is_size(image["width"]) and is_size(image["height"]):
         return ""
     return "frame_id, width or height is not a number of frames or pixels"
-
-
-def _wrong_video(video: Entry) -> str:
-    """What is wrong with the values of a video; "" where nothing is."""
-    given = {key: value for key, value in video.items() if value is not None}
-    if not is_folder(str(video["name"])):
-        return f"name {video['name']!r} cannot be that of a folder"
-    if not all(is_size(given[key]) for key in ("width", "height") if key in given):
-        return "width or height is not a number of pixels"
-    fps, name = given.get("fps", 0), given.get("file_name", "")
-    if not isinstance(fps, int | float) or not 0 <= fps <= MAX_FPS:
-        return "fps is not a number of frames per second"
-    if not isinstance(name, str) or not is_path_inside(name):
-        return f"file_name {name!s:.60} lies outside of the data's folder or is no path"
-    return ""

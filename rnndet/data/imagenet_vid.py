@@ -26,7 +26,7 @@ from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.text import inside, read_xml, rows
 from rnndet.data.truths import MAX_TRACK, TruthBuilder
 from rnndet.data.video_builder import MAX_FRAMES
-from rnndet.errors import InputError
+from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
 from rnndet.video.image import read_image
 
@@ -86,7 +86,7 @@ def read(
     labels.report(base / "Annotations" / "VID", problems, ignore_unknown=ignore_unknown)
     if not records:
         problems.stop_if_any()
-        raise InputError(f"{source}: no videos found; expected folders of %06d.JPEG")
+        raise NothingFoundError(f"{source}: no videos found; expected folders of %06d.JPEG")
     return VideoSet(labels.names, tuple(records))
 
 
@@ -95,7 +95,7 @@ def _base(root: Path) -> Path:
         found = [folder for folder in folders if _is_base(folder)]
         if len(found) == 1:
             return found[0]
-    raise InputError(
+    raise NothingFoundError(
         f"{root}: expected Data/VID and Annotations/VID in it, or in exactly one folder ILSVRC*"
     )
 

@@ -32,7 +32,7 @@ from rnndet.data.records import VideoSet
 from rnndet.data.text import rows
 from rnndet.data.truths import ANY_CLASS
 from rnndet.data.video_builder import VideoBuilder, count_unlabelled, read_each
-from rnndet.errors import InputError
+from rnndet.errors import InputError, NothingFoundError
 from rnndet.video.source import natural_key, safe_name
 
 LABEL_SUFFIXES = (".json", ".xml", ".txt")
@@ -51,14 +51,14 @@ def read(
     """
     folder = root / split
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of labelled videos")
+        raise NothingFoundError(f"{folder}: no such folder of labelled videos")
     files = [
         file
         for file in sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
         if file.suffix.lower() in LABEL_SUFFIXES and not file.name.startswith(".")
     ]
     if not files:
-        raise InputError(f"no videos found; expected labels {folder}/*.json, *.xml or *.txt")
+        raise NothingFoundError(f"no videos found; expected labels {folder}/*.json, *.xml or *.txt")
     videos = videos_in(folder)
     labels_of = Counter(file.stem for file in files)
     count_unlabelled(videos, files, problems)

@@ -26,7 +26,7 @@ from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.text import inside, read_text, rows
 from rnndet.data.truths import ANY_CLASS, MAX_TRACK, TruthBuilder
 from rnndet.data.video_builder import MAX_FRAMES
-from rnndet.errors import InputError
+from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
 from rnndet.video.source import VIDEO_SUFFIXES, list_images, natural_key
 
@@ -61,10 +61,10 @@ def read(
     folders = top.iterdir() if top.is_dir() else []
     sequences = sorted((f for f in folders if _is_sequence(f)), key=lambda f: natural_key(f.name))
     if not sequences:
-        raise InputError(f"{top}: no sequences found; expected folders with a seqinfo.ini")
+        raise NothingFoundError(f"{top}: no sequences found; expected folders with a seqinfo.ini")
     is_labelled = any((sequence / file).is_file() for sequence in sequences)
     if not is_labelled and file != GT:
-        raise InputError(f"{top}: no sequence has a file {file}")
+        raise NothingFoundError(f"{top}: no sequence has a file {file}")
     given = len(classes) > 1
     labels = None if given else _labels(sequences[0])
     names = labels or tuple(classes)

@@ -84,22 +84,28 @@ def rows(
         yield number, fields
 
 
-def inside(root: Path, name: str, *, where: str) -> Path:
+def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) -> Path:
     """The file `name` under `root`, as an annotation names it.
 
     Raises InputError if it is absolute, climbs out of `root` or is no path: a list file must not
-    choose what is read elsewhere. Links are followed where the user has laid them.
+    choose what is read elsewhere, unless the user allows it. Links are followed where the user has
+    laid them.
     """
-    if not is_path_inside(name):
+    if not (is_path_inside(name) or (allow_outside and is_path(name))):
         raise InputError(f"{where}: {name!r} lies outside {root} or is no path; give one within it")
     return root / os.path.normpath(name)
 
 
 def is_path_inside(name: str) -> bool:
-    """Whether a relative path stays below the folder from which it starts."""
+    """Whether it is a relative path that stays below the folder from which it starts."""
+    climbs = os.path.normpath(name).split(os.sep)[0] == ".."
+    return is_path(name) and not climbs and not os.path.isabs(name)
+
+
+def is_path(name: str) -> bool:
+    """Whether the system can have a file of this name."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:  # JSON can hold halves of characters
         return False
-    climbs = os.path.normpath(name).split(os.sep)[0] == ".."
-    return not climbs and not os.path.isabs(name) and "\0" not in name
+    return "\0" not in name

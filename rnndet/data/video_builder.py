@@ -9,7 +9,7 @@ from typing import TypeVar
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord
 from rnndet.data.truths import ANY_CLASS, MAX_TRACK, TruthBuilder
-from rnndet.errors import InputError
+from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
 from rnndet.video.image import read_image
 from rnndet.video.source import list_images, natural_key
@@ -89,7 +89,7 @@ def label_files(folder: Path, pattern: str) -> list[Path]:
     """The label files of a folder in natural order. Raises InputError if there are none."""
     files = [file for file in folder.glob(pattern) if not file.name.startswith(".")]
     if not files:
-        raise InputError(f"no videos found; expected labels {folder / pattern}")
+        raise NothingFoundError(f"no videos found; expected labels {folder / pattern}")
     return sorted(files, key=lambda file: natural_key(file.name))
 
 

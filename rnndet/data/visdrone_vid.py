@@ -21,7 +21,7 @@ from rnndet.data.video_builder import (
     read_each,
     size_of,
 )
-from rnndet.errors import InputError
+from rnndet.errors import NothingFoundError
 
 CLASSES = (
     "pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle", "bus",
@@ -39,7 +39,9 @@ def read(root: Path, split: str, problems: Problems) -> VideoSet:
     folder = next((place for place in places if (place / "annotations").is_dir()), None)
     if folder is None:
         tried = ", ".join(str(place) for place in places)
-        raise InputError(f"no videos found; expected a folder `annotations` in one of {tried}")
+        raise NothingFoundError(
+            f"no videos found; expected a folder `annotations` in one of {tried}"
+        )
     files = label_files(folder / "annotations", "*.txt")
     images = folder / "sequences"
     count_unlabelled(folders_in(images), files, problems)

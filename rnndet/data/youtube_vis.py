@@ -13,7 +13,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.text import inside, read_json
 from rnndet.data.truths import TruthBuilder
-from rnndet.errors import InputError
+from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
 from rnndet.video.source import safe_name
 
@@ -79,7 +79,7 @@ class _Reader:
                 records[record.name] = record
         if not records:
             self.problems.stop_if_any()
-            raise InputError(f"{self.path}: holds no videos")
+            raise NothingFoundError(f"{self.path}: holds no videos")
         names = tuple(str(categories[c]["name"]) for c in label_of)
         return VideoSet(names, tuple(records.values()))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from rnndet.config import Config, ModelConfig, SourceConfig, config_to_dict
-from rnndet.data import read_set
+from rnndet.data import check_names, read_set
 from rnndet.data.clips import ClipDataset
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoSet
@@ -116,7 +116,8 @@ def read_sources(config: Config) -> tuple[list[VideoSet], VideoSet]:
 
 
 def read_source(source: SourceConfig) -> VideoSet:
-    """Read one `[[data.train]]` entry."""
+    """Read one `[[data.train]]` entry. Raises RnndetError."""
+    check_names(source.options, what="data.train.options.")
     return read_set(source.format, source.root, source.split, **source.options)
 
 
