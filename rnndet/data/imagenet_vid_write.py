@@ -1,6 +1,5 @@
 """Writes a VideoSet in the layout of ImageNet VID, as `imagenet_vid` reads it."""
 
-import re
 import shutil
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -8,10 +7,9 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from rnndet.data.frames import iterate
 from rnndet.data.imagenet_vid import WNIDS
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.text import check_folder_names
 from rnndet.errors import OutputError
 from rnndet.video.image import write_image
-
-NAME = re.compile(r"\w[\w.-]*")  # of a split or video: a folder, and a field of the list
 
 
 def write(
@@ -43,7 +41,7 @@ def write(
         InputError: a picture of the source cannot be read.
     """
     objects = videos.classes if names else _wnids(videos.classes)
-    _check_names(videos, split)
+    check_folder_names(split, [video.name for video in videos.videos])
     folders = [Path("Annotations/VID") / split]
     if pictures:
         folders.insert(0, Path("Data/VID") / split)  # first in place: no labels without pictures
@@ -77,15 +75,6 @@ def _wnids(classes: tuple[str, ...]) -> tuple[str, ...]:
             f"class {unknown[0]!r} is none of ImageNet VID's 30; write names instead of WordNet ids"
         )
     return tuple(WNIDS[name] for name in classes)
-
-
-def _check_names(videos: VideoSet, split: str) -> None:
-    names = [video.name for video in videos.videos]
-    for name in (split, *names):
-        if not NAME.fullmatch(name):
-            raise OutputError(f"{name!r} cannot be a folder; use letters, digits, '_', '-', '.'")
-    if len(set(names)) < len(names):
-        raise OutputError("two videos have one name; names must be unique")
 
 
 def _check_free(path: Path, *, overwrite: bool) -> None:

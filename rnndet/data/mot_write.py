@@ -1,16 +1,14 @@
 """Writes a VideoSet in the layout of MOTChallenge, as `mot` reads it."""
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from rnndet.data.frames import iterate
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.text import check_folder_names
 from rnndet.errors import OutputError
 from rnndet.video.image import write_image
-
-NAME = re.compile(r"\w[\w.-]*")  # of a split or video: a folder, and a value of an ini file
 
 
 def write(
@@ -69,12 +67,7 @@ def write(
 
 
 def _check(videos: VideoSet, split: str) -> None:
-    names = [video.name for video in videos.videos]
-    for name in (split, *names):
-        if not NAME.fullmatch(name):
-            raise OutputError(f"{name!r} cannot be a folder; use letters, digits, '_', '-', '.'")
-    if len(set(names)) < len(names):
-        raise OutputError("two videos have one name; names must be unique")
+    check_folder_names(split, [video.name for video in videos.videos])
     for name in videos.classes:
         if name.splitlines() != [name.strip()]:
             raise OutputError(f"class {name!r} cannot be a line of labels.txt")
