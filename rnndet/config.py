@@ -96,6 +96,8 @@ class TrainConfig:
     lr: float = 1e-3  # neck and head of the detector
     lr_trunk: float = 3e-4
     lr_memory: float = 3e-3
+    detection: float = 1.0  # weight of the detector's own losses
+    restoration: float = 0.0  # of corrupted frames' features being those of the clean frames
     weight_decay: float = 1e-4
     warmup: int = 200  # steps of linear warm-up, then cosine decay to 2 % of the rate
     clip_norm: float = 3.0  # largest gradient norm
@@ -268,6 +270,9 @@ def _check(config: Config, *, where: str) -> None:
         (train.steps >= 1, "train.steps", "at least 1"),
         (train.batch >= 1, "train.batch", "at least 1"),
         (min(train.lr, train.lr_trunk, train.lr_memory) >= 0, "train.lr", "not negative"),
+        (train.detection >= 0, "train.detection", "not negative"),
+        (train.restoration >= 0, "train.restoration", "not negative"),
+        (train.detection + train.restoration > 0, "train.detection", "above 0, or restoration"),
         (0 <= train.ema < 1, "train.ema", "in [0, 1)"),
         (train.clip_norm > 0, "train.clip_norm", "greater than 0"),
         (set(train.freeze) <= {"trunk", "neck", "head", "memory"}, "train.freeze",

@@ -12,6 +12,7 @@ from rnndet.detectors import build_detector
 from rnndet.detectors.base import FrameDetector, Prepared
 from rnndet.structures import Detections, Truth
 from rnndet.temporal.head import TemporalHead
+from rnndet.temporal.restoration import object_cells, restoration_loss
 from rnndet.temporal.state import Features, State
 
 
@@ -22,7 +23,7 @@ class Encoded:
     prepared: Prepared
     features: Features  # of the trunk or of the neck, each (T*B, C, H, W), time-major
     length: int  # T
-    labelled: Tensor | None  # (M,) int64, the images that have a truth; None outside training
+    labelled: Tensor | None  # (M,) int64, the images that give losses; None outside training
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +66,40 @@ class VideoDetector(nn.Module):
         state: State | None = None,
         *,
         truths: list[list[Truth | None]] | None = None,
+        clean: Tensor | None = None,
+        judged: Tensor | None = None,
     ) -> Output:
         """Detections, or losses if truths are given (then the model must be in training mode).
 
         frames: (T, B, 3, H, W) uint8 RGB, the next T frames of B videos; state: what the previous
-        window of the same videos returned; truths[t][b] is None where a frame is not labelled.
+        window of the same videos returned; truths[t][b] is None where a frame is not labelled;
+        clean: the same frames before they were corrupted, for the loss "restoration"; judged:
+        (T, B) bool, which labelled frames the detector's losses are of, None for all.
         """
-        return self.decode(self.encode(frames, truths=truths), state)
+        wanted = None
+        if clean is not None:
+            with torch.no_grad():
+                wanted = self.encode(clean).features
+        encoded = self.encode(frames, truths=truths, judged=judged)
+        return self.decode(encoded, state, clean=wanted)
 
-    def encode(self, frames: Tensor, *, truths: list[list[Truth | None]] | None = None) -> Encoded:
+    def encode(
+        self,
+        frames: Tensor,
+        *,
+        truths: list[list[Truth | None]] | None = None,
+        judged: Tensor | None = None,
+    ) -> Encoded:
         """The memory-free part of `forward`: everything up to where the state enters."""
         length = frames.shape[0]
         images = frames.flatten(0, 1)  # (T*B, 3, H, W)
         labelled = given = None
         if truths is not None:
             flat = [truth for row in truths for truth in row]
-            labelled = torch.tensor([i for i, truth in enumerate(flat) if truth is not None])
-            labelled = labelled.to(frames.device, torch.int64)
+            known = torch.tensor([truth is not None for truth in flat])
+            if judged is not None:
+                known &= judged.flatten()
+            labelled = known.nonzero().flatten().to(frames.device)
             given = [Truth.empty().to(frames.device) if t is None else t for t in flat]
         prepared = self.detector.prepare(list(images), given)
         features = self.detector.trunk(prepared.pixels)
@@ -89,9 +107,15 @@ class VideoDetector(nn.Module):
             features = self.detector.neck(features)
         return Encoded(prepared, features, length, labelled)
 
-    def decode(self, encoded: Encoded, state: State | None = None) -> Output:
-        """The rest of `forward`: memory, detection head, and the new state."""
+    def decode(
+        self, encoded: Encoded, state: State | None = None, *, clean: Features | None = None
+    ) -> Output:
+        """The rest of `forward`: memory, detection head, and the new state.
+
+        clean: what `encode` makes of the frames before they were corrupted.
+        """
         features, state = self.memory(encoded.features, state, encoded.length)
+        restored = {} if clean is None else self._restoration(encoded, features, clean)
         if self.site == "trunk":
             features = self.detector.neck(features)
         if encoded.labelled is None:
@@ -99,7 +123,21 @@ class VideoDetector(nn.Module):
             batch = len(flat) // encoded.length
             rows = [flat[t * batch : (t + 1) * batch] for t in range(encoded.length)]
             return Output(state, rows, None)
-        return Output(state, None, self._losses(encoded, features))
+        return Output(state, None, self._losses(encoded, features) | restored)
+
+    def _restoration(
+        self, encoded: Encoded, features: Features, clean: Features
+    ) -> dict[str, Tensor]:
+        """The loss "restoration" of the levels that have a memory; none without a memory."""
+        levels = self.memory.levels
+        if not levels:
+            return {}
+        targets = encoded.prepared.targets or []
+        pixels = encoded.prepared.pixels
+        boxes = [pixels.new_zeros(0, 4) if t is None else t["boxes"] for t in targets]
+        clean = {level: clean[level] for level in levels}
+        objects = object_cells(boxes, clean, size_hw=(pixels.shape[-2], pixels.shape[-1]))
+        return {"restoration": restoration_loss(features, clean, objects)}
 
     def _losses(self, encoded: Encoded, features: Features) -> dict[str, Tensor]:
         assert encoded.labelled is not None

@@ -6,7 +6,7 @@ from rnndet.data import read_set
 from rnndet.data.clips import ClipDataset, collate
 
 
-def dataset(root, *, count=20, **augment):
+def dataset(root, *, count=20, keep_clean=False, **augment):
     augment = {"crop": (64, 64), "corrupt": 0.0, "colour": 0.0} | augment
     return ClipDataset(
         [(read_set("coco_vid", root, "train"), 1.0, None)],
@@ -15,6 +15,7 @@ def dataset(root, *, count=20, **augment):
         augment=AugmentConfig(**augment),
         count=count,
         seed=1,
+        keep_clean=keep_clean,
     )
 
 
@@ -63,3 +64,10 @@ def test_window_cuts_time(coco_vid_root):
     batch = collate([dataset(coco_vid_root)[0]]).window(1, 2)
     assert batch.frames.shape[0] == 2
     assert len(batch.truths) == 2
+
+
+def test_clip_keeps_its_frames_as_they_were_before_corruption(coco_vid_root):
+    clean = dataset(coco_vid_root)[0].frames
+    spoilt = dataset(coco_vid_root, keep_clean=True, corrupt=1.0, corrupt_share=0.8)[0]
+    assert torch.equal(spoilt.clean, clean)
+    assert not torch.equal(spoilt.frames, clean)

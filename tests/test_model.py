@@ -118,3 +118,16 @@ def test_videos_of_a_batch_do_not_mix():
             torch.testing.assert_close(both[name][0::2], feature, atol=1e-4, rtol=1e-4)
         for name, feature in seen_by_head(model, b)[0].items():
             torch.testing.assert_close(both[name][1::2], feature, atol=1e-4, rtol=1e-4)
+
+
+def test_frames_that_are_not_judged_give_no_detector_loss():
+    frames, truths = noise(2), [[truth()], [truth()]]
+    judged = torch.zeros(2, 1, dtype=torch.bool)
+    losses = tiny_model().train()(frames, truths=truths, clean=frames, judged=judged).losses
+    assert list(losses) == ["restoration"]
+
+
+def test_model_without_memory_has_nothing_to_restore():
+    frames = noise(1)
+    losses = tiny_model(cell="none").train()(frames, truths=[[truth()]], clean=frames).losses
+    assert "restoration" not in losses

@@ -10,7 +10,7 @@ from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.structures import Truth
 from rnndet.training import optim
-from rnndet.training.loop import Run, start_from, thin_out
+from rnndet.training.loop import Run, judged_frames, start_from
 from rnndet.training.run import read_source, run_training
 
 
@@ -154,11 +154,11 @@ def test_average_moves_towards_the_model():
     assert average.tensors["weight"].item() == pytest.approx(1 - 2 / 11)
 
 
-def test_thinning_keeps_the_share_and_never_all_away():
-    truths = [[Truth.empty(), None], [Truth.empty(), Truth.empty()], [Truth.empty(), None]]
-    kept = thin_out(truths, 0.5, seed=0)
-    assert sum(v is not None for row in kept for v in row) == 2
-    assert sum(v is not None for row in thin_out(truths, 0.01, seed=0) for v in row) == 1
+def test_a_share_of_the_labelled_frames_is_judged_and_never_none():
+    truths = [[Truth.empty(), None] for _ in range(8)]
+    for share, kept in ((1.0, 8), (0.5, 4), (0.01, 1)):
+        judged = judged_frames(truths, share, seed=3)
+        assert judged.sum() == judged[:, 0].sum() == kept
 
 
 def test_set_of_other_classes_is_refused(coco_vid_root, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,18 @@ class ClipBatch:
 
     frames: Tensor  # (T, B, 3, H, W) uint8 RGB
     truths: list[list[Truth | None]]  # [T][B]
+    clean: Tensor | None = None  # like frames, before corruption
 
     def window(self, start: int, length: int) -> ClipBatch:
         """Frames start .. start+length of every clip."""
-        return ClipBatch(self.frames[start : start + length], self.truths[start : start + length])
+        part = slice(start, start + length)
+        clean = None if self.clean is None else self.clean[part]
+        return ClipBatch(self.frames[part], self.truths[part], clean)
 
     def to(self, device: torch.device | str) -> ClipBatch:
         moved = [[None if t is None else t.to(device) for t in row] for row in self.truths]
-        return ClipBatch(self.frames.to(device, non_blocking=True), moved)
+        clean = None if self.clean is None else self.clean.to(device, non_blocking=True)
+        return ClipBatch(self.frames.to(device, non_blocking=True), moved, clean)
 
 
 class ClipDataset(Dataset[Clip]):
@@ -42,6 +46,7 @@ class ClipDataset(Dataset[Clip]):
 
     sources: (set, weight, its cache folder or None). size_hw: the model's input size, which fixes
     the scale of the pictures; the clips come at `augment.crop`, already at network scale.
+    keep_clean: a clip also holds its frames as they were before corruption.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class ClipDataset(Dataset[Clip]):
         augment: AugmentConfig,
         count: int,
         seed: int = 0,
+        keep_clean: bool = False,
     ) -> None:
         self.samplers = [
             ClipSampler(video_set, classes=clip.classes) for video_set, _, _ in sources
@@ -60,7 +66,7 @@ class ClipDataset(Dataset[Clip]):
         self.weights = torch.tensor([weight for _, weight, _ in sources])
         self.caches = [cache for _, _, cache in sources]
         self.size_hw, self.clip, self.augment = size_hw, clip, augment
-        self.count, self.seed = count, seed
+        self.count, self.seed, self.keep_clean = count, seed, keep_clean
 
     def __len__(self) -> int:
         return self.count
@@ -74,7 +80,8 @@ class ClipDataset(Dataset[Clip]):
             clip = transforms.mosaic(parts)
         else:
             clip = self._piece((height, width), generator)
-        return self._corrupted(clip, generator)
+        spoilt = self._corrupted(clip, generator)
+        return replace(spoilt, clean=clip.frames) if self.keep_clean else spoilt
 
     def _piece(self, out_hw: tuple[int, int], generator: Generator) -> Clip:
         """One clip of one video, cropped and resized to out_hw, flipped, reversed, recoloured."""
@@ -123,4 +130,6 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
     """Clips of one length and size -> a batch."""
     frames = torch.stack([clip.frames for clip in clips], 1)  # (T, B, 3, H, W)
     truths = [list(row) for row in zip(*(clip.truths for clip in clips), strict=True)]
-    return ClipBatch(frames.contiguous(), truths)
+    known = [clip.clean for clip in clips if clip.clean is not None]
+    clean = torch.stack(known, 1) if len(known) == len(clips) else None
+    return ClipBatch(frames.contiguous(), truths, clean)

@@ -22,6 +22,7 @@ class Clip:
 
     frames: Tensor  # (T, 3, H, W) uint8 RGB
     truths: list[Truth | None]
+    clean: Tensor | None = None  # the frames before they were corrupted, where that was asked for
 
 
 @dataclass(frozen=True, slots=True)

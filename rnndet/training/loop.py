@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from rnndet.checkpoint import model_content, read_checkpoint, save_checkpoint
-from rnndet.config import Config, config_to_dict
+from rnndet.config import Config, TrainConfig, config_to_dict
 from rnndet.data.clips import ClipBatch, ClipDataset, collate
 from rnndet.errors import RnndetError, WeightsError
 from rnndet.model import VideoDetector
@@ -117,15 +117,19 @@ class Run:
     ) -> tuple[dict[str, float], State | None]:
         """Forward, backward and one optimiser step on one window; returns losses and new state."""
         self.model.train()
-        truths = thin_out(window.truths, self.config.clip.labelled, seed=self.step)
+        judged = judged_frames(window.truths, self.config.clip.labelled, seed=self.step)
+        if self.config.train.detection == 0:
+            judged[:] = False
         on_cuda = self.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16, enabled=self.config.train.amp and on_cuda):
-            output = self.model(window.frames, state, truths=truths)
+            output = self.model(
+                window.frames, state, truths=window.truths, clean=window.clean, judged=judged
+            )
         assert output.losses is not None
         after = detach_state(output.state)
         if not output.losses:
             return {}, after
-        total: Tensor = sum(output.losses.values())  # type: ignore[assignment]
+        total = weighted_sum(output.losses, self.config.train)
         if not math.isfinite(total.item()):
             self._skip(output.losses)
             return {}, None
@@ -220,27 +224,29 @@ class Run:
             save_checkpoint(self.folder / "best.pt", self._averaged(figures))
 
 
+def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
+    """What is minimised: the detector's losses and the restoration, each with its weight."""
+    weights = [config.restoration if name == "restoration" else config.detection for name in losses]
+    return torch.stack([w * v for w, v in zip(weights, losses.values(), strict=True)]).sum()
+
+
 def one_thread(_: int) -> None:
     """A loader process uses one core; it is the number of processes that scales."""
     torch.set_num_threads(1)
 
 
-def thin_out(
-    truths: list[list[Truth | None]], share: float, *, seed: int
-) -> list[list[Truth | None]]:
-    """Keep a random share of the labelled frames as labelled (at least one per window, if any).
+def judged_frames(truths: list[list[Truth | None]], share: float, *, seed: int) -> Tensor:
+    """A random share of the labelled frames (one per window at least, if any), (T, B) bool.
 
     Fewer frames pass through the detection head while the memory still sees all of them.
     """
-    if share >= 1:
-        return truths
-    places = [(t, b) for t, row in enumerate(truths) for b, v in enumerate(row) if v is not None]
-    if not places:
-        return truths
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(places), generator=generator).tolist()
-    kept = {places[i] for i in order[: max(1, round(share * len(places)))]}
-    return [[v if (t, b) in kept else None for b, v in enumerate(r)] for t, r in enumerate(truths)]
+    known = torch.tensor([[truth is not None for truth in row] for row in truths])
+    places = known.nonzero()
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
+    kept = places[order[: max(1, round(share * len(places)))]]
+    judged = torch.zeros_like(known)
+    judged[kept[:, 0], kept[:, 1]] = True
+    return judged
 
 
 def start_from(model: VideoDetector, path: str | Path) -> list[str]:

@@ -57,6 +57,7 @@ def run_training(
         augment=config.augment,
         count=clips,
         seed=config.train.seed,
+        keep_clean=config.train.restoration > 0,
     )
 
     def validate(model: VideoDetector) -> dict[str, float]:

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from rnndet.temporal.restoration import object_cells, restoration_loss
+
+
+def levels(*values):
+    """One level of one picture, one channel, a row of cells."""
+    return {"0": torch.tensor([[[list(values)]]], dtype=torch.float32)}
+
+
+def objects(*values):
+    return {"0": torch.tensor([[list(values)]], dtype=torch.bool)}
+
+
+def test_features_of_the_clean_frame_cost_nothing():
+    clean = levels(1, 2, 3, 4)
+    assert restoration_loss(clean, clean, objects(0, 0, 1, 1)) == 0
+
+
+def test_error_is_a_share_of_the_variance():
+    # variance of 0, 2 is 2; error 1 in each cell
+    assert restoration_loss(levels(1, 1), levels(0, 2), objects(0, 0)) == pytest.approx(1 / 2)
+
+
+def test_objects_weigh_as_much_as_all_the_rest():
+    # variance of 0, 0, 0, 2 is 1; object error 4, background error 0: their mean is 2
+    clean, found = levels(0, 0, 0, 2), levels(0, 0, 0, 0)
+    assert restoration_loss(found, clean, objects(0, 0, 0, 1)) == pytest.approx(2.0)
+
+
+def test_clean_features_get_no_gradient():
+    clean = levels(0, 2)
+    found = levels(1, 1)
+    clean["0"].requires_grad_()
+    found["0"].requires_grad_()
+    restoration_loss(found, clean, objects(0, 1)).backward()
+    assert clean["0"].grad is None
+    assert found["0"].grad is not None
+
+
+def test_object_covers_its_cells_and_the_next_ones():
+    # 8 cells of 10 pixels; the centres between 30 - 10 and 40 + 10 are 25, 35, 45
+    cells = object_cells(
+        [torch.tensor([[30.0, 0.0, 40.0, 10.0]])], {"0": torch.zeros(1, 3, 1, 8)}, size_hw=(10, 80)
+    )
+    assert cells["0"][0, 0].tolist() == [False, False, True, True, True, False, False, False]
+
+
+def test_frame_without_objects_has_no_object_cells():
+    cells = object_cells([torch.zeros(0, 4)], {"0": torch.zeros(1, 3, 2, 2)}, size_hw=(20, 20))
+    assert not cells["0"].any()
