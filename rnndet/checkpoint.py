@@ -28,23 +28,71 @@ MALFORMED = (
 WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "weights"
 
 
-def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: str | Path, content: dict[str, Any], *, keep_previous: bool = False
+) -> None:
     """Write plain data atomically: a crash leaves the old file or the new one, never a part.
 
-    Raises OutputError when the file cannot be written.
+    The content's sha256 is stored with it. keep_previous: the file that was there stays, as
+    `previous_of(path)`. Raises OutputError when the file cannot be written; then nothing changes.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            torch.save(content, file)
+            torch.save(content | {"sha256": content_sha256(content)}, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            os.replace(path, previous_of(path))
         os.replace(part, path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
         raise OutputError(f"{path}: checkpoint cannot be written: {error}") from None
+
+
+def previous_of(path: Path) -> Path:
+    """Where `save_checkpoint` keeps the one before: last.prev.pt of last.pt."""
+    return path.with_name(f"{path.stem}.prev{path.suffix}")
+
+
+def content_sha256(content: Any) -> str:
+    """Hexadecimal sha256 of plain data: of every key, number, text and tensor in it."""
+    digest = hashlib.sha256()
+    _digest(digest, content)
+    return digest.hexdigest()
+
+
+def _digest(digest: Any, value: Any) -> None:
+    if isinstance(value, dict):
+        digest.update(b"{")
+        for key in sorted(value, key=str):
+            digest.update(f"{key}=".encode())
+            _digest(digest, value[key])
+    elif isinstance(value, list | tuple):
+        digest.update(b"[")
+        for item in value:
+            _digest(digest, item)
+    elif isinstance(value, Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(plain.numpy().data)
+    else:
+        digest.update(f"{type(value).__name__}{value!r};".encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the folder's new names on the disk; where folders cannot be opened this does nothing."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def model_content(
@@ -81,6 +129,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: incomplete or not a checkpoint: {reason}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
         raise WeightsError(f"{path}: not a rnndet checkpoint; tools/train.py makes them")
+    stored = content.pop("sha256", None)  # absent in files of before November 2026
+    if stored is not None and stored != content_sha256(content):
+        raise WeightsError(f"{path}: damaged: its content is not what its sha256 says")
     return content
 
 

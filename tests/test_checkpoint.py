@@ -116,3 +116,25 @@ def test_training_options_of_another_version_do_not_matter(saved):
     _, path = saved
     rewrite(path, lambda content: content["config"]["train"].update(of_the_future=1))
     assert load_model(path).classes
+
+
+def test_flipped_bit_in_a_tensor_is_noticed(saved, monkeypatch):
+    """As a bit that flips before the archive's own checksum is made would be."""
+    _, path = saved
+    content = read_checkpoint(path)
+    digest = checkpoint.content_sha256(content)
+    tensor = content["model"][next(iter(content["model"]))]
+    tensor.view(-1).view(torch.uint8)[0] ^= 1
+    monkeypatch.setattr(checkpoint, "content_sha256", lambda _: digest)
+    save_checkpoint(path, content)
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match="damaged"):
+        read_checkpoint(path)
+
+
+def test_previous_checkpoint_is_kept_on_request(saved):
+    _, path = saved
+    content = read_checkpoint(path)
+    save_checkpoint(path, content | {"step": 4}, keep_previous=True)
+    assert read_checkpoint(path)["step"] == 4
+    assert read_checkpoint(checkpoint.previous_of(path))["step"] == 3
