@@ -62,6 +62,7 @@ class ClipConfig:
 
     length: int = 8  # frames of one window: what is back-propagated through
     windows: int = 1  # windows of one clip; the state is carried from one to the next, detached
+    streamed: float = 1.0  # share of the rows whose clips have all windows; the others have one
     stride_min: int = 1  # a clip takes every n-th frame, n drawn from here ...
     stride_max: int = 3  # ... to here: slow and fast motion from the same videos
     classes: str = "even"  # even: rare classes as often as common ones; natural: as they come
@@ -92,21 +93,26 @@ class AugmentConfig:
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     steps: int = 10_000  # optimiser steps: windows
-    batch: int = 8  # clips
+    batch: int = 8  # rows of a step, over all processes
+    accumulate: int = 1  # pieces in which each process takes its rows, to save memory
     lr: float = 1e-3  # neck and head of the detector
     lr_trunk: float = 3e-4
     lr_memory: float = 3e-3
     detection: float = 1.0  # weight of the detector's own losses
     restoration: float = 0.0  # of corrupted frames' features being those of the clean frames
     weight_decay: float = 1e-4
-    warmup: int = 200  # steps of linear warm-up, then cosine decay to 2 % of the rate
+    warmup: int = 200  # steps of linear warm-up
+    schedule: str = "cosine"  # then: cosine, down to 2 % of the rate; step, a tenth at each of ...
+    milestones: tuple[int, ...] = ()  # ... these steps; constant
     clip_norm: float = 3.0  # largest gradient norm
     ema: float = 0.999  # decay of the averaged weights, which are the ones that are kept
     freeze: tuple[str, ...] = ()  # of: trunk, neck, head, memory
-    amp: bool = True  # bfloat16 autocast; on CUDA only
+    thaw: int = 0  # step at which the frozen parts begin to train; 0: never
+    amp: str = "bfloat16"  # autocast on CUDA: bfloat16, float16 (with a loss scale) or off
     init: str = ""  # checkpoint whose weights are taken where names and shapes agree
     seed: int = 0
     workers: int = 0  # loader processes
+    loader_timeout: int = 300  # seconds that a batch may take before the run ends with an error
     threads: int = 0  # of torch on the CPU; 0 leaves it alone
     log_every: int = 20  # steps
     save_every: int = 200
@@ -262,6 +268,7 @@ def _check(config: Config, *, where: str) -> None:
         (clip.windows >= 1, "clip.windows", "at least 1"),
         (1 <= clip.stride_min <= clip.stride_max, "clip.stride_min", "1 .. clip.stride_max"),
         (clip.classes in ("even", "natural"), "clip.classes", "even or natural"),
+        (0 <= clip.streamed <= 1, "clip.streamed", "in [0, 1]"),
         (0 < clip.labelled <= 1, "clip.labelled", "in (0, 1]"),
         (min(augment.crop) >= 32, "augment.crop", "at least 32 x 32"),
         (0 < augment.zoom_min <= augment.zoom_max, "augment.zoom_min", "0 .. augment.zoom_max"),
@@ -269,6 +276,12 @@ def _check(config: Config, *, where: str) -> None:
         (0 <= augment.corrupt_share < 1, "augment.corrupt_share", "in [0, 1)"),
         (train.steps >= 1, "train.steps", "at least 1"),
         (train.batch >= 1, "train.batch", "at least 1"),
+        (train.accumulate >= 1, "train.accumulate", "at least 1"),
+        (train.schedule in ("cosine", "step", "constant"), "train.schedule",
+         "cosine, step or constant"),
+        (train.amp in ("bfloat16", "float16", "off"), "train.amp", "bfloat16, float16 or off"),
+        (train.thaw >= 0, "train.thaw", "not negative"),
+        (train.loader_timeout >= 1, "train.loader_timeout", "at least 1"),
         (min(train.lr, train.lr_trunk, train.lr_memory) >= 0, "train.lr", "not negative"),
         (train.detection >= 0, "train.detection", "not negative"),
         (train.restoration >= 0, "train.restoration", "not negative"),

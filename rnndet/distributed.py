@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
 TIMEOUT = timedelta(hours=2)  # shares of a set are never equally long
@@ -38,12 +39,43 @@ class World:
         distributed.gather_object(value, values, dst=0)
         return values or []
 
+    def gather_all(self, value: Any) -> list[Any]:
+        """The values of all processes in the order of their ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes, in place; every process must call it."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def from_first(self, tensor: Tensor) -> None:
+        """Give all processes the values that the tensor has in the first one."""
+        if self.size > 1:
+            distributed.broadcast(tensor, src=0)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """The module with gradients that are means over the processes; alone, the module itself."""
+        if self.size == 1:
+            return module
+        devices = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+
 
 @contextmanager
 def world() -> Iterator[World]:
     """The processes that torchrun started (RANK and WORLD_SIZE), or this one alone.
 
-    They talk over gloo on the CPU: what evaluation sends is small.
+    They talk over gloo on the CPU and over NCCL between GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -51,7 +83,8 @@ def world() -> Iterator[World]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    distributed.init_process_group("gloo", timeout=TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield World(distributed.get_rank(), size)
     finally:

@@ -33,6 +33,7 @@ class Output:
     state: State
     detections: list[list[Detections]] | None  # [T][B], when truths were not given
     losses: dict[str, Tensor] | None  # when truths were given; empty if no frame is labelled
+    count: Tensor | None = None  # scalar; what the detector's losses are means over, see `Losses`
 
 
 class VideoDetector(nn.Module):
@@ -123,7 +124,12 @@ class VideoDetector(nn.Module):
             batch = len(flat) // encoded.length
             rows = [flat[t * batch : (t + 1) * batch] for t in range(encoded.length)]
             return Output(state, rows, None)
-        return Output(state, None, self._losses(encoded, features) | restored)
+        if len(encoded.labelled) == 0:
+            return Output(state, None, restored)
+        prepared = encoded.prepared.select(encoded.labelled)
+        chosen = {name: feature[encoded.labelled] for name, feature in features.items()}
+        losses = self.detector.losses(prepared, chosen)
+        return Output(state, None, losses.terms | restored, losses.count)
 
     def _restoration(
         self, encoded: Encoded, features: Features, clean: Features
@@ -137,15 +143,8 @@ class VideoDetector(nn.Module):
         boxes = [pixels.new_zeros(0, 4) if t is None else t["boxes"] for t in targets]
         clean = {level: clean[level] for level in levels}
         objects = object_cells(boxes, clean, size_hw=(pixels.shape[-2], pixels.shape[-1]))
-        return {"restoration": restoration_loss(features, clean, objects)}
-
-    def _losses(self, encoded: Encoded, features: Features) -> dict[str, Tensor]:
-        assert encoded.labelled is not None
-        if len(encoded.labelled) == 0:
-            return {}
-        prepared = encoded.prepared.select(encoded.labelled)
-        chosen = {name: feature[encoded.labelled] for name, feature in features.items()}
-        return self.detector.losses(prepared, chosen)
+        spread = self.memory.spread()
+        return {"restoration": restoration_loss(features, clean, objects, spread=spread)}
 
 
 def build_model(config: ModelConfig, classes: tuple[str, ...]) -> VideoDetector:

@@ -49,8 +49,8 @@ ARROWS: dict[str, set[str]] = {
     "report_judged": {"metrics"},
     "scoring": NOUNS | {"metrics", "scored", "tracking"},
     "training": NOUNS
-    | {"checkpoint", "config", "data", "device", "evaluation", "metrics", "model", "stream"}
-    | {"temporal"},
+    | {"checkpoint", "config", "data", "device", "distributed", "evaluation", "metrics", "model"}
+    | {"stream", "temporal"},
     "__init__": {"checkpoint", "config", "inference", "model", "stream", "structures"},
 }
 

@@ -3,7 +3,7 @@ import torch
 from conftest import SIZE_HW
 from rnndet.config import AugmentConfig, ClipConfig
 from rnndet.data import read_set
-from rnndet.data.clips import ClipDataset, collate
+from rnndet.data.clips import ClipDataset, WindowSampler, collate
 
 
 def dataset(root, *, count=20, keep_clean=False, **augment):
@@ -13,7 +13,8 @@ def dataset(root, *, count=20, keep_clean=False, **augment):
         size_hw=SIZE_HW,
         clip=ClipConfig(length=3, stride_max=2),
         augment=AugmentConfig(**augment),
-        count=count,
+        rows=1,
+        steps=count,
         seed=1,
         keep_clean=keep_clean,
     )
@@ -60,10 +61,42 @@ def test_batch_is_time_first(coco_vid_root):
     assert (len(batch.truths), len(batch.truths[0])) == (3, 2)
 
 
-def test_window_cuts_time(coco_vid_root):
-    batch = collate([dataset(coco_vid_root)[0]]).window(1, 2)
-    assert batch.frames.shape[0] == 2
-    assert len(batch.truths) == 2
+def rows_of(root, *, length, windows, rows=2, streamed=1.0, steps=9, **augment):
+    clip = ClipConfig(length=length, windows=windows, stride_max=1, streamed=streamed)
+    augment = AugmentConfig(crop=(64, 64), **augment)
+    source = (read_set("coco_vid", root, "train"), 1.0, None)
+    return ClipDataset(
+        [source], size_hw=SIZE_HW, clip=clip, augment=augment, rows=rows, steps=steps
+    )
+
+
+def test_windows_of_a_streamed_row_follow_each_other(coco_vid_root):
+    """Freezes, which repeat a frame that an earlier window may hold, are part of it."""
+    changes = {"corrupt": 1.0, "corrupt_share": 0.7, "kinds": ("freeze", "noise"), "mosaic": 0.5}
+    whole = rows_of(coco_vid_root, length=6, windows=1, rows=1, **changes)
+    cut = rows_of(coco_vid_root, length=2, windows=3, rows=1, **changes)
+    for clip in range(3):
+        parts = torch.cat([cut[3 * clip + part].frames for part in range(3)])
+        assert torch.equal(parts, whole[clip].frames)
+
+
+def test_rows_begin_their_clips_at_different_steps(coco_vid_root):
+    cut = rows_of(coco_vid_root, length=2, windows=3, rows=2)
+    begins = [[cut[2 * step + row].begins for step in range(5)] for row in range(2)]
+    assert begins == [[True, False, False, True, False], [True, False, True, False, False]]
+
+
+def test_random_rows_begin_at_each_step(coco_vid_root):
+    cut = rows_of(coco_vid_root, length=2, windows=3, rows=2, streamed=0.5)
+    assert [cut[2 * step].begins for step in range(4)] == [True] * 4
+    assert [cut[2 * step + 1].begins for step in range(4)] == [True, False, True, False]
+
+
+def test_sampler_gives_each_process_its_rows_of_every_step(coco_vid_root):
+    data = rows_of(coco_vid_root, length=2, windows=1, rows=4, steps=3)
+    second = WindowSampler(data, range(2, 4), batch=1, first_step=1)
+    assert list(second) == [[6], [7], [10], [11]]
+    assert len(second) == 4
 
 
 def test_clip_keeps_its_frames_as_they_were_before_corruption(coco_vid_root):

@@ -72,7 +72,7 @@ def detect(detector: FrameDetector, images: list[Tensor]) -> list[Detections]:
 def losses(detector: FrameDetector, truths: list[Truth]) -> dict[str, Tensor]:
     detector.train()
     prepared = detector.prepare(IMAGES[: len(truths)], truths)
-    return detector.losses(prepared, features(detector, prepared.pixels))
+    return detector.losses(prepared, features(detector, prepared.pixels)).terms
 
 
 def torchvision_detections(net: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -162,7 +162,7 @@ def test_labelled_frames_can_be_selected_from_unlabelled_ones():
     maps = features(detector, prepared.pixels)
     rows = torch.tensor([1])
     labelled = detector.losses(prepared.select(rows), {k: v[rows] for k, v in maps.items()})
-    assert all(value.isfinite() for value in labelled.values())
+    assert all(value.isfinite() for value in labelled.terms.values())
     with pytest.raises(AssertionError, match="unlabelled"):
         detector.losses(prepared, maps)
 

@@ -13,20 +13,31 @@ def objects(*values):
     return {"0": torch.tensor([[list(values)]], dtype=torch.bool)}
 
 
+def loss(found, clean, shown, *, spread=1.0):
+    return restoration_loss(found, clean, shown, spread={"0": torch.tensor(spread)})
+
+
 def test_features_of_the_clean_frame_cost_nothing():
     clean = levels(1, 2, 3, 4)
-    assert restoration_loss(clean, clean, objects(0, 0, 1, 1)) == 0
+    assert loss(clean, clean, objects(0, 0, 1, 1)) == 0
 
 
-def test_error_is_a_share_of_the_variance():
-    # variance of 0, 2 is 2; error 1 in each cell
-    assert restoration_loss(levels(1, 1), levels(0, 2), objects(0, 0)) == pytest.approx(1 / 2)
+def test_error_is_squared_in_units_of_the_spread():
+    # errors 1 and -1, spread 2: 1 / 4
+    assert loss(levels(1, 1), levels(0, 2), objects(0, 0), spread=2.0) == pytest.approx(1 / 4)
 
 
 def test_objects_weigh_as_much_as_all_the_rest():
-    # variance of 0, 0, 0, 2 is 1; object error 4, background error 0: their mean is 2
+    # object error 4, background error 0: (4 + 0) / 2
     clean, found = levels(0, 0, 0, 2), levels(0, 0, 0, 0)
-    assert restoration_loss(found, clean, objects(0, 0, 0, 1)) == pytest.approx(2.0)
+    assert loss(found, clean, objects(0, 0, 0, 1)) == pytest.approx(2.0)
+
+
+def test_pictures_weigh_alike_whatever_their_objects_are():
+    clean, found = {"0": torch.zeros(2, 1, 1, 4)}, {"0": torch.zeros(2, 1, 1, 4)}
+    found["0"][0] = 1.0  # all of the first picture, which has no object, is wrong by 1
+    shown = {"0": torch.tensor([[[0, 0, 0, 0]], [[0, 0, 1, 1]]], dtype=torch.bool)}
+    assert loss(found, clean, shown) == pytest.approx((1 + 0) / 2)
 
 
 def test_clean_features_get_no_gradient():
@@ -34,7 +45,7 @@ def test_clean_features_get_no_gradient():
     found = levels(1, 1)
     clean["0"].requires_grad_()
     found["0"].requires_grad_()
-    restoration_loss(found, clean, objects(0, 1)).backward()
+    loss(found, clean, objects(0, 1)).backward()
     assert clean["0"].grad is None
     assert found["0"].grad is not None
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import signal
 
 import pytest
 import torch
@@ -7,11 +8,15 @@ import torch
 from conftest import TINY_OPTIONS, tiny_config, tiny_model
 from rnndet.checkpoint import load_model, read_checkpoint
 from rnndet.config import SourceConfig, TrainConfig, config_from_dict
+from rnndet.detectors.base import Losses
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.structures import Truth
 from rnndet.training import optim
-from rnndet.training.loop import Run, judged_frames, start_from
+from rnndet.training.loop import Run
+from rnndet.training.losses import judged_frames
+from rnndet.training.restart import start_from
 from rnndet.training.run import read_source, run_training
+from rnndet.training.signals import Stopped
 
 
 def config_for(root, **changes):
@@ -46,17 +51,18 @@ def test_run_leaves_weights_log_and_figures(coco_vid_root, tmp_path):
 
 def test_resumed_run_equals_an_uninterrupted_one(coco_vid_root, tmp_path, monkeypatch):
     train(coco_vid_root, tmp_path / "whole")
-    window = Run._window
+    step = Run._step
 
-    def stop_at_two(self, *args):
-        if self.step == 2:
-            raise KeyboardInterrupt
-        return window(self, *args)
+    def asked_at_three(self, *args):
+        self.stop.number = signal.SIGTERM if self.step == 2 else 0
+        return step(self, *args)
 
-    monkeypatch.setattr(Run, "_window", stop_at_two)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(Run, "_step", asked_at_three)
+    with pytest.raises(Stopped) as stopped:
         train(coco_vid_root, tmp_path / "parts")
-    monkeypatch.setattr(Run, "_window", window)
+    assert stopped.value.exit_code == 143
+    assert read_checkpoint(tmp_path / "parts" / "last.pt")["step"] == 3  # inside a clip
+    monkeypatch.setattr(Run, "_step", step)
     train(coco_vid_root, tmp_path / "parts", resume=True)
     whole = read_checkpoint(tmp_path / "whole" / "last.pt")
     parts = read_checkpoint(tmp_path / "parts" / "last.pt")
@@ -82,13 +88,44 @@ def test_loss_falls_on_a_set_of_two_clips(coco_vid_root, tmp_path):
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
 
 
+def test_rows_in_two_pieces_train_as_at_once(coco_vid_root, tmp_path):
+    """With the restoration loss, every row counts alike."""
+    for pieces in (1, 2):
+        changes = {"accumulate": pieces, "detection": 0.0, "restoration": 1.0}
+        train(coco_vid_root, tmp_path / str(pieces), **changes)
+    one, two = ([line["loss"] for line in log_of(tmp_path / n) if "loss" in line] for n in "12")
+    assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_rows_that_cannot_be_shared_out_are_refused(coco_vid_root, tmp_path):
+    with pytest.raises(RnndetError, match=r"train\.batch = 2 must be a multiple"):
+        train(coco_vid_root, tmp_path / "run", accumulate=3)
+
+
+def test_frozen_part_trains_from_the_thaw_on(coco_vid_root, tmp_path):
+    head = "detector.net.head.classification_head.cls_logits.bias"
+    train(coco_vid_root, tmp_path / "run", freeze=["head"], thaw=3, save_every=1)
+    frozen = read_checkpoint(tmp_path / "run" / "last.pt")["model"][head]
+    train(coco_vid_root, tmp_path / "all", freeze=["head"])
+    assert not torch.equal(read_checkpoint(tmp_path / "all" / "last.pt")["model"][head], frozen)
+
+
+def test_damaged_last_checkpoint_falls_back_to_the_one_before(coco_vid_root, tmp_path, caplog):
+    train(coco_vid_root, tmp_path / "run")
+    last = tmp_path / "run" / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    train(coco_vid_root, tmp_path / "run", resume=True)
+    assert "going on from last.prev.pt" in caplog.text
+    assert read_checkpoint(last)["step"] == 4
+
+
 def test_five_bad_losses_in_a_row_stop_the_run(coco_vid_root, tmp_path, monkeypatch):
     from rnndet.detectors.fcos import FCOS
 
-    monkeypatch.setattr(
-        FCOS, "losses", lambda *_: {"bad": torch.tensor(float("nan"), requires_grad=True)}
-    )
-    with pytest.raises(RnndetError, match="5 steps in a row"):
+    nan = torch.tensor(float("nan"), requires_grad=True)
+    bad = Losses({"bad": nan}, torch.tensor(1.0))
+    monkeypatch.setattr(FCOS, "losses", lambda *_: bad)
+    with pytest.raises(RnndetError, match=r"5 steps in a row.*on v[01] frames \d to \d"):
         train(coco_vid_root, tmp_path / "run", steps=20)
 
 
@@ -137,12 +174,18 @@ def test_freezing_everything_is_an_error():
 
 def test_rate_warms_up_then_falls_to_two_percent():
     def factor(step):
-        return optim.rate_factor(step, steps=100, warmup=10)
+        return optim.rate_factor(step, TrainConfig(steps=100, warmup=10))
 
     assert factor(0) == pytest.approx(1 / 11)
     assert factor(10) == pytest.approx(1.0)
     assert factor(55) == pytest.approx(0.02 + 0.98 / 2)
     assert factor(100) == pytest.approx(0.02)
+
+
+def test_rate_falls_by_ten_at_each_milestone():
+    config = TrainConfig(schedule="step", milestones=(20, 30), warmup=0)
+    factors = [optim.rate_factor(step, config) for step in (19, 20, 30)]
+    assert factors == pytest.approx([1.0, 0.1, 0.01])
 
 
 def test_average_moves_towards_the_model():

@@ -101,7 +101,7 @@ def test_mosaic_joins_four_clips_and_keeps_ids_apart():
 def test_chosen_region_holds_the_centre_of_the_object(seed):
     clip = clip_of([50, 30, 58, 38], length=1)
     region = transforms.choose_region(
-        clip, out_hw=(16, 16), scale=1.0, on_object=True, generator=generator(seed)
+        (40, 60), clip.truths, out_hw=(16, 16), scale=1.0, on_object=True, generator=generator(seed)
     )
     assert region.x <= 54 <= region.x + region.width
     assert region.y <= 34 <= region.y + region.height
@@ -110,6 +110,6 @@ def test_chosen_region_holds_the_centre_of_the_object(seed):
 def test_region_grows_for_an_object_larger_than_the_crop():
     clip = clip_of([0, 0, 60, 40], length=1)
     region = transforms.choose_region(
-        clip, out_hw=(16, 16), scale=1.0, on_object=True, generator=generator()
+        (40, 60), clip.truths, out_hw=(16, 16), scale=1.0, on_object=True, generator=generator()
     )
     assert region.width == pytest.approx(75)  # 60 / 0.8

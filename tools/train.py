@@ -28,11 +28,26 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         from rnndet.config import load_config
+        from rnndet.distributed import world
         from rnndet.training.run import run_training
+        from rnndet.training.signals import Stopped
 
         config = load_config(args.config, changes=args.set)
         folder = Path(args.out or Path("runs") / Path(args.config).stem)
-        run_training(config, folder, device=args.device, resume=args.resume, quiet=args.quiet)
+        with world() as here:
+            try:
+                run_training(
+                    config,
+                    folder,
+                    device=args.device,
+                    resume=args.resume,
+                    quiet=args.quiet,
+                    world=here,
+                )
+            except Stopped as stopped:
+                if here.is_first:
+                    print(f"train: {stopped}; saved; --resume goes on", file=sys.stderr)
+                return stopped.exit_code
     except RnndetError as error:
         if args.debug:
             raise

@@ -1,15 +1,16 @@
-"""Training clips: drawn, decoded, augmented, and put together in batches."""
+"""Training windows: drawn, decoded, augmented, and put together in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from rnndet import degradation
 from rnndet.config import AugmentConfig, ClipConfig
@@ -18,35 +19,52 @@ from rnndet.data import transforms
 from rnndet.data.records import VideoSet
 from rnndet.data.sampling import ClipSampler
 from rnndet.data.transforms import Clip
+from rnndet.degradation import Plan
 from rnndet.structures import Truth
+
+# Seeds: those of random clips begin at 0, of streamed ones and of corruption plans here.
+STREAMS, PLANS = 1 << 40, 1 << 41
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """T consecutive frames for one row of a batch."""
+
+    frames: Tensor  # (T, 3, H, W) uint8 RGB
+    truths: list[Truth | None]
+    begins: bool  # a new clip: what the row remembered does not belong to it
+    place: str  # where the frames are from, for messages
+    clean: Tensor | None = None  # like frames, before corruption, where that was asked for
 
 
 @dataclass(frozen=True, slots=True)
 class ClipBatch:
-    """B clips of T frames, all of one size."""
+    """B windows of T frames, all of one size; row b goes on where row b of the last batch ended."""
 
     frames: Tensor  # (T, B, 3, H, W) uint8 RGB
     truths: list[list[Truth | None]]  # [T][B]
+    begins: Tensor  # (B,) bool
+    places: list[str]  # of each row
     clean: Tensor | None = None  # like frames, before corruption
-
-    def window(self, start: int, length: int) -> ClipBatch:
-        """Frames start .. start+length of every clip."""
-        part = slice(start, start + length)
-        clean = None if self.clean is None else self.clean[part]
-        return ClipBatch(self.frames[part], self.truths[part], clean)
 
     def to(self, device: torch.device | str) -> ClipBatch:
         moved = [[None if t is None else t.to(device) for t in row] for row in self.truths]
         clean = None if self.clean is None else self.clean.to(device, non_blocking=True)
-        return ClipBatch(self.frames.to(device, non_blocking=True), moved, clean)
+        frames = self.frames.to(device, non_blocking=True)
+        return ClipBatch(frames, moved, self.begins.to(device), self.places, clean)
 
 
-class ClipDataset(Dataset[Clip]):
-    """Item i is a clip that depends on (seed, i) alone, so a run can go on where it stopped.
+class ClipDataset(Dataset[Window]):
+    """Item step * rows + row is what a row sees at a step; it depends on (seed, item) alone.
+
+    So a run can go on where it stopped, and several processes can share the rows. A streamed row
+    walks through a clip of `clip.windows` windows and then begins another; rows begin at different
+    steps. The other rows begin a clip of one window at each step. The last round(clip.streamed *
+    rows) rows are the streamed ones.
 
     sources: (set, weight, its cache folder or None). size_hw: the model's input size, which fixes
     the scale of the pictures; the clips come at `augment.crop`, already at network scale.
-    keep_clean: a clip also holds its frames as they were before corruption.
+    keep_clean: a window also holds its frames as they were before corruption.
     """
 
     def __init__(
@@ -56,7 +74,8 @@ class ClipDataset(Dataset[Clip]):
         size_hw: tuple[int, int],
         clip: ClipConfig,
         augment: AugmentConfig,
-        count: int,
+        rows: int,
+        steps: int,
         seed: int = 0,
         keep_clean: bool = False,
     ) -> None:
@@ -66,70 +85,133 @@ class ClipDataset(Dataset[Clip]):
         self.weights = torch.tensor([weight for _, weight, _ in sources])
         self.caches = [cache for _, _, cache in sources]
         self.size_hw, self.clip, self.augment = size_hw, clip, augment
-        self.count, self.seed, self.keep_clean = count, seed, keep_clean
+        self.rows, self.steps, self.seed, self.keep_clean = rows, steps, seed, keep_clean
 
     def __len__(self) -> int:
-        return self.count
+        return self.rows * self.steps
 
-    def __getitem__(self, index: int) -> Clip:
-        generator = Generator().manual_seed(self.seed * 1_000_000_007 + index)
-        augment = self.augment
-        height, width = augment.crop
-        if transforms.happens(augment.mosaic, generator):
-            parts = [self._piece((height // 2, width // 2), generator) for _ in range(4)]
-            clip = transforms.mosaic(parts)
-        else:
-            clip = self._piece((height, width), generator)
-        spoilt = self._corrupted(clip, generator)
-        return replace(spoilt, clean=clip.frames) if self.keep_clean else spoilt
-
-    def _piece(self, out_hw: tuple[int, int], generator: Generator) -> Clip:
-        """One clip of one video, cropped and resized to out_hw, flipped, reversed, recoloured."""
-        augment = self.augment
-        which = int(torch.multinomial(self.weights, 1, generator=generator))
-        choice = self.samplers[which].draw(
-            generator,
-            length=self.clip.length * self.clip.windows,
-            stride=(self.clip.stride_min, self.clip.stride_max),
+    def __getitem__(self, index: int) -> Window:
+        step, row = divmod(index, self.rows)
+        windows, part, number = 1, 0, index
+        if row >= self.rows - round(self.clip.streamed * self.rows):
+            windows = self.clip.windows
+            clip_number, part = divmod(step + row % windows, windows)
+            number = STREAMS + clip_number * self.rows + row
+        length = self.clip.length
+        plan = self._plan(length * windows, self._generator(PLANS + number))
+        first = part * length
+        lead = frozen_source(plan, first)
+        shown = [*([] if lead is None else [lead]), *range(first, first + length)]
+        clip, places = self._clip(shown, length * windows, self._generator(number))
+        frames, truths = clip.frames[-length:], clip.truths[-length:]
+        before = None if lead is None else clip.frames[0]
+        boxes = [torch.zeros(0, 4) if t is None else t.boxes for t in truths]
+        spoilt = degradation.corrupt(
+            frames, plan[first : first + length], boxes=boxes, previous=before
         )
-        images = pictures.load(choice.video, choice.records, cache=self.caches[which])
-        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (T, 3, H, W)
-        clip = Clip(stacked, [record.truth for record in choice.records])
-        zoom = torch.tensor([augment.zoom_min, augment.zoom_max]).log().tolist()
-        scale = transforms.inference_scale(self.size_hw, tuple(stacked.shape[-2:]))
-        scale *= float(np.exp(transforms.uniform(zoom[0], zoom[1], generator)))
-        on_object = transforms.happens(augment.on_object, generator)
-        region = transforms.choose_region(
-            clip, out_hw=out_hw, scale=scale, on_object=on_object, generator=generator
-        )
-        clip = transforms.crop_resize(clip, region, out_hw=out_hw)
-        if transforms.happens(augment.flip, generator):
-            clip = transforms.flip(clip)
-        if transforms.happens(augment.reverse, generator):
-            clip = transforms.reverse(clip)
-        if transforms.happens(augment.colour, generator):
-            clip = transforms.colour(clip, generator)
-        return clip
+        clean = frames if self.keep_clean else None
+        return Window(spoilt, truths, part == 0 or step == 0, " + ".join(places), clean)
 
-    def _corrupted(self, clip: Clip, generator: Generator) -> Clip:
+    def _generator(self, number: int) -> Generator:
+        return Generator().manual_seed(self.seed * 1_000_000_007 + number)
+
+    def _plan(self, length: int, generator: Generator) -> Plan:
         augment = self.augment
         if not transforms.happens(augment.corrupt, generator):
-            return clip
-        plan = degradation.plan(
-            len(clip.truths),
+            return [None] * length
+        return degradation.plan(
+            length,
             generator,
             share=augment.corrupt_share,
             run=(augment.run_min, augment.run_max),
             kinds=augment.kinds,
         )
-        boxes = [torch.zeros(0, 4) if t is None else t.boxes for t in clip.truths]
-        return Clip(degradation.corrupt(clip.frames, plan, boxes=boxes), clip.truths)
+
+    def _clip(
+        self, shown: Sequence[int], total: int, generator: Generator
+    ) -> tuple[Clip, list[str]]:
+        """The frames numbered `shown` of a clip of `total`, augmented; and where they are from."""
+        height, width = self.augment.crop
+        if transforms.happens(self.augment.mosaic, generator):
+            half = (height // 2, width // 2)
+            parts = [self._piece(half, shown, total, generator) for _ in range(4)]
+            return transforms.mosaic([clip for clip, _ in parts]), [place for _, place in parts]
+        clip, place = self._piece((height, width), shown, total, generator)
+        return clip, [place]
+
+    def _piece(
+        self, out_hw: tuple[int, int], shown: Sequence[int], total: int, generator: Generator
+    ) -> tuple[Clip, str]:
+        """Frames of one clip of one video: cropped, resized, flipped, reversed, recoloured.
+
+        All random draws are for the whole clip and come in the same order for each of its windows.
+        """
+        augment = self.augment
+        which = int(torch.multinomial(self.weights, 1, generator=generator))
+        choice = self.samplers[which].draw(
+            generator, length=total, stride=(self.clip.stride_min, self.clip.stride_max)
+        )
+        reverse = transforms.happens(augment.reverse, generator)
+        records = choice.records[::-1] if reverse else choice.records
+        chosen = [records[i] for i in shown]
+        images = pictures.load(choice.video, chosen, cache=self.caches[which])
+        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (T, 3, H, W)
+        frame_hw = (stacked.shape[-2], stacked.shape[-1])
+        zoom = torch.tensor([augment.zoom_min, augment.zoom_max]).log().tolist()
+        scale = transforms.inference_scale(self.size_hw, frame_hw)
+        scale *= float(np.exp(transforms.uniform(zoom[0], zoom[1], generator)))
+        region = transforms.choose_region(
+            frame_hw,
+            [record.truth for record in records],
+            out_hw=out_hw,
+            scale=scale,
+            on_object=transforms.happens(augment.on_object, generator),
+            generator=generator,
+        )
+        clip = Clip(stacked, [record.truth for record in chosen])
+        clip = transforms.crop_resize(clip, region, out_hw=out_hw)
+        if transforms.happens(augment.flip, generator):
+            clip = transforms.flip(clip)
+        if transforms.happens(augment.colour, generator):
+            clip = transforms.colour(clip, generator)
+        return clip, f"{choice.video.name} frames {chosen[0].index} to {chosen[-1].index}"
 
 
-def collate(clips: Sequence[Clip]) -> ClipBatch:
-    """Clips of one length and size -> a batch."""
-    frames = torch.stack([clip.frames for clip in clips], 1)  # (T, B, 3, H, W)
-    truths = [list(row) for row in zip(*(clip.truths for clip in clips), strict=True)]
-    known = [clip.clean for clip in clips if clip.clean is not None]
-    clean = torch.stack(known, 1) if len(known) == len(clips) else None
-    return ClipBatch(frames.contiguous(), truths, clean)
+class WindowSampler(Sampler[list[int]]):
+    """The items of a step in order, as batches of `batch` rows, from a first step to the last.
+
+    rows: which of the dataset's rows, a multiple of `batch` many.
+    """
+
+    def __init__(self, dataset: ClipDataset, rows: range, *, batch: int, first_step: int) -> None:
+        assert len(rows) % batch == 0, (len(rows), batch)
+        self.dataset, self.rows, self.batch, self.first_step = dataset, rows, batch, first_step
+
+    def __len__(self) -> int:
+        return (self.dataset.steps - self.first_step) * (len(self.rows) // self.batch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first_step, self.dataset.steps):
+            items = [step * self.dataset.rows + row for row in self.rows]
+            for start in range(0, len(items), self.batch):
+                yield items[start : start + self.batch]
+
+
+def frozen_source(plan: Sequence[Any], first: int) -> int | None:
+    """The frame before `first` that a freeze reaching into it repeats; None if there is none."""
+    at = first
+    while at > 0 and plan[at] is not None and plan[at].kind == "freeze":
+        at -= 1
+    return at if at < first else None
+
+
+def collate(windows: Sequence[Window]) -> ClipBatch:
+    """Windows of one length and size -> a batch."""
+    frames = torch.stack([window.frames for window in windows], 1)  # (T, B, 3, H, W)
+    truths = [list(row) for row in zip(*(window.truths for window in windows), strict=True)]
+    begins = torch.tensor([window.begins for window in windows])
+    known = [window.clean for window in windows if window.clean is not None]
+    clean = torch.stack(known, 1) if len(known) == len(windows) else None
+    return ClipBatch(
+        frames.contiguous(), truths, begins, [window.place for window in windows], clean
+    )

@@ -4,6 +4,7 @@ Works on any device that the clip is on. Boxes are in pixels of the picture at h
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,6 @@ class Clip:
 
     frames: Tensor  # (T, 3, H, W) uint8 RGB
     truths: list[Truth | None]
-    clean: Tensor | None = None  # the frames before they were corrupted, where that was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,21 @@ def inference_scale(size_hw: tuple[int, int], frame_hw: tuple[int, int]) -> floa
 
 
 def choose_region(
-    clip: Clip, *, out_hw: tuple[int, int], scale: float, on_object: bool, generator: Generator
+    frame_hw: tuple[int, int],
+    truths: Sequence[Truth | None],
+    *,
+    out_hw: tuple[int, int],
+    scale: float,
+    on_object: bool,
+    generator: Generator,
 ) -> Region:
-    """A region that becomes a picture of `out_hw` at `scale`, placed at random.
+    """A region of frames of `frame_hw` that becomes a picture of `out_hw` at `scale`, at random.
 
-    With `on_object` the centre of a random object of the clip is inside, and an object too large
+    With `on_object` the centre of a random object of the truths is inside, and an object too large
     for the region makes the region larger.
     """
-    frame_h, frame_w = clip.frames.shape[-2:]
-    shown = [t.boxes for t in clip.truths if t is not None and len(t)]
+    frame_h, frame_w = frame_hw
+    shown = [t.boxes for t in truths if t is not None and len(t)]
     if not (on_object and shown):
         width, height = out_hw[1] / scale, out_hw[0] / scale
         x = _within(uniform(0, 1, generator) * (frame_w - width), width, frame_w)
@@ -157,15 +163,17 @@ def reverse(clip: Clip) -> Clip:
 
 
 def colour(clip: Clip, generator: Generator) -> Clip:
-    """Change brightness, contrast, saturation, channel balance and gamma; sometimes grey."""
+    """Change brightness, contrast, saturation, channel balance and gamma; sometimes grey.
+
+    What becomes of a pixel follows from the draw alone, so the windows of a clip change alike.
+    """
     x = clip.frames.float().div_(255)
     grey = x.mean(1, keepdim=True)
     saturation = 0.0 if happens(0.1, generator) else uniform(0.4, 1.6, generator)
     x = grey + (x - grey) * saturation
-    mean = x.mean()
     contrast, shift = uniform(0.6, 1.5, generator), uniform(-0.2, 0.2, generator)
     balance = 1 + 0.12 * (torch.rand(3, generator=generator).to(x.device) * 2 - 1)
-    x = ((x - mean) * contrast + mean + shift) * balance.view(1, 3, 1, 1)
+    x = ((x - 0.5) * contrast + 0.5 + shift) * balance.view(1, 3, 1, 1)
     gamma = math.exp(uniform(-0.4, 0.4, generator))
     x = x.clamp_(0, 1).pow_(gamma)
     return Clip(x.mul_(255).round_().to(torch.uint8), clip.truths)

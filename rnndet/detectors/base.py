@@ -53,6 +53,14 @@ class Prepared:
         return known
 
 
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Loss terms of some pictures, each a mean over `count` things."""
+
+    terms: dict[str, Tensor]  # by name, scalars to be summed
+    count: Tensor  # scalar: matched cells where terms are divided by those, else pictures
+
+
 class FrameDetector(nn.Module, ABC):
     """One torchvision detection model, `net`, cut into steps so that a memory fits in between.
 
@@ -111,8 +119,8 @@ class FrameDetector(nn.Module, ABC):
         """Pyramid features from trunk features, levels as in `neck_channels`."""
         return dict(self.net.backbone.fpn({name: features[name] for name in self.trunk_channels}))
 
-    def losses(self, prepared: Prepared, features: Features) -> dict[str, Tensor]:
-        """Loss terms by name, each a scalar to be summed; needs train mode and neck features."""
+    def losses(self, prepared: Prepared, features: Features) -> Losses:
+        """What training minimises; needs train mode and neck features."""
         assert self.training, "losses() needs train mode"
         return self._losses(prepared, self._neck_levels(features), prepared.known_targets())
 
@@ -129,12 +137,17 @@ class FrameDetector(nn.Module, ABC):
     @abstractmethod
     def _losses(
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """torchvision's loss terms; features are in the order of `neck_channels`."""
 
     @abstractmethod
     def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
         """torchvision's detections at network scale, labels with background."""
+
+
+def per_picture(terms: dict[str, Tensor], prepared: Prepared) -> Losses:
+    """Terms that are means over the pictures."""
+    return Losses(terms, prepared.pixels.new_tensor(float(len(prepared.image_sizes))))
 
 
 def _target(truth: Truth | None, device: torch.device) -> dict[str, Tensor]:

@@ -18,10 +18,12 @@ from rnndet.catalog import pick
 from rnndet.detectors.base import (
     Features,
     FrameDetector,
+    Losses,
     Prepared,
     check_sizes,
     check_structure,
     load_published,
+    per_picture,
     pick_published,
 )
 from rnndet.detectors.trunks import build_pyramid, finish_trunk, level_strides
@@ -159,10 +161,10 @@ class FasterRCNN(FrameDetector):
 
     def _losses(
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         proposals, first = self.net.rpn(prepared.image_list(), features, targets)
         _, second = self.net.roi_heads(features, proposals, prepared.image_sizes, targets)
-        return {**second, **first}
+        return per_picture({**second, **first}, prepared)
 
     def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
         proposals, _ = self.net.rpn(prepared.image_list(), features)

@@ -1,13 +1,17 @@
 """FCOS: one stage, no anchor shapes, one score per class and cell and a centre-ness."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS as TorchvisionFCOS
 from torchvision.models.detection.fcos import FCOSHead
 
+from rnndet.detectors.base import Losses, Prepared
 from rnndet.detectors.one_stage import OneStage
 
 
@@ -34,10 +38,55 @@ class FCOS(OneStage):
 
     def _compute_loss(
         self,
+        prepared: Prepared,
         targets: list[dict[str, Tensor]],
         outputs: dict[str, Tensor],
         anchors: list[Tensor],
         levels: list[Tensor],
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
+        """torchvision's `compute_loss`, with as many operations for a batch as for one picture.
+
+        All pictures become one long one with the boxes of all: every loss of FCOS is a sum over
+        cells, divided by the number of matched cells.
+        """
         cells = [level.shape[-2] * level.shape[-1] for level in levels]
-        return self.net.compute_loss(targets, outputs, anchors, cells)
+        boxes = [target["boxes"] for target in targets]
+        padded = pad_sequence(boxes, batch_first=True)  # (N, M, 4); zeros hold no point
+        radius = self.net.center_sampling_radius
+        matched = match_points(anchors[0], padded, cells, radius=radius)  # (N, A)
+        before = torch.tensor([0, *(len(each) for each in boxes[:-1])], device=matched.device)
+        joined = torch.where(matched >= 0, matched + before.cumsum(0)[:, None], matched).flatten()
+        target = {
+            "boxes": torch.cat(boxes),
+            "labels": torch.cat([target["labels"] for target in targets]),
+        }
+        output = {name: value.flatten(0, 1)[None] for name, value in outputs.items()}
+        terms = self.net.head.compute_loss([target], output, [torch.cat(anchors)], [joined])
+        return Losses(terms, (joined >= 0).sum())
+
+
+def match_points(points: Tensor, boxes: Tensor, cells: Sequence[int], *, radius: float) -> Tensor:
+    """Which box each point of each picture stands for, (N, A) int64, -1 for none.
+
+    points: (A, 4), squares of the level's stride around the points, the same in every picture;
+    boxes: (N, M, 4), padded with boxes of no size; cells: points of each level. A point stands for
+    the smallest box that it lies in, near enough to the centre (radius, in strides) and with the
+    farthest side in the level's range, as in torchvision and FCOS section 3.2.
+    """
+    if boxes.shape[1] == 0:
+        return torch.full((len(boxes), len(points)), -1, device=points.device)
+    centre = (points[:, :2] + points[:, 2:]) / 2  # (A, 2)
+    stride = points[:, 2] - points[:, 0]  # (A,)
+    x, y = centre[:, 0, None], centre[:, 1, None]  # (A, 1)
+    x0, y0, x1, y1 = boxes[:, None].unbind(-1)  # (N, 1, M)
+    off = torch.maximum((x - (x0 + x1) / 2).abs(), (y - (y0 + y1) / 2).abs())  # (N, A, M)
+    sides = torch.stack([x - x0, y - y0, x1 - x, y1 - y], -1)  # (N, A, M, 4)
+    low, high = stride * 4, stride * 8
+    low[: cells[0]] = 0
+    high[len(points) - cells[-1] :] = float("inf")
+    farthest = sides.amax(-1)
+    fits = (off < radius * stride[:, None]) & (sides.amin(-1) > 0)
+    fits &= (farthest > low[:, None]) & (farthest < high[:, None])
+    area = (x1 - x0) * (y1 - y0)  # (N, 1, M)
+    best, index = (fits * (1e8 - area)).max(-1)
+    return torch.where(best < 1e-5, -1, index)

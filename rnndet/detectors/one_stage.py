@@ -10,6 +10,7 @@ from torchvision.models import WeightsEnum
 from rnndet.detectors.base import (
     Features,
     FrameDetector,
+    Losses,
     Prepared,
     check_sizes,
     load_published,
@@ -117,19 +118,20 @@ class OneStage(FrameDetector):
 
     def _losses(
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         levels = list(features.values())
         anchors = self.net.anchor_generator(prepared.image_list(), levels)
-        return self._compute_loss(targets, self.net.head(levels), anchors, levels)
+        return self._compute_loss(prepared, targets, self.net.head(levels), anchors, levels)
 
     @abstractmethod
     def _compute_loss(
         self,
+        prepared: Prepared,
         targets: list[dict[str, Tensor]],
         outputs: dict[str, Tensor],
         anchors: list[Tensor],
         levels: list[Tensor],
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """torchvision's `compute_loss` of this model."""
 
     def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:

@@ -8,6 +8,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.retinanet import RetinaNetHead
 
+from rnndet.detectors.base import Losses, Prepared, per_picture
 from rnndet.detectors.one_stage import OneStage
 from rnndet.errors import RnndetError
 
@@ -37,12 +38,13 @@ class RetinaNet(OneStage):
 
     def _compute_loss(
         self,
+        prepared: Prepared,
         targets: list[dict[str, Tensor]],
         outputs: dict[str, Tensor],
         anchors: list[Tensor],
         levels: list[Tensor],
-    ) -> dict[str, Tensor]:
-        return self.net.compute_loss(targets, outputs, anchors)
+    ) -> Losses:
+        return per_picture(self.net.compute_loss(targets, outputs, anchors), prepared)
 
 
 def _anchors(strides: list[int]) -> AnchorGenerator:

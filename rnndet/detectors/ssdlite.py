@@ -18,6 +18,7 @@ from rnndet.catalog import pick
 from rnndet.detectors.base import (
     Features,
     FrameDetector,
+    Losses,
     Prepared,
     check_sizes,
     load_published,
@@ -142,14 +143,15 @@ class SSDLite(FrameDetector):
 
     def _losses(
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         levels = list(features.values())
         anchors = self.net.anchor_generator(prepared.image_list(), levels)
         matched = [
             self._match(target["boxes"], boxes)
             for target, boxes in zip(targets, anchors, strict=True)
         ]
-        return self.net.compute_loss(targets, self.net.head(levels), anchors, matched)
+        terms = self.net.compute_loss(targets, self.net.head(levels), anchors, matched)
+        return Losses(terms, torch.stack([(each >= 0).sum() for each in matched]).sum())
 
     def _match(self, truth_boxes: Tensor, anchors: Tensor) -> Tensor:
         """Index of the truth that each anchor stands for, -1 for none."""

@@ -144,6 +144,10 @@ class TemporalHead(nn.Module):
             features[level] = self.fusions[level](frame, h)
         return features, new_state
 
+    def spread(self) -> Features:
+        """The standard deviation of each level's features that `calibrate` found, a scalar."""
+        return {level: self.fusions[level].scale / SCALE_PER_STD for level in self.levels}
+
     @torch.no_grad()
     def calibrate(self, features: Features) -> None:
         """Set each level's `scale` from the features of one batch; changes buffers, nothing else.

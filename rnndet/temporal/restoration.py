@@ -1,28 +1,33 @@
 """Restoration: the features of a corrupted frame are to be those of the frame before corruption."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from rnndet.temporal.state import Features
 
 
-def restoration_loss(features: Features, clean: Features, objects: Features) -> Tensor:
-    """How far `features` are from `clean`, as a share of the variance of `clean`; a scalar.
+def restoration_loss(
+    features: Features, clean: Features, objects: Features, *, spread: Mapping[str, Tensor]
+) -> Tensor:
+    """How far `features` are from `clean`, in units of the squared `spread`; a scalar.
 
     The clean frame is the teacher and the corrupted one the student (FitNets, Romero et al. 2015,
     arXiv 1412.6550, eq. 3, with the teacher's features as they are and no regressor between). It
     names no class, so it teaches a memory to keep what the frame detector saw and nothing else.
-    Cells with objects and cells without count half each, whatever their numbers are; levels count
+    In a picture with objects their cells count half and the others half; pictures and levels count
     alike. features, clean: level -> (N, C, H, W), of the same levels; clean gets no gradient.
-    objects: level -> (N, H, W) bool, see `object_cells`.
+    objects: level -> (N, H, W) bool, see `object_cells`; spread: level -> standard deviation.
     """
     terms = []
     for level, wanted in clean.items():
-        wanted = wanted.detach().float()
-        error = (features[level].float() - wanted).square().mean(1)  # (N, H, W)
-        error = error / wanted.var().clamp(min=1e-12)
-        parts = [error[mask] for mask in (objects[level], ~objects[level])]
-        terms.append(torch.stack([part.mean() for part in parts if part.numel()]).mean())
+        error = (features[level].float() - wanted.detach().float()).square().mean(1)  # (N, H, W)
+        mask = objects[level].float()
+        inside = (error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)  # (N,)
+        outside = (error * (1 - mask)).sum((1, 2)) / (1 - mask).sum((1, 2)).clamp(min=1)
+        some = mask.amax((1, 2))
+        terms.append(((inside + outside) / (1 + some)).mean() / spread[level].square())
     return torch.stack(terms).mean()
 
 

@@ -1,5 +1,7 @@
 """Recurrent state as plain data: an explicit argument and result, never an attribute of a model."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,3 +28,16 @@ def reset_state(state: State, rows: Tensor) -> State:
 def state_to(state: State, device: torch.device | str) -> State:
     """The same state on another device."""
     return {name: tuple(t.to(device) for t in tensors) for name, tensors in state.items()}
+
+
+def state_rows(state: State, rows: range) -> State:
+    """The state of some rows of the batch, which follow each other."""
+    return {name: tuple(t[rows.start : rows.stop] for t in ts) for name, ts in state.items()}
+
+
+def join_states(states: Sequence[State]) -> State:
+    """States of the same levels one after the other: their rows become one batch."""
+    return {
+        name: tuple(torch.cat(parts) for parts in zip(*(s[name] for s in states), strict=True))
+        for name in states[0]
+    }

@@ -1,31 +1,43 @@
-"""The training run: clips -> windows -> backward -> step; the state is carried on, detached."""
+"""The training run: windows -> backward -> step; the state of each row is carried on, detached."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from rnndet.checkpoint import model_content, read_checkpoint, save_checkpoint
-from rnndet.config import Config, TrainConfig, config_to_dict
-from rnndet.data.clips import ClipBatch, ClipDataset, collate
+from rnndet.checkpoint import model_content, save_checkpoint
+from rnndet.config import Config, config_to_dict
+from rnndet.data.clips import ClipBatch, ClipDataset
+from rnndet.distributed import World
 from rnndet.errors import RnndetError, WeightsError
 from rnndet.model import VideoDetector
-from rnndet.structures import Truth
-from rnndet.temporal.state import State, detach_state
+from rnndet.temporal.state import (
+    State,
+    detach_state,
+    join_states,
+    reset_state,
+    state_rows,
+    state_to,
+)
+from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
+from rnndet.training.losses import judged_frames, weighted_sum
 from rnndet.training.optim import AveragedWeights, build_optimizer, freeze_parts, rate_factor
+from rnndet.training.restart import read_last
+from rnndet.training.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 
 logger = logging.getLogger(__name__)
 BAD_STEPS = 5  # non-finite losses in a row that stop a run
+AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16, "off": torch.float32}
 
 Validate = Callable[[VideoDetector], dict[str, float]]
 
@@ -34,8 +46,10 @@ class Run:
     """One training run: what must be remembered between steps, and where it is kept.
 
     A memory that starts fresh is fitted to the amplitude of the first window's features.
-    `folder` gets metrics.jsonl, last.pt (everything needed to go on), weights.pt (the averaged
-    weights of the last save) and best.pt (those that validated best).
+    `folder` gets metrics.jsonl, last.pt (everything needed to go on; the one before it is
+    last.prev.pt), weights.pt (the averaged weights of the last save) and best.pt (those that
+    validated best). With several processes each takes an equal part of the rows of every step, and
+    the first one writes.
     """
 
     def __init__(
@@ -48,128 +62,247 @@ class Run:
         validate: Validate | None = None,
         memory_is_fresh: bool = True,
         quiet: bool = False,
+        world: World | None = None,
     ) -> None:
+        train = config.train
         self.config, self.folder, self.device = config, folder, device
+        self.world = world or World()
         self.memory_is_fresh = memory_is_fresh
         self.model = model.to(device, memory_format=torch.channels_last)
-        freeze_parts(self.model, config.train.freeze)
-        self.optimizer = build_optimizer(self.model, config.train)
+        if train.thaw:  # what trains later has its place in the optimiser from the start
+            self.optimizer = build_optimizer(self.model, train)
+            self.frozen = freeze_parts(self.model, train.freeze)
+        else:
+            self.frozen = freeze_parts(self.model, train.freeze)
+            self.optimizer = build_optimizer(self.model, train)
+        self.parallel = self.world.parallel(self.model, device)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.average = AveragedWeights(self.model, config.train.ema)
+        on_cuda = device.type == "cuda"
+        self.scaler = torch.amp.GradScaler("cuda", enabled=on_cuda and train.amp == "float16")
+        self.average = AveragedWeights(self.model, train.ema)
         self.validate = validate
-        self.quiet = quiet
+        self.quiet = quiet or not self.world.is_first
         self.step = 0
         self.best = -1.0
         self.bad_steps = 0
-        self.log = MetricsLog(folder / "metrics.jsonl")
+        self.rows = self._own_rows()
+        self.state: State | None = None  # of this process's rows
+        self.stop = StopRequest()
+        self.log = MetricsLog(folder / "metrics.jsonl") if self.world.is_first else None
+
+    def _own_rows(self) -> range:
+        """Which of the rows of a step are this process's."""
+        train = self.config.train
+        pieces = self.world.size * train.accumulate
+        if train.batch % pieces:
+            raise RnndetError(
+                f"train.batch = {train.batch} must be a multiple of processes x train.accumulate = "
+                f"{self.world.size} x {train.accumulate}"
+            )
+        share = train.batch // self.world.size
+        return range(self.world.rank * share, (self.world.rank + 1) * share)
 
     # -- the loop
 
     def train(self, dataset: ClipDataset) -> None:
-        """Train until config.train.steps windows are done, saving and validating on the way."""
-        steps, windows = self.config.train.steps, self.config.clip.windows
-        bar = tqdm(total=steps, initial=self.step, disable=self.quiet or None, unit="step")
+        """Train until config.train.steps are done, saving and validating on the way.
+
+        Raises Stopped when SIGINT or SIGTERM asked for the end; everything is saved then.
+        """
+        with stop_on_signals() as self.stop:
+            self._train(dataset)
+
+    def _train(self, dataset: ClipDataset) -> None:
+        train = self.config.train
+        bar = tqdm(total=train.steps, initial=self.step, disable=self.quiet or None, unit="step")
         began, seen = time.perf_counter(), 0
-        for batch in self._batches(dataset, first=self.step // windows):
-            state: State | None = None
-            for number in range(windows):
-                if self.step >= steps:
-                    break
-                length = self.config.clip.length
-                window = batch.window(number * length, length).to(self.device)
-                if self.step == 0 and self.memory_is_fresh:
-                    self._calibrate(window)
-                losses, state = self._window(window, state)
-                self.step += 1
-                seen += window.frames.shape[0] * window.frames.shape[1]
-                bar.update()
-                if self.step % self.config.train.log_every == 0 and losses:
-                    rate = seen / (time.perf_counter() - began)
-                    self._report(losses, rate, bar)
-            if self._due(self.config.train.save_every):
+        frames = train.batch * self.config.clip.length
+        batches = StepLoader(
+            dataset, train, rows=self.rows, first_step=self.step, device=self.device
+        )
+        while self.step < train.steps:
+            losses = self._step(next(batches))
+            seen += frames
+            bar.update()
+            if self.step % train.log_every == 0 and losses:
+                self._report(losses, seen / (time.perf_counter() - began), bar)
+            stopped = self._asked_to_stop()
+            if stopped or self._due(train.save_every):
                 self.save()
-            if self._due(self.config.train.validate_every) and self.step < steps:
+            if stopped:
+                bar.close()
+                raise Stopped(stopped)
+            if self._due(train.validate_every) and self.step < train.steps:
                 self._validate()
         bar.close()
         self.save()
         self._validate()
 
-    def _batches(self, dataset: ClipDataset, *, first: int) -> Iterator[ClipBatch]:
-        """Batches from number `first` on; item i is the same clip in every run with this seed."""
-        train = self.config.train
-        rest = Subset(dataset, range(first * train.batch, len(dataset)))
-        return iter(
-            DataLoader(
-                rest,
-                batch_size=train.batch,
-                num_workers=train.workers,
-                collate_fn=collate,
-                pin_memory=self.device.type == "cuda",
-                persistent_workers=train.workers > 0,
-                timeout=300 if train.workers else 0,
-                worker_init_fn=one_thread,
-                drop_last=True,
-            )
-        )
-
-    def _window(
-        self, window: ClipBatch, state: State | None
-    ) -> tuple[dict[str, float], State | None]:
-        """Forward, backward and one optimiser step on one window; returns losses and new state."""
+    def _step(self, batches: list[ClipBatch]) -> dict[str, float]:
+        """One optimiser step on this process's rows; the losses, of all processes, by name."""
         self.model.train()
-        judged = judged_frames(window.truths, self.config.clip.labelled, seed=self.step)
-        if self.config.train.detection == 0:
-            judged[:] = False
-        on_cuda = self.device.type == "cuda"
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.config.train.amp and on_cuda):
-            output = self.model(
-                window.frames, state, truths=window.truths, clean=window.clean, judged=judged
-            )
-        assert output.losses is not None
-        after = detach_state(output.state)
-        if not output.losses:
-            return {}, after
-        total = weighted_sum(output.losses, self.config.train)
-        if not math.isfinite(total.item()):
-            self._skip(output.losses)
-            return {}, None
+        self._set_rates()
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            losses = self._backward(batches)
+        except torch.OutOfMemoryError as error:
+            raise RnndetError(self._out_of_memory(error)) from None
+        if not losses:
+            self.step += 1
+            return {}
+        self.scaler.unscale_(self.optimizer)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, self.config.train.clip_norm))
+        if not math.isfinite(losses["loss"]) or not (
+            math.isfinite(norm) or self.scaler.is_enabled()
+        ):
+            self._skip(losses | {"norm": norm}, batches)
+            return {}
         self.bad_steps = 0
-        factor = rate_factor(
-            self.step, steps=self.config.train.steps, warmup=self.config.train.warmup
-        )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(self.model)
+        self.step += 1
+        return losses | {"norm": norm}
+
+    def _set_rates(self) -> None:
+        """The rates of this step; and the end of freezing, if this is where it ends."""
+        factor = rate_factor(self.step, self.config.train)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        trained = [p for g in self.optimizer.param_groups for p in g["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.train.clip_norm)
-        self.optimizer.step()
-        self.average.update(self.model)
-        losses = {name: loss.item() for name, loss in output.losses.items()}
-        return {"loss": total.item(), "norm": float(norm), **losses}, after
+        if self.frozen and 0 < self.config.train.thaw <= self.step:
+            for parameter in self.frozen:
+                parameter.requires_grad_(True)
+            self.frozen = []
+            self.parallel = self.world.parallel(self.model, self.device)
+            logger.info("step %d: %s train as well", self.step, ", ".join(self.config.train.freeze))
 
-    def _skip(self, losses: dict[str, Tensor]) -> None:
+    def _backward(self, batches: list[ClipBatch]) -> dict[str, float]:
+        """Forward and backward on every batch; the gradient is that of all rows of the step."""
+        size = len(self.rows) // len(batches)
+        states: list[State] = []
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches):
+            batch = batch.to(self.device)
+            if self.step == number == 0 and self.memory_is_fresh:
+                self._calibrate(batch)
+            state = None
+            if self.state is not None:
+                mine = range(number * size, (number + 1) * size)
+                state = reset_state(state_rows(self.state, mine), batch.begins)
+            is_last = number == len(batches) - 1
+            alone = self.world.size == 1 or is_last
+            with nullcontext() if alone else self.parallel.no_sync():
+                losses, after = self._backward_one(batch, state, share=1 / len(batches))
+            states.append(after)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / len(batches)
+        self.state = join_states(states)
+        return self._over_processes(sums)
+
+    def _backward_one(
+        self, batch: ClipBatch, state: State | None, *, share: float
+    ) -> tuple[dict[str, Tensor], State]:
+        train = self.config.train
+        judged = judged_frames(batch.truths, self.config.clip.labelled, seed=self.step)
+        if train.detection == 0:
+            judged[:] = False
+        on_cuda = self.device.type == "cuda"
+        kind = AMP[train.amp]
+        with torch.autocast("cuda", kind, enabled=on_cuda and train.amp != "off"):
+            output = self.parallel(
+                batch.frames, state, truths=batch.truths, clean=batch.clean, judged=judged
+            )
+        after = detach_state(output.state)
+        weight = self._weight(output.count)
+        losses = {
+            name: loss if name == "restoration" else loss * weight
+            for name, loss in output.losses.items()
+        }
+        if self.world.size > 1:  # every process must reach every parameter, also without losses
+            every = torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad])
+            total = weighted_sum(losses, train, zero=0 * every.sum())
+        elif losses:
+            total = weighted_sum(losses, train, zero=torch.zeros((), device=self.device))
+        else:
+            return {}, after
+        self.scaler.scale(total * share).backward()
+        return {name: loss.detach() for name, loss in losses.items()} | {
+            "loss": total.detach()
+        }, after
+
+    def _weight(self, count: Tensor | None) -> Tensor | float:
+        """So that the mean over processes is the mean over all that was counted in all of them."""
+        if self.world.size == 1:
+            return 1.0
+        own = torch.zeros((), device=self.device) if count is None else count.detach().float()
+        every = self.world.sum(own.clone())
+        return own * self.world.size / every.clamp(min=1)
+
+    def _over_processes(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """The losses as means over the processes; a process may know fewer names than another."""
+        if self.world.size == 1:
+            return {name: float(value) for name, value in sums.items()}
+        every = self.world.gather_all({name: float(value) for name, value in sums.items()})
+        names = dict.fromkeys(name for one in every for name in one)
+        return {name: sum(one.get(name, 0.0) for one in every) / len(every) for name in names}
+
+    def _asked_to_stop(self) -> int:
+        """The signal that any of the processes got, or 0."""
+        if self.world.size == 1:
+            return self.stop.number
+        asked = torch.tensor([float(self.stop.number == number) for number in SIGNALS])
+        found = self.world.sum(asked).nonzero().flatten().tolist()
+        return int(SIGNALS[found[0]]) if found else 0
+
+    def _skip(self, losses: dict[str, float], batches: list[ClipBatch]) -> None:
         """Leave out a step whose loss is not finite; several in a row end the run."""
         self.bad_steps += 1
-        shown = ", ".join(f"{name} {loss.item():.3g}" for name, loss in losses.items())
-        logger.warning("step %d: loss is not finite (%s); step skipped", self.step, shown)
-        self.log.write(step=self.step, skipped=True)
+        shown = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
+        places = "; ".join(place for batch in batches for place in batch.places)
+        logger.warning("step %d: not finite (%s) on %s; step skipped", self.step, shown, places)
+        if self.log is not None:
+            self.log.write(step=self.step, skipped=True, places=places)
         if self.bad_steps >= BAD_STEPS:
             raise RnndetError(
-                f"{BAD_STEPS} steps in a row had a loss that is not finite ({shown}); lower the "
-                f"learning rates; {self.folder / 'last.pt'} holds the last good state"
+                f"{BAD_STEPS} steps in a row had a loss that is not finite ({shown}), the last one "
+                f"on {places}; lower the learning rates or look at these frames; "
+                f"{self.folder / 'last.pt'} holds the last good state"
             )
+        if self.state is not None:
+            everyone = torch.ones(len(self.rows), dtype=torch.bool, device=self.device)
+            self.state = reset_state(self.state, everyone)
+        self.step += 1
+
+    def _out_of_memory(self, error: Exception) -> str:
+        train, clip = self.config.train, self.config.clip
+        peak = ""
+        if self.device.type == "cuda":
+            peak = f"; {torch.cuda.max_memory_allocated(self.device) / 2**20:.0f} MiB at most"
+        rows = len(self.rows) // train.accumulate
+        return (
+            f"step {self.step}: out of memory with {rows} rows of {clip.length} frames of "
+            f"{self.config.augment.crop[0]}x{self.config.augment.crop[1]} at once{peak}; try "
+            f"train.accumulate = {2 * train.accumulate} (same result) or clip.length = "
+            f"{max(1, clip.length // 2)} ({str(error).splitlines()[0][:100]})"
+        )
 
     @torch.no_grad()
-    def _calibrate(self, window: ClipBatch) -> None:
-        """Give a fresh memory the amplitude of the features that it is blended with."""
-        self.model.memory.calibrate(self.model.encode(window.frames).features)
+    def _calibrate(self, batch: ClipBatch) -> None:
+        """Give a fresh memory the amplitude of the features that it is blended with.
+
+        The first row of the first process decides, so the number of processes does not matter.
+        """
+        self.model.memory.calibrate(self.model.encode(batch.frames[:, :1]).features)
+        for buffer in self.model.memory.buffers():
+            self.world.from_first(buffer)
 
     def _due(self, every: int) -> bool:
-        """True once per `every` steps, at the end of a clip."""
-        return every > 0 and self.step % every < self.config.clip.windows
+        return every > 0 and self.step % every == 0
 
     def _report(self, losses: dict[str, float], rate: float, bar: Any) -> None:
+        if self.log is None:
+            return
         bar.set_postfix_str(f"loss {losses['loss']:.3f}, {rate:.1f} frames/s")
         rounded = {name: round(value, 5) for name, value in losses.items()}
         lr = self.optimizer.param_groups[0]["lr"]
@@ -178,29 +311,56 @@ class Run:
     # -- what is kept
 
     def save(self) -> None:
-        """Write last.pt and weights.pt, each atomically."""
+        """Write last.pt and weights.pt, each atomically; every process must call it."""
+        state = None if self.state is None else state_to(self.state, "cpu")
+        every = self.world.gather((state, torch.get_rng_state()))
+        if not self.world.is_first:
+            return
+        states = [state for state, _ in every if state is not None]
         content = model_content(self.model, self.config, step=self.step)
         content["optimizer"] = self.optimizer.state_dict()
+        content["scaler"] = self.scaler.state_dict()
         content["average"] = {n: t.cpu() for n, t in self.average.tensors.items()}
         content["average_steps"] = self.average.steps
         content["best"] = self.best
-        content["random"] = torch.get_rng_state()
-        save_checkpoint(self.folder / "last.pt", content)
+        content["random"] = [random for _, random in every]
+        content["state"] = join_states(states) if states else {}
+        save_checkpoint(self.folder / "last.pt", content, keep_previous=True)
         save_checkpoint(self.folder / "weights.pt", self._averaged({}))
 
     def resume(self) -> None:
-        """Go on from last.pt. Raises WeightsError if there is none, or another model made it."""
-        content = read_checkpoint(self.folder / "last.pt")
+        """Go on from last.pt, or where that is missing or damaged from the one before.
+
+        Raises WeightsError if there is none, or another model made it.
+        """
+        content = read_last(self.folder / "last.pt")
         mine = config_to_dict(self.config)
         if content["config"]["model"] != mine["model"]:
             raise WeightsError(f"{self.folder / 'last.pt'}: made with another [model]; not resumed")
+        for part in ("data", "clip", "augment"):
+            if content["config"].get(part) != mine[part]:
+                logger.warning("[%s] is not what the run began with: other clips follow", part)
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
         for name, tensor in content["average"].items():
             self.average.tensors[name].copy_(tensor)
         self.average.steps = content["average_steps"]
         self.step, self.best = content["step"], content["best"]
-        torch.set_rng_state(content["random"])
+        if len(content["random"]) == self.world.size:
+            torch.set_rng_state(content["random"][self.world.rank])
+        self.state = self._carried(content["state"])
+
+    def _carried(self, state: State) -> State | None:
+        """This process's rows of a saved state; None where the number of rows has changed."""
+        rows = {len(t) for tensors in state.values() for t in tensors}
+        if rows - {self.config.train.batch}:
+            logger.warning("train.batch has changed: the rows begin with an empty memory")
+            return None
+        if not state:
+            return None
+        mine = state_rows(state, self.rows)
+        return state_to(mine, self.device)
 
     def _averaged(self, figures: dict[str, float]) -> dict[str, Any]:
         content = model_content(self.model, self.config, step=self.step, figures=figures)
@@ -209,7 +369,7 @@ class Run:
 
     def _validate(self) -> None:
         """Score the averaged weights, log the figures, keep them if they are the best so far."""
-        if self.validate is None:
+        if self.validate is None or self.log is None:
             return
         current = {n: t.detach().clone() for n, t in self.model.state_dict().items()}
         self.model.load_state_dict(self.average.tensors)
@@ -222,44 +382,3 @@ class Run:
         if figures.get("AP50", 0.0) > self.best:
             self.best = figures.get("AP50", 0.0)
             save_checkpoint(self.folder / "best.pt", self._averaged(figures))
-
-
-def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
-    """What is minimised: the detector's losses and the restoration, each with its weight."""
-    weights = [config.restoration if name == "restoration" else config.detection for name in losses]
-    return torch.stack([w * v for w, v in zip(weights, losses.values(), strict=True)]).sum()
-
-
-def one_thread(_: int) -> None:
-    """A loader process uses one core; it is the number of processes that scales."""
-    torch.set_num_threads(1)
-
-
-def judged_frames(truths: list[list[Truth | None]], share: float, *, seed: int) -> Tensor:
-    """A random share of the labelled frames (one per window at least, if any), (T, B) bool.
-
-    Fewer frames pass through the detection head while the memory still sees all of them.
-    """
-    known = torch.tensor([[truth is not None for truth in row] for row in truths])
-    places = known.nonzero()
-    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
-    kept = places[order[: max(1, round(share * len(places)))]]
-    judged = torch.zeros_like(known)
-    judged[kept[:, 0], kept[:, 1]] = True
-    return judged
-
-
-def start_from(model: VideoDetector, path: str | Path) -> list[str]:
-    """Fill in the weights of a checkpoint where names and shapes agree, and say what was left.
-
-    Returns the names that start fresh.
-    """
-    content = read_checkpoint(path)
-    own = model.state_dict()
-    fitting = {n: t for n, t in content["model"].items() if n in own and own[n].shape == t.shape}
-    if not fitting:
-        raise WeightsError(f"{path}: train.init: no weight of it fits this model")
-    model.load_state_dict(fitting, strict=False)
-    fresh = sorted(own.keys() - fitting.keys())
-    logger.info("%s: %d tensors taken, %d start fresh", path, len(fitting), len(fresh))
-    return fresh

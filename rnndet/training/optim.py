@@ -20,11 +20,13 @@ def part_of(name: str) -> str:
     return "neck" if ".backbone." in name else "head"
 
 
-def freeze_parts(model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Take the named parts out of training; their parameters get no gradient."""
+def freeze_parts(model: nn.Module, parts: tuple[str, ...]) -> list[Tensor]:
+    """Take the named parts out of training: no gradient. Returns what was trained before."""
+    frozen: list[Tensor] = []
     for name, parameter in model.named_parameters():
-        if part_of(name) in parts:
-            parameter.requires_grad_(False)
+        if part_of(name) in parts and parameter.requires_grad:
+            frozen.append(parameter.requires_grad_(False))
+    return frozen
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -46,11 +48,15 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     )
 
 
-def rate_factor(step: int, *, steps: int, warmup: int) -> float:
-    """What the rates are multiplied with at a 0-based step: linear warm-up, then cosine."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+def rate_factor(step: int, config: TrainConfig) -> float:
+    """What the rates are multiplied with at a 0-based step: linear warm-up, then the schedule."""
+    if step < config.warmup:
+        return (step + 1) / (config.warmup + 1)
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "step":
+        return 0.1 ** sum(step >= milestone for milestone in config.milestones)
+    done = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
     return 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
 
 

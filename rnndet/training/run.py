@@ -15,21 +15,31 @@ from rnndet.data.frames import iterate
 from rnndet.data.records import VideoSet
 from rnndet.data.sampling import hold_out
 from rnndet.device import choose_device
+from rnndet.distributed import World
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import SCORE_FLOOR, predict
 from rnndet.metrics.base import compute
 from rnndet.metrics.coco_ap import CocoAP
 from rnndet.model import VideoDetector, build_model
 from rnndet.stream import Stream
-from rnndet.training.loop import Run, start_from
+from rnndet.training.loop import Run
+from rnndet.training.restart import start_from
 
 logger = logging.getLogger(__name__)
 
 
 def run_training(
-    config: Config, folder: Path, *, device: str = "auto", resume: bool = False, quiet: bool = False
+    config: Config,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    quiet: bool = False,
+    world: World | None = None,
 ) -> None:
     """Train what the configuration describes into a run folder.
+
+    world: the processes that torchrun started; alone without it.
 
     Raises RnndetError: bad configuration or data, a run folder that holds a run already (without
     `resume`), or one that does not (with it).
@@ -39,7 +49,10 @@ def run_training(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.train.seed)
-    prepare_folder(folder, config, resume=resume)
+    world = world or World()
+    if world.is_first:
+        prepare_folder(folder, config, resume=resume)
+    world.wait()
     sets, held = read_sources(config)
     model = build_model(model_to_build(config, resume=resume), sets[0].classes)
     size_hw = tuple(config.model.options.get("size", (0, 0)))
@@ -49,13 +62,13 @@ def run_training(
     if config.train.init and not resume:
         fresh = start_from(model, config.train.init)
     cache = Path(config.data.cache) if config.data.cache else None
-    clips = -(-config.train.steps // config.clip.windows) * config.train.batch
     dataset = ClipDataset(
         [(s, c.weight, cache) for s, c in zip(sets, config.data.train, strict=True)],
         size_hw=size_hw,
         clip=config.clip,
         augment=config.augment,
-        count=clips,
+        rows=config.train.batch,
+        steps=config.train.steps,
         seed=config.train.seed,
         keep_clean=config.train.restoration > 0,
     )
@@ -72,6 +85,7 @@ def run_training(
         validate=wanted,
         memory_is_fresh=any(name.startswith("memory.") for name in fresh),
         quiet=quiet,
+        world=world,
     )
     if resume:
         run.resume()

@@ -1,0 +1,64 @@
+"""Batches for the steps of a run, in order, from loader processes or from this one."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch.utils.data import DataLoader
+
+from rnndet.config import TrainConfig
+from rnndet.data.clips import ClipBatch, ClipDataset, WindowSampler, collate
+from rnndet.errors import RnndetError
+
+
+class StepLoader:
+    """Yields, for each step, train.accumulate batches that together hold this process's rows."""
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        config: TrainConfig,
+        *,
+        rows: range,
+        first_step: int,
+        device: torch.device,
+    ) -> None:
+        self.config, self.rows, self.step = config, rows, first_step
+        batch = len(rows) // config.accumulate
+        self.batches = iter(
+            DataLoader(
+                dataset,
+                batch_sampler=WindowSampler(dataset, rows, batch=batch, first_step=first_step),
+                num_workers=config.workers,
+                collate_fn=collate,
+                pin_memory=device.type == "cuda",
+                persistent_workers=config.workers > 0,
+                timeout=config.loader_timeout if config.workers else 0,
+                worker_init_fn=one_thread,
+            )
+        )
+
+    def __iter__(self) -> Iterator[list[ClipBatch]]:
+        return self
+
+    def __next__(self) -> list[ClipBatch]:
+        """The batches of the next step. Raises RnndetError if a loader process dies or hangs."""
+        try:
+            batches = list(islice(self.batches, self.config.accumulate))
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            first = self.step * self.config.batch + self.rows.start
+            raise RnndetError(
+                f"step {self.step}: a loader process died or took more than train.loader_timeout = "
+                f"{self.config.loader_timeout} s at the items {first} to "
+                f"{first + len(self.rows) - 1}: {str(error).splitlines()[0]}; with train.workers = "
+                "0 the cause is shown"
+            ) from None
+        self.step += 1
+        return batches
+
+
+def one_thread(_: int) -> None:
+    """A loader process uses one core; it is the number of processes that scales."""
+    torch.set_num_threads(1)

@@ -1,0 +1,29 @@
+"""What of a window is judged, and what is minimised."""
+
+import torch
+from torch import Tensor
+
+from rnndet.config import TrainConfig
+from rnndet.structures import Truth
+
+
+def weighted_sum(losses: dict[str, Tensor], config: TrainConfig, *, zero: Tensor) -> Tensor:
+    """What is minimised: the detector's losses and the restoration, each with its weight."""
+    total = zero
+    for name, loss in losses.items():
+        total = total + (config.restoration if name == "restoration" else config.detection) * loss
+    return total
+
+
+def judged_frames(truths: list[list[Truth | None]], share: float, *, seed: int) -> Tensor:
+    """A random share of the labelled frames (one per window at least, if any), (T, B) bool.
+
+    Fewer frames pass through the detection head while the memory still sees all of them.
+    """
+    known = torch.tensor([[truth is not None for truth in row] for row in truths])
+    places = known.nonzero()
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
+    kept = places[order[: max(1, round(share * len(places)))]]
+    judged = torch.zeros_like(known)
+    judged[kept[:, 0], kept[:, 1]] = True
+    return judged

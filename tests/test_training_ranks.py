@@ -1,0 +1,101 @@
+"""tools/train.py under torchrun, on the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY_OPTIONS
+from rnndet.checkpoint import read_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def toml_value(value):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value)
+
+
+@pytest.fixture
+def config(coco_vid_root, tmp_path):
+    """A configuration file over the small set; four rows, windows carried on."""
+    tree = {
+        "model": {"options": TINY_OPTIONS, "temporal": {"levels": ["0", "1"], "hidden": 8}},
+        "data": {"train": [{"root": str(coco_vid_root)}]},
+        "clip": {"length": 2, "windows": 2, "stride_max": 1},
+        "augment": {"crop": [64, 64], "corrupt": 1.0},
+        "train": {"batch": 4, "warmup": 1, "log_every": 1, "save_every": 0, "restoration": 0.1},
+    }
+    path = tmp_path / "c.toml"
+    path.write_text("\n".join(f"{name} = {toml_value(part)}" for name, part in tree.items()))
+    return path
+
+
+def command(config, out, *, processes, steps):
+    train = [ROOT / "tools/train.py", config, "--out", out, "--quiet", "--device", "cpu"]
+    train += ["--set", f"train.steps={steps}", "--set", "train.threads=1"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [sys.executable, *(launcher if processes > 1 else []), *map(str, train)]
+
+
+def losses(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_two_processes_train_as_one(config, tmp_path):
+    for processes in (1, 2):
+        order = command(config, tmp_path / str(processes), processes=processes, steps=5)
+        subprocess.run(order, check=True, capture_output=True, timeout=120, cwd=ROOT)
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert len(one) == 5
+    assert two == pytest.approx(one, rel=2e-3)
+
+
+def wait_for_step(folder, process, *, step):
+    """Until the run has logged the step."""
+    end = time.monotonic() + 90
+    while time.monotonic() < end and process.poll() is None:
+        log = folder / "metrics.jsonl"
+        if log.exists() and len(log.read_text().splitlines()) >= step:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the run did not get there")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_saves_and_ends(config, tmp_path, processes):
+    order = command(config, tmp_path / "run", processes=processes, steps=100_000)
+    process = subprocess.Popen(order, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        wait_for_step(tmp_path / "run", process, step=2)
+        process.send_signal(signal.SIGTERM)
+        _, shown = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert read_checkpoint(tmp_path / "run" / "last.pt")["step"] >= 2
+    if processes == 1:
+        assert process.returncode == 143
+        assert "saved; --resume goes on" in shown
+
+
+def test_a_process_that_dies_ends_the_run(config, tmp_path):
+    order = command(config, tmp_path / "run", processes=2, steps=100_000)
+    process = subprocess.Popen(order, stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        wait_for_step(tmp_path / "run", process, step=2)
+        children = subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+        )
+        os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+        assert process.wait(timeout=60) != 0
+    finally:
+        process.kill()
