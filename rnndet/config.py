@@ -276,6 +276,7 @@ def _check(config: Config, *, where: str) -> None:
         (0 <= augment.corrupt_share < 1, "augment.corrupt_share", "in [0, 1)"),
         (train.steps >= 1, "train.steps", "at least 1"),
         (train.batch >= 1, "train.batch", "at least 1"),
+        (train.log_every >= 1, "train.log_every", "at least 1"),
         (train.accumulate >= 1, "train.accumulate", "at least 1"),
         (train.schedule in ("cosine", "step", "constant"), "train.schedule",
          "cosine, step or constant"),

@@ -69,7 +69,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 FLAGS: dict[str, set[str]] = {
     "benchmark": {  # of all its parts
         "source", "--models", "--frames", "--rounds", "--tracker", "--threads", "--device", "--out",
-        "--debug",
+        "--debug", "config", "--set", "--steps",
     },
     "cache_frames": {"root", "--cache", "--format", "--option", "--split"},
     "compare": {"a", "b", "--metrics", "--tracker", "--samples", "--out", "--debug"},

@@ -10,8 +10,10 @@ from rnndet.checkpoint import load_model, read_checkpoint
 from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.detectors.base import Losses
 from rnndet.errors import OutputError, RnndetError, WeightsError
+from rnndet.model import VideoDetector
 from rnndet.structures import Truth
 from rnndet.training import optim
+from rnndet.training.benchmark import measure_training
 from rnndet.training.loop import Run
 from rnndet.training.losses import judged_frames
 from rnndet.training.restart import start_from
@@ -228,3 +230,19 @@ def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
 def test_option_of_a_source_that_is_no_option_of_its_format_is_refused():
     with pytest.raises(RnndetError, match=r"data\.train\.options\.split: is no option"):
         read_source(SourceConfig(options={"split": "val"}))
+
+
+def test_benchmark_says_where_the_time_of_a_step_goes(coco_vid_root):
+    report = measure_training(config_for(coco_vid_root), steps=2, device="cpu")
+    assert report["frames_per_step"] == 4
+    assert sum(report["share"].values()) == pytest.approx(1.0)
+    assert all(report["share"][name] > 0 for name in ("load", "forward", "backward", "optimise"))
+
+
+def test_memory_that_runs_out_is_said_with_what_to_change(coco_vid_root, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr(VideoDetector, "forward", full)
+    with pytest.raises(RnndetError, match=r"out of memory with 2 rows of 2 frames.*accumulate = 2"):
+        train(coco_vid_root, tmp_path / "run")

@@ -1,6 +1,7 @@
 """Measure what rnndet costs: python tools/benchmark.py infer clip.mp4 --models aerial aerial_frame
 
 infer: milliseconds per frame and where they go, for one model, or for two in turn.
+train: frames per second of a training configuration, and where the time of a step goes.
 """
 
 import argparse
@@ -29,8 +30,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--out", metavar="FILE", help="write all numbers there, as JSON")
     add("--debug", action="store_true", help="show the traceback of an error")
+    train = parts.add_parser("train", help="steps of a configuration, stage by stage")
+    train.set_defaults(run=run_train)
+    add = train.add_argument
+    add("config", help="TOML file, see configs/")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
+    add("--steps", type=at_least_one, default=20, help="steps that are counted (20)")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--out", metavar="FILE", help="write all numbers there, as JSON")
+    add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
-    if len(args.models) > 2:
+    if args.part == "infer" and len(args.models) > 2:
         infer.error(f"--models takes one or two, found {len(args.models)}; put SOURCE before it")
     return args
 
@@ -76,6 +86,21 @@ def run_infer(args: argparse.Namespace) -> int:
             report = measure(
                 models, source, frames=args.frames, rounds=args.rounds, on_frame=progress.step
             )
+    print("\n".join(lines_of(report)))
+    if args.out:
+        from rnndet.scoring import write_report
+
+        write_report(args.out, report)
+        print(f"numbers: {args.out}")
+    return 0
+
+
+def run_train(args: argparse.Namespace) -> int:
+    from rnndet.config import load_config
+    from rnndet.training.benchmark import lines_of, measure_training
+
+    config = load_config(args.config, changes=args.set)
+    report = measure_training(config, steps=args.steps, device=args.device)
     print("\n".join(lines_of(report)))
     if args.out:
         from rnndet.scoring import write_report

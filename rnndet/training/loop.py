@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +27,8 @@ from rnndet.temporal.state import (
     state_rows,
     state_to,
 )
+from rnndet.training.clock import StepClock
+from rnndet.training.faults import out_of_memory
 from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
 from rnndet.training.losses import judged_frames, weighted_sum
@@ -63,6 +64,7 @@ class Run:
         memory_is_fresh: bool = True,
         quiet: bool = False,
         world: World | None = None,
+        exact: bool = False,
     ) -> None:
         train = config.train
         self.config, self.folder, self.device = config, folder, device
@@ -88,6 +90,7 @@ class Run:
         self.rows = self._own_rows()
         self.state: State | None = None  # of this process's rows
         self.stop = StopRequest()
+        self.clock = StepClock(device, exact=exact)
         self.log = MetricsLog(folder / "metrics.jsonl") if self.world.is_first else None
 
     def _own_rows(self) -> range:
@@ -110,22 +113,31 @@ class Run:
         Raises Stopped when SIGINT or SIGTERM asked for the end; everything is saved then.
         """
         with stop_on_signals() as self.stop:
-            self._train(dataset)
+            self.until(self.batches(dataset), self.config.train.steps)
+        self.save()
+        self._validate()
 
-    def _train(self, dataset: ClipDataset) -> None:
-        train = self.config.train
-        bar = tqdm(total=train.steps, initial=self.step, disable=self.quiet or None, unit="step")
-        began, seen = time.perf_counter(), 0
-        frames = train.batch * self.config.clip.length
-        batches = StepLoader(
-            dataset, train, rows=self.rows, first_step=self.step, device=self.device
+    def batches(self, dataset: ClipDataset) -> StepLoader:
+        """This process's part of the data, from the current step on."""
+        return StepLoader(
+            dataset, self.config.train, rows=self.rows, first_step=self.step, device=self.device
         )
-        while self.step < train.steps:
-            losses = self._step(next(batches))
-            seen += frames
+
+    def until(self, batches: StepLoader, end: int) -> None:
+        """Train until `end` steps are done; see `train`, which also saves and validates then."""
+        train = self.config.train
+        bar = tqdm(total=end, initial=self.step, disable=self.quiet or None, unit="step")
+        self.clock.reset()
+        counted = self.step
+        while self.step < end:
+            with self.clock.stage("load"):
+                loaded = next(batches)
+            losses = self._step(loaded)
             bar.update()
             if self.step % train.log_every == 0 and losses:
-                self._report(losses, seen / (time.perf_counter() - began), bar)
+                self._report(losses, self.step - counted, bar)
+                counted = self.step
+                self.clock.reset()
             stopped = self._asked_to_stop()
             if stopped or self._due(train.save_every):
                 self.save()
@@ -135,8 +147,6 @@ class Run:
             if self._due(train.validate_every) and self.step < train.steps:
                 self._validate()
         bar.close()
-        self.save()
-        self._validate()
 
     def _step(self, batches: list[ClipBatch]) -> dict[str, float]:
         """One optimiser step on this process's rows; the losses, of all processes, by name."""
@@ -146,24 +156,32 @@ class Run:
         try:
             losses = self._backward(batches)
         except torch.OutOfMemoryError as error:
-            raise RnndetError(self._out_of_memory(error)) from None
+            raise out_of_memory(
+                error, self.config, step=self.step, rows=len(self.rows), device=self.device
+            ) from None
         if not losses:
             self.step += 1
             return {}
-        self.scaler.unscale_(self.optimizer)
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, self.config.train.clip_norm))
+        with self.clock.stage("optimise"):
+            norm = self._clipped_norm()
         if not math.isfinite(losses["loss"]) or not (
             math.isfinite(norm) or self.scaler.is_enabled()
         ):
             self._skip(losses | {"norm": norm}, batches)
             return {}
         self.bad_steps = 0
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.average.update(self.model)
+        with self.clock.stage("optimise"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.average.update(self.model)
         self.step += 1
         return losses | {"norm": norm}
+
+    def _clipped_norm(self) -> float:
+        """The gradient's norm before it is cut to train.clip_norm."""
+        self.scaler.unscale_(self.optimizer)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return float(torch.nn.utils.clip_grad_norm_(trained, self.config.train.clip_norm))
 
     def _set_rates(self) -> None:
         """The rates of this step; and the end of freezing, if this is where it ends."""
@@ -183,7 +201,8 @@ class Run:
         states: list[State] = []
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
-            batch = batch.to(self.device)
+            with self.clock.stage("move"):
+                batch = batch.to(self.device)
             if self.step == number == 0 and self.memory_is_fresh:
                 self._calibrate(batch)
             state = None
@@ -209,7 +228,8 @@ class Run:
             judged[:] = False
         on_cuda = self.device.type == "cuda"
         kind = AMP[train.amp]
-        with torch.autocast("cuda", kind, enabled=on_cuda and train.amp != "off"):
+        autocast = torch.autocast("cuda", kind, enabled=on_cuda and train.amp != "off")
+        with self.clock.stage("forward"), autocast:
             output = self.parallel(
                 batch.frames, state, truths=batch.truths, clean=batch.clean, judged=judged
             )
@@ -226,7 +246,8 @@ class Run:
             total = weighted_sum(losses, train, zero=torch.zeros((), device=self.device))
         else:
             return {}, after
-        self.scaler.scale(total * share).backward()
+        with self.clock.stage("backward"):
+            self.scaler.scale(total * share).backward()
         return {name: loss.detach() for name, loss in losses.items()} | {
             "loss": total.detach()
         }, after
@@ -274,19 +295,6 @@ class Run:
             self.state = reset_state(self.state, everyone)
         self.step += 1
 
-    def _out_of_memory(self, error: Exception) -> str:
-        train, clip = self.config.train, self.config.clip
-        peak = ""
-        if self.device.type == "cuda":
-            peak = f"; {torch.cuda.max_memory_allocated(self.device) / 2**20:.0f} MiB at most"
-        rows = len(self.rows) // train.accumulate
-        return (
-            f"step {self.step}: out of memory with {rows} rows of {clip.length} frames of "
-            f"{self.config.augment.crop[0]}x{self.config.augment.crop[1]} at once{peak}; try "
-            f"train.accumulate = {2 * train.accumulate} (same result) or clip.length = "
-            f"{max(1, clip.length // 2)} ({str(error).splitlines()[0][:100]})"
-        )
-
     @torch.no_grad()
     def _calibrate(self, batch: ClipBatch) -> None:
         """Give a fresh memory the amplitude of the features that it is blended with.
@@ -300,13 +308,17 @@ class Run:
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
-    def _report(self, losses: dict[str, float], rate: float, bar: Any) -> None:
+    def _report(self, losses: dict[str, float], steps: int, bar: Any) -> None:
+        """Log a step, with the speed of the last `steps` and the share of it that was waiting."""
         if self.log is None:
             return
+        seconds = self.clock.total
+        rate = steps * self.config.train.batch * self.config.clip.length / seconds
+        load = round(self.clock.seconds["load"] / seconds, 3)
         bar.set_postfix_str(f"loss {losses['loss']:.3f}, {rate:.1f} frames/s")
         rounded = {name: round(value, 5) for name, value in losses.items()}
         lr = self.optimizer.param_groups[0]["lr"]
-        self.log.write(step=self.step, lr=lr, frames_per_s=round(rate, 2), **rounded)
+        self.log.write(step=self.step, lr=lr, frames_per_s=round(rate, 2), load=load, **rounded)
 
     # -- what is kept
 

@@ -39,11 +39,27 @@ def run_training(
 ) -> None:
     """Train what the configuration describes into a run folder.
 
-    world: the processes that torchrun started; alone without it.
-
-    Raises RnndetError: bad configuration or data, a run folder that holds a run already (without
-    `resume`), or one that does not (with it).
+    world: the processes that torchrun started; alone without it. Raises RnndetError: bad
+    configuration or data, a run folder that holds a run already (without `resume`), or one that
+    does not (with it).
     """
+    run, dataset = build_run(
+        config, folder, device=device, resume=resume, quiet=quiet, world=world or World()
+    )
+    run.train(dataset)
+
+
+def build_run(
+    config: Config,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    quiet: bool = False,
+    world: World | None = None,
+    exact: bool = False,
+) -> tuple[Run, ClipDataset]:
+    """Everything of `run_training` up to the first step; exact: see `StepClock`."""
     chosen, why = choose_device(device)
     logger.info("device %s (%s)", chosen, why)
     if config.train.threads:
@@ -86,10 +102,11 @@ def run_training(
         memory_is_fresh=any(name.startswith("memory.") for name in fresh),
         quiet=quiet,
         world=world,
+        exact=exact,
     )
     if resume:
         run.resume()
-    run.train(dataset)
+    return run, dataset
 
 
 def model_to_build(config: Config, *, resume: bool) -> ModelConfig:

@@ -1,0 +1,59 @@
+"""Images per second of a configuration, and where the time goes."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rnndet.config import Config
+from rnndet.training.clock import STAGES
+from rnndet.training.loop import Run
+from rnndet.training.run import build_run
+
+WARM_UP = 3  # steps that are not counted: the first ones allocate, and start the loaders
+
+
+def measure_training(config: Config, *, steps: int, device: str = "auto") -> dict[str, Any]:
+    """Run `steps` steps of a configuration as tools/train.py does, in a folder that is thrown away.
+
+    Returns frames_per_s, steps_per_s, ms (per step, by stage and in all) and share (of the time,
+    by stage; "other" is the rest). Raises RnndetError as a training does.
+    """
+    every = steps + WARM_UP
+    changes = {"steps": every, "log_every": every + 1, "save_every": 0, "validate_every": 0}
+    short = replace(config, train=replace(config.train, **changes))
+    with TemporaryDirectory(prefix="rnndet-train-") as folder:
+        run, dataset = build_run(short, Path(folder), device=device, quiet=True, exact=True)
+        batches = run.batches(dataset)
+        run.until(batches, WARM_UP)
+        run.until(batches, every)
+        return summary(run, steps)
+
+
+def summary(run: Run, steps: int) -> dict[str, Any]:
+    """What the run's clock says of the last `steps` steps."""
+    total = run.clock.total
+    parts = run.clock.seconds | {"other": total - sum(run.clock.seconds.values())}
+    frames = run.config.train.batch * run.config.clip.length
+    return {
+        "device": str(run.device),
+        "steps": steps,
+        "frames_per_step": frames,
+        "frames_per_s": frames * steps / total,
+        "steps_per_s": steps / total,
+        "ms": {name: 1000 * seconds / steps for name, seconds in parts.items()}
+        | {"total": 1000 * total / steps},
+        "share": {name: seconds / total for name, seconds in parts.items()},
+    }
+
+
+def lines_of(report: dict[str, Any]) -> list[str]:
+    """The report as a table."""
+    lines = [
+        f"{report['frames_per_s']:.1f} frames/s, {report['steps_per_s']:.2f} steps/s of "
+        f"{report['frames_per_step']} frames on {report['device']}",
+        f"{'stage':<12}{'ms/step':>10}{'share':>8}",
+    ]
+    for name in (*STAGES, "other"):
+        lines.append(f"{name:<12}{report['ms'][name]:>10.1f}{report['share'][name]:>8.1%}")
+    return [*lines, f"{'total':<12}{report['ms']['total']:>10.1f}"]
