@@ -1,0 +1,116 @@
+"""What a run folder's metrics.jsonl says, as pictures; needs matplotlib, and no display."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnndet.errors import InputError, OutputError, RnndetError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Of a logged step, what is no loss term.
+NOT_LOSSES = {"step", "lr", "frames_per_s", "load", "norm", "skipped", "places", "loss"}
+SMOOTH = 0.9  # decay of the running mean that is drawn over the single steps
+
+Line = Mapping[str, Any]
+
+
+def plot_run(folder: Path, out: Path | None = None) -> list[Path]:
+    """Write loss.png, rate.png, speed.png and, after a validation, ap.png into `out` or the folder.
+
+    Raises InputError (no log, or a broken one), OutputError, RnndetError without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise RnndetError("plots need matplotlib: pip install 'rnndet[plot]'") from None
+    lines = read_log(folder / "metrics.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    checks = [line for line in lines if "val/AP50" in line]
+    plots = {"loss": (_loss, steps), "rate": (_rate, steps), "speed": (_speed, steps)}
+    if checks:
+        plots["ap"] = (_precision, checks)
+    target = out or folder
+    files = []
+    for name, (draw, shown) in plots.items():
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.subplots()
+        draw(axes, shown)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        path = target / f"{name}.png"
+        part = path.with_suffix(".part")
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            FigureCanvasAgg(figure).print_png(part)
+            os.replace(part, path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+        files.append(path)
+    return files
+
+
+def read_log(path: Path) -> list[Line]:
+    """The lines of metrics.jsonl. A run that went on repeats steps: the later line counts."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; is it a run folder?") from None
+    kept: dict[tuple[int, bool], Line] = {}
+    for number, row in enumerate(text.splitlines(), 1):
+        try:
+            line = json.loads(row)
+            kept[line["step"], "val/AP50" in line] = line
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise InputError(f"{path}:{number}: not a line of a training log") from None
+    if not any("loss" in line for line in kept.values()):
+        raise InputError(f"{path}: holds no step yet")
+    return [kept[key] for key in sorted(kept)]
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Running mean with decay SMOOTH, without the bias towards 0 at the start."""
+    means, mean = [], 0.0
+    for number, value in enumerate(values, 1):
+        mean = SMOOTH * mean + (1 - SMOOTH) * value
+        means.append(mean / (1 - SMOOTH**number))
+    return means
+
+
+def _curve(axes: "Axes", lines: Sequence[Line], name: str) -> None:
+    shown = [(line["step"], line[name]) for line in lines if name in line]
+    at, values = [step for step, _ in shown], [value for _, value in shown]
+    (faint,) = axes.plot(at, values, alpha=0.25)
+    axes.plot(at, smoothed(values), color=faint.get_color(), label=name)
+
+
+def _loss(axes: "Axes", lines: Sequence[Line]) -> None:
+    terms = [name for name in lines[-1] if name not in NOT_LOSSES]
+    for name in (["loss"] if len(terms) > 1 else []) + terms:
+        _curve(axes, lines, name)
+    axes.set(ylabel="loss", title="Losses (bold: running mean)")
+    axes.legend()
+
+
+def _rate(axes: "Axes", lines: Sequence[Line]) -> None:
+    axes.plot([line["step"] for line in lines], [line["lr"] for line in lines])
+    axes.set(ylabel="learning rate", title="Learning rate of the first group")
+
+
+def _speed(axes: "Axes", lines: Sequence[Line]) -> None:
+    axes.plot([line["step"] for line in lines], [line["frames_per_s"] for line in lines])
+    axes.set(ylabel="frames per second", title="Speed", ylim=(0, None))
+
+
+def _precision(axes: "Axes", lines: Sequence[Line]) -> None:
+    at = [line["step"] for line in lines]
+    for name in [name for name in lines[-1] if name.startswith("val/AP50/")]:
+        values = [line.get(name, float("nan")) for line in lines]
+        axes.plot(at, values, marker="o", alpha=0.6, label=name.removeprefix("val/AP50/"))
+    axes.plot(at, [line["val/AP50"] for line in lines], marker="o", color="black", label="mean")
+    axes.set(ylabel="AP50", title="AP50 on the held-out videos", ylim=(0, 1))
+    axes.legend()

@@ -1,0 +1,45 @@
+import json
+
+import pytest
+
+from rnndet.errors import InputError
+from rnndet.training import plots
+
+
+def write_log(folder, *lines):
+    folder.mkdir(exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def step(number, **values):
+    return {"step": number, "lr": 1e-3, "frames_per_s": 9.0, "loss": 2.0, "norm": 1.0} | values
+
+
+def test_run_becomes_pictures(tmp_path):
+    pytest.importorskip("matplotlib")
+    run = write_log(tmp_path, step(1, bbox=1.0), step(2, bbox=0.5), {"step": 2, "val/AP50": 0.3})
+    files = plots.plot_run(run)
+    assert [path.name for path in files] == ["loss.png", "rate.png", "speed.png", "ap.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
+
+
+def test_steps_that_a_resumed_run_repeats_count_once(tmp_path):
+    run = write_log(tmp_path, step(1), step(2, loss=9.0), step(2, loss=1.0), step(3))
+    assert [line["loss"] for line in plots.read_log(run / "metrics.jsonl")] == [2.0, 1.0, 2.0]
+
+
+def test_running_mean_begins_at_the_first_value():
+    # 0.1 * 4 / 0.1; (0.9 * 0.4 + 0.1 * 8) / (1 - 0.81) = 1.16 / 0.19
+    assert plots.smoothed([4.0, 8.0]) == pytest.approx([4.0, 1.16 / 0.19])
+
+
+def test_folder_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="is it a run folder"):
+        plots.read_log(tmp_path / "metrics.jsonl")
+
+
+def test_broken_line_is_named(tmp_path):
+    (write_log(tmp_path, step(1)) / "metrics.jsonl").open("a").write("{\n")
+    with pytest.raises(InputError, match=r"metrics\.jsonl:2: not a line"):
+        plots.read_log(tmp_path / "metrics.jsonl")
