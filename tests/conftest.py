@@ -24,6 +24,15 @@ TINY_OPTIONS = {
 }
 
 
+# A training of seconds; [data] is to be filled in.
+TRAINING_TREE = {
+    "model": {"options": TINY_OPTIONS, "temporal": {"levels": ["0", "1"], "hidden": 8}},
+    "clip": {"length": 2, "windows": 2},
+    "augment": {"crop": [64, 64]},
+    "train": {"steps": 4, "batch": 2, "warmup": 1, "log_every": 1, "save_every": 2},
+}
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Tiny tensors: threads only cost, and CI has two cores."""

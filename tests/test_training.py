@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from conftest import TINY_OPTIONS, tiny_config, tiny_model
+from conftest import TRAINING_TREE, tiny_config, tiny_model
 from rnndet.checkpoint import load_model, read_checkpoint
 from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.detectors.base import Losses
@@ -21,17 +21,9 @@ from rnndet.training.run import read_source, run_training
 from rnndet.training.signals import Stopped
 
 
-def config_for(root, **changes):
-    tree = {
-        "model": {"options": TINY_OPTIONS, "temporal": {"levels": ["0", "1"], "hidden": 8}},
-        "data": {"train": [{"root": str(root)}], "holdout": ["1"]},
-        "clip": {"length": 2, "windows": 2},
-        "augment": {"crop": [64, 64]},
-        "train": {"steps": 4, "batch": 2, "warmup": 1, "log_every": 1, "save_every": 2},
-    }
-    for key, value in changes.items():
-        tree["train"][key] = value
-    return config_from_dict(tree, where="test")
+def config_for(root, **train):
+    tree = TRAINING_TREE | {"data": {"train": [{"root": str(root)}], "holdout": ["1"]}}
+    return config_from_dict(tree | {"train": TRAINING_TREE["train"] | train}, where="test")
 
 
 def train(root, folder, *, resume=False, **changes):
@@ -49,6 +41,13 @@ def test_run_leaves_weights_log_and_figures(coco_vid_root, tmp_path):
     assert [line["step"] for line in log if "loss" in line] == [1, 2, 3, 4]
     assert "val/AP50" in log[-1]
     assert read_checkpoint(tmp_path / "run" / "best.pt")["figures"].keys() >= {"AP", "AP50"}
+
+
+def test_run_says_what_it_was_made_with(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run", steps=1)
+    versions = json.loads((tmp_path / "run" / "versions.json").read_text())
+    assert torch.__version__.startswith(versions["torch"])
+    assert "commit" in versions
 
 
 def test_resumed_run_equals_an_uninterrupted_one(coco_vid_root, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from rnndet.checkpoint import previous_of
 from rnndet.config import Config, ModelConfig, SourceConfig, config_to_dict
 from rnndet.data import check_names, read_set
 from rnndet.data.clips import ClipDataset
@@ -24,6 +25,7 @@ from rnndet.model import VideoDetector, build_model
 from rnndet.stream import Stream
 from rnndet.training.loop import Run
 from rnndet.training.restart import start_from
+from rnndet.training.surroundings import surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def build_run(
     torch.manual_seed(config.train.seed)
     world = world or World()
     if world.is_first:
-        prepare_folder(folder, config, resume=resume)
+        prepare_folder(folder, config, device=chosen, resume=resume)
     world.wait()
     sets, held = read_sources(config)
     model = build_model(model_to_build(config, resume=resume), sets[0].classes)
@@ -117,14 +119,17 @@ def model_to_build(config: Config, *, resume: bool) -> ModelConfig:
     return dataclasses.replace(config.model, options=options)
 
 
-def prepare_folder(folder: Path, config: Config, *, resume: bool) -> None:
-    """Make the run folder and write the resolved configuration into it."""
-    if (folder / "last.pt").exists() and not resume:
+def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume: bool) -> None:
+    """Make the run folder; write the resolved configuration and the versions into it."""
+    last = folder / "last.pt"
+    if (last.exists() or previous_of(last).exists()) and not resume:
         raise OutputError(f"{folder}: holds a run; --resume goes on, or choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config_to_dict(config), indent=2)
         (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(surroundings(device), indent=2)
+        (folder / "versions.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
 
