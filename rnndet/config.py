@@ -52,7 +52,8 @@ class SourceConfig:
 @dataclass(frozen=True, slots=True)
 class DataConfig:
     train: tuple[SourceConfig, ...] = (SourceConfig(),)
-    holdout: tuple[str, ...] = ()  # scene groups of train that are kept out, and validated on
+    val: tuple[SourceConfig, ...] = ()  # validated on, never trained on
+    holdout: tuple[str, ...] = ()  # scene groups of the first train set, kept out: to val as well
     cache: str = ""  # folder of decoded frames (tools/cache_frames.py); "" decodes videos each time
 
 

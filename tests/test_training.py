@@ -17,7 +17,7 @@ from rnndet.training.benchmark import measure_training
 from rnndet.training.loop import Run
 from rnndet.training.losses import judged_frames
 from rnndet.training.restart import start_from
-from rnndet.training.run import read_source, run_training
+from rnndet.training.run import read_source, read_sources, run_training
 from rnndet.training.signals import Stopped
 
 
@@ -41,6 +41,13 @@ def test_run_leaves_weights_log_and_figures(coco_vid_root, tmp_path):
     assert [line["step"] for line in log if "loss" in line] == [1, 2, 3, 4]
     assert "val/AP50" in log[-1]
     assert read_checkpoint(tmp_path / "run" / "best.pt")["figures"].keys() >= {"AP", "AP50"}
+
+
+def test_videos_of_data_val_are_validated_on(coco_vid_root):
+    config = config_for(coco_vid_root)
+    data = dataclasses.replace(config.data, holdout=(), val=config.data.train)
+    train_sets, held = read_sources(dataclasses.replace(config, data=data))
+    assert len(held.videos) == len(train_sets[0].videos) == 2
 
 
 def test_run_says_what_it_was_made_with(coco_vid_root, tmp_path):
@@ -227,8 +234,8 @@ def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
 
 
 def test_option_of_a_source_that_is_no_option_of_its_format_is_refused():
-    with pytest.raises(RnndetError, match=r"data\.train\.options\.split: is no option"):
-        read_source(SourceConfig(options={"split": "val"}))
+    with pytest.raises(RnndetError, match=r"data\.train\.0\.options\.split: is no option"):
+        read_source(SourceConfig(options={"split": "val"}), what="data.train.0")
 
 
 def test_benchmark_says_where_the_time_of_a_step_goes(coco_vid_root):

@@ -135,26 +135,30 @@ def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume
 
 
 def read_sources(config: Config) -> tuple[list[VideoSet], VideoSet]:
-    """The training sets, and what is held out of the first one by scene group."""
-    sets = [read_source(source) for source in config.data.train]
-    if not sets:
+    """The training sets, and what is validated on: what is held out of the first, and data.val."""
+    named = [(f"data.train.{i}", source) for i, source in enumerate(config.data.train)]
+    if not named:
         raise RnndetError("data.train is empty")
-    for number, other in enumerate(sets[1:], 1):
+    named += [(f"data.val.{i}", source) for i, source in enumerate(config.data.val)]
+    sets = [read_source(source, what=name) for name, source in named]
+    for (name, _), other in zip(named, sets, strict=True):
         if other.classes != sets[0].classes:
             raise RnndetError(
-                f"data.train.{number} has the classes {', '.join(other.classes)}; the first source "
+                f"{name} has the classes {', '.join(other.classes)}; the first source "
                 f"has {', '.join(sets[0].classes)}"
             )
-    sets[0], held = hold_out(sets[0], config.data.holdout)
+    train, val = sets[: len(config.data.train)], sets[len(config.data.train) :]
+    train[0], held = hold_out(train[0], config.data.holdout)
+    held = VideoSet(held.classes, held.videos + tuple(v for each in val for v in each.videos))
     logger.info(
-        "%d training videos, %d held out", sum(len(s.videos) for s in sets), len(held.videos)
+        "%d training videos, %d validated on", sum(len(s.videos) for s in train), len(held.videos)
     )
-    return sets, held
+    return train, held
 
 
-def read_source(source: SourceConfig) -> VideoSet:
-    """Read one `[[data.train]]` entry. Raises RnndetError."""
-    check_names(source.options, what="data.train.options.")
+def read_source(source: SourceConfig, *, what: str) -> VideoSet:
+    """Read one entry of the configuration, which messages call `what`. Raises RnndetError."""
+    check_names(source.options, what=f"{what}.options.")
     return read_set(source.format, source.root, source.split, **source.options)
 
 
