@@ -26,7 +26,7 @@ from rnndet.video.image import encode_jpeg
 PER_VIDEO, APART = 2, 10  # worst frames: the most of one video, and the least frames between them
 ALL_FRAMES = "all frames"  # how rnndet/scoring.py names the row that is not of a part of the frames
 UNNAMED = "the model"  # a run without a name
-COLUMNS = 8  # numbers side by side
+COLUMNS = 7  # numbers side by side
 TIMELINES, TRACKS = 4, 20  # videos with timelines, and tracks in each
 PICTURE_WIDTH = 960  # pixels that are kept of a picture, at least
 
@@ -154,7 +154,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _heading(name: str) -> str:
     """The number, or its class, where a line may break after _; and its unit."""
-    shown = escape(name.split("/", 1)[-1]).replace("_", "_<wbr>")
+    shown = escape(name.split("/", 1)[-1]).replace("_", "_<wbr>").replace("@", "<wbr>@")
     counted = unit(name)
     return shown if counted is None else f"{shown}<small>{counted}</small>"
 

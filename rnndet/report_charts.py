@@ -36,7 +36,7 @@ body { box-sizing: border-box; max-width: 1000px; margin: 0 auto; padding: 20px;
 h1 { font-size: 26px; overflow-wrap: anywhere; } h2 { font-size: 20px; margin: 40px 0 8px; }
 h3 { font-size: 15px; margin: 20px 0 4px; } p, figcaption { color: var(--soft); }
 table { border-collapse: collapse; margin: 12px 0; font-size: 13px; width: 100%; }
-th, td { padding: 4px 8px; text-align: right; vertical-align: top; overflow-wrap: anywhere;
+th, td { padding: 4px 8px; text-align: right; vertical-align: top; overflow-wrap: break-word;
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
 th:first-child { text-align: left; width: 170px; } thead th { vertical-align: bottom; }
 td small, th small { display: block; color: var(--soft); font-weight: 400; white-space: nowrap; }

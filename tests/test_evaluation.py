@@ -320,9 +320,9 @@ def test_report_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
         write_report(tmp_path / "file" / "report.json", {})
 
 
-def tool() -> ModuleType:
-    path = Path(__file__).resolve().parent.parent / "tools" / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("evaluate_tool", path)
+def tool(name: str = "evaluate") -> ModuleType:
+    path = Path(__file__).resolve().parent.parent / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_tool", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -396,6 +396,23 @@ def test_tool_scores_saved_predictions_without_the_model(
     third = json.loads((tmp_path / "three" / "report.json").read_text(encoding="utf-8"))
     row = third["results"]["predictions, all frames"]
     assert row == {name: first["results"]["all frames"][name] for name in row}
+    assert "Worst frames" in (tmp_path / "three" / "report.html").read_text(encoding="utf-8")
+
+
+def test_tool_compares_saved_predictions_by_every_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, config = tiny_model()
+    save_checkpoint(tmp_path / "w.pt", model_content(model, config, step=0))
+    write_data(tmp_path / "data")
+    arguments = [str(tmp_path / "w.pt"), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    assert tool().main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    saved = str(tmp_path / "one" / "predictions.npz")
+    capsys.readouterr()
+    compare = tool("compare").main([saved, saved, "--metrics", "all", "--samples", "5"])
+    assert compare == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"AP50", "HOTA", "sAP50"} <= {line.split()[0] for line in lines if line}
 
 
 def test_tool_keeps_runs_of_several_folders_apart(tmp_path: Path) -> None:

@@ -42,8 +42,9 @@ def test_pair_differs_in_the_memory_alone():
     with_memory, without = load_model("aerial"), load_model("aerial_frame")
     assert with_memory.memory.cells and not without.memory.cells
     assert with_memory.classes == without.classes
-    for name, tensor in without.detector.net.backbone.state_dict().items():
-        assert torch.equal(tensor, with_memory.detector.net.backbone.state_dict()[name]), name
+    theirs = with_memory.detector.state_dict()
+    for name, tensor in without.detector.state_dict().items():
+        assert torch.equal(tensor, theirs[name]), name
 
 
 def test_default_finds_most_objects_of_a_rendered_clip():

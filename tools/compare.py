@@ -16,7 +16,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("a", metavar="A", help="predictions of the first run")
     parser.add_argument("b", metavar="B", help="predictions of the second run")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
-                        help="as in tools/evaluate.py, without streaming")  # fmt: skip
+                        help="as in tools/evaluate.py; streaming where both were timed")  # fmt: skip
     parser.add_argument("--tracker", default="byte", help="of the metric mot: byte, sort, iou")
     parser.add_argument("--samples", type=int, default=200, metavar="N", help="of the bootstrap")
     parser.add_argument("--out", metavar="FILE", help="write the numbers there, as JSON")
@@ -42,10 +42,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     from rnndet.metrics.record import load_predictions
+    from rnndet.metrics.streaming import is_timed
     from rnndet.scoring import build_metrics, compare, metric_names, protocol, shown, write_report
 
     a, b = load_predictions(args.a), load_predictions(args.b)
-    metrics = build_metrics(metric_names(args.metrics), a.classes)
+    names = metric_names(args.metrics, timed=is_timed(a) and is_timed(b))
+    metrics = build_metrics(names, a.classes)
     found = compare(a, b, metrics, tracker=args.tracker, samples=args.samples)
     width = max(len(name) for name in found)
     print(f"{' ' * width}  {'A':>7}  {'B':>7}  {'B - A':>7}  95 % interval")

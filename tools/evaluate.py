@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     from rnndet.tracking import TRACKERS
 
     latencies = [ms / 1000 for ms in args.latency]
-    loaded = load(args) if args.predictions else None
+    loaded, data = load(args) if args.predictions else (None, None)
     timed = args.ablate_memory is None if loaded is None else all(map(is_timed, loaded.values()))
     names = metric_names(args.metrics, timed=timed or bool(latencies))
     # What is wrong with the request must show before the model runs for an hour.
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         make_folder(Path(args.out))
     if loaded is not None:
-        runs, data = loaded, None
+        runs = loaded
     else:
         with world() as here:
             runs, data = predict(args, here)
@@ -156,7 +156,7 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
 
 
 def load(args: argparse.Namespace):
-    """The runs of --predictions by the names of their files, beside the labels of --data if any."""
+    """The runs of --predictions by their files' names, and --data, whose labels count then."""
     from rnndet.metrics.record import load_predictions
     from rnndet.scored import with_truths
     from rnndet.scoring import check_same
@@ -165,12 +165,14 @@ def load(args: argparse.Namespace):
     if len(set(names)) < len(names):
         names = args.predictions  # several folders, with files of the same name
     runs = {n: load_predictions(f) for n, f in zip(names, args.predictions, strict=True)}
+    data = None
     if args.data:
-        runs = {name: with_truths(run, read(args, run.classes)) for name, run in runs.items()}
+        data = read(args, next(iter(runs.values())).classes)
+        runs = {name: with_truths(run, data) for name, run in runs.items()}
     first, *others = runs.values()
     for other in others:
         check_same(first, other)
-    return runs
+    return runs, data
 
 
 def predict(args: argparse.Namespace, here):
@@ -220,7 +222,8 @@ def write_page(out: Path, args: argparse.Namespace, data, runs, report) -> None:
 
     first = next(iter(runs.values()))
     cache = Path(args.cache) if args.cache else None
-    plain = data is not None and args.degrade is None  # else the pictures are not those scored
+    # of corrupted frames the data does not hold the pictures that were scored
+    plain = data is not None and all(run.about["degraded"] == "no" for run in runs.values())
     wanted = worst_frames(first, 12) if plain else []
     pictures = pictures_of(data, wanted, cache=cache) if wanted else None
     write_html(
