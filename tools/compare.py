@@ -16,7 +16,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("a", metavar="A", help="predictions of the first run")
     parser.add_argument("b", metavar="B", help="predictions of the second run")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
-                        help="as in tools/evaluate.py; streaming where both were timed")  # fmt: skip
+                        help="as in tools/evaluate.py; streaming: both timed")  # fmt: skip
     parser.add_argument("--tracker", default="byte", help="of the metric mot: byte, sort, iou")
     parser.add_argument("--samples", type=int, default=200, metavar="N", help="of the bootstrap")
     parser.add_argument("--out", metavar="FILE", help="write the numbers there, as JSON")
