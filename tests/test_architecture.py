@@ -44,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
     | {"ablation", "data", "degradation", "distributed", "metrics", "model", "scored", "stream"},
     "dataset_stats": NOUNS | {"data", "metrics", "scored"},
     "dataset_plots": NOUNS | {"dataset_stats"},
+    "recall_plots": {"errors"},
     "report": NOUNS | {"metrics", "report_charts", "report_judged", "video"},
     "report_charts": set(),
     "report_judged": {"metrics"},
@@ -59,7 +60,11 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cv2": ("rnndet/video/",),
     "pycocotools": ("rnndet/metrics/coco_ap.py",),
     "trackeval": ("rnndet/metrics/mot.py",),
-    "matplotlib": ("rnndet/dataset_plots.py", "rnndet/training/plots.py"),
+    "matplotlib": (
+        "rnndet/dataset_plots.py",
+        "rnndet/recall_plots.py",
+        "rnndet/training/plots.py",
+    ),
     "torchvision.models": ("rnndet/detectors/",),
     "argparse": ("tools/",),
     "torch.distributed": ("rnndet/distributed.py",),
@@ -89,6 +94,7 @@ FLAGS: dict[str, set[str]] = {
     },
     "plot": {"run", "--out", "--debug"},
     "publish_weights": {"source", "name", "--licence"},
+    "recall": {"--cells", "--steps", "--longest", "--seeds", "--out", "--debug"},
     "render_clips": {"root", "--clips", "--length", "--first-seed", "--split"},
     "train": {"config", "--set", "--out", "--resume", "--device", "--quiet", "--debug"},
 }  # fmt: skip

@@ -7,7 +7,9 @@ from rnndet.model import build_model
 from rnndet.structures import Truth
 from rnndet.temporal import CELLS
 
-OPTIONS = [{"cell": "none"}, *({"cell": cell} for cell in sorted(CELLS))]
+HOLD = {"cell": "gated_hold", "fusion": "state", "hidden": 0}
+OPTIONS = [{"cell": "none"}, *({"cell": cell} for cell in sorted(CELLS)), HOLD]
+OPTIONS.remove({"cell": "gated_hold"})
 OPTIONS += [{"cell": "conv_lstm", "options": {"peephole": True}}]
 OPTIONS += [{"cell": "conv_lstm", "options": {"coupled": True}}]
 OPTIONS += [{"cell": "conv_lstm", "site": "trunk"}]

@@ -11,6 +11,7 @@ from rnndet.temporal.bottleneck_lstm import BottleneckLSTMCell
 from rnndet.temporal.conv_gru import ConvGRUCell
 from rnndet.temporal.conv_lstm import ConvLSTMCell
 from rnndet.temporal.conv_rnn import ConvRNNCell
+from rnndet.temporal.gated_hold import GatedHoldCell
 from rnndet.temporal.min_gru import MinGRUCell
 
 __all__ = ["CELLS", "RecurrentCell"]
@@ -45,5 +46,6 @@ CELLS: dict[str, type] = {
     "conv_gru": ConvGRUCell,
     "conv_lstm": ConvLSTMCell,
     "conv_rnn": ConvRNNCell,
+    "gated_hold": GatedHoldCell,
     "min_gru": MinGRUCell,
 }

@@ -80,7 +80,26 @@ class Replace(Fusion):
         return self.memory(h).to(frame.dtype)
 
 
-FUSIONS: dict[str, type[Fusion]] = {"blend": Blend, "replace": Replace, "residual": Residual}
+class Direct(nn.Module):
+    """h itself, for a cell that holds features: `gated_hold`."""
+
+    scale: Tensor  # scalar; only what `calibrate` measured
+
+    def __init__(self, channels: int, hidden: int, *, scale: float, gate_bias: float):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(float(scale)))
+
+    def forward(self, frame: Tensor, h: Tensor) -> Tensor:
+        """h (N, C, H, W), which has the size of the frame's features already."""
+        return h
+
+
+FUSIONS: dict[str, type[nn.Module]] = {
+    "blend": Blend,
+    "replace": Replace,
+    "residual": Residual,
+    "state": Direct,
+}
 
 
 class TemporalHead(nn.Module):
@@ -89,8 +108,9 @@ class TemporalHead(nn.Module):
     - channels: C of every level that a frame detector gives at this place.
     - cell: a name in `CELLS`; options: its keyword arguments. Each level has its own cell.
     - levels: the levels with a memory; the others pass through untouched.
-    - hidden: channels of the memory.
-    - fusion: a name in `FUSIONS`; gate_bias and memory_scale are its start, see `calibrate`.
+    - hidden: channels of the memory; 0 is as many as the level has.
+    - fusion: a name in `FUSIONS`, "state" for `gated_hold` and no other cell; gate_bias and
+      memory_scale are its start, see `calibrate`.
 
     Raises `RnndetError` if a level, cell, fusion or option is unknown or an option's type is wrong.
     """
@@ -112,16 +132,22 @@ class TemporalHead(nn.Module):
         build_fusion = pick(fusion, FUSIONS, what="model.temporal.fusion")
         options = dict(options or {})
         _check_cell_options(build_cell, options)
-        if hidden < 1:
-            raise RnndetError(f"model.temporal.hidden = {hidden} must be at least 1")
+        if hidden < 0:
+            raise RnndetError(f"model.temporal.hidden = {hidden} must be at least 1, or 0")
+        if (fusion == "state") != getattr(build_cell, "holds_features", False):
+            raise RnndetError(
+                f"model.temporal: cell {cell!r} and fusion {fusion!r} do not fit: gated_hold needs "
+                'fusion = "state" and hidden = 0, the other cells another fusion'
+            )
         self.levels = tuple(levels)
         self.cells = nn.ModuleDict()
         self.fusions = nn.ModuleDict()
         for level in self.levels:
             width = pick(level, channels, what="model.temporal.levels")
-            self.cells[level] = build_cell(width, hidden, **options)
+            inside = hidden or width
+            self.cells[level] = build_cell(width, inside, **options)
             self.fusions[level] = build_fusion(
-                width, hidden, scale=memory_scale, gate_bias=gate_bias
+                width, inside, scale=memory_scale, gate_bias=gate_bias
             )
 
     def forward(

@@ -1,0 +1,75 @@
+"""Gated hold: the memory is a frame's own features, kept where the next frame is worse."""
+
+import torch
+from torch import Tensor, nn
+
+from rnndet.errors import RnndetError
+from rnndet.temporal.conv_rnn import at_least_float32, convolution
+
+
+class GatedHoldCell(nn.Module):
+    """The GRU's update gate alone; the candidate is the frame's features as they are.
+
+    With * a convolution, . an elementwise product and s the logistic sigmoid:
+
+        a_t = relu(W_a * x_t + U_a * h_{t-1} + b_a)
+        z_t = s(W_z a_t + b_z)
+        h_t = h_{t-1} + z_t . (x_t - h_{t-1}),  h_1 = x_1
+
+    Source: the update gate of Cho et al. 2014, arXiv 1406.1078, eq. 6 and 7 (their z is our
+    1 - z), with the candidate of eq. 8 replaced by x_t; ours. What the gates must learn is only
+    which of two features is better, so a few hundred steps teach it, and h is a mean of features
+    that were seen, so it can not drift. It cannot move what it holds.
+
+    - width: channels of a.
+    - update_bias: start of b_z; at 2 a frame replaces 88 % of what is held.
+
+    h is features already: it needs `fusion = "state"`, and `hidden` = the channels of the level.
+    """
+
+    holds_features = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        *,
+        kernel_size: int = 3,
+        width: int = 32,
+        update_bias: float = 2.0,
+    ):
+        super().__init__()
+        if hidden_channels != in_channels:
+            raise RnndetError(
+                f"hidden = {hidden_channels} of gated_hold must be {in_channels}, the channels of "
+                "the features that it holds"
+            )
+        if width < 1:
+            raise RnndetError(f"width = {width} of gated_hold must be at least 1")
+        self.out_channels = hidden_channels
+        self.width = width
+        self.input_conv = convolution(in_channels, width, kernel_size, separable=False, bias=True)
+        self.hidden_conv = convolution(
+            hidden_channels, width, kernel_size, separable=False, bias=False
+        )
+        self.update = nn.Conv2d(width, hidden_channels, 1)
+        nn.init.constant_(self.update.bias, update_bias)
+
+    def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(h, seen) of zeros for x (B, C, H, W); seen (B, 1, H, W) is 1 once there was a frame."""
+        return torch.zeros_like(x), x.new_zeros(x.shape[0], 1, *x.shape[-2:])
+
+    def project(self, x: Tensor) -> Tensor:
+        """x and W_a * x + b_a of all frames, (N, C, H, W) -> (N, C + width, H, W)."""
+        return torch.cat([x, self.input_conv(x)], dim=1)
+
+    def forward(
+        self, projected: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One time step: h (B, C, H, W), as large as the features, and the state (h, seen)."""
+        h, seen = state
+        x, a = projected.split([self.out_channels, self.width], dim=1)
+        a = torch.relu(a + self.hidden_conv(h.to(projected.dtype)))
+        keep = seen * (1 - torch.sigmoid(at_least_float32(self.update(a))))
+        h = at_least_float32(x) + keep * (h - at_least_float32(x))
+        return h.to(projected.dtype), (h, torch.ones_like(seen))
