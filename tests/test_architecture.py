@@ -45,6 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "dataset_stats": NOUNS | {"data", "metrics", "scored"},
     "dataset_plots": NOUNS | {"dataset_stats"},
     "recall_plots": {"errors"},
+    "rescoring": NOUNS | {"metrics", "tracking"},
     "report": NOUNS | {"metrics", "report_charts", "report_judged", "video"},
     "report_charts": set(),
     "report_judged": {"metrics"},
@@ -84,9 +85,9 @@ FLAGS: dict[str, set[str]] = {
     },
     "evaluate": {
         "weights", "--predictions", "--data", "--format", "--split", "--option", "--skip-bad",
-        "--groups", "--cache", "--metrics", "--tracker", "--latency", "--samples",
-        "--ablate-memory", "--degrade", "--degrade-seed", "--every", "--max-videos", "--device",
-        "--threads", "--out", "--debug",
+        "--groups", "--cache", "--metrics", "--tracker", "--rescore",
+        "--latency", "--samples", "--ablate-memory", "--degrade", "--degrade-seed", "--every",
+        "--max-videos", "--device", "--threads", "--out", "--debug",
     },
     "infer": {
         "source", "--weights", "--out", "--device", "--score-threshold", "--tracker",

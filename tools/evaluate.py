@@ -37,6 +37,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; all is all",
     )
     add("--tracker", default="byte", help="of the metric mot: byte, sort, iou, none")
+    add("--rescore", choices=["seq_nms", "track_smooth"],
+        help="with --predictions: what people do without memory; kept in --out")  # fmt: skip
     add("--latency", type=float, nargs="+", default=[], metavar="MS", 
         help="trace for streaming; default: what each frame took in the run")  # fmt: skip
     add("--samples", type=int, default=0, metavar="N",
@@ -68,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
             raise RnndetError("give weights, or --predictions FILE")
         if args.weights and not args.data:
             raise RnndetError("--data ROOT is needed to run weights")
+        if args.rescore and not args.predictions:
+            raise RnndetError("--rescore: only with --predictions FILE, see --out")
         if args.samples < 0:
             raise RnndetError(f"--samples {args.samples}: expected 0 (no intervals) or more")
         ignored = [f for f, usual in NEEDS_WEIGHTS.items() if getattr(args, f) != usual]
@@ -172,7 +176,32 @@ def load(args: argparse.Namespace):
     first, *others = runs.values()
     for other in others:
         check_same(first, other)
-    return runs, data
+    return rescored(args, runs) if args.rescore else runs, data
+
+
+def rescored(args: argparse.Namespace, runs):
+    """The runs after --rescore, which their names and their protocol say; kept in --out."""
+    from tqdm import tqdm
+
+    from rnndet.metrics.record import save_predictions
+    from rnndet.rescoring import OFFLINE, RESCORERS
+
+    rescore, changed = RESCORERS[args.rescore], {}
+    note = args.rescore + (" (offline)" if args.rescore in OFFLINE else "")
+    for name, run in runs.items():
+        with tqdm(total=len(run.videos), desc="rescoring", unit="video", disable=None) as bar:
+
+            def change(video, bar=bar):
+                bar.update()
+                return rescore(video)
+
+            one = run.map(change)
+        one.about["rescored"] = note
+        changed[f"{name}, {args.rescore}"] = one
+        if args.out:
+            file = f"{Path(name).with_suffix('').as_posix().replace('/', '_')}_{args.rescore}.npz"
+            save_predictions(Path(args.out) / file, one)
+    return changed
 
 
 def predict(args: argparse.Namespace, here):

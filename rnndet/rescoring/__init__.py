@@ -1,0 +1,18 @@
+"""What people do today without memory: better scores for stored detections of single frames.
+
+Each changes one `ScoredVideo` at a time. Those of OFFLINE look at the whole video, future included.
+"""
+
+from collections.abc import Callable
+
+from rnndet.metrics.record import ScoredVideo
+from rnndet.rescoring.seq_nms import seq_nms
+from rnndet.rescoring.track_smooth import track_smooth
+
+RESCORERS: dict[str, Callable[[ScoredVideo], ScoredVideo]] = {
+    "seq_nms": seq_nms,
+    "track_smooth": track_smooth,
+}
+OFFLINE = {"seq_nms"}
+
+__all__ = ["OFFLINE", "RESCORERS", "seq_nms", "track_smooth"]
