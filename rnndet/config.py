@@ -97,6 +97,7 @@ class TrainConfig:
     steps: int = 10_000  # optimiser steps: windows
     batch: int = 8  # rows of a step, over all processes
     accumulate: int = 1  # pieces in which each process takes its rows, to save memory
+    recompute: int = 0  # > 0: activations are computed again, not kept; frames in so many parts
     lr: float = 1e-3  # neck and head of the detector
     lr_trunk: float = 3e-4
     lr_memory: float = 3e-3
@@ -280,6 +281,7 @@ def _check(config: Config, *, where: str) -> None:
         (train.batch >= 1, "train.batch", "at least 1"),
         (train.log_every >= 1, "train.log_every", "at least 1"),
         (train.accumulate >= 1, "train.accumulate", "at least 1"),
+        (train.recompute >= 0, "train.recompute", "not negative"),
         (train.schedule in ("cosine", "step", "constant"), "train.schedule",
          "cosine, step or constant"),
         (train.amp in ("bfloat16", "float16", "off"), "train.amp", "bfloat16, float16 or off"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from operator import call
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rnndet.config import ModelConfig
 from rnndet.detectors import build_detector
@@ -69,20 +72,23 @@ class VideoDetector(nn.Module):
         truths: list[list[Truth | None]] | None = None,
         clean: Tensor | None = None,
         judged: Tensor | None = None,
+        recompute: int = 0,
     ) -> Output:
         """Detections, or losses if truths are given (then the model must be in training mode).
 
         frames: (T, B, 3, H, W) uint8 RGB, the next T frames of B videos; state: what the previous
         window of the same videos returned; truths[t][b] is None where a frame is not labelled;
         clean: the same frames before they were corrupted, for the loss "restoration"; judged:
-        (T, B) bool, which labelled frames the detector's losses are of, None for all.
+        (T, B) bool, which labelled frames the detector's losses are of, None for all;
+        recompute: activations are not kept for the backward pass but computed again (Chen et al.
+        2016, arXiv 1604.06174), those of trunk and neck in so many parts of the T*B images.
         """
         wanted = None
         if clean is not None:
             with torch.no_grad():
                 wanted = self.encode(clean).features
-        encoded = self.encode(frames, truths=truths, judged=judged)
-        return self.decode(encoded, state, clean=wanted)
+        encoded = self.encode(frames, truths=truths, judged=judged, recompute=recompute)
+        return self.decode(encoded, state, clean=wanted, again=recompute > 0)
 
     def encode(
         self,
@@ -90,6 +96,7 @@ class VideoDetector(nn.Module):
         *,
         truths: list[list[Truth | None]] | None = None,
         judged: Tensor | None = None,
+        recompute: int = 0,
     ) -> Encoded:
         """The memory-free part of `forward`: everything up to where the state enters."""
         length = frames.shape[0]
@@ -103,19 +110,36 @@ class VideoDetector(nn.Module):
             labelled = known.nonzero().flatten().to(frames.device)
             given = [Truth.empty().to(frames.device) if t is None else t for t in flat]
         prepared = self.detector.prepare(list(images), given)
-        features = self.detector.trunk(prepared.pixels)
-        if self.site == "neck":
-            features = self.detector.neck(features)
+        if recompute:
+            parts = [
+                checkpoint(self._features, part, use_reentrant=False)
+                for part in prepared.pixels.chunk(recompute)
+            ]
+            features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        else:
+            features = self._features(prepared.pixels)
         return Encoded(prepared, features, length, labelled)
 
+    def _features(self, pixels: Tensor) -> Features:
+        """Of (N, 3, h, w) pixels, up to where the memory is."""
+        features = self.detector.trunk(pixels)
+        return self.detector.neck(features) if self.site == "neck" else features
+
     def decode(
-        self, encoded: Encoded, state: State | None = None, *, clean: Features | None = None
+        self,
+        encoded: Encoded,
+        state: State | None = None,
+        *,
+        clean: Features | None = None,
+        again: bool = False,
     ) -> Output:
         """The rest of `forward`: memory, detection head, and the new state.
 
-        clean: what `encode` makes of the frames before they were corrupted.
+        clean: what `encode` makes of the frames before they were corrupted; again: memory and
+        losses are computed again in the backward pass.
         """
-        features, state = self.memory(encoded.features, state, encoded.length)
+        run = partial(checkpoint, use_reentrant=False) if again else call
+        features, state = run(self.memory, encoded.features, state, encoded.length)
         restored = {} if clean is None else self._restoration(encoded, features, clean)
         if self.site == "trunk":
             features = self.detector.neck(features)
@@ -128,7 +152,7 @@ class VideoDetector(nn.Module):
             return Output(state, None, restored)
         prepared = encoded.prepared.select(encoded.labelled)
         chosen = {name: feature[encoded.labelled] for name, feature in features.items()}
-        losses = self.detector.losses(prepared, chosen)
+        losses = run(self.detector.losses, prepared, chosen)
         return Output(state, None, losses.terms | restored, losses.count)
 
     def _restoration(

@@ -6,6 +6,7 @@ from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.model import build_model
 from rnndet.structures import Truth
 from rnndet.temporal import CELLS
+from rnndet.temporal.state import detach_state
 
 HOLD = {"cell": "gated_hold", "fusion": "state", "hidden": 0}
 OPTIONS = [{"cell": "none"}, *({"cell": cell} for cell in sorted(CELLS)), HOLD]
@@ -133,3 +134,43 @@ def test_model_without_memory_has_nothing_to_restore():
     frames = noise(1)
     losses = tiny_model(cell="none").train()(frames, truths=[[truth()]], clean=frames).losses
     assert "restoration" not in losses
+
+
+def gradients(model, *, recompute: int, window: int = 4) -> dict[str, torch.Tensor]:
+    """Of two windows of four frames of two videos, the state handed on detached."""
+    model.zero_grad()
+    frames, clean, state = noise(8, 2, seed=1), noise(8, 2, seed=2), None
+    truths = [[truth(), truth()] for _ in range(window)]
+    for part, wanted in zip(frames.split(window), clean.split(window), strict=True):
+        out = model(part, state, truths=truths, clean=wanted, recompute=recompute)
+        sum(out.losses.values()).backward()
+        state = detach_state(out.state)
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("recompute", [1, 3, 8])
+@pytest.mark.parametrize("options", [{}, HOLD, {"site": "trunk"}])
+def test_gradients_are_the_same_when_activations_are_computed_again(recompute, options):
+    model = tiny_model(**options).train()
+    kept, again = gradients(model, recompute=0), gradients(model, recompute=recompute)
+    assert kept.keys() == again.keys()
+    whole = torch.cat([gradient.flatten() for gradient in kept.values()])
+    other = torch.cat([again[name].flatten() for name in kept])
+    assert (whole - other).norm() <= 1e-5 * whole.norm()
+
+
+def test_little_is_kept_for_the_backward_pass_when_activations_are_computed_again():
+    def kept(recompute: int) -> int:
+        sizes: dict[int, int] = {}
+
+        def note(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        model, truths = tiny_model().train(), [[truth()] for _ in range(8)]
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            model(noise(8), truths=truths, recompute=recompute)
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        return sum(size for at, size in sizes.items() if at not in weights)
+
+    assert kept(8) <= kept(0) / 8

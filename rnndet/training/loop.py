@@ -231,14 +231,16 @@ class Run:
         autocast = torch.autocast("cuda", kind, enabled=on_cuda and train.amp != "off")
         with self.clock.stage("forward"), autocast:
             output = self.parallel(
-                batch.frames, state, truths=batch.truths, clean=batch.clean, judged=judged
+                batch.frames,
+                state,
+                truths=batch.truths,
+                clean=batch.clean,
+                judged=judged,
+                recompute=train.recompute,
             )
         after = detach_state(output.state)
         weight = self._weight(output.count)
-        losses = {
-            name: loss if name == "restoration" else loss * weight
-            for name, loss in output.losses.items()
-        }
+        losses = {n: x if n == "restoration" else x * weight for n, x in output.losses.items()}
         if self.world.size > 1:  # every process must reach every parameter, also without losses
             every = torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad])
             total = weighted_sum(losses, train, zero=0 * every.sum())
