@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rnndet.config import ModelConfig
+from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.detectors import build_detector
 from rnndet.detectors.base import FrameDetector, Prepared
 from rnndet.structures import Detections, Truth
@@ -181,15 +181,16 @@ def build_model(config: ModelConfig, classes: tuple[str, ...]) -> VideoDetector:
     temporal = config.temporal
     at_neck = temporal.site == "neck"
     channels = detector.neck_channels if at_neck else detector.trunk_channels
-    remembers = temporal.cell != "none"
+    if temporal.cell == "none":
+        temporal = TemporalConfig(cell="conv_lstm", levels=())  # of no level: nothing is built
     memory = TemporalHead(
         channels,
-        cell=temporal.cell if remembers else "conv_lstm",
-        levels=temporal.levels if remembers else (),
+        cell=temporal.cell,
+        levels=temporal.levels,
         hidden=temporal.hidden,
         fusion=temporal.fusion,
         gate_bias=temporal.gate_bias,
         memory_scale=temporal.memory_scale,
-        options=temporal.options if remembers else {},
+        options=temporal.options,
     )
-    return VideoDetector(detector, memory, classes, site=temporal.site)
+    return VideoDetector(detector, memory, classes, site=config.temporal.site)

@@ -130,6 +130,10 @@ def test_frames_that_are_not_judged_give_no_detector_loss():
     assert list(losses) == ["restoration"]
 
 
+def test_model_without_memory_takes_the_settings_of_any_memory():
+    assert not tiny_model(cell="none", fusion="state", hidden=0).memory.cells
+
+
 def test_model_without_memory_has_nothing_to_restore():
     frames = noise(1)
     losses = tiny_model(cell="none").train()(frames, truths=[[truth()]], clean=frames).losses

@@ -64,7 +64,7 @@ def ilsvrc(tmp_path):
 def small(name, root, **train):
     """A configuration with the small model and few steps; all else is its own."""
     config = load_config(CONFIGS / name)
-    temporal = replace(config.model.temporal, levels=config.model.temporal.levels[:2], hidden=4)
+    temporal = replace(config.model.temporal, levels=config.model.temporal.levels[:2])
     model = replace(config.model, options=TINY_OPTIONS, temporal=temporal)
     sources = {
         part: tuple(replace(source, root=str(root)) for source in getattr(config.data, part))
@@ -88,3 +88,48 @@ def test_imagenet_vid_recipe_runs_on_a_tiny_set_of_its_layout(ilsvrc, tmp_path):
     first, last = (read_checkpoint(run / "weights.pt")["model"] for run in (frame, whole))
     assert all((last[name] == tensor).all() for name, tensor in first.items())
     assert "val/AP50" in (whole / "metrics.jsonl").read_text()
+
+
+def cvat_export(x):
+    """One task of six frames with a car that stays for the whole of it."""
+    boxes = "".join(
+        f'<box frame="{n}" outside="0" occluded="0" keyframe="1" '
+        f'xtl="{x + 3 * n}" ytl="20" xbr="{x + 3 * n + 20}" ybr="40"/>'
+        for n in range(6)
+    )
+    size = f"<width>{SIZE_HW[1]}</width><height>{SIZE_HW[0]}</height>"
+    return (
+        "<annotations><version>1.1</version><meta><task><name>t</name><size>6</size><labels>"
+        "<label><name>car</name></label><label><name>person</name></label></labels>"
+        f"<original_size>{size}</original_size></task></meta>"
+        f'<track id="0" label="car" source="manual">{boxes}</track></annotations>'
+    )
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Two training videos and a validation video, each a folder of pictures beside its XML."""
+    root = tmp_path / "own"
+    for video in ("train/a", "train/b", "val/c"):
+        (root / video).mkdir(parents=True)
+        for number in range(6):
+            image = np.full((*SIZE_HW, 3), 90, np.uint8)
+            image[20:40, 10 + 3 * number : 30 + 3 * number] = (200, 60, 30)
+            write_image(root / video / f"{number}.png", image)
+        (root / f"{video}.xml").write_text(cvat_export(10))
+    return root
+
+
+def test_own_video_recipe_runs_on_cvat_exports(own, tmp_path):
+    frame, whole = tmp_path / "frame", tmp_path / "whole"
+    first = small("finetune_own_video_frame.toml", own, init="")
+    run_training(first, frame, device="cpu", quiet=True)
+    second = small("finetune_own_video.toml", own, init=str(frame / "weights.pt"))
+    run_training(second, whole, device="cpu", quiet=True)
+    assert load_model(whole / "weights.pt").classes == ("car", "person")
+    assert "val/AP50" in (whole / "metrics.jsonl").read_text()
+
+
+def test_own_video_recipe_begins_from_shipped_weights():
+    config = load_config(CONFIGS / "finetune_own_video_frame.toml")
+    assert (CONFIGS.parent / config.train.init).is_file()
