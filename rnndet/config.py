@@ -21,12 +21,12 @@ MAX_BYTES = 1_000_000  # a configuration is small; anything larger is another ki
 class TemporalConfig:
     """The memory. Defaults: gated blend whose gate starts open (temporal/head.py)."""
 
-    # none | conv_rnn | conv_lstm | conv_gru | bottleneck_lstm | min_gru | gated_hold
+    # none | conv_rnn | conv_lstm | conv_gru | bottleneck_lstm | min_gru | gated_hold | two_frame
     cell: str = "conv_lstm"
     site: str = "neck"  # neck: after the FPN; trunk: before it
     levels: tuple[str, ...] = ("0", "1", "2")  # feature levels that get a memory, finest first
     hidden: int = 32  # channels of the state; 0: as many as the features have
-    fusion: str = "blend"  # blend | residual | replace; for gated_hold state
+    fusion: str = "blend"  # blend | residual | replace; state for cells that hold features
     gate_bias: float = 2.0  # blend: 2 starts the gate at 0.88 in favour of the memory
     memory_scale: float = 8.0  # amplitude of the memory; training calibrates it per level
     options: dict[str, Any] = field(default_factory=dict)  # of the cell

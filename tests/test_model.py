@@ -9,8 +9,9 @@ from rnndet.temporal import CELLS
 from rnndet.temporal.state import detach_state
 
 HOLD = {"cell": "gated_hold", "fusion": "state", "hidden": 0}
-OPTIONS = [{"cell": "none"}, *({"cell": cell} for cell in sorted(CELLS)), HOLD]
-OPTIONS.remove({"cell": "gated_hold"})
+HOLDING = ("gated_hold", "two_frame")
+OPTIONS = [{"cell": cell} for cell in ("none", *sorted(CELLS)) if cell not in HOLDING]
+OPTIONS += [HOLD, HOLD | {"cell": "two_frame"}]
 OPTIONS += [{"cell": "conv_lstm", "options": {"peephole": True}}]
 OPTIONS += [{"cell": "conv_lstm", "options": {"coupled": True}}]
 OPTIONS += [{"cell": "conv_lstm", "site": "trunk"}]

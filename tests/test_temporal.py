@@ -16,6 +16,7 @@ from rnndet.temporal.gated_hold import GatedHoldCell
 from rnndet.temporal.head import TemporalHead, run_cell
 from rnndet.temporal.min_gru import MinGRUCell
 from rnndet.temporal.state import detach_state, reset_state, state_to
+from rnndet.temporal.two_frame import TwoFrameCell
 
 VARIANTS = [(name, {}) for name in sorted(CELLS)] + [
     ("conv_rnn", {"separable": True}),
@@ -26,9 +27,14 @@ VARIANTS = [(name, {}) for name in sorted(CELLS)] + [
     ("conv_lstm", {"peephole": True, "coupled": True, "separable": True}),
     ("min_gru", {"spread": False}),
 ]
-BOUNDED = [(name, options) for name, options in VARIANTS if name != "gated_hold"]  # h in [-1, 1]
+HOLDING = ("gated_hold", "two_frame")  # their h is features
+BOUNDED = [(name, options) for name, options in VARIANTS if name not in HOLDING]  # h in [-1, 1]
 every_cell = pytest.mark.parametrize(
     ("cell", "options"), VARIANTS, ids=["-".join([name, *options]) for name, options in VARIANTS]
+)
+RECURRENT = [(name, options) for name, options in VARIANTS if name != "two_frame"]
+every_recurrent_cell = pytest.mark.parametrize(
+    ("cell", "options"), RECURRENT, ids=["-".join([name, *options]) for name, options in RECURRENT]
 )
 CHANNELS = {"p3": 6, "p4": 4}
 ZEROS = torch.zeros(1, 1, 1, 1)
@@ -36,7 +42,7 @@ ZEROS = torch.zeros(1, 1, 1, 1)
 
 def make_head(cell: str = "conv_lstm", **settings) -> TemporalHead:
     torch.manual_seed(0)
-    own = {"hidden": 0, "fusion": "state"} if cell == "gated_hold" else {"hidden": 5}
+    own = {"hidden": 0, "fusion": "state"} if cell in HOLDING else {"hidden": 5}
     settings = {"levels": ("p3", "p4")} | own | settings
     return TemporalHead(CHANNELS, cell=cell, **settings)
 
@@ -119,7 +125,7 @@ def test_gradient_reaches_every_parameter(cell, options):
     assert without == []
 
 
-@every_cell
+@every_recurrent_cell
 def test_memory_carries_the_first_frame_through_blank_frames(cell, options):
     head = make_head(cell, options=options)
     features = {name: x.clone() for name, x in make_features(4, 1).items()}
@@ -386,6 +392,23 @@ def test_gated_hold_keeps_its_memory_where_the_gate_is_shut():
     x = torch.randn(4, 3, 2, 2)
     h, _ = run_cell(cell, x, cell.init_state(x[:1]), length=4)
     assert torch.allclose(h, x[:1].expand(4, -1, -1, -1), atol=1e-4)
+
+
+def test_two_frame_knows_the_last_frame_and_nothing_older():
+    cell = TwoFrameCell(3, 3)
+    randomise(cell)
+    x = torch.randn(4, 3, 2, 2)
+    other = torch.cat([torch.randn(2, 3, 2, 2), x[2:]])
+    (h, _), (same, _) = (run_cell(cell, v, cell.init_state(x[:1]), length=4) for v in (x, other))
+    assert torch.equal(h[3], same[3])
+    assert not torch.allclose(h[2], same[2], atol=1e-3)
+
+
+def test_two_frame_shows_the_last_frame_where_the_gate_is_shut():
+    cell = TwoFrameCell(3, 3, update_bias=-30.0)
+    x = torch.randn(4, 3, 2, 2)
+    h, _ = run_cell(cell, x, cell.init_state(x[:1]), length=4)
+    assert torch.allclose(h, torch.cat([x[:1], x[:3]]), atol=1e-4)
 
 
 def test_gated_hold_with_other_channels_than_the_features_is_refused():

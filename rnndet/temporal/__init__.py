@@ -13,6 +13,7 @@ from rnndet.temporal.conv_lstm import ConvLSTMCell
 from rnndet.temporal.conv_rnn import ConvRNNCell
 from rnndet.temporal.gated_hold import GatedHoldCell
 from rnndet.temporal.min_gru import MinGRUCell
+from rnndet.temporal.two_frame import TwoFrameCell
 
 __all__ = ["CELLS", "RecurrentCell"]
 
@@ -48,4 +49,5 @@ CELLS: dict[str, type] = {
     "conv_rnn": ConvRNNCell,
     "gated_hold": GatedHoldCell,
     "min_gru": MinGRUCell,
+    "two_frame": TwoFrameCell,
 }

@@ -41,11 +41,11 @@ class GatedHoldCell(nn.Module):
         super().__init__()
         if hidden_channels != in_channels:
             raise RnndetError(
-                f"hidden = {hidden_channels} of gated_hold must be {in_channels}, the channels of "
+                f"hidden = {hidden_channels} of this cell must be {in_channels}, the channels of "
                 "the features that it holds"
             )
         if width < 1:
-            raise RnndetError(f"width = {width} of gated_hold must be at least 1")
+            raise RnndetError(f"width = {width} of this cell must be at least 1")
         self.out_channels = hidden_channels
         self.width = width
         self.input_conv = convolution(in_channels, width, kernel_size, separable=False, bias=True)

@@ -81,7 +81,7 @@ class Replace(Fusion):
 
 
 class Direct(nn.Module):
-    """h itself, for a cell that holds features: `gated_hold`."""
+    """h itself, for cells that hold features: `gated_hold` and `two_frame`."""
 
     scale: Tensor  # scalar; only what `calibrate` measured
 
@@ -109,7 +109,7 @@ class TemporalHead(nn.Module):
     - cell: a name in `CELLS`; options: its keyword arguments. Each level has its own cell.
     - levels: the levels with a memory; the others pass through untouched.
     - hidden: channels of the memory; 0 is as many as the level has.
-    - fusion: a name in `FUSIONS`, "state" for `gated_hold` and no other cell; gate_bias and
+    - fusion: a name in `FUSIONS`, "state" for `gated_hold` and `two_frame` alone; gate_bias and
       memory_scale are its start, see `calibrate`.
 
     Raises `RnndetError` if a level, cell, fusion or option is unknown or an option's type is wrong.
@@ -136,8 +136,8 @@ class TemporalHead(nn.Module):
             raise RnndetError(f"model.temporal.hidden = {hidden} must be at least 1, or 0")
         if (fusion == "state") != getattr(build_cell, "holds_features", False):
             raise RnndetError(
-                f"model.temporal: cell {cell!r} and fusion {fusion!r} do not fit: gated_hold needs "
-                'fusion = "state" and hidden = 0, the other cells another fusion'
+                f"model.temporal: cell {cell!r} and fusion {fusion!r} do not fit: gated_hold and "
+                'two_frame need fusion = "state" and hidden = 0, the other cells another fusion'
             )
         self.levels = tuple(levels)
         self.cells = nn.ModuleDict()
