@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from rnndet.temporal.conv_lstm import check_clamp
 from rnndet.temporal.conv_rnn import at_least_float32, convolution
+from rnndet.temporal.gates import Gate
 
 
 class BottleneckLSTMCell(nn.Module):
@@ -49,6 +50,7 @@ class BottleneckLSTMCell(nn.Module):
             hidden_channels, 4 * hidden_channels, kernel_size, separable=True, bias=True
         )
         nn.init.constant_(self.gate_conv[-1].bias[:hidden_channels], forget_bias)
+        self.gate = nn.ModuleDict({name: Gate(name) for name in ("f", "i", "o")})
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(h, c) of zeros for x (B, C, H, W)."""
@@ -67,7 +69,7 @@ class BottleneckLSTMCell(nn.Module):
         bottleneck = torch.tanh(projected + self.hidden_conv(h.to(projected.dtype)))
         gates = at_least_float32(self.gate_conv(bottleneck))
         f, i, o, g = gates.chunk(4, dim=1)  # each (B, hidden, H, W)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        c = self.gate["f"](f) * c + self.gate["i"](i) * torch.tanh(g)
         c = c.clamp(-self.clamp, self.clamp)
-        h = (torch.sigmoid(o) * torch.tanh(c)).to(projected.dtype)
+        h = (self.gate["o"](o) * torch.tanh(c)).to(projected.dtype)
         return h, (h, c)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rnndet.temporal.conv_rnn import at_least_float32, convolution
+from rnndet.temporal.gates import Gate
 
 KEEP_BIAS = -1.0  # of the write gate: the start is to keep s(1) = 73 % of the memory per frame
 
@@ -43,6 +44,7 @@ class ConvGRUCell(nn.Module):
             hidden_channels, hidden_channels, kernel_size, separable=separable, bias=False
         )
         nn.init.constant_(self.input_conv[-1].bias[:hidden_channels], KEEP_BIAS)
+        self.gate = nn.ModuleDict({name: Gate(name) for name in ("z", "r")})
 
     def init_state(self, x: Tensor) -> tuple[Tensor]:
         """(h,) of zeros for x (B, C, H, W)."""
@@ -58,8 +60,8 @@ class ConvGRUCell(nn.Module):
         half = projected.dtype  # the convolutions' precision; float32 without autocast
         x_z, x_r, x_n = at_least_float32(projected).chunk(3, dim=1)  # each (B, hidden, H, W)
         h_z, h_r = self.gate_conv(h.to(half)).chunk(2, dim=1)
-        z = torch.sigmoid(x_z + h_z)
-        r = torch.sigmoid(x_r + h_r)
+        z = self.gate["z"](x_z + h_z)
+        r = self.gate["r"](x_r + h_r)
         n = torch.tanh(x_n + self.candidate_conv((r * h).to(half)))
         h = h + z * (n - h)
         return h.to(half), (h,)

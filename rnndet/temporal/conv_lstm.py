@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from rnndet.errors import RnndetError
 from rnndet.temporal.conv_rnn import at_least_float32, convolution
+from rnndet.temporal.gates import Gate
 
 
 def check_clamp(clamp: float) -> None:
@@ -71,6 +72,7 @@ class ConvLSTMCell(nn.Module):
         )
         nn.init.constant_(self.input_conv[-1].bias[:hidden_channels], forget_bias)
         names = ("f", "o") if coupled else ("f", "o", "i")
+        self.gate = nn.ModuleDict({name: Gate(name) for name in names})
         self.peepholes = nn.ParameterDict(
             {n: nn.Parameter(torch.zeros(hidden_channels, 1, 1)) for n in names if peephole}
         )
@@ -92,10 +94,10 @@ class ConvLSTMCell(nn.Module):
         hidden = self.hidden_conv(h.to(projected.dtype))
         gates = at_least_float32(projected) + hidden
         f, o, g, *i = gates.chunk(3 if self.coupled else 4, dim=1)  # each (B, hidden, H, W)
-        f = torch.sigmoid(self._peek("f", f, c))
-        i = 1 - f if self.coupled else torch.sigmoid(self._peek("i", i[0], c))
+        f = self.gate["f"](self._peek("f", f, c))
+        i = 1 - f if self.coupled else self.gate["i"](self._peek("i", i[0], c))
         c = (f * c + i * torch.tanh(g)).clamp(-self.clamp, self.clamp)
-        o = torch.sigmoid(self._peek("o", o, c))
+        o = self.gate["o"](self._peek("o", o, c))
         h = (o * torch.tanh(c)).to(projected.dtype)
         return h, (h, c)
 

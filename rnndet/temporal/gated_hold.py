@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from rnndet.errors import RnndetError
 from rnndet.temporal.conv_rnn import at_least_float32, convolution
+from rnndet.temporal.gates import Gate
 
 
 class GatedHoldCell(nn.Module):
@@ -54,6 +55,7 @@ class GatedHoldCell(nn.Module):
         )
         self.update = nn.Conv2d(width, hidden_channels, 1)
         nn.init.constant_(self.update.bias, update_bias)
+        self.gate = Gate("z")
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(h, seen) of zeros for x (B, C, H, W); seen (B, 1, H, W) is 1 once there was a frame."""
@@ -70,6 +72,6 @@ class GatedHoldCell(nn.Module):
         h, seen = state
         x, a = projected.split([self.out_channels, self.width], dim=1)
         a = torch.relu(a + self.hidden_conv(h.to(projected.dtype)))
-        keep = seen * (1 - torch.sigmoid(at_least_float32(self.update(a))))
+        keep = seen * (1 - self.gate(at_least_float32(self.update(a))))
         h = at_least_float32(x) + keep * (h - at_least_float32(x))
         return h.to(projected.dtype), (h, torch.ones_like(seen))

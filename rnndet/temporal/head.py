@@ -12,6 +12,7 @@ from rnndet.catalog import check_options, pick
 from rnndet.errors import RnndetError
 from rnndet.temporal import CELLS, RecurrentCell
 from rnndet.temporal.conv_rnn import at_least_float32
+from rnndet.temporal.gates import Gate
 from rnndet.temporal.state import Features, State
 
 # m = scale * conv1x1(h) with h in [-1, 1] has about the spread of the features at this many times
@@ -50,12 +51,13 @@ class Blend(Fusion):
     def __init__(self, channels: int, hidden: int, *, scale: float, gate_bias: float):
         super().__init__(channels, hidden, scale=scale, gate_bias=gate_bias)
         self.gate = nn.Conv2d(channels + hidden, channels, 1)
+        self.opened = Gate("blend")
         nn.init.normal_(self.gate.weight, std=GATE_STD)
         nn.init.constant_(self.gate.bias, gate_bias)
 
     def forward(self, frame: Tensor, h: Tensor) -> Tensor:
         """frame P (N, C, H, W) and h (N, hidden, H, W) -> (N, C, H, W)."""
-        g = torch.sigmoid(at_least_float32(self.gate(torch.cat([frame, h], dim=1))))
+        g = self.opened(at_least_float32(self.gate(torch.cat([frame, h], dim=1))))
         return (frame + g * (self.memory(h) - frame)).to(frame.dtype)
 
 

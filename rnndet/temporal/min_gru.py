@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from rnndet.temporal.conv_gru import KEEP_BIAS
 from rnndet.temporal.conv_rnn import at_least_float32, convolution
+from rnndet.temporal.gates import Gate
 
 
 class MinGRUCell(nn.Module):
@@ -40,6 +41,7 @@ class MinGRUCell(nn.Module):
             in_channels, 2 * hidden_channels, 1, separable=False, bias=True
         )
         nn.init.constant_(self.input_conv[-1].bias[:hidden_channels], KEEP_BIAS)
+        self.gate = Gate("z")
         self.spread = _identity_depthwise(hidden_channels, kernel_size) if spread else None
 
     def init_state(self, x: Tensor) -> tuple[Tensor]:
@@ -56,7 +58,7 @@ class MinGRUCell(nn.Module):
         z, n = at_least_float32(projected).chunk(2, dim=1)  # each (B, hidden, H, W)
         if self.spread is not None:
             h = at_least_float32(self.spread(h.to(projected.dtype))).clamp(-1, 1)
-        h = h + torch.sigmoid(z) * (torch.tanh(n) - h)
+        h = h + self.gate(z) * (torch.tanh(n) - h)
         return h.to(projected.dtype), (h,)
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rnndet.checkpoint import model_content, save_checkpoint
-from rnndet.config import Config, config_to_dict
+from rnndet.checkpoint import save_checkpoint
+from rnndet.config import Config
 from rnndet.data.clips import ClipBatch, ClipDataset
 from rnndet.distributed import World
-from rnndet.errors import RnndetError, WeightsError
+from rnndet.errors import RnndetError
 from rnndet.model import VideoDetector
 from rnndet.temporal.state import (
     State,
@@ -25,15 +25,14 @@ from rnndet.temporal.state import (
     join_states,
     reset_state,
     state_rows,
-    state_to,
 )
 from rnndet.training.clock import StepClock
 from rnndet.training.faults import out_of_memory
+from rnndet.training.keeping import averaged_content, resume_run, save_run
 from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
 from rnndet.training.losses import judged_frames, weighted_sum
 from rnndet.training.optim import AveragedWeights, build_optimizer, freeze_parts, rate_factor
-from rnndet.training.restart import read_last
 from rnndet.training.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -326,60 +325,14 @@ class Run:
 
     def save(self) -> None:
         """Write last.pt and weights.pt, each atomically; every process must call it."""
-        state = None if self.state is None else state_to(self.state, "cpu")
-        every = self.world.gather((state, torch.get_rng_state()))
-        if not self.world.is_first:
-            return
-        states = [state for state, _ in every if state is not None]
-        content = model_content(self.model, self.config, step=self.step)
-        content["optimizer"] = self.optimizer.state_dict()
-        content["scaler"] = self.scaler.state_dict()
-        content["average"] = {n: t.cpu() for n, t in self.average.tensors.items()}
-        content["average_steps"] = self.average.steps
-        content["best"] = self.best
-        content["random"] = [random for _, random in every]
-        content["state"] = join_states(states) if states else {}
-        save_checkpoint(self.folder / "last.pt", content, keep_previous=True)
-        save_checkpoint(self.folder / "weights.pt", self._averaged({}))
+        save_run(self)
 
     def resume(self) -> None:
         """Go on from last.pt, or where that is missing or damaged from the one before.
 
         Raises WeightsError if there is none, or another model made it.
         """
-        content = read_last(self.folder / "last.pt")
-        mine = config_to_dict(self.config)
-        if content["config"]["model"] != mine["model"]:
-            raise WeightsError(f"{self.folder / 'last.pt'}: made with another [model]; not resumed")
-        for part in ("data", "clip", "augment"):
-            if content["config"].get(part) != mine[part]:
-                logger.warning("[%s] is not what the run began with: other clips follow", part)
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        for name, tensor in content["average"].items():
-            self.average.tensors[name].copy_(tensor)
-        self.average.steps = content["average_steps"]
-        self.step, self.best = content["step"], content["best"]
-        if len(content["random"]) == self.world.size:
-            torch.set_rng_state(content["random"][self.world.rank])
-        self.state = self._carried(content["state"])
-
-    def _carried(self, state: State) -> State | None:
-        """This process's rows of a saved state; None where the number of rows has changed."""
-        rows = {len(t) for tensors in state.values() for t in tensors}
-        if rows - {self.config.train.batch}:
-            logger.warning("train.batch has changed: the rows begin with an empty memory")
-            return None
-        if not state:
-            return None
-        mine = state_rows(state, self.rows)
-        return state_to(mine, self.device)
-
-    def _averaged(self, figures: dict[str, float]) -> dict[str, Any]:
-        content = model_content(self.model, self.config, step=self.step, figures=figures)
-        content["model"] = {n: t.cpu().contiguous() for n, t in self.average.tensors.items()}
-        return content
+        resume_run(self)
 
     def _validate(self) -> None:
         """Score the averaged weights, log the figures, keep them if they are the best so far."""
@@ -395,4 +348,4 @@ class Run:
         logger.info("step %d: %s", self.step, shown)
         if figures.get("AP50", 0.0) > self.best:
             self.best = figures.get("AP50", 0.0)
-            save_checkpoint(self.folder / "best.pt", self._averaged(figures))
+            save_checkpoint(self.folder / "best.pt", averaged_content(self, figures))

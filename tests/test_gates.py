@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from rnndet.temporal import CELLS
+from rnndet.temporal.gates import watch_gates
+from rnndet.temporal.head import TemporalHead
+
+GATES = {
+    "bottleneck_lstm": {"f", "i", "o"},
+    "conv_gru": {"z", "r"},
+    "conv_lstm": {"f", "i", "o"},
+    "conv_rnn": set(),
+    "gated_hold": {"z"},
+    "min_gru": {"z"},
+    "two_frame": {"z"},
+}
+
+
+def head(cell, **options):
+    holds = getattr(CELLS[cell], "holds_features", False)
+    own = {"hidden": 0, "fusion": "state"} if holds else {"hidden": 4}
+    return TemporalHead({"0": 8}, levels=("0",), cell=cell, **own, **options)
+
+
+def watched(memory):
+    with watch_gates(memory) as statistics:
+        memory({"0": torch.randn(6, 8, 4, 4)}, None, 3)
+    return statistics()
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_every_gate_of_a_cell_is_seen(cell):
+    found = {name.split("/")[1] for name in watched(head(cell))}
+    assert found - {"blend"} == GATES[cell]
+
+
+def test_gate_of_the_fusion_starts_at_its_bias():
+    memory = head("conv_rnn", gate_bias=2.0)
+    assert watched(memory)["0/blend"] == pytest.approx(0.88, abs=0.01)
+
+
+def test_shares_of_decided_gates():
+    memory = head("gated_hold", options={"update_bias": -30.0})
+    assert {k: round(v, 3) for k, v in watched(memory).items()} == {
+        "0/z": 0.0,
+        "0/z/shut": 1.0,
+        "0/z/open": 0.0,
+    }
+
+
+def test_nothing_is_watched_after_the_block():
+    memory = head("conv_gru")
+    watched(memory)
+    assert not any(module._forward_hooks for module in memory.modules())
