@@ -118,6 +118,7 @@ class TrainConfig:
     loader_timeout: int = 300  # seconds that a batch may take before the run ends with an error
     threads: int = 0  # of torch on the CPU; 0 leaves it alone
     log_every: int = 20  # steps
+    tensorboard: bool = False  # also write events for TensorBoard into the run folder
     save_every: int = 200
     validate_every: int = 0  # 0: at the end only
     validate_videos: int = 0  # 0: all of the held-out ones

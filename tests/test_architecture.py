@@ -52,7 +52,7 @@ ARROWS: dict[str, set[str]] = {
     "scoring": NOUNS | {"metrics", "scored", "tracking"},
     "training": NOUNS
     | {"checkpoint", "config", "data", "device", "distributed", "evaluation", "metrics", "model"}
-    | {"stream", "temporal"},
+    | {"degradation", "stream", "temporal", "video"},
     "__init__": {"checkpoint", "config", "inference", "model", "stream", "structures"},
 }
 

@@ -14,11 +14,13 @@ from rnndet.model import VideoDetector
 from rnndet.structures import Truth
 from rnndet.training import optim
 from rnndet.training.benchmark import measure_training
+from rnndet.training.log import MetricsLog
 from rnndet.training.loop import Run
 from rnndet.training.losses import judged_frames
 from rnndet.training.restart import start_from
 from rnndet.training.run import read_source, read_sources, run_training
 from rnndet.training.signals import Stopped
+from rnndet.video.image import read_image
 
 
 def config_for(root, **train):
@@ -252,3 +254,24 @@ def test_memory_that_runs_out_is_said_with_what_to_change(coco_vid_root, tmp_pat
     monkeypatch.setattr(VideoDetector, "forward", full)
     with pytest.raises(RnndetError, match=r"out of memory with 2 rows of 2 frames.*accumulate = 2"):
         train(coco_vid_root, tmp_path / "run")
+
+
+def test_log_tells_what_the_gates_do(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run", steps=2, log_every=2)
+    line = next(line for line in log_of(tmp_path / "run") if "loss" in line)
+    assert {name for name in line if name.endswith("/f")} >= {"gate/0/f"}
+    assert all(0 <= line[name] <= 1 for name in line if name.startswith("gate/"))
+
+
+def test_validation_leaves_a_sheet_of_samples(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run", steps=1)
+    assert read_image(tmp_path / "run" / "samples.jpg").ndim == 3
+
+
+def test_tensorboard_gets_the_figures(tmp_path):
+    pytest.importorskip("tensorboard")
+    log = MetricsLog(tmp_path / "metrics.jsonl", board=True)
+    log.write(step=1, loss=2.0, places="clip a")
+    log.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"loss" in events.read_bytes()

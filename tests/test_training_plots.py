@@ -43,3 +43,16 @@ def test_broken_line_is_named(tmp_path):
     (write_log(tmp_path, step(1)) / "metrics.jsonl").open("a").write("{\n")
     with pytest.raises(InputError, match=r"metrics\.jsonl:2: not a line"):
         plots.read_log(tmp_path / "metrics.jsonl")
+
+
+def test_gates_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    gates = {"gate/0/z": 0.5, "gate/0/z/open": 0.1, "gate/0/z/shut": 0.0}
+    files = plots.plot_run(write_log(tmp_path, step(1, **gates), step(2, **gates)))
+    assert [path.name for path in files] == ["loss.png", "rate.png", "speed.png", "gates.png"]
+
+
+def test_log_becomes_a_table(tmp_path):
+    run = write_log(tmp_path, {"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "bbox": 0.5})
+    rows = plots.write_csv(run).read_text().splitlines()
+    assert rows == ["step,bbox,loss", "1,,2.0", "2,0.5,1.0"]

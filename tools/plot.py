@@ -20,8 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     from rnndet.errors import RnndetError
 
     try:
-        from rnndet.training.plots import plot_run
+        from rnndet.training.plots import plot_run, write_csv
 
+        print(write_csv(args.run, args.out))
         for path in plot_run(args.run, args.out):
             print(path)
     except RnndetError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rnndet.data.clips import ClipBatch, ClipDataset
 from rnndet.distributed import World
 from rnndet.errors import RnndetError
 from rnndet.model import VideoDetector
+from rnndet.temporal.gates import watch_gates
 from rnndet.temporal.state import (
     State,
     detach_state,
@@ -90,7 +91,10 @@ class Run:
         self.state: State | None = None  # of this process's rows
         self.stop = StopRequest()
         self.clock = StepClock(device, exact=exact)
-        self.log = MetricsLog(folder / "metrics.jsonl") if self.world.is_first else None
+        self.log: MetricsLog | None = None
+        if self.world.is_first:
+            self.log = MetricsLog(folder / "metrics.jsonl", board=train.tensorboard)
+        self.gates: dict[str, float] = {}  # of the last step that was watched
 
     def _own_rows(self) -> range:
         """Which of the rows of a step are this process's."""
@@ -153,7 +157,8 @@ class Run:
         self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            losses = self._backward(batches)
+            with self._watched():
+                losses = self._backward(batches)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(
                 error, self.config, step=self.step, rows=len(self.rows), device=self.device
@@ -175,6 +180,16 @@ class Run:
             self.average.update(self.model)
         self.step += 1
         return losses | {"norm": norm}
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Look at the gates of the memory in a step that will be logged."""
+        if self.log is None or (self.step + 1) % self.config.train.log_every:
+            yield
+            return
+        with watch_gates(self.model.memory) as statistics:
+            yield
+        self.gates = {f"gate/{name}": round(value, 4) for name, value in statistics().items()}
 
     def _clipped_norm(self) -> float:
         """The gradient's norm before it is cut to train.clip_norm."""
@@ -319,7 +334,8 @@ class Run:
         bar.set_postfix_str(f"loss {losses['loss']:.3f}, {rate:.1f} frames/s")
         rounded = {name: round(value, 5) for name, value in losses.items()}
         lr = self.optimizer.param_groups[0]["lr"]
-        self.log.write(step=self.step, lr=lr, frames_per_s=round(rate, 2), load=load, **rounded)
+        speed = {"lr": lr, "frames_per_s": round(rate, 2), "load": load}
+        self.log.write(step=self.step, **speed, **rounded, **self.gates)
 
     # -- what is kept
 

@@ -1,5 +1,6 @@
 """What a run folder's metrics.jsonl says, as pictures; needs matplotlib, and no display."""
 
+import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,8 @@ Line = Mapping[str, Any]
 
 
 def plot_run(folder: Path, out: Path | None = None) -> list[Path]:
-    """Write loss.png, rate.png, speed.png and, after a validation, ap.png into `out` or the folder.
+    """Write loss.png, rate.png, speed.png, gates.png (of a memory that has gates) and, after a
+    validation, ap.png into `out` or the folder.
 
     Raises InputError (no log, or a broken one), OutputError, RnndetError without matplotlib.
     """
@@ -32,6 +34,8 @@ def plot_run(folder: Path, out: Path | None = None) -> list[Path]:
     steps = [line for line in lines if "loss" in line]
     checks = [line for line in lines if "val/AP50" in line]
     plots = {"loss": (_loss, steps), "rate": (_rate, steps), "speed": (_speed, steps)}
+    if any(name.startswith("gate/") for name in steps[-1]):
+        plots["gates"] = (_gates, steps)
     if checks:
         plots["ap"] = (_precision, checks)
     target = out or folder
@@ -72,6 +76,27 @@ def read_log(path: Path) -> list[Line]:
     return [kept[key] for key in sorted(kept)]
 
 
+def write_csv(folder: Path, out: Path | None = None) -> Path:
+    """metrics.csv from metrics.jsonl: a row per line of the log, a column per name, sorted.
+
+    Raises InputError (no log, or a broken one) and OutputError.
+    """
+    lines = read_log(folder / "metrics.jsonl")
+    names = sorted({name for line in lines for name in line} - {"step"})
+    path = (out or folder) / "metrics.csv"
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, ["step", *names])
+            table.writeheader()
+            table.writerows(lines)
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return path
+
+
 def smoothed(values: Sequence[float]) -> list[float]:
     """Running mean with decay SMOOTH, without the bias towards 0 at the start."""
     means, mean = [], 0.0
@@ -89,7 +114,7 @@ def _curve(axes: "Axes", lines: Sequence[Line], name: str) -> None:
 
 
 def _loss(axes: "Axes", lines: Sequence[Line]) -> None:
-    terms = [name for name in lines[-1] if name not in NOT_LOSSES]
+    terms = [n for n in lines[-1] if n not in NOT_LOSSES and not n.startswith("gate/")]
     for name in (["loss"] if len(terms) > 1 else []) + terms:
         _curve(axes, lines, name)
     axes.set(ylabel="loss", title="Losses (bold: running mean)")
@@ -104,6 +129,14 @@ def _rate(axes: "Axes", lines: Sequence[Line]) -> None:
 def _speed(axes: "Axes", lines: Sequence[Line]) -> None:
     axes.plot([line["step"] for line in lines], [line["frames_per_s"] for line in lines])
     axes.set(ylabel="frames per second", title="Speed", ylim=(0, None))
+
+
+def _gates(axes: "Axes", lines: Sequence[Line]) -> None:
+    shown = [name for name in lines[-1] if name.startswith("gate/") and name.count("/") == 2]
+    for name in shown:
+        _curve(axes, lines, name)
+    axes.set(ylabel="mean of the gate", title="Gates of the memory, by level", ylim=(0, 1))
+    axes.legend()
 
 
 def _precision(axes: "Axes", lines: Sequence[Line]) -> None:

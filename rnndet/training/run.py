@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rnndet.config import Config, ModelConfig, SourceConfig, config_to_dict
 from rnndet.data import check_names, read_set
 from rnndet.data.clips import ClipDataset
 from rnndet.data.frames import iterate
-from rnndet.data.records import VideoSet
+from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.sampling import hold_out
 from rnndet.device import choose_device
 from rnndet.distributed import World
@@ -25,6 +26,7 @@ from rnndet.model import VideoDetector, build_model
 from rnndet.stream import Stream
 from rnndet.training.loop import Run
 from rnndet.training.restart import start_from
+from rnndet.training.samples import sample_sheet
 from rnndet.training.surroundings import surroundings
 
 logger = logging.getLogger(__name__)
@@ -92,6 +94,7 @@ def build_run(
     )
 
     def validate(model: VideoDetector) -> dict[str, float]:
+        sample_sheet(model, spread(held, 4), folder / "samples.jpg", cache=cache)
         return score(model, held, config, cache=cache)
 
     wanted = validate if held.videos else None
@@ -162,14 +165,17 @@ def read_source(source: SourceConfig, *, what: str) -> VideoSet:
     return read_set(source.format, source.root, source.split, **source.options)
 
 
+def spread(held: VideoSet, limit: int) -> Sequence[VideoRecord]:
+    """`limit` videos spread over the set, so that a few still show all classes."""
+    return held.videos[:: max(1, len(held.videos) // limit)][:limit]
+
+
 def score(
     model: VideoDetector, held: VideoSet, config: Config, *, cache: Path | None
 ) -> dict[str, float]:
     """COCO figures of a model on the held-out videos, streamed as inference does."""
     train = config.train
-    limit = train.validate_videos or len(held.videos)
-    # spread over the set, so that a few videos still show all classes
-    chosen = held.videos[:: max(1, len(held.videos) // limit)][:limit]
+    chosen = spread(held, train.validate_videos or len(held.videos))
     before, model.score_threshold = model.score_threshold, SCORE_FLOOR
     frames = train.validate_frames or None
     shown = ((video, islice(iterate(video, cache=cache), frames)) for video in chosen)
