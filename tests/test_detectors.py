@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import detection
 
 from rnndet.detectors import DETECTORS, FrameDetector, build_detector
@@ -105,7 +106,30 @@ def test_losses_equal_torchvisions(name):
     theirs = detector.net([image / 255 for image in IMAGES], targets)
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
-        assert torch.equal(ours[key], value), key
+        torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=0, msg=key)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that run while it is on."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet", "ssdlite"])
+def test_operations_of_the_losses_do_not_grow_with_the_batch(name):
+    detector = make(name).train()
+    counts = []
+    for copies in (2, 6):
+        prepared = detector.prepare([IMAGES[0]] * copies, [TRUTHS[1]] * copies)
+        levels = features(detector, prepared.pixels)
+        with Operations() as operations:
+            detector.losses(prepared, levels)
+        counts.append(operations.count)
+    assert counts[0] == counts[1]
 
 
 @every_family

@@ -45,6 +45,10 @@ class Prepared:
         """`pixels` in the type that torchvision's anchor generators take."""
         return ImageList(self.pixels, self.image_sizes)
 
+    def first(self) -> ImageList:
+        """The first picture, for anchors, which are the same in all of them."""
+        return ImageList(self.pixels[:1], self.image_sizes[:1])
+
     def known_targets(self) -> list[dict[str, Tensor]]:
         """The targets, of which none may be absent: losses need labelled frames only."""
         assert self.targets is not None, "losses need truths in prepare()"

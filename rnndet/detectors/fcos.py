@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS as TorchvisionFCOS
 from torchvision.models.detection.fcos import FCOSHead
 
 from rnndet.detectors.base import Losses, Prepared
+from rnndet.detectors.matching import padded_targets
 from rnndet.detectors.one_stage import OneStage
 
 
@@ -41,7 +41,7 @@ class FCOS(OneStage):
         prepared: Prepared,
         targets: list[dict[str, Tensor]],
         outputs: dict[str, Tensor],
-        anchors: list[Tensor],
+        anchors: Tensor,
         levels: list[Tensor],
     ) -> Losses:
         """torchvision's `compute_loss`, with as many operations for a batch as for one picture.
@@ -51,9 +51,9 @@ class FCOS(OneStage):
         """
         cells = [level.shape[-2] * level.shape[-1] for level in levels]
         boxes = [target["boxes"] for target in targets]
-        padded = pad_sequence(boxes, batch_first=True)  # (N, M, 4); zeros hold no point
+        padded, _, _ = padded_targets(targets)  # zeros hold no point
         radius = self.net.center_sampling_radius
-        matched = match_points(anchors[0], padded, cells, radius=radius)  # (N, A)
+        matched = match_points(anchors, padded, cells, radius=radius)  # (N, A)
         before = torch.tensor([0, *(len(each) for each in boxes[:-1])], device=matched.device)
         joined = torch.where(matched >= 0, matched + before.cumsum(0)[:, None], matched).flatten()
         target = {
@@ -61,7 +61,9 @@ class FCOS(OneStage):
             "labels": torch.cat([target["labels"] for target in targets]),
         }
         output = {name: value.flatten(0, 1)[None] for name, value in outputs.items()}
-        terms = self.net.head.compute_loss([target], output, [torch.cat(anchors)], [joined])
+        terms = self.net.head.compute_loss(
+            [target], output, [anchors.repeat(len(targets), 1)], [joined]
+        )
         return Losses(terms, (joined >= 0).sum())
 
 

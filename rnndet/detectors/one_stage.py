@@ -120,7 +120,7 @@ class OneStage(FrameDetector):
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
     ) -> Losses:
         levels = list(features.values())
-        anchors = self.net.anchor_generator(prepared.image_list(), levels)
+        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # of every picture
         return self._compute_loss(prepared, targets, self.net.head(levels), anchors, levels)
 
     @abstractmethod
@@ -129,10 +129,13 @@ class OneStage(FrameDetector):
         prepared: Prepared,
         targets: list[dict[str, Tensor]],
         outputs: dict[str, Tensor],
-        anchors: list[Tensor],
+        anchors: Tensor,
         levels: list[Tensor],
     ) -> Losses:
-        """torchvision's `compute_loss` of this model."""
+        """torchvision's `compute_loss` of this model; anchors (A, 4) are those of each picture.
+
+        As many operations for a batch as for one picture.
+        """
 
     def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
         levels = list(features.values())

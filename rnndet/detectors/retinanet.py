@@ -3,12 +3,21 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops import sigmoid_focal_loss
 
 from rnndet.detectors.base import Losses, Prepared, per_picture
+from rnndet.detectors.matching import (
+    BETWEEN,
+    match_anchors,
+    matched_boxes,
+    matched_labels,
+    padded_targets,
+)
 from rnndet.detectors.one_stage import OneStage
 from rnndet.errors import RnndetError
 
@@ -41,10 +50,28 @@ class RetinaNet(OneStage):
         prepared: Prepared,
         targets: list[dict[str, Tensor]],
         outputs: dict[str, Tensor],
-        anchors: list[Tensor],
+        anchors: Tensor,
         levels: list[Tensor],
     ) -> Losses:
-        return per_picture(self.net.compute_loss(targets, outputs, anchors), prepared)
+        """torchvision's `compute_loss`, with as many operations for a batch as for one picture."""
+        boxes, labels, real = padded_targets(targets)
+        matcher = self.net.proposal_matcher
+        low, high = matcher.low_threshold, matcher.high_threshold
+        each = match_anchors(boxes, real, anchors, low=low, high=high, keep_ties=True)  # (N, A)
+        row, anchor = (each >= 0).nonzero(as_tuple=True)  # of the matched ones, P in all
+        share = 1 / (each >= 0).sum(1).clamp(min=1) / len(targets)  # (N,), of each one of a picture
+        logits = outputs["cls_logits"]
+        wanted = one_hot(matched_labels(labels, each), logits.shape[-1]).to(logits.dtype)
+        wanted = wanted * (each >= 0)[..., None]
+        focal = sigmoid_focal_loss(logits, wanted).sum(2) * (each != BETWEEN)
+        coder = self.net.head.regression_head.box_coder
+        offsets = coder.encode_single(matched_boxes(boxes, each), anchors[anchor])
+        error = (outputs["bbox_regression"][row, anchor] - offsets).abs().sum(1)
+        terms = {
+            "classification": (focal.sum(1) * share).sum(),
+            "bbox_regression": (error * share[row]).sum(),
+        }
+        return per_picture(terms, prepared)
 
 
 def _anchors(strides: list[int]) -> AnchorGenerator:

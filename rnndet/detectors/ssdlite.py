@@ -6,13 +6,14 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, smooth_l1_loss
 from torchvision import models
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 from torchvision.models.detection._utils import retrieve_out_channels
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNet, SSDLiteHead
-from torchvision.ops import FrozenBatchNorm2d, box_iou
+from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.catalog import pick
 from rnndet.detectors.base import (
@@ -23,6 +24,12 @@ from rnndet.detectors.base import (
     check_sizes,
     load_published,
     pick_published,
+)
+from rnndet.detectors.matching import (
+    match_anchors,
+    matched_boxes,
+    matched_labels,
+    padded_targets,
 )
 from rnndet.detectors.trunks import (
     classifier_state,
@@ -145,19 +152,29 @@ class SSDLite(FrameDetector):
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
     ) -> Losses:
         levels = list(features.values())
-        anchors = self.net.anchor_generator(prepared.image_list(), levels)
-        matched = [
-            self._match(target["boxes"], boxes)
-            for target, boxes in zip(targets, anchors, strict=True)
-        ]
-        terms = self.net.compute_loss(targets, self.net.head(levels), anchors, matched)
-        return Losses(terms, torch.stack([(each >= 0).sum() for each in matched]).sum())
+        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # of every picture
+        outputs = self.net.head(levels)
+        boxes, labels, real = padded_targets(targets)
+        threshold = self.net.proposal_matcher.high_threshold
+        matched = match_anchors(boxes, real, anchors, low=threshold, high=threshold, keep_best=True)
+        row, anchor = (matched >= 0).nonzero(as_tuple=True)
+        offsets = self.net.box_coder.encode_single(matched_boxes(boxes, matched), anchors[anchor])
+        error = smooth_l1_loss(outputs["bbox_regression"][row, anchor], offsets, reduction="sum")
+        scores = self._classification(outputs["cls_logits"], matched_labels(labels, matched))
+        count = (matched >= 0).sum()
+        terms = {"bbox_regression": error, "classification": scores}
+        return Losses({n: x / count.clamp(min=1) for n, x in terms.items()}, count)
 
-    def _match(self, truth_boxes: Tensor, anchors: Tensor) -> Tensor:
-        """Index of the truth that each anchor stands for, -1 for none."""
-        if len(truth_boxes) == 0:
-            return anchors.new_full((len(anchors),), -1, dtype=torch.int64)
-        return self.net.proposal_matcher(box_iou(truth_boxes, anchors))
+    def _classification(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Cross entropy of the matched anchors and, in each picture, of the background ones that
+        are worst, neg_to_pos_ratio for each matched one; logits (N, A, K + 1), wanted (N, A)."""
+        loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+        loss = loss.view(wanted.shape)
+        is_object = wanted > 0
+        wrong = torch.where(is_object, -torch.inf, loss.detach())
+        rank = wrong.sort(1, descending=True)[1].sort(1)[1]
+        is_chosen = rank < self.net.neg_to_pos_ratio * is_object.sum(1, keepdim=True)
+        return loss[is_object].sum() + loss[is_chosen].sum()
 
     def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
         levels = list(features.values())
