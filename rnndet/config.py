@@ -55,6 +55,7 @@ class DataConfig:
     train: tuple[SourceConfig, ...] = (SourceConfig(),)
     val: tuple[SourceConfig, ...] = ()  # validated on, never trained on
     holdout: tuple[str, ...] = ()  # scene groups of the first train set, kept out: to val as well
+    keep_gib: float = 0.0  # of decoded frames kept on the device; needs train.augment_on = "device"
     cache: str = ""  # folder of decoded frames (tools/cache_frames.py); "" decodes videos each time
 
 
@@ -114,7 +115,9 @@ class TrainConfig:
     amp: str = "bfloat16"  # autocast on CUDA: bfloat16, float16 (with a loss scale) or off
     init: str = ""  # checkpoint whose weights are taken where names and shapes agree
     seed: int = 0
-    workers: int = 0  # loader processes
+    augment_on: str = "cpu"  # cpu: by loader processes; device: where it trains, by threads
+    workers: int = 0  # loader processes, or threads where augment_on = "device"
+    ahead: int = 2  # augment_on = "device": steps whose clips are made before they are needed
     loader_timeout: int = 300  # seconds that a batch may take before the run ends with an error
     threads: int = 0  # of torch on the CPU; 0 leaves it alone
     log_every: int = 20  # steps
@@ -286,6 +289,10 @@ def _check(config: Config, *, where: str) -> None:
         (train.schedule in ("cosine", "step", "constant"), "train.schedule",
          "cosine, step or constant"),
         (train.amp in ("bfloat16", "float16", "off"), "train.amp", "bfloat16, float16 or off"),
+        (train.augment_on in ("cpu", "device"), "train.augment_on", "cpu or device"),
+        (train.ahead >= 0, "train.ahead", "not negative"),
+        (config.data.keep_gib == 0 or (config.data.keep_gib > 0 and train.augment_on == "device"),
+         "data.keep_gib", "0, or above 0 with train.augment_on = \"device\""),
         (train.thaw >= 0, "train.thaw", "not negative"),
         (train.loader_timeout >= 1, "train.loader_timeout", "at least 1"),
         (min(train.lr, train.lr_trunk, train.lr_memory) >= 0, "train.lr", "not negative"),

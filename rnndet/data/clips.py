@@ -14,10 +14,10 @@ from torch.utils.data import Dataset, Sampler
 
 from rnndet import degradation
 from rnndet.config import AugmentConfig, ClipConfig
-from rnndet.data import frames as pictures
 from rnndet.data import transforms
 from rnndet.data.records import VideoSet
 from rnndet.data.sampling import ClipSampler
+from rnndet.data.store import FrameStore
 from rnndet.data.transforms import Clip
 from rnndet.degradation import Plan
 from rnndet.structures import Truth
@@ -64,7 +64,8 @@ class ClipDataset(Dataset[Window]):
 
     sources: (set, weight, its cache folder or None). size_hw: the model's input size, which fixes
     the scale of the pictures; the clips come at `augment.crop`, already at network scale.
-    keep_clean: a window also holds its frames as they were before corruption.
+    keep_clean: a window also holds its frames as they were before corruption. device: where frames
+    are augmented, and where up to keep_bytes of decoded ones stay.
     """
 
     def __init__(
@@ -78,12 +79,15 @@ class ClipDataset(Dataset[Window]):
         steps: int,
         seed: int = 0,
         keep_clean: bool = False,
+        device: torch.device | str = "cpu",
+        keep_bytes: int = 0,
     ) -> None:
         self.samplers = [
             ClipSampler(video_set, classes=clip.classes) for video_set, _, _ in sources
         ]
         self.weights = torch.tensor([weight for _, weight, _ in sources])
         self.caches = [cache for _, _, cache in sources]
+        self.store = FrameStore(device, budget=keep_bytes)
         self.size_hw, self.clip, self.augment = size_hw, clip, augment
         self.rows, self.steps, self.seed, self.keep_clean = rows, steps, seed, keep_clean
 
@@ -154,8 +158,7 @@ class ClipDataset(Dataset[Window]):
         reverse = transforms.happens(augment.reverse, generator)
         records = choice.records[::-1] if reverse else choice.records
         chosen = [records[i] for i in shown]
-        images = pictures.load(choice.video, chosen, cache=self.caches[which])
-        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (T, 3, H, W)
+        stacked = self.store.load(choice.video, chosen, cache=self.caches[which])  # (T, 3, H, W)
         frame_hw = (stacked.shape[-2], stacked.shape[-1])
         zoom = torch.tensor([augment.zoom_min, augment.zoom_max]).log().tolist()
         scale = transforms.inference_scale(self.size_hw, frame_hw)

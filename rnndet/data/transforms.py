@@ -98,13 +98,28 @@ def crop_resize(clip: Clip, region: Region, *, out_hw: tuple[int, int]) -> Clip:
     x1, y1 = x0 + max(1, round(region.width)), y0 + max(1, round(region.height))
     inside = clip.frames[..., max(y0, 0) : min(y1, frame_h), max(x0, 0) : min(x1, frame_w)]
     border = (max(-x0, 0), max(x1 - frame_w, 0), max(-y0, 0), max(y1 - frame_h, 0))
-    frames = F.interpolate(inside, _inner_size(border, (y1 - y0, x1 - x0), out_hw),
-                           mode="bilinear", antialias=True)  # fmt: skip
+    frames = resize(inside, _inner_size(border, (y1 - y0, x1 - x0), out_hw))
     if any(border):
         frames = _pad_to(frames, border, (y1 - y0, x1 - x0), out_hw)
     factor = (out_hw[1] / (x1 - x0), out_hw[0] / (y1 - y0))
     truths = [None if t is None else _move(t, x0, y0, factor, out_hw) for t in clip.truths]
     return Clip(frames, truths)
+
+
+def resize(frames: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """(T, 3, H, W) uint8 -> (T, 3, *size_hw) uint8, bilinear, each pixel a mean of those it covers.
+
+    CUDA has no kernel for this on uint8, so there it goes by float32 and back.
+    """
+    if frames.device.type == "cpu":
+        return F.interpolate(frames, size_hw, mode="bilinear", antialias=True)
+    return resize_as_float(frames, size_hw)
+
+
+def resize_as_float(frames: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """As `resize`, on any device; differs by rounding."""
+    wanted = F.interpolate(frames.float(), size_hw, mode="bilinear", antialias=True)
+    return wanted.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _inner_size(

@@ -1,6 +1,8 @@
 """Batches for the steps of a run, in order, from loader processes or from this one."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import torch
@@ -25,10 +27,15 @@ class StepLoader:
     ) -> None:
         self.config, self.rows, self.step = config, rows, first_step
         batch = len(rows) // config.accumulate
+        items = WindowSampler(dataset, rows, batch=batch, first_step=first_step)
+        if config.augment_on == "device":
+            ahead = config.ahead * config.accumulate
+            self.batches = in_threads(dataset, items, threads=max(1, config.workers), ahead=ahead)
+            return
         self.batches = iter(
             DataLoader(
                 dataset,
-                batch_sampler=WindowSampler(dataset, rows, batch=batch, first_step=first_step),
+                batch_sampler=items,
                 num_workers=config.workers,
                 collate_fn=collate,
                 pin_memory=device.type == "cuda",
@@ -55,8 +62,31 @@ class StepLoader:
                 f"{first + len(self.rows) - 1}: {str(error).splitlines()[0]}; with train.workers = "
                 "0 the cause is shown"
             ) from None
+        if not batches:
+            raise StopIteration
         self.step += 1
         return batches
+
+
+def in_threads(
+    dataset: ClipDataset, items: Iterable[list[int]], *, threads: int, ahead: int
+) -> Iterator[ClipBatch]:
+    """The batches of the items in their order, made by threads, `ahead` of them beforehand.
+
+    Threads of one process share its device, which processes cannot; decoding and the device's work
+    leave the interpreter free.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
+    try:
+        waiting: deque[list[Future]] = deque()
+        for batch in items:
+            waiting.append([pool.submit(dataset.__getitem__, item) for item in batch])
+            if len(waiting) > ahead:
+                yield collate([window.result() for window in waiting.popleft()])
+        while waiting:
+            yield collate([window.result() for window in waiting.popleft()])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def one_thread(_: int) -> None:

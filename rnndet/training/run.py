@@ -91,6 +91,8 @@ def build_run(
         steps=config.train.steps,
         seed=config.train.seed,
         keep_clean=config.train.restoration > 0,
+        device=chosen if config.train.augment_on == "device" else "cpu",
+        keep_bytes=int(config.data.keep_gib * 2**30),
     )
 
     def validate(model: VideoDetector) -> dict[str, float]:

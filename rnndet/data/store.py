@@ -1,0 +1,45 @@
+"""Decoded frames on the training device, kept there as far as they fit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnndet.data import frames as pictures
+from rnndet.data.records import FrameRecord, VideoRecord
+
+
+class FrameStore:
+    """Loads frames as tensors of one device and keeps the first `budget` bytes of them.
+
+    What is kept stays, so after one pass over data that fits nothing is decoded any more; what does
+    not fit is decoded each time. May be used from several threads.
+    """
+
+    def __init__(self, device: torch.device | str, *, budget: int) -> None:
+        self.device, self.budget = torch.device(device), budget
+        self.used = 0  # bytes
+        self._kept: dict[tuple[str, int], Tensor] = {}
+        self._lock = Lock()
+
+    def load(
+        self, video: VideoRecord, records: Sequence[FrameRecord], *, cache: Path | None = None
+    ) -> Tensor:
+        """(T, 3, H, W) uint8 RGB; raises InputError as `frames.load`."""
+        known = {r.index: self._kept.get((video.name, r.index)) for r in records}
+        missing = [r for r in records if known[r.index] is None]
+        images = pictures.load(video, missing, cache=cache) if missing else []
+        for record, image in zip(missing, images, strict=True):
+            frame = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)
+            known[record.index] = frame
+            self._keep((video.name, record.index), frame)
+        return torch.stack([known[r.index] for r in records])
+
+    def _keep(self, key: tuple[str, int], frame: Tensor) -> None:
+        with self._lock:
+            if key not in self._kept and self.used + frame.nbytes <= self.budget:
+                self._kept[key] = frame
+                self.used += frame.nbytes

@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from conftest import TRAINING_TREE
+from rnndet.config import config_from_dict
+from rnndet.data import frames, read_set, transforms
+from rnndet.data.store import FrameStore
+from rnndet.errors import RnndetError
+from rnndet.training.run import build_run
+
+
+def first_video(root):
+    return read_set("coco_vid", root, "train").videos[0]
+
+
+def batches(root, folder, **train):
+    tree = TRAINING_TREE | {"data": {"train": [{"root": str(root)}]}}
+    config = config_from_dict(tree | {"train": TRAINING_TREE["train"] | train}, where="test")
+    run, dataset = build_run(config, folder, device="cpu", quiet=True)
+    return [batch.frames for step in run.batches(dataset) for batch in step]
+
+
+def test_clips_made_by_threads_on_the_device_are_those_of_the_loader(coco_vid_root, tmp_path):
+    expected = batches(coco_vid_root, tmp_path / "a")
+    found = batches(coco_vid_root, tmp_path / "b", augment_on="device", workers=2)
+    assert len(found) == len(expected) == 4
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_kept_frames_are_not_decoded_again(coco_vid_root, monkeypatch):
+    video = first_video(coco_vid_root)
+    store = FrameStore("cpu", budget=2**30)
+    before = store.load(video, video.frames[:2])
+    monkeypatch.setattr(frames, "load", None)
+    assert torch.equal(store.load(video, video.frames[:2]), before)
+
+
+def test_budget_is_not_passed(coco_vid_root):
+    video = first_video(coco_vid_root)
+    size = FrameStore("cpu", budget=0).load(video, video.frames[:1]).nbytes
+    store = FrameStore("cpu", budget=2 * size)
+    assert len(store.load(video, video.frames[:3])) == 3
+    assert store.used == 2 * size
+
+
+def test_resizing_by_float_differs_by_rounding():
+    picture = torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8)
+    a, b = (f(picture, (17, 23)) for f in (transforms.resize, transforms.resize_as_float))
+    assert (a.int() - b.int()).abs().max() <= 1
+
+
+def test_keeping_frames_needs_the_device(coco_vid_root):
+    config = {"data": {"keep_gib": 1.0}}
+    with pytest.raises(RnndetError, match=r"data\.keep_gib = 1\.0 must be 0, or above 0"):
+        config_from_dict(config, where="test")
