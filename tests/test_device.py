@@ -1,0 +1,37 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from rnndet.device import choose_device
+from rnndet.errors import DeviceError
+
+# How many pages a second tensor of 64 MiB needs from the system, once there was a first one.
+PAGES = """
+import resource, torch
+from rnndet.device import keep_freed_memory
+assert keep_freed_memory()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(2**24).add_(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept():
+    shown = subprocess.run(
+        [sys.executable, "-c", PAGES], check=True, capture_output=True, text=True
+    )
+    assert int(shown.stdout) < 1000  # of 16,384
+
+
+def test_cpu_is_taken_as_asked():
+    assert choose_device("cpu")[0].type == "cpu"
+
+
+def test_missing_cuda_is_an_error(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(DeviceError, match="--device cuda: this torch"):
+        choose_device("cuda")
