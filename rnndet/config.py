@@ -104,6 +104,7 @@ class TrainConfig:
     lr_memory: float = 3e-3
     detection: float = 1.0  # weight of the detector's own losses
     restoration: float = 0.0  # of corrupted frames' features being those of the clean frames
+    stability: float = 0.0  # of an object's features being alike in consecutive frames
     weight_decay: float = 1e-4
     warmup: int = 200  # steps of linear warm-up
     schedule: str = "cosine"  # then: cosine, down to 2 % of the rate; step, a tenth at each of ...
@@ -298,6 +299,7 @@ def _check(config: Config, *, where: str) -> None:
         (min(train.lr, train.lr_trunk, train.lr_memory) >= 0, "train.lr", "not negative"),
         (train.detection >= 0, "train.detection", "not negative"),
         (train.restoration >= 0, "train.restoration", "not negative"),
+        (train.stability >= 0, "train.stability", "not negative"),
         (train.detection > 0 or (train.restoration > 0 and config.model.temporal.cell != "none"),
          "train.detection", "above 0, unless a memory is trained by train.restoration"),
         (0 <= train.ema < 1, "train.ema", "in [0, 1)"),

@@ -16,6 +16,7 @@ from rnndet.detectors.base import FrameDetector, Prepared
 from rnndet.structures import Detections, Truth
 from rnndet.temporal.head import TemporalHead
 from rnndet.temporal.restoration import object_cells, restoration_loss
+from rnndet.temporal.stability import stability_loss
 from rnndet.temporal.state import Features, State
 
 
@@ -72,6 +73,7 @@ class VideoDetector(nn.Module):
         truths: list[list[Truth | None]] | None = None,
         clean: Tensor | None = None,
         judged: Tensor | None = None,
+        stable: bool = False,
         recompute: int = 0,
     ) -> Output:
         """Detections, or losses if truths are given (then the model must be in training mode).
@@ -79,7 +81,8 @@ class VideoDetector(nn.Module):
         frames: (T, B, 3, H, W) uint8 RGB, the next T frames of B videos; state: what the previous
         window of the same videos returned; truths[t][b] is None where a frame is not labelled;
         clean: the same frames before they were corrupted, for the loss "restoration"; judged:
-        (T, B) bool, which labelled frames the detector's losses are of, None for all;
+        (T, B) bool, which labelled frames the detector's losses are of, None for all; stable: give
+        the loss "stability" as well;
         recompute: activations are not kept for the backward pass but computed again (Chen et al.
         2016, arXiv 1604.06174), those of trunk and neck in so many parts of the T*B images.
         """
@@ -88,7 +91,7 @@ class VideoDetector(nn.Module):
             with torch.no_grad():
                 wanted = self.encode(clean).features
         encoded = self.encode(frames, truths=truths, judged=judged, recompute=recompute)
-        return self.decode(encoded, state, clean=wanted, again=recompute > 0)
+        return self.decode(encoded, state, clean=wanted, stable=stable, again=recompute > 0)
 
     def encode(
         self,
@@ -131,16 +134,19 @@ class VideoDetector(nn.Module):
         state: State | None = None,
         *,
         clean: Features | None = None,
+        stable: bool = False,
         again: bool = False,
     ) -> Output:
         """The rest of `forward`: memory, detection head, and the new state.
 
-        clean: what `encode` makes of the frames before they were corrupted; again: memory and
-        losses are computed again in the backward pass.
+        clean: what `encode` makes of the frames before they were corrupted; stable: as in
+        `forward`; again: memory and losses are computed again in the backward pass.
         """
         run = partial(checkpoint, use_reentrant=False) if again else call
         features, state = run(self.memory, encoded.features, state, encoded.length)
-        restored = {} if clean is None else self._restoration(encoded, features, clean)
+        extra = {} if clean is None else self._restoration(encoded, features, clean)
+        if stable:
+            extra |= self._stability(encoded, features)
         if self.site == "trunk":
             features = self.detector.neck(features)
         if encoded.labelled is None:
@@ -149,11 +155,11 @@ class VideoDetector(nn.Module):
             rows = [flat[t * batch : (t + 1) * batch] for t in range(encoded.length)]
             return Output(state, rows, None)
         if len(encoded.labelled) == 0:
-            return Output(state, None, restored)
+            return Output(state, None, extra)
         prepared = encoded.prepared.select(encoded.labelled)
         chosen = {name: feature[encoded.labelled] for name, feature in features.items()}
         losses = run(self.detector.losses, prepared, chosen)
-        return Output(state, None, losses.terms | restored, losses.count)
+        return Output(state, None, losses.terms | extra, losses.count)
 
     def _restoration(
         self, encoded: Encoded, features: Features, clean: Features
@@ -162,13 +168,27 @@ class VideoDetector(nn.Module):
         levels = self.memory.levels
         if not levels:
             return {}
-        targets = encoded.prepared.targets or []
-        pixels = encoded.prepared.pixels
-        boxes = [pixels.new_zeros(0, 4) if t is None else t["boxes"] for t in targets]
+        boxes, _ = encoded.prepared.objects()
         clean = {level: clean[level] for level in levels}
-        objects = object_cells(boxes, clean, size_hw=(pixels.shape[-2], pixels.shape[-1]))
+        objects = object_cells(boxes, clean, size_hw=encoded.prepared.padded_hw)
         spread = self.memory.spread()
         return {"restoration": restoration_loss(features, clean, objects, spread=spread)}
+
+    def _stability(self, encoded: Encoded, features: Features) -> dict[str, Tensor]:
+        """The loss "stability" of the levels that have a memory; none without a memory."""
+        levels = self.memory.levels
+        if not levels:
+            return {}
+        boxes, ids = encoded.prepared.objects()
+        loss = stability_loss(
+            {level: features[level] for level in levels},
+            boxes,
+            ids,
+            length=encoded.length,
+            size_hw=encoded.prepared.padded_hw,
+            spread=self.memory.spread(),
+        )
+        return {"stability": loss}
 
 
 def build_model(config: ModelConfig, classes: tuple[str, ...]) -> VideoDetector:

@@ -107,6 +107,13 @@ def test_rows_in_two_pieces_train_as_at_once(coco_vid_root, tmp_path):
     assert two == pytest.approx(one, rel=1e-3)
 
 
+def test_stability_is_a_part_of_the_loss(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run", stability=0.5, detection=0.0, restoration=1.0)
+    lines = [line for line in log_of(tmp_path / "run") if "loss" in line]
+    found = [line["restoration"] + 0.5 * line["stability"] for line in lines]
+    assert found == pytest.approx([line["loss"] for line in lines], rel=1e-3)
+
+
 def test_rows_that_cannot_be_shared_out_are_refused(coco_vid_root, tmp_path):
     with pytest.raises(RnndetError, match=r"train\.batch = 2 must be a multiple"):
         train(coco_vid_root, tmp_path / "run", accumulate=3)

@@ -29,7 +29,8 @@ class Prepared:
     pixels: Tensor  # (N, 3, h, w) float32, normalised, resized, padded right and bottom
     image_sizes: list[tuple[int, int]]  # height, width of each image in `pixels`, without padding
     original_sizes: list[tuple[int, int]]  # height, width of each image before resizing
-    targets: list[dict[str, Tensor] | None] | None  # torchvision form, boxes at network scale
+    # torchvision form, boxes at network scale, and ids, -1 where unknown
+    targets: list[dict[str, Tensor] | None] | None
 
     def select(self, indices: Tensor) -> Prepared:
         """The images at `indices` (any device, int64), with the padding they already have."""
@@ -48,6 +49,17 @@ class Prepared:
     def first(self) -> ImageList:
         """The first picture, for anchors, which are the same in all of them."""
         return ImageList(self.pixels[:1], self.image_sizes[:1])
+
+    @property
+    def padded_hw(self) -> tuple[int, int]:
+        """Height and width of `pixels`."""
+        return self.pixels.shape[-2], self.pixels.shape[-1]
+
+    def objects(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes (D, 4) and ids (D,) of each image; an unlabelled one has none."""
+        none = {"boxes": self.pixels.new_zeros(0, 4), "ids": self.pixels.new_zeros(0).long()}
+        known = [none if target is None else target for target in self.targets or []]
+        return [one["boxes"] for one in known], [one["ids"] for one in known]
 
     def known_targets(self) -> list[dict[str, Tensor]]:
         """The targets, of which none may be absent: losses need labelled frames only."""
@@ -159,8 +171,14 @@ def _target(truth: Truth | None, device: torch.device) -> dict[str, Tensor]:
         truth = Truth.empty()
     has_area = (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(1)  # torchvision refuses the others
     kept = truth[has_area & ~truth.ignore]
+    ids = torch.full_like(kept.labels, -1) if kept.ids is None else kept.ids
     # torchvision numbers classes from 1, 0 is background
-    return {"boxes": kept.boxes.float().to(device), "labels": (kept.labels + 1).to(device)}
+    labels = kept.labels + 1
+    return {
+        "boxes": kept.boxes.float().to(device),
+        "labels": labels.to(device),
+        "ids": ids.to(device),
+    }
 
 
 def _detections(found: dict[str, Tensor]) -> Detections:

@@ -32,7 +32,7 @@ from rnndet.training.faults import out_of_memory
 from rnndet.training.keeping import averaged_content, resume_run, save_run
 from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
-from rnndet.training.losses import judged_frames, weighted_sum
+from rnndet.training.losses import MEMORY_LOSSES, judged_frames, weighted_sum
 from rnndet.training.optim import AveragedWeights, build_optimizer, freeze_parts, rate_factor
 from rnndet.training.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 
@@ -250,11 +250,12 @@ class Run:
                 truths=batch.truths,
                 clean=batch.clean,
                 judged=judged,
+                stable=train.stability > 0,
                 recompute=train.recompute,
             )
         after = detach_state(output.state)
         weight = self._weight(output.count)
-        losses = {n: x if n == "restoration" else x * weight for n, x in output.losses.items()}
+        losses = {n: x if n in MEMORY_LOSSES else x * weight for n, x in output.losses.items()}
         if self.world.size > 1:  # every process must reach every parameter, also without losses
             every = torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad])
             total = weighted_sum(losses, train, zero=0 * every.sum())

@@ -6,12 +6,17 @@ from torch import Tensor
 from rnndet.config import TrainConfig
 from rnndet.structures import Truth
 
+# Losses of the features that the memory gives, each weighted by the setting of its name; means over
+# the pictures, and not over the matched cells as the detector's are.
+MEMORY_LOSSES = ("restoration", "stability")
+
 
 def weighted_sum(losses: dict[str, Tensor], config: TrainConfig, *, zero: Tensor) -> Tensor:
-    """What is minimised: the detector's losses and the restoration, each with its weight."""
+    """What is minimised: the detector's losses and those of the memory, each with its weight."""
+    weights = {name: getattr(config, name) for name in MEMORY_LOSSES}
     total = zero
     for name, loss in losses.items():
-        total = total + (config.restoration if name == "restoration" else config.detection) * loss
+        total = total + weights.get(name, config.detection) * loss
     return total
 
 
