@@ -1,9 +1,13 @@
 """Images per second of a configuration, and where the time goes."""
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from rnndet.config import Config
 from rnndet.training.clock import STAGES
@@ -16,8 +20,10 @@ WARM_UP = 3  # steps that are not counted: the first ones allocate, and start th
 def measure_training(config: Config, *, steps: int, device: str = "auto") -> dict[str, Any]:
     """Run `steps` steps of a configuration as tools/train.py does, in a folder that is thrown away.
 
-    Returns frames_per_s, steps_per_s, ms (per step, by stage and in all) and share (of the time,
-    by stage; "other" is the rest). Raises RnndetError as a training does.
+    Returns frames_per_s, steps_per_s, ms (per step, by stage and in all), share (of the time, by
+    stage; "other" is the rest), gflop_per_frame (forward and backward; a multiplication and an
+    addition are two) and peak_mib (of the device's memory, on the CPU of the whole process's).
+    Raises RnndetError as a training does.
     """
     every = steps + WARM_UP
     changes = {"steps": every, "log_every": every + 1, "save_every": 0, "validate_every": 0}
@@ -25,9 +31,22 @@ def measure_training(config: Config, *, steps: int, device: str = "auto") -> dic
     with TemporaryDirectory(prefix="rnndet-train-") as folder:
         run, dataset = build_run(short, Path(folder), device=device, quiet=True, exact=True)
         batches = run.batches(dataset)
+        with FlopCounterMode(display=False) as counter:
+            run.until(batches, 1)
         run.until(batches, WARM_UP)
         run.until(batches, every)
-        return summary(run, steps)
+        frames = len(run.rows) * config.clip.length
+        return summary(run, steps) | {
+            "gflop_per_frame": counter.get_total_flops() / frames / 1e9,
+            "peak_mib": peak_memory(run.device) / 2**20,
+        }
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that tensors of this process took on a GPU, or the process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kibibytes on Linux
 
 
 def summary(run: Run, steps: int) -> dict[str, Any]:
@@ -56,4 +75,7 @@ def lines_of(report: dict[str, Any]) -> list[str]:
     ]
     for name in (*STAGES, "other"):
         lines.append(f"{name:<12}{report['ms'][name]:>10.1f}{report['share'][name]:>8.1%}")
-    return [*lines, f"{'total':<12}{report['ms']['total']:>10.1f}"]
+    lines.append(f"{'total':<12}{report['ms']['total']:>10.1f}")
+    kind = "the process" if report["device"] == "cpu" else "tensors on the device"
+    lines.append(f"{report['gflop_per_frame']:.1f} GFLOP a frame, forward and backward")
+    return [*lines, f"{report['peak_mib']:.0f} MiB at most, {kind}"]
