@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -87,15 +88,39 @@ def test_sigterm_saves_and_ends(config, tmp_path, processes):
         assert "saved; --resume goes on" in shown
 
 
+def kill_one(process):
+    """SIGKILL for the last of the processes that torchrun started."""
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+
+
 def test_a_process_that_dies_ends_the_run(config, tmp_path):
     order = command(config, tmp_path / "run", processes=2, steps=100_000)
     process = subprocess.Popen(order, stderr=subprocess.DEVNULL, cwd=ROOT)
     try:
         wait_for_step(tmp_path / "run", process, step=2)
-        children = subprocess.run(
-            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
-        )
-        os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+        kill_one(process)
         assert process.wait(timeout=60) != 0
     finally:
         process.kill()
+
+
+def test_restarted_run_goes_on_from_the_last_save(config, tmp_path):
+    steps = 60
+    order = command(config, tmp_path / "run", processes=2, steps=steps)
+    order.insert(order.index("--standalone"), "--max-restarts=1")
+    order += ["--resume", "auto", "--set", "train.save_every=2"]
+    process = subprocess.Popen(order, stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        wait_for_step(tmp_path / "run", process, step=10)
+        kill_one(process)
+        assert process.wait(timeout=120) == 0
+    finally:
+        process.kill()
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    seen = [line["step"] for line in lines if "loss" in line]
+    again = [b for a, b in pairwise(seen) if b <= a]
+    assert seen[-1] == steps
+    assert len(again) <= 1 and all(step > 5 for step in again)  # it did not begin anew

@@ -14,7 +14,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     change = "change a setting, for example train.steps=100; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
     parser.add_argument("--out", help="run folder; default runs/<name of the config>")
-    parser.add_argument("--resume", action="store_true", help="go on from last.pt of the folder")
+    parser.add_argument("--resume", nargs="?", const="last", choices=["last", "auto"],
+        help="go on from last.pt of the folder; auto: if there is one, or else begin")  # fmt: skip
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -29,18 +30,19 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from rnndet.config import load_config
         from rnndet.distributed import world
-        from rnndet.training.run import run_training
+        from rnndet.training.run import holds_run, run_training
         from rnndet.training.signals import Stopped
 
         config = load_config(args.config, changes=args.set)
         folder = Path(args.out or Path("runs") / Path(args.config).stem)
+        resume = args.resume == "last" or (args.resume == "auto" and holds_run(folder))
         with world() as here:
             try:
                 run_training(
                     config,
                     folder,
                     device=args.device,
-                    resume=args.resume,
+                    resume=resume,
                     quiet=args.quiet,
                     world=here,
                 )

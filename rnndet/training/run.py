@@ -124,10 +124,15 @@ def model_to_build(config: Config, *, resume: bool) -> ModelConfig:
     return dataclasses.replace(config.model, options=options)
 
 
+def holds_run(folder: Path) -> bool:
+    """True if there is something in the folder to go on from."""
+    last = folder / "last.pt"
+    return last.exists() or previous_of(last).exists()
+
+
 def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume: bool) -> None:
     """Make the run folder; write the resolved configuration and the versions into it."""
-    last = folder / "last.pt"
-    if (last.exists() or previous_of(last).exists()) and not resume:
+    if holds_run(folder) and not resume:
         raise OutputError(f"{folder}: holds a run; --resume goes on, or choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
