@@ -200,9 +200,11 @@ def run_round(
                 frame = next(frames, None)
             if frame is None:
                 return clock.frames
+            with clock.stage("track"):
+                cut = stream.see_cut(frame)
             found = detect_in_stages(stream, frame, clock)
             with clock.stage("track"):
-                result = FrameResult(frame, stream.track(found, time=frame.time))
+                result = FrameResult(frame, stream.track(found, time=frame.time), cut)
             with clock.stage("draw"):
                 picture = draw(frame.image, result.detections, classes)
             with clock.stage("write"):

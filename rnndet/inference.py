@@ -19,7 +19,7 @@ from rnndet.stream import Stream, run_video
 from rnndet.structures import Frame, FrameResult
 from rnndet.temporal import CELLS
 from rnndet.tracking import TRACKERS
-from rnndet.video import Source, SyntheticClip, open_source
+from rnndet.video import SceneCut, Source, SyntheticClip, open_source
 
 ARRAY_FPS = 25  # frame times of plain arrays, which have none
 
@@ -30,24 +30,33 @@ def track(
     *,
     min_score: float = 0.3,
     tracker: str = "byte",
+    scene_cuts: bool = True,
 ) -> Iterator[FrameResult]:
     """Return a generator over the results of one video; nothing is kept, so any length will do.
 
     source: the path of a video, of a folder of pictures or of one picture; a camera number; or
     any iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
-    tracker: none, iou, sort or byte. The model stays where it is; its `score_threshold` is set.
+    tracker: none, iou, sort or byte. scene_cuts: begin anew where another scene begins, see
+    `rnndet.video.SceneCut`. The model stays where it is; its `score_threshold` is set.
     Raises RnndetError (a source that cannot be opened: InputError), bad names at the call.
     """
-    stream = make_stream(model, tracker=tracker, min_score=min_score)
+    stream = make_stream(model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts)
     if isinstance(source, str | Path | int):
         return _results(stream, open_source(source))
     return run_video(stream, _as_frames(source))
 
 
-def make_stream(model: VideoDetector, *, tracker: str = "byte", min_score: float = 0.3) -> Stream:
+def make_stream(
+    model: VideoDetector,
+    *,
+    tracker: str = "byte",
+    min_score: float = 0.3,
+    scene_cuts: bool = True,
+) -> Stream:
     """A stream whose tracker and model go by one threshold; sets the model's `score_threshold`."""
     chosen = pick(tracker, TRACKERS, what="tracker")(min_score=min_score)
-    stream = Stream(model, chosen, min_score=min_score)
+    cuts = SceneCut() if scene_cuts else None
+    stream = Stream(model, chosen, min_score=min_score, cuts=cuts)
     model.score_threshold = stream.score_floor
     return stream
 
@@ -84,7 +93,7 @@ def run_source(
         try:
             for result in _timed_results(stream, source, clock, limit=max_frames):
                 files.write(result, clock)
-                tally.add(result.detections)
+                tally.add(result)
                 if on_frame is not None:
                     on_frame(result)
         except KeyboardInterrupt:
@@ -101,6 +110,7 @@ def run_source(
             stages=clock.seconds,
             objects=tally.objects(),
             tracks=tally.tracks(),
+            cuts=tally.cuts,
             interrupted=interrupted,
             codec=files.codec,
             note=files.note,
@@ -151,7 +161,9 @@ def _timed_results(
         if frame is None:
             return
         with clock.stage("model"):
-            found = stream.detect(stream.to_tensor(frame))
+            pixels = stream.to_tensor(frame)
+            cut = stream.see_cut(frame)
+            found = stream.detect(pixels)
         with clock.stage("track"):
             detections = stream.track(found, time=frame.time)
-        yield FrameResult(frame, detections)
+        yield FrameResult(frame, detections, cut)

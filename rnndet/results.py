@@ -13,7 +13,7 @@ from typing import Any
 
 import rnndet
 from rnndet.errors import OutputError
-from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
+from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.video import JsonLinesSink, VideoSink, draw
 
 STAGES = ("decode", "model", "track", "draw", "write")
@@ -31,6 +31,7 @@ class Summary:
     stages: dict[str, float]  # seconds by STAGES
     objects: dict[str, int]  # boxes shown, by class, over all frames
     tracks: dict[str, int]  # different ids by class; empty without a tracker
+    cuts: int  # frames at which another scene began
     interrupted: bool
     codec: str | None  # of the video; None without one
     note: str | None  # what to know about playing the video
@@ -52,6 +53,8 @@ class Summary:
             f"tracks: {_listed(self.tracks)}",
             f"time: {', '.join(shares)}",
         ]
+        if self.cuts:
+            lines.append(f"scene cuts: {self.cuts}; memory and tracks began anew there")
         if self.unreadable:
             lines.append(f"warning: {self.unreadable} frames could not be decoded")
         if self.note is not None:
@@ -69,6 +72,7 @@ class Summary:
             "stage_seconds": {name: round(s, 3) for name, s in self.stages.items()},
             "objects": self.objects,
             "tracks": self.tracks,
+            "cuts": self.cuts,
             "codec": self.codec,
         }
 
@@ -102,11 +106,14 @@ class Tally:
 
     classes: tuple[str, ...]
     frames: int = 0
+    cuts: int = 0
     boxes: Counter[int] = field(default_factory=Counter)
     votes: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
 
-    def add(self, detections: Detections) -> None:
+    def add(self, result: FrameResult) -> None:
+        detections = result.detections
         self.frames += 1
+        self.cuts += result.cut
         labels = detections.labels.tolist()
         self.boxes.update(labels)
         if detections.ids is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,19 @@ from torch import Tensor
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections, Frame, FrameResult
 from rnndet.temporal.state import State
+
+
+class CutDetector(Protocol):
+    """Says which frames are the first of another scene, such as `rnndet.video.SceneCut`."""
+
+    def update(self, image: np.ndarray) -> bool:
+        """image (H, W, 3) uint8; once per frame."""
+        ...
+
+    def reset(self) -> None:
+        """The next frame begins a video."""
+        ...
+
 
 if TYPE_CHECKING:
     from rnndet.model import VideoDetector
@@ -33,6 +46,9 @@ class Stream:
     lie above `score_floor` (lower costs time, higher hides detections from the tracker). A
     `device` moves the model there; None uses it where it is.
 
+    cuts finds the frames at which another scene begins; there the memory is emptied and the tracks
+    end, because what was remembered of the old scene does harm in the new one. None: never.
+
     state: the model's memory, None at the beginning of a video; may be read, saved and set.
     """
 
@@ -45,6 +61,7 @@ class Stream:
         *,
         min_score: float = 0.3,
         device: torch.device | str | None = None,
+        cuts: CutDetector | None = None,
     ) -> None:
         if not 0 <= min_score <= 1:
             raise RnndetError(f"min_score = {min_score}; expected a number from 0 to 1")
@@ -54,6 +71,7 @@ class Stream:
         self.model = model
         self.tracker = tracker
         self.min_score = min_score
+        self.cuts = cuts
         self.device = torch.device("cpu") if first is None else first.device
         self.reset()
 
@@ -68,6 +86,8 @@ class Stream:
         self._size_hw: tuple[int, int] | None = None
         if self.tracker is not None:
             self.tracker.reset()
+        if self.cuts is not None:
+            self.cuts.reset()
 
     def step(self, frame: Frame) -> FrameResult:
         """Return what is seen in the next frame of the video; results are on the CPU.
@@ -75,8 +95,18 @@ class Stream:
         Raises RnndetError if the picture is not (H, W, 3) uint8, if its size differs from the
         previous frame's, or if the model is in training mode.
         """
-        detections = self.detect(self.to_tensor(frame))
-        return FrameResult(frame, self.track(detections, time=frame.time))
+        pixels = self.to_tensor(frame)
+        cut = self.see_cut(frame)
+        return FrameResult(frame, self.track(self.detect(pixels), time=frame.time), cut)
+
+    def see_cut(self, frame: Frame) -> bool:
+        """Before `detect`: forget everything if the frame begins another scene; whether it does."""
+        if self.cuts is None or not self.cuts.update(frame.image):
+            return False
+        self.state = None
+        if self.tracker is not None:
+            self.tracker.end_tracks()
+        return True
 
     def to_tensor(self, frame: Frame) -> Tensor:
         """First part of `step`: the checked picture on the device, (1, 1, 3, H, W) uint8."""

@@ -98,3 +98,4 @@ class FrameResult:
 
     frame: Frame
     detections: Detections  # on the CPU, with ids where the stream has a tracker
+    cut: bool = False  # the first frame of another scene: memory and tracks began anew

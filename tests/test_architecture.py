@@ -91,7 +91,8 @@ FLAGS: dict[str, set[str]] = {
     },
     "infer": {
         "source", "--weights", "--out", "--device", "--score-threshold", "--tracker",
-        "--max-frames", "--no-video", "--threads", "--overwrite", "--quiet", "--debug",
+        "--no-scene-cuts", "--max-frames", "--no-video", "--threads", "--overwrite", "--quiet",
+        "--debug",
     },
     "plot": {"run", "--out", "--debug"},
     "publish_weights": {"source", "name", "--licence"},

@@ -193,7 +193,7 @@ def test_the_list_of_flags_is_frozen():
     flags = {name for name in vars(load_tool().parse([]))}
     assert flags == {
         "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
-        "no_video", "threads", "overwrite", "quiet", "debug",
+        "no_scene_cuts", "no_video", "threads", "overwrite", "quiet", "debug",
     }  # fmt: skip
 
 

@@ -25,6 +25,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
     add("--tracker", default="byte", help="byte, sort, iou or none")
+    add(
+        "--no-scene-cuts",
+        action="store_true",
+        help="keep memory and tracks where the scene changes",
+    )
     add("--max-frames", type=at_least_one, help="stop each source after this many frames")
     add("--no-video", action="store_true", help="write only detections.jsonl")
     add("--threads", type=at_least_one, help="CPU threads of the model")
@@ -80,9 +85,12 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     device, why = choose_device(args.device)
     model = load_model(args.weights, device=device)
     about = describe_model(model, args.weights)
-    stream = make_stream(model, tracker=args.tracker, min_score=args.score_threshold)
+    stream = make_stream(
+        model, tracker=args.tracker, min_score=args.score_threshold,
+        scene_cuts=not args.no_scene_cuts,
+    )  # fmt: skip
     say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) on {device}: {why}")
-    return stream, {"model": about, "tracker": args.tracker}
+    return stream, {"model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts}
 
 
 def run_one(

@@ -16,6 +16,10 @@ class Tracker(Protocol):
         """Return the detections with ids (0 = no track yet); once per frame, also with none."""
         ...
 
+    def end_tracks(self) -> None:
+        """End every track, as another scene begins; ids go on."""
+        ...
+
     def reset(self) -> None:
         """Forget everything; ids start at 1 again."""
         ...

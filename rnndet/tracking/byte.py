@@ -68,6 +68,10 @@ class ByteTracker:
         """Forget every track; ids start at 1 again."""
         self._tracks = Tracks(ConstantVelocity(), **self._rules)
 
+    def end_tracks(self) -> None:
+        """End every track, as another scene begins; ids go on."""
+        self._tracks.forget_all()
+
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Return the CPU detections less duplicates, with ids; call once per frame, also with none.
 

@@ -39,6 +39,10 @@ class IouTracker:
         """Forget every track; ids start at 1 again."""
         self._tracks = Tracks(self._new_motion(), **self._rules)
 
+    def end_tracks(self) -> None:
+        """End every track, as another scene begins; ids go on."""
+        self._tracks.forget_all()
+
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Return the same CPU detections with ids; call once per frame, also with none.
 

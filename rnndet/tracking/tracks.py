@@ -128,11 +128,17 @@ class Tracks:
         self._number(rows)
         return self.ids[rows]
 
+    def forget_all(self) -> None:
+        """Drop every track; ids that were given are not given again."""
+        self._keep(np.zeros(len(self), bool))
+
     def forget_old(self) -> None:
         """Drop the tracks that have been without a detection for too long."""
         limit = np.where(self.is_confirmed, self._max_age, self._max_age * PROVISIONAL_SHARE)
         unseen = self.unseen()
-        keep = (unseen == 0) | (unseen < limit)
+        self._keep((unseen == 0) | (unseen < limit))
+
+    def _keep(self, keep: NDArray[np.bool_]) -> None:
         self.motion.keep(keep)
         self.ids, self._hits = self.ids[keep], self._hits[keep]
         self._seen, self._votes = self._seen[keep], self._votes[keep]

@@ -2,6 +2,7 @@
 
 from rnndet.video.draw import draw
 from rnndet.video.image import read_image, write_image
+from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sink import JsonLinesSink, VideoSink
 from rnndet.video.source import Camera, ImageFolder, Source, VideoFile, open_source, read_frames
 from rnndet.video.synthetic import SyntheticClip
@@ -10,6 +11,7 @@ __all__ = [
     "Camera",
     "ImageFolder",
     "JsonLinesSink",
+    "SceneCut",
     "Source",
     "SyntheticClip",
     "VideoFile",

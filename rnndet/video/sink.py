@@ -43,14 +43,11 @@ class JsonLinesSink:
         self._line({"type": "header", **header})
 
     def write(self, result: FrameResult, classes: Sequence[str]) -> None:
-        """One frame, also when nothing was found in it."""
+        """One frame, also when nothing was found in it; "cut" only where another scene begins."""
         self._line(
-            {
-                "type": "frame",
-                "index": result.frame.index,
-                "time": round(result.frame.time, 6),
-                "objects": describe(result.detections, classes),
-            }
+            {"type": "frame", "index": result.frame.index, "time": round(result.frame.time, 6)}
+            | ({"cut": True} if result.cut else {})
+            | {"objects": describe(result.detections, classes)}
         )
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from test_stream import Counter, frames
+
+from rnndet import degradation
+from rnndet.stream import Stream, run_video
+from rnndet.tracking import ByteTracker
+from rnndet.video import SceneCut, SyntheticClip
+
+SIZE_HW = (192, 256)
+
+
+def clip(seed, *, length=12):
+    return [
+        frame.image for frame in SyntheticClip(seed, length=length, size_hw=SIZE_HW, degrade=False)
+    ]
+
+
+def cuts(images, **options):
+    detector = SceneCut(**options)
+    return [index for index, image in enumerate(images) if detector.update(image)]
+
+
+def test_frame_of_another_scene_is_a_cut():
+    assert cuts([*clip(1), *clip(2), *clip(3)]) == [12, 24]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clip_without_a_cut_has_none(seed):
+    assert cuts(clip(seed, length=40)) == []
+
+
+@pytest.mark.parametrize("kind", ["drop", "noise", "motion_blur", "defocus", "dark", "freeze"])
+def test_corrupted_frames_are_no_cuts(kind):
+    images = clip(1, length=40)
+    degrader = degradation.Degrader(degradation.named_plan(kind, "clip", len(images)))
+    shown = [degrader.apply(i, image) for i, image in enumerate(images)]
+    assert any((a != b).any() for a, b in zip(shown, images, strict=True))
+    assert cuts(shown) == []
+
+
+def test_cut_behind_blank_frames_is_seen():
+    black = np.zeros((*SIZE_HW, 3), np.uint8)
+    assert cuts([*clip(1), black, black, *clip(2)]) == [14]
+
+
+def test_fast_pan_is_one_cut_at_most():
+    ramp = np.tile(np.linspace(0, 255, 128)[None, :, None], (96, 1, 3))
+    still = [ramp.astype(np.uint8)] * 5
+    pan = [np.roll(ramp, 12 * i, axis=1).astype(np.uint8) for i in range(1, 10)]
+    assert cuts([*still, *pan], ratio=0.0) == list(range(5, 14))  # each differs by enough
+    assert cuts([*still, *pan]) == [5]
+
+
+def test_reset_makes_the_next_frame_the_first():
+    detector = SceneCut()
+    detector.update(clip(1)[0])
+    detector.reset()
+    assert not detector.update(clip(2)[0])
+
+
+class At:
+    """Cuts at the given frames."""
+
+    def __init__(self, *where):
+        self.where = where
+        self.reset()
+
+    def reset(self):
+        self.count = -1
+
+    def update(self, image):
+        self.count += 1
+        return self.count in self.where
+
+
+def test_memory_is_empty_after_a_cut():
+    shown = frames(6)
+    whole = list(run_video(Stream(Counter(), min_score=0.0, cuts=At(3)), shown))
+    second = list(run_video(Stream(Counter(), min_score=0.0), shown[3:]))
+    assert [r.cut for r in whole] == [False, False, False, True, False, False]
+    for a, b in zip(whole[3:], second, strict=True):
+        assert a.detections.scores.tolist() == b.detections.scores.tolist()
+
+
+def test_ids_after_a_cut_are_new_ones():
+    stream = Stream(Counter(), ByteTracker(), cuts=At(4))
+    found = [result.detections.ids.tolist() for result in run_video(stream, frames(8))]
+    before = {track for ids in found[:4] for track in ids if track}
+    after = {track for ids in found[4:] for track in ids if track}
+    assert before and after and min(after) > max(before)
