@@ -118,7 +118,8 @@ def _loss(axes: "Axes", lines: Sequence[Line]) -> None:
     for name in (["loss"] if len(terms) > 1 else []) + terms:
         _curve(axes, lines, name)
     axes.set(ylabel="loss", title="Losses (bold: running mean)")
-    axes.legend()
+    if terms:
+        axes.legend()
 
 
 def _rate(axes: "Axes", lines: Sequence[Line]) -> None:
