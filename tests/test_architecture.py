@@ -42,6 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "ablation": NOUNS | {"data", "metrics", "model", "scored", "stream", "temporal"},
     "evaluation": NOUNS
     | {"ablation", "data", "degradation", "distributed", "metrics", "model", "scored", "stream"},
+    "cut_benchmark": NOUNS | {"data", "degradation", "evaluation", "video"},
     "dataset_stats": NOUNS | {"data", "metrics", "scored"},
     "dataset_plots": NOUNS | {"dataset_stats"},
     "recall_plots": {"errors"},
@@ -75,7 +76,8 @@ HOMES: dict[str, tuple[str, ...]] = {
 FLAGS: dict[str, set[str]] = {
     "benchmark": {  # of all its parts
         "source", "--models", "--frames", "--rounds", "--tracker", "--threads", "--device", "--out",
-        "--debug", "config", "--set", "--steps",
+        "--debug", "config", "--set", "--steps", "root", "--format", "--split", "--degrade",
+        "--cache",
     },
     "cache_frames": {"root", "--cache", "--format", "--option", "--split"},
     "compare": {"a", "b", "--metrics", "--tracker", "--samples", "--out", "--debug"},

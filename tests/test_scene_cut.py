@@ -3,6 +3,10 @@ import pytest
 from test_stream import Counter, frames
 
 from rnndet import degradation
+from rnndet.cut_benchmark import lines_of, measure_cuts
+from rnndet.data import read_set
+from rnndet.data.rendered import render_set
+from rnndet.errors import RnndetError
 from rnndet.stream import Stream, run_video
 from rnndet.tracking import ByteTracker
 from rnndet.video import SceneCut, SyntheticClip
@@ -89,3 +93,19 @@ def test_ids_after_a_cut_are_new_ones():
     before = {track for ids in found[:4] for track in ids if track}
     after = {track for ids in found[4:] for track in ids if track}
     assert before and after and min(after) > max(before)
+
+
+def test_joined_videos_are_measured(tmp_path):
+    render_set(tmp_path, clips=3, length=8, first_seed=1, split="val")
+    report = measure_cuts(read_set("coco_vid", tmp_path, "val"))
+    assert report["frames"] == 24
+    assert sum(report["joints"].values()) == 2
+    assert report["seen"] == report["joints"]
+    assert (report["delay"], report["false"]) == (0, [])
+    assert "2 of 2 seen" in lines_of(report)[0]
+
+
+def test_one_video_has_no_joint(tmp_path):
+    render_set(tmp_path, clips=1, length=2, first_seed=1, split="val")
+    with pytest.raises(RnndetError, match="at least two videos"):
+        measure_cuts(read_set("coco_vid", tmp_path, "val"))

@@ -2,6 +2,7 @@
 
 infer: milliseconds per frame and where they go, for one model, or for two in turn.
 train: frames per second of a training configuration, and where the time of a step goes.
+cuts: how many scene cuts are seen where labelled videos are joined, and how many are false.
 """
 
 import argparse
@@ -37,6 +38,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     add("--steps", type=at_least_one, default=20, help="steps that are counted (20)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--out", metavar="FILE", help="write all numbers there, as JSON")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    cuts = parts.add_parser("cuts", help="scene cuts between joined videos, seen and false")
+    cuts.set_defaults(run=run_cuts)
+    add = cuts.add_argument
+    add("root", help="folder of a data set")
+    add("--format", default="coco_vid")
+    add("--split", default="val")
+    add("--degrade", metavar="PLAN", help="corrupt frames: standard, or one kind")
+    add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
     add("--out", metavar="FILE", help="write all numbers there, as JSON")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
@@ -101,6 +112,27 @@ def run_train(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, changes=args.set)
     report = measure_training(config, steps=args.steps, device=args.device)
+    print("\n".join(lines_of(report)))
+    if args.out:
+        from rnndet.scoring import write_report
+
+        write_report(args.out, report)
+        print(f"numbers: {args.out}")
+    return 0
+
+
+def run_cuts(args: argparse.Namespace) -> int:
+    from rnndet.cut_benchmark import lines_of, measure_cuts
+    from rnndet.data import read_set
+    from rnndet.progress import Progress
+
+    data = read_set(args.format, args.root, args.split)
+    total = sum(len(video.frames) for video in data.videos)
+    cache = Path(args.cache) if args.cache else None
+    with Progress("looking", total, quiet=False) as progress:
+        report = measure_cuts(
+            data, degrade=args.degrade, cache=cache, on_frame=lambda: progress.step_of(total)
+        )
     print("\n".join(lines_of(report)))
     if args.out:
         from rnndet.scoring import write_report

@@ -1,0 +1,79 @@
+"""How well scene cuts are seen: the videos of a set joined to one, where every joint is known."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from rnndet.data.frames import iterate
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.degradation import named_plan
+from rnndet.errors import RnndetError
+from rnndet.evaluation import degraded
+from rnndet.structures import Frame
+from rnndet.video import SceneCut
+
+LATE = 12  # frames after a joint in which a cut still counts as seen: it may begin with a dropout
+
+
+def measure_cuts(
+    data: VideoSet,
+    *,
+    degrade: str | None = None,
+    cache: Path | None = None,
+    on_frame: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """Run `SceneCut` over all videos, one after the other without a reset.
+
+    degrade: corrupt the frames by their `named_plan`, seed 0. Returns frames; joints and seen, by
+    whether the two videos are of one scene group ("same") or not ("other"; all, where the set has
+    no groups), with the median delay in frames; and false, the cuts elsewhere, as [video, frame].
+    Raises RnndetError for fewer than two videos.
+    """
+    if len(data.videos) < 2:
+        raise RnndetError("scene cuts: at least two videos are needed, there is one joint between")
+    detector = SceneCut()
+    joints, seen = dict.fromkeys(("other", "same"), 0), dict.fromkeys(("other", "same"), 0)
+    delays: list[int] = []
+    false: list[tuple[str, int]] = []
+    frames, before = 0, None
+    for video in data.videos:
+        kind = "same" if before is not None and is_same_scene(before, video) else "other"
+        waiting = before is not None
+        joints[kind] += waiting
+        for place, frame in enumerate(_frames(video, degrade, cache)):
+            if detector.update(frame.image):
+                if waiting and place <= LATE:
+                    seen[kind] += 1
+                    delays.append(place)
+                    waiting = False
+                else:
+                    false.append((video.name, frame.index))
+            frames += 1
+            on_frame()
+        before = video
+    delay = sorted(delays)[len(delays) // 2] if delays else None
+    return {"frames": frames, "joints": joints, "seen": seen, "delay": delay, "false": false}
+
+
+def is_same_scene(a: VideoRecord, b: VideoRecord) -> bool:
+    """True if both are known to be of one scene group."""
+    return a.group is not None and a.group == b.group
+
+
+def _frames(video: VideoRecord, degrade: str | None, cache: Path | None) -> Iterable[Frame]:
+    frames = iterate(video, cache=cache)
+    if degrade is None:
+        return frames
+    return degraded(video, frames, named_plan(degrade, video.name, len(video.frames)))
+
+
+def lines_of(report: dict[str, Any]) -> list[str]:
+    """The report for people."""
+    joints, seen, false = report["joints"], report["seen"], report["false"]
+    shown = ", ".join(f"{name} frame {index}" for name, index in false)
+    return [
+        f"{report['frames']} frames; cuts between videos of different scenes: {seen['other']} of "
+        f"{joints['other']} seen, median delay {report['delay']} frames",
+        f"between videos of one scene group: {seen['same']} of {joints['same']}",
+        f"false cuts: {len(false)}" + (f" ({shown})" if false else ""),
+    ]
