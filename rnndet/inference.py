@@ -72,13 +72,14 @@ def run_source(
     max_frames: int | None = None,
     overwrite: bool = False,
     on_frame: Callable[[FrameResult], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Run one video and write OUT_DIR/NAME/detections.jsonl and annotated.mp4.
 
     name is `source.info.name` if not given; header adds to the first line of the JSON. Results
     have their final names only when complete, so old ones are replaced at once or not at all;
-    after an error `detections.part.jsonl` holds the frames until then. Ctrl-C finishes the files
-    and is reported in the summary.
+    after an error `detections.part.jsonl` holds the frames until then. stop is asked after each
+    frame; if it says so, or at Ctrl-C, the files are finished and the summary says "interrupted".
 
     Raises OutputError if there are results already and `overwrite` is false, or on a full disk;
     InputError if the source gives no frame.
@@ -96,6 +97,9 @@ def run_source(
                 tally.add(result)
                 if on_frame is not None:
                     on_frame(result)
+                if stop():
+                    interrupted = True
+                    break
         except KeyboardInterrupt:
             interrupted = True
         if tally.frames == 0 and not interrupted:

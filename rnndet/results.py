@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,21 @@ class Summary:
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def write_run_summary(path: Path, sources: Sequence[Mapping[str, Any]], *, exit_code: int) -> None:
+    """What became of each source of one run, as JSON; replaces the file of an earlier run whole.
+
+    Raises OutputError if it cannot be written.
+    """
+    text = json.dumps({"exit_code": exit_code, "sources": list(sources)}, indent=2)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 class StageClock:

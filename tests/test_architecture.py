@@ -24,6 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "catalog": {"errors"},
     "device": {"errors"},
     "progress": set(),
+    "signals": set(),
     "config": {"errors"},
     "corruption": set(),
     "degradation": {"catalog", "corruption", "errors", "structures"},
@@ -53,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "scoring": NOUNS | {"metrics", "scored", "tracking"},
     "training": NOUNS
     | {"checkpoint", "config", "data", "device", "distributed", "evaluation", "metrics", "model"}
-    | {"degradation", "stream", "temporal", "video"},
+    | {"degradation", "signals", "stream", "temporal", "video"},
     "__init__": {"checkpoint", "config", "inference", "model", "stream", "structures"},
 }
 

@@ -3,8 +3,12 @@
 import importlib.util
 import inspect
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +217,71 @@ def test_interruption_finishes_the_files(weights, tmp_path):
     assert lines[-1]["interrupted"] is True
     with open_source(tmp_path / "cut" / "annotated.mp4") as video:
         assert len(list(video)) == 3
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "long.mp4"
+    with VideoSink(path, size_hw=(64, 80), fps=30) as sink:
+        image = np.zeros((64, 80, 3), np.uint8)
+        for number in range(3000):
+            image[:] = number % 200
+            sink.write(image)
+    return path
+
+
+def start_tool(weights, clip, out) -> subprocess.Popen:
+    order = [sys.executable, TOOL, "--weights", weights, "--out", out, "--device", "cpu", "--quiet"]
+    order += ["--score-threshold", 0.01, "--overwrite", clip]
+    return subprocess.Popen(list(map(str, order)))
+
+
+def wait_for_frames(path: Path, process: subprocess.Popen, *, count: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") > count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the tool did not get to frame {count}; exit {process.poll()}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_finishes_frame_and_files(weights, long_clip, tmp_path, number, code):
+    process = start_tool(weights, long_clip, tmp_path)
+    wait_for_frames(tmp_path / "long" / "detections.part.jsonl", process, count=5)
+    process.send_signal(number)
+    assert process.wait(timeout=30) == code
+    lines = read_lines(tmp_path / "long" / "detections.jsonl")
+    assert lines[-1]["interrupted"] is True
+    with open_source(tmp_path / "long" / "annotated.mp4") as video:
+        assert len(list(video)) == lines[-1]["frames"] == len(lines) - 2
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["exit_code"], summary["sources"][0]["interrupted"]) == (code, True)
+
+
+KILLS = int(os.environ.get("RNNDET_KILLS", "2"))
+
+
+def test_kill_leaves_whole_lines(weights, long_clip, tmp_path):
+    dice = random.Random(0)
+    path = tmp_path / "long" / "detections.part.jsonl"
+    for _ in range(KILLS):
+        path.unlink(missing_ok=True)
+        process = start_tool(weights, long_clip, tmp_path)
+        wait_for_frames(path, process, count=2)
+        time.sleep(dice.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+        lines = read_lines(path)
+        assert [line["index"] for line in lines[1:]] == list(range(len(lines) - 1))
+
+
+def test_run_is_summed_up_with_its_failed_sources(infer, clip, tmp_path):
+    infer(tmp_path / "missing.mp4", clip, "--max-frames", 1, "--no-video")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [source["exit_code"] for source in summary["sources"]] == [3, 0]
+    assert "no such file" in summary["sources"][0]["error"]
+    assert summary["sources"][1]["frames"] == 1
 
 
 def test_interrupted_tool_is_exit_130(infer, clip, monkeypatch):

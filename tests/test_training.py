@@ -11,6 +11,7 @@ from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.detectors.base import Losses
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.model import VideoDetector
+from rnndet.signals import Stopped
 from rnndet.structures import Truth
 from rnndet.training import optim
 from rnndet.training.benchmark import measure_training
@@ -19,7 +20,6 @@ from rnndet.training.loop import Run
 from rnndet.training.losses import judged_frames
 from rnndet.training.restart import start_from
 from rnndet.training.run import read_source, read_sources, run_training
-from rnndet.training.signals import Stopped
 from rnndet.video.image import read_image
 
 

@@ -7,6 +7,7 @@ Without a SOURCE, a made-up clip is rendered and used (out/demo).
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -56,20 +57,34 @@ def main(argv: list[str] | None = None) -> int:
         return report(error, args)
     except KeyboardInterrupt:
         return 130
+    from rnndet.results import write_run_summary
+    from rnndet.signals import stop_on_signals
+    from rnndet.video.source import without_password
+
     names: set[str] = set()
-    codes = []
-    for source in args.source or [None]:
-        try:
-            interrupted = run_one(source, stream, header, names, args)
-        except RnndetError as error:
-            codes.append(report(error, args))
-            continue
-        except KeyboardInterrupt:
-            interrupted = True
-        if interrupted:
-            return 130
-        codes.append(0)
-    return codes[0] if len(codes) == 1 else int(any(codes))
+    done = []
+    with stop_on_signals() as stop:
+        for source in args.source or [None]:
+            entry = {"source": "demo" if source is None else without_password(source)}
+            try:
+                summary = run_one(source, stream, header, names, args, stop=lambda: stop.number > 0)
+                entry |= {"exit_code": 0, "folder": summary.folder.name, **summary.to_dict()}
+            except RnndetError as error:
+                entry |= {"exit_code": report(error, args), "error": str(error)}
+            except KeyboardInterrupt:
+                entry |= {"exit_code": 130, "interrupted": True}
+            done.append(entry)
+            if entry.get("interrupted") or stop.number:
+                break
+    codes = [entry["exit_code"] for entry in done]
+    code = codes[0] if len(codes) == 1 else int(any(codes))
+    if done[-1].get("interrupted") or stop.number:
+        code = stop.exit_code or 130
+    try:
+        write_run_summary(Path(args.out) / "summary.json", done, exit_code=code)
+    except RnndetError as error:
+        return code or report(error, args)
+    return code
 
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -94,9 +109,15 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 
 
 def run_one(
-    source: str | None, stream: Any, header: dict[str, Any], names: set[str], args: Any
-) -> bool:
-    """Run one source, None for the made-up clip; whether it was interrupted."""
+    source: str | None,
+    stream: Any,
+    header: dict[str, Any],
+    names: set[str],
+    args: Any,
+    *,
+    stop: Callable[[], bool],
+) -> Any:
+    """Run one source, None for the made-up clip; its Summary."""
     from rnndet.inference import run_source
     from rnndet.progress import Progress
     from rnndet.video import SyntheticClip, open_source
@@ -115,11 +136,11 @@ def run_one(
             summary = run_source(
                 stream, opened, args.out, name=name, header=header, on_frame=progress.step,
                 write_video=not args.no_video, max_frames=args.max_frames,
-                overwrite=args.overwrite or source is None,
+                overwrite=args.overwrite or source is None, stop=stop,
             )  # fmt: skip
     for line in summary.lines():
         say(args, line)
-    return summary.interrupted
+    return summary
 
 
 def say(args: argparse.Namespace, line: str) -> None:

@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from rnndet.config import load_config
         from rnndet.distributed import world
+        from rnndet.signals import Stopped
         from rnndet.training.run import holds_run, run_training
-        from rnndet.training.signals import Stopped
 
         config = load_config(args.config, changes=args.set)
         folder = Path(args.out or Path("runs") / Path(args.config).stem)

@@ -19,6 +19,7 @@ from rnndet.data.clips import ClipBatch, ClipDataset
 from rnndet.distributed import World
 from rnndet.errors import RnndetError
 from rnndet.model import VideoDetector
+from rnndet.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 from rnndet.temporal.gates import watch_gates
 from rnndet.temporal.state import (
     State,
@@ -34,7 +35,6 @@ from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
 from rnndet.training.losses import MEMORY_LOSSES, judged_frames, weighted_sum
 from rnndet.training.optim import AveragedWeights, build_optimizer, freeze_parts, rate_factor
-from rnndet.training.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 
 logger = logging.getLogger(__name__)
 BAD_STEPS = 5  # non-finite losses in a row that stop a run

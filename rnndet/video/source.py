@@ -194,7 +194,7 @@ def open_source(source: str | int | Path, *, name: str | None = None) -> Source:
             return Camera(int(text), name=name)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://?", text):
             raise InputError(
-                f"{_without_password(text)}: network sources are not supported yet; "
+                f"{without_password(text)}: network sources are not supported yet; "
                 "download the video and give the path of the file"
             )
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
@@ -281,5 +281,6 @@ def _size_text(shape: Sequence[int]) -> str:
     return f"{shape[1]}x{shape[0]}"
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """`user:password@` of an address as ***."""
     return re.sub(r"//[^/@]*@", "//***@", url)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a run to stop at the end of its step; nothing is lost."""
+"""SIGINT and SIGTERM ask for the end after the step or frame under way; nothing is lost."""
 
 import signal
 from collections.abc import Iterator
@@ -26,6 +26,11 @@ class StopRequest:
         if self.number == signal.SIGINT == number:  # asked twice: no patience left
             raise KeyboardInterrupt
         self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """As shells expect it: 130 for SIGINT, 143 for SIGTERM; 0 for none."""
+        return 128 + self.number if self.number else 0
 
 
 @contextmanager
