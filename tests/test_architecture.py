@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "model": NOUNS | {"detectors", "temporal", "config"},
     "checkpoint": NOUNS | {"model", "config"},
     "stream": NOUNS | {"model", "temporal", "tracking"},
+    "doctor": NOUNS | {"checkpoint", "device", "video"},
     "results": NOUNS | {"video"},
     "publish": NOUNS | {"checkpoint"},
     "benchmark": NOUNS | {"stream", "video"},
@@ -86,6 +87,7 @@ FLAGS: dict[str, set[str]] = {
         "root", "out", "--format", "--option", "--split", "--skip-bad", "--debug", "--decode",
         "--out", "--to", "--pictures", "--video", "--frames",
     },
+    "doctor": {"--json"},
     "evaluate": {
         "weights", "--predictions", "--data", "--format", "--split", "--option", "--skip-bad",
         "--groups", "--cache", "--metrics", "--tracker", "--rescore",
