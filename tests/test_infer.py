@@ -141,6 +141,20 @@ def test_sources_of_one_name_get_folders_of_their_own(infer, clip, tmp_path):
     assert (tmp_path / "sky-2" / "detections.jsonl").exists()
 
 
+def test_part_of_a_source(infer, clip, tmp_path):
+    assert infer(clip, "--start", 0.1, "--stride", 2) == 0  # 10 frames, 30 a second
+    header, *frames, _ = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert [line["index"] for line in frames] == [3, 5, 7, 9]
+    assert header["fps"] == 15.0
+    with open_source(tmp_path / "sky" / "annotated.mp4") as video:
+        assert (len(list(video)), video.info.fps) == (4, 15)
+
+
+def test_part_that_ends_before_it_begins_is_a_usage_error(infer, clip, capsys):
+    assert infer(clip, "--start", 2, "--end", 1) == 2
+    assert "expected 0 <= start < end" in capsys.readouterr().err
+
+
 def test_missing_file_is_exit_3(infer, tmp_path, capsys):
     assert infer(tmp_path / "missing.mp4") == 3
     lines = capsys.readouterr().err.splitlines()
@@ -197,7 +211,8 @@ def test_the_list_of_flags_is_frozen():
     flags = {name for name in vars(load_tool().parse([]))}
     assert flags == {
         "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
-        "no_scene_cuts", "no_video", "threads", "overwrite", "quiet", "debug",
+        "no_scene_cuts", "start", "end", "stride", "no_video", "threads", "overwrite", "quiet",
+        "debug",
     }  # fmt: skip
 
 

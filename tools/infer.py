@@ -31,6 +31,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="keep memory and tracks where the scene changes",
     )
+    add("--start", type=seconds, default=0.0, help="begin at this time of each source, in seconds")
+    add("--end", type=seconds, help="stop each source at this time, in seconds")
+    add("--stride", type=at_least_one, default=1, help="look at every n-th frame only")
     add("--max-frames", type=at_least_one, help="stop each source after this many frames")
     add("--no-video", action="store_true", help="write only detections.jsonl")
     add("--threads", type=at_least_one, help="CPU threads of the model")
@@ -44,6 +47,16 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,11 +133,13 @@ def run_one(
     """Run one source, None for the made-up clip; its Summary."""
     from rnndet.inference import run_source
     from rnndet.progress import Progress
-    from rnndet.video import SyntheticClip, open_source
+    from rnndet.video import Excerpt, SyntheticClip, open_source
 
     if source is None:
         say(args, "no SOURCE given: using a made-up clip")
     with nullcontext(SyntheticClip(DEMO_SEED)) if source is None else open_source(source) as opened:
+        if (args.start, args.end, args.stride) != (0.0, None, 1):
+            opened = Excerpt(opened, start=args.start, end=args.end, stride=args.stride)
         name = wanted = "demo" if source is None else opened.info.name
         copy = 1
         while name in names:  # sources of one name: clip, clip-2

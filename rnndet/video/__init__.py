@@ -1,6 +1,7 @@
 """Pixels in and out: sources, sinks, drawing, made-up clips. The only package that imports cv2."""
 
 from rnndet.video.draw import draw
+from rnndet.video.excerpt import Excerpt
 from rnndet.video.image import read_image, write_image
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sink import JsonLinesSink, VideoSink
@@ -9,6 +10,7 @@ from rnndet.video.synthetic import SyntheticClip
 
 __all__ = [
     "Camera",
+    "Excerpt",
     "ImageFolder",
     "JsonLinesSink",
     "SceneCut",
