@@ -96,8 +96,8 @@ FLAGS: dict[str, set[str]] = {
     },
     "infer": {
         "source", "--weights", "--out", "--device", "--score-threshold", "--tracker",
-        "--no-scene-cuts", "--start", "--end", "--stride", "--max-frames", "--no-video", "--threads",
-        "--overwrite", "--quiet", "--debug",
+        "--no-scene-cuts", "--start", "--end", "--stride", "--max-frames", "--no-video",
+        "--threads", "--overwrite", "--quiet", "--debug",
     },
     "plot": {"run", "--out", "--debug"},
     "publish_weights": {"source", "name", "--licence"},
