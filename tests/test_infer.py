@@ -155,6 +155,24 @@ def test_part_that_ends_before_it_begins_is_a_usage_error(infer, clip, capsys):
     assert "expected 0 <= start < end" in capsys.readouterr().err
 
 
+def test_a_source_is_not_changed_by_the_one_before_it(infer, clip, long_clip, tmp_path):
+    assert infer(long_clip, clip, "--no-video", "--max-frames", 10) == 0
+    after = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert infer(clip, "--no-video", "--max-frames", 10, "--overwrite") == 0
+    alone = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert after[:-1] == alone[:-1]  # the last line has the times
+
+
+def test_no_socket_is_opened(infer, clip, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.socket.bind", refuse)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    assert infer(clip, "--max-frames", 2) == 0
+
+
 def test_missing_file_is_exit_3(infer, tmp_path, capsys):
     assert infer(tmp_path / "missing.mp4") == 3
     lines = capsys.readouterr().err.splitlines()
