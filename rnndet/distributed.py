@@ -71,6 +71,15 @@ class World:
         return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
 
+def store_of_attempt(store: distributed.Store, attempt: str) -> distributed.Store:
+    """The part of a store that belongs to one attempt of torchrun.
+
+    After a restart torchrun hands out the same store, with the addresses of the processes that
+    died in it; two new processes that read these wait for each other without end (torch 2.14).
+    """
+    return distributed.PrefixStore(f"attempt_{attempt}", store)
+
+
 @contextmanager
 def world() -> Iterator[World]:
     """The processes that torchrun started (RANK and WORLD_SIZE), or this one alone.
@@ -84,7 +93,11 @@ def world() -> Iterator[World]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=TIMEOUT)
+    store, rank, size = next(iter(distributed.rendezvous("env://", timeout=TIMEOUT)))
+    store = store_of_attempt(store, os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT
+    )
     try:
         yield World(distributed.get_rank(), size)
     finally:

@@ -10,9 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from torch import distributed
 
 from conftest import TINY_OPTIONS
 from rnndet.checkpoint import read_checkpoint
+from rnndet.distributed import store_of_attempt
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -105,6 +107,12 @@ def test_a_process_that_dies_ends_the_run(config, tmp_path):
         assert process.wait(timeout=60) != 0
     finally:
         process.kill()
+
+
+def test_an_attempt_sees_nothing_of_the_one_before_it():
+    store = distributed.HashStore()
+    store_of_attempt(store, "0").set("address", "of a process that is dead")
+    assert not store_of_attempt(store, "1").check(["address"])
 
 
 def test_restarted_run_goes_on_from_the_last_save(config, tmp_path):
