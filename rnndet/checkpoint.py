@@ -77,8 +77,9 @@ def _digest(digest: Any, value: Any) -> None:
             _digest(digest, item)
     elif isinstance(value, Tensor):
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(plain.numpy().data)
+        if value.numel():  # an empty one need not have a stride that can be viewed as bytes
+            plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(plain.numpy().data)
     else:
         digest.update(f"{type(value).__name__}{value!r};".encode())
 
@@ -111,13 +112,24 @@ def model_content(
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote. Never runs code from the file.
+    """The checkpoint of a model or a run. Never runs code from the file.
 
     Raises WeightsError: missing, incomplete, refused, or not a rnndet checkpoint.
     """
+    content = read_saved(path)
+    if content.get("format") != FORMAT or "model" not in content:
+        raise WeightsError(f"{path}: not a rnndet checkpoint; tools/train.py makes them")
+    return content
+
+
+def read_saved(path: str | Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, of whatever kind. Never runs code from the file.
+
+    Raises WeightsError: missing, incomplete, refused, damaged.
+    """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
+        raise WeightsError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):  # what torch.save writes is an archive, with its index last
         raise WeightsError(f"{path}: incomplete or not a checkpoint; tools/train.py makes them")
     try:
@@ -127,7 +139,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: incomplete or not a checkpoint: {reason}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
+    if not isinstance(content, dict):
         raise WeightsError(f"{path}: not a rnndet checkpoint; tools/train.py makes them")
     stored = content.pop("sha256", None)  # absent in files of before November 2026
     if stored is not None and stored != content_sha256(content):

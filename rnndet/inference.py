@@ -16,6 +16,7 @@ from rnndet.errors import InputError
 from rnndet.model import VideoDetector
 from rnndet.results import ResultFiles, StageClock, Summary, Tally
 from rnndet.stream import Stream, run_video
+from rnndet.stream_state import Position, continued, load_stream, save_stream
 from rnndet.structures import Frame, FrameResult
 from rnndet.temporal import CELLS
 from rnndet.tracking import TRACKERS
@@ -73,6 +74,8 @@ def run_source(
     overwrite: bool = False,
     on_frame: Callable[[FrameResult], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    load_state: str | Path | None = None,
+    save_state: str | Path | None = None,
 ) -> Summary:
     """Run one video and write OUT_DIR/NAME/detections.jsonl and annotated.mp4.
 
@@ -81,10 +84,16 @@ def run_source(
     after an error `detections.part.jsonl` holds the frames until then. stop is asked after each
     frame; if it says so, or at Ctrl-C, the files are finished and the summary says "interrupted".
 
+    load_state: go on from the state that another run left in this file, see
+    `rnndet.stream_state`; save_state: leave it there, also when interrupted.
+
     Raises OutputError if there are results already and `overwrite` is false, or on a full disk;
     InputError if the source gives no frame.
     """
     classes, clock, interrupted = stream.model.classes, StageClock(), False
+    stream.reset()
+    before = None if load_state is None else load_stream(load_state, stream)
+    last = None
     tally = Tally(classes)
     about = {"device": str(stream.device), "min_score": stream.min_score, **(header or {})}
     folder = Path(out_dir) / (name or source.info.name)
@@ -92,9 +101,13 @@ def run_source(
         folder, source.info, classes, header=about, write_video=write_video, overwrite=overwrite
     ) as files:
         try:
-            for result in _timed_results(stream, source, clock, limit=max_frames):
+            frames = itertools.islice(source, max_frames)
+            if before is not None:
+                frames = continued(frames, before, fps=source.info.fps)
+            for result in _timed_results(stream, frames, clock):
                 files.write(result, clock)
                 tally.add(result)
+                last = Position(result.frame.index, result.frame.time)
                 if on_frame is not None:
                     on_frame(result)
                 if stop():
@@ -120,6 +133,8 @@ def run_source(
             note=files.note,
         )
         files.finish(summary)
+    if save_state is not None and last is not None:
+        save_stream(save_state, stream, last)
     return summary
 
 
@@ -151,14 +166,12 @@ def _name_of(kind: type, table: Mapping[str, object]) -> str:
 
 
 def _timed_results(
-    stream: Stream, source: Iterable[Frame], clock: StageClock, *, limit: int | None
+    stream: Stream, frames: Iterator[Frame], clock: StageClock
 ) -> Iterator[FrameResult]:
-    """`run_video` over at most `limit` frames, with the parts of each step timed.
+    """`run_video` without the reset, with the parts of each step timed.
 
     `detect` ends with detections on the CPU, so the device has finished by then.
     """
-    stream.reset()
-    frames = itertools.islice(source, limit)
     while True:
         with clock.stage("decode"):
             frame = next(frames, None)

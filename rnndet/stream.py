@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections, Frame, FrameResult
-from rnndet.temporal.state import State
+from rnndet.temporal.state import State, state_to
 
 
 class CutDetector(Protocol):
@@ -23,6 +23,14 @@ class CutDetector(Protocol):
 
     def reset(self) -> None:
         """The next frame begins a video."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next frame is judged by, as plain data and tensors."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         ...
 
 
@@ -88,6 +96,28 @@ class Stream:
             self.tracker.reset()
         if self.cuts is not None:
             self.cuts.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Memory, tracks and the rest that the next frame depends on: plain data, tensors on CPU.
+
+        Options (thresholds, kind of tracker) are not in it.
+        """
+        return {
+            "memory": None if self.state is None else state_to(self.state, "cpu"),
+            "size_hw": None if self._size_hw is None else list(self._size_hw),
+            "tracker": None if self.tracker is None else self.tracker.state_dict(),
+            "cuts": None if self.cuts is None else self.cuts.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` of a stream with the same options gave."""
+        memory, size_hw = state["memory"], state["size_hw"]
+        self.state = None if memory is None else state_to(memory, self.device)
+        self._size_hw = None if size_hw is None else (size_hw[0], size_hw[1])
+        if self.tracker is not None:
+            self.tracker.load_state_dict(state["tracker"])
+        if self.cuts is not None:
+            self.cuts.load_state_dict(state["cuts"])
 
     def step(self, frame: Frame) -> FrameResult:
         """Return what is seen in the next frame of the video; results are on the CPU.

@@ -34,12 +34,14 @@ ARROWS: dict[str, set[str]] = {
     "model": NOUNS | {"detectors", "temporal", "config"},
     "checkpoint": NOUNS | {"model", "config"},
     "stream": NOUNS | {"model", "temporal", "tracking"},
+    "stream_state": NOUNS | {"checkpoint", "stream"},
     "doctor": NOUNS | {"checkpoint", "device", "video"},
     "results": NOUNS | {"video"},
     "publish": NOUNS | {"checkpoint"},
     "benchmark": NOUNS | {"stream", "video"},
     "inference": NOUNS
-    | {"checkpoint", "detectors", "model", "results", "stream", "temporal", "tracking", "video"},
+    | {"checkpoint", "detectors", "model", "results", "stream", "stream_state"}
+    | {"temporal", "tracking", "video"},
     "scored": NOUNS | {"data", "metrics", "stream", "tracking"},
     "ablation": NOUNS | {"data", "metrics", "model", "scored", "stream", "temporal"},
     "evaluation": NOUNS
@@ -97,6 +99,7 @@ FLAGS: dict[str, set[str]] = {
     "infer": {
         "source", "--weights", "--out", "--device", "--score-threshold", "--tracker",
         "--no-scene-cuts", "--start", "--end", "--stride", "--max-frames", "--no-video",
+        "--load-state", "--save-state",
         "--threads", "--overwrite", "--quiet", "--debug",
     },
     "plot": {"run", "--out", "--debug"},

@@ -196,6 +196,11 @@ def test_unknown_tracker_is_exit_2_and_names_the_choices(infer, clip, capsys):
     assert "byte" in capsys.readouterr().err
 
 
+def test_a_state_is_for_one_source(infer, clip, tmp_path, capsys):
+    assert infer(clip, clip, "--save-state", tmp_path / "s.pt") == 2
+    assert "are for one source" in capsys.readouterr().err
+
+
 def test_debug_shows_the_traceback(infer, tmp_path):
     with pytest.raises(InputError):
         infer(tmp_path / "missing.mp4", "--debug")
@@ -230,6 +235,7 @@ def test_the_list_of_flags_is_frozen():
     assert flags == {
         "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
         "no_scene_cuts", "start", "end", "stride", "no_video", "threads", "overwrite", "quiet",
+        "load_state", "save_state",
         "debug",
     }  # fmt: skip
 

@@ -88,7 +88,7 @@ def test_run_folder_in_use_is_refused(coco_vid_root, tmp_path):
 
 
 def test_resume_without_a_run_is_an_error(coco_vid_root, tmp_path):
-    with pytest.raises(WeightsError, match="no such weights file"):
+    with pytest.raises(WeightsError, match="no such file"):
         train(coco_vid_root, tmp_path / "run", resume=True)
 
 

@@ -35,6 +35,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--end", type=seconds, help="stop each source at this time, in seconds")
     add("--stride", type=at_least_one, default=1, help="look at every n-th frame only")
     add("--max-frames", type=at_least_one, help="stop each source after this many frames")
+    add("--load-state", metavar="FILE", help="go on from the state that --save-state left")
+    add("--save-state", metavar="FILE", help="leave the state of memory and tracks in this file")
     add("--no-video", action="store_true", help="write only detections.jsonl")
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--overwrite", action="store_true", help="replace results of an earlier run")
@@ -61,6 +63,9 @@ def seconds(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    if (args.load_state or args.save_state) and len(args.source) > 1:
+        print("infer: --load-state and --save-state are for one source", file=sys.stderr)
+        return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from rnndet.errors import RnndetError
 
@@ -152,6 +157,7 @@ def run_one(
                 stream, opened, args.out, name=name, header=header, on_frame=progress.step,
                 write_video=not args.no_video, max_frames=args.max_frames,
                 overwrite=args.overwrite or source is None, stop=stop,
+                load_state=args.load_state, save_state=args.save_state,
             )  # fmt: skip
     for line in summary.lines():
         say(args, line)

@@ -1,7 +1,7 @@
 """Trackers turn detections into detections with ids, one frame at a time."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from rnndet.structures import Detections
 from rnndet.tracking.byte import ByteTracker
@@ -18,6 +18,14 @@ class Tracker(Protocol):
 
     def end_tracks(self) -> None:
         """End every track, as another scene begins; ids go on."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next frame depends on, as plain data and tensors."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         ...
 
     def reset(self) -> None:

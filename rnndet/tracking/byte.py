@@ -1,5 +1,8 @@
 """Tracking that also uses uncertain detections: sure ones first, then the rest."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -71,6 +74,14 @@ class ByteTracker:
     def end_tracks(self) -> None:
         """End every track, as another scene begins; ids go on."""
         self._tracks.forget_all()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tracks as plain data, without the options."""
+        return self._tracks.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._tracks.load_state_dict(state)
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Return the CPU detections less duplicates, with ids; call once per frame, also with none.

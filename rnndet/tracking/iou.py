@@ -1,5 +1,8 @@
 """Tracking by overlap alone."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -42,6 +45,14 @@ class IouTracker:
     def end_tracks(self) -> None:
         """End every track, as another scene begins; ids go on."""
         self._tracks.forget_all()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tracks as plain data, without the options."""
+        return self._tracks.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._tracks.load_state_dict(state)
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Return the same CPU detections with ids; call once per frame, also with none.

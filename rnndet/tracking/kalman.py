@@ -1,5 +1,7 @@
 """How a box moves between frames: a constant-velocity Kalman filter for all tracks at once."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,6 +67,13 @@ class ConstantVelocity:
                 rr + walk * dt,
             ]
         )
+
+    def state_dict(self) -> dict[str, Array]:
+        return {"value": self._value, "rate": self._rate, "covariance": self._covariance}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        self._value, self._rate = state["value"], state["rate"]
+        self._covariance = state["covariance"]
 
     def update(self, rows: Rows, boxes: Array) -> None:
         """Correct the given rows by their measured boxes (len(rows), 4)."""

@@ -1,8 +1,10 @@
 """What every tracker remembers of its objects: box, age, number of hits, class votes, id."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rnndet.errors import RnndetError
@@ -23,6 +25,8 @@ class Motion(Protocol):
     def keep(self, mask: NDArray[np.bool_]) -> None: ...
     def predict(self, dt: float) -> None: ...
     def update(self, rows: Rows, boxes: Array) -> None: ...
+    def state_dict(self) -> dict[str, Array]: ...
+    def load_state_dict(self, state: Mapping[str, Array]) -> None: ...
 
 
 class LastBox:
@@ -42,6 +46,12 @@ class LastBox:
 
     def update(self, rows: Rows, boxes: Array) -> None:
         self.boxes[rows] = boxes
+
+    def state_dict(self) -> dict[str, Array]:
+        return {"boxes": self.boxes}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        self.boxes = state["boxes"]
 
 
 class Tracks:
@@ -137,6 +147,28 @@ class Tracks:
         limit = np.where(self.is_confirmed, self._max_age, self._max_age * PROVISIONAL_SHARE)
         unseen = self.unseen()
         self._keep((unseen == 0) | (unseen < limit))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next frame depends on, as plain data and tensors; not the rules."""
+        arrays = {"ids": self.ids, "hits": self._hits, "seen": self._seen, "votes": self._votes}
+        return {
+            **{name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
+            "motion": {
+                name: torch.from_numpy(array.copy())
+                for name, array in self.motion.state_dict().items()
+            },
+            "now": self._now,
+            "last_time": self._last_time,
+            "given": self._given,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave. Raises KeyError where something is missing."""
+        self.ids, self._hits = state["ids"].numpy().copy(), state["hits"].numpy().copy()
+        self._seen, self._votes = state["seen"].numpy().copy(), state["votes"].numpy().copy()
+        self.motion.load_state_dict({n: t.numpy().copy() for n, t in state["motion"].items()})
+        self._now, self._last_time = state["now"], state["last_time"]
+        self._given = state["given"]
 
     def _keep(self, keep: NDArray[np.bool_]) -> None:
         self.motion.keep(keep)

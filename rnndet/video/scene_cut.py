@@ -1,7 +1,11 @@
 """Where a video cuts to another scene: what was remembered does not belong to what follows."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import cv2
 import numpy as np
+import torch
 
 SIZE = 16  # cells across and down that a picture is reduced to
 BLANK = 1.0  # a picture whose cells have a smaller standard deviation (of 255) shows nothing
@@ -30,6 +34,16 @@ class SceneCut:
         """Forget the last frame: the next one is no cut."""
         self._last: np.ndarray | None = None
         self._mean = 0.0  # of the differences, the last ones most
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next frame is compared with, as plain data and a tensor."""
+        last = None if self._last is None else torch.from_numpy(self._last.copy())
+        return {"last": last, "mean": self._mean}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._last = None if state["last"] is None else state["last"].numpy().copy()
+        self._mean = state["mean"]
 
     def update(self, image: np.ndarray) -> bool:
         """True if image (H, W, 3) uint8 is the first of another scene; once per frame."""

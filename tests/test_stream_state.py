@@ -1,0 +1,93 @@
+"""A recording in parts, with the state carried in a file, gives what the whole gives."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import tiny_config
+from rnndet.checkpoint import model_content, save_checkpoint
+from rnndet.errors import WeightsError
+from rnndet.inference import make_stream, run_source
+from rnndet.model import build_model
+from rnndet.stream_state import Position, load_stream, save_stream
+from rnndet.video import SyntheticClip, open_source, write_image
+
+LENGTH, HALF = 12, 5
+OPTIONS = {"min_score": 0.01}
+
+
+def model(seed=0):
+    import torch
+
+    torch.manual_seed(seed)
+    return build_model(tiny_config().model, ("cube", "ball"))
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    """The whole, and the same pictures in two folders."""
+    root = tmp_path_factory.mktemp("recording")
+    for frame in SyntheticClip(1, length=LENGTH, size_hw=(64, 80)):
+        for folder in ("whole", "first" if frame.index < HALF else "second"):
+            (root / folder).mkdir(exist_ok=True)
+            write_image(root / folder / f"{frame.index:02d}.png", frame.image)
+    return root
+
+
+def run(source, out, *, options=OPTIONS, **rest) -> list[dict]:
+    """The frame lines of one run with a new stream."""
+    stream = make_stream(model().eval(), **options)
+    with open_source(source) as opened:
+        summary = run_source(stream, opened, out, write_video=False, **rest)
+    lines = (summary.folder / "detections.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["type"] == "frame"]
+
+
+@pytest.mark.parametrize("tracker", ["none", "iou", "sort", "byte"])
+def test_two_files_give_what_the_whole_gives(recording, tmp_path, tracker):
+    options = OPTIONS | {"tracker": tracker}
+    whole = run(recording / "whole", tmp_path, options=options)
+    state = tmp_path / "state.pt"
+    parts = run(recording / "first", tmp_path, options=options, save_state=state)
+    parts += run(recording / "second", tmp_path, options=options, load_state=state)
+    assert any(line["objects"] for line in whole[HALF:])
+    assert parts == whole
+
+
+def test_without_the_state_the_second_file_differs(recording, tmp_path):
+    whole = run(recording / "whole", tmp_path)
+    alone = run(recording / "second", tmp_path)
+    assert [line["objects"] for line in alone] != [line["objects"] for line in whole[HALF:]]
+
+
+def test_the_end_of_the_same_file_keeps_its_numbers(recording, tmp_path):
+    state = tmp_path / "state.pt"
+    run(recording / "whole", tmp_path, max_frames=2, save_state=state)
+    stream = make_stream(model().eval(), **OPTIONS)
+    assert load_stream(state, stream) == Position(1, 0.04)
+
+
+def test_state_of_other_weights_is_refused(tmp_path):
+    save_stream(tmp_path / "s.pt", make_stream(model(), **OPTIONS), Position(0, 0.0))
+    with pytest.raises(WeightsError, match="the state of other weights"):
+        load_stream(tmp_path / "s.pt", make_stream(model(seed=1), **OPTIONS))
+
+
+def test_state_of_another_tracker_is_refused(tmp_path):
+    save_stream(tmp_path / "s.pt", make_stream(model(), **OPTIONS), Position(0, 0.0))
+    with pytest.raises(WeightsError, match="use the same options"):
+        load_stream(tmp_path / "s.pt", make_stream(model(), tracker="iou", **OPTIONS))
+
+
+def test_weights_are_no_state(tmp_path):
+    own = model()
+    save_checkpoint(tmp_path / "w.pt", model_content(own, tiny_config(), step=0))
+    with pytest.raises(WeightsError, match="not the state of a stream"):
+        load_stream(tmp_path / "w.pt", make_stream(own, **OPTIONS))
+
+
+def test_state_is_written_also_after_a_stop(recording, tmp_path):
+    state = tmp_path / "state.pt"
+    run(recording / "whole", tmp_path, stop=lambda: True, save_state=state)
+    assert load_stream(state, make_stream(model(), **OPTIONS)) == Position(0, 0.0)
