@@ -148,7 +148,7 @@ def test_video_without_frames_leaves_no_file(tmp_path):
 
 def test_lost_frames_are_noticed_on_close(tmp_path, monkeypatch):
     without_pyav(monkeypatch)
-    monkeypatch.setattr(writers_module.Mpeg4Writer, "write", lambda self, image: None)
+    monkeypatch.setattr(writers_module.Mpeg4Writer, "write", lambda *_, **__: None)
     sink = VideoSink(tmp_path / "a.mp4", size_hw=(32, 32), fps=25)
     sink.write(np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(OutputError, match="0 of 1 frames"):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from rnndet.structures import Detections
-from rnndet.tracking.assign import assign, buffered_iou
+from rnndet.tracking.assign import Array, Rows, assign, buffered_iou
 from rnndet.tracking.tracks import LastBox, Motion, Tracks, to_arrays
 
 
@@ -42,6 +42,10 @@ class IouTracker:
     def end_tracks(self) -> None:
         """End every track, as another scene begins; ids go on."""
         self._tracks.forget_all()
+
+    def expected(self) -> tuple[Array, Rows]:
+        """Where each track with an id is, or is expected to be, now: boxes (N, 4) and ids (N,)."""
+        return self._tracks.expected()
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Return the same CPU detections with ids; call once per frame, also with none.
