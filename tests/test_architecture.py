@@ -23,6 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "boxes": set(),
     "catalog": {"errors"},
     "device": {"errors"},
+    "lock": {"errors"},
     "progress": set(),
     "signals": set(),
     "config": {"errors"},
@@ -35,7 +36,8 @@ ARROWS: dict[str, set[str]] = {
     "checkpoint": NOUNS | {"model", "config"},
     "stream": NOUNS | {"model", "temporal", "tracking"},
     "doctor": NOUNS | {"checkpoint", "device", "video"},
-    "results": NOUNS | {"video"},
+    "exports": NOUNS | {"video"},
+    "results": NOUNS | {"exports", "lock", "video"},
     "publish": NOUNS | {"checkpoint"},
     "benchmark": NOUNS | {"stream", "video"},
     "inference": NOUNS
@@ -97,7 +99,8 @@ FLAGS: dict[str, set[str]] = {
     "infer": {
         "source", "--weights", "--out", "--device", "--score-threshold", "--tracker",
         "--no-scene-cuts", "--start", "--end", "--stride", "--max-frames", "--no-video",
-        "--threads", "--overwrite", "--quiet", "--debug",
+        "--save", "--trails", "--coast", "--show", "--log-json", "--threads", "--overwrite",
+        "--quiet", "--debug",
     },
     "plot": {"run", "--out", "--debug"},
     "publish_weights": {"source", "name", "--licence"},

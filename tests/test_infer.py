@@ -229,8 +229,8 @@ def test_the_list_of_flags_is_frozen():
     flags = {name for name in vars(load_tool().parse([]))}
     assert flags == {
         "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
-        "no_scene_cuts", "start", "end", "stride", "no_video", "threads", "overwrite", "quiet",
-        "debug",
+        "no_scene_cuts", "start", "end", "stride", "save", "no_video", "trails", "coast", "show",
+        "threads", "overwrite", "quiet", "log_json", "debug",
     }  # fmt: skip
 
 
