@@ -165,7 +165,10 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         scene_cuts=not args.no_scene_cuts, coast=args.coast,
     )  # fmt: skip
     say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) on {device}: {why}")
-    return stream, {"model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts}
+    return stream, {
+        "model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts,
+        "coast": args.coast,
+    }  # fmt: skip
 
 
 def run_one(

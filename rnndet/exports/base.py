@@ -80,7 +80,9 @@ class TextFile:
         self.path = path
         self._part = path.with_name(f"{path.stem}.part{path.suffix}")
         with reported(path):
-            self._file = self._part.open("w", encoding="utf-8", newline="")
+            self._file = self._part.open(
+                "w", encoding="utf-8", errors="backslashreplace", newline=""
+            )
 
     def write(self, text: str) -> None:
         with reported(self.path):

@@ -25,7 +25,7 @@ class JsonLinesSink:
     A frame is `{"type": "frame", "index": 0, "time": 0.0, "objects": [{"box": [x1, y1, x2, y2],
     "label": "bird", "score": 0.93, "id": 3}]}`; boxes in pixels of the frame to 0.01, "id" left
     out before tracking; see `describe_result` for what else there may be. The file is valid up to
-    its last line whenever the program ends.
+    its last line whenever the program ends, also on a full disk.
 
     Raises:
         OutputError: the file cannot be made (on construction) or written to.
@@ -35,9 +35,10 @@ class JsonLinesSink:
         self.path = Path(path)
         _make_folder(self.path)
         try:
-            self._file = self.path.open("w", encoding="utf-8", newline="\n")
+            self._file = self.path.open("wb", buffering=0)
         except OSError as error:
             raise _cannot_write(self.path, error) from None
+        self._end = 0  # bytes of whole lines
 
     def write_header(self, header: Mapping[str, Any]) -> None:
         """The first line: what produced the file. Values json does not know become text."""
@@ -67,11 +68,17 @@ class JsonLinesSink:
         self._file.close()
 
     def _line(self, value: Mapping[str, Any]) -> None:
+        text = json.dumps(value, ensure_ascii=False, default=str) + "\n"
+        line = text.encode("utf-8", "backslashreplace")  # names of files may be any bytes
         try:
-            self._file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-            self._file.flush()
+            left = memoryview(line)
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._end)
             raise _cannot_write(self.path, error) from None
+        self._end += len(line)
 
     def __enter__(self) -> Self:
         return self
