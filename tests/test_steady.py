@@ -118,6 +118,23 @@ def test_forgotten_tracks_take_no_memory():
     assert len(steady._tracks) == 1
 
 
+def test_state_goes_on_where_it_was_left():
+    first, second = SteadyTracks(coast=1.0), SteadyTracks(coast=1.0)
+    for k, label in enumerate([0, 0, 1]):
+        first.update(one(label), expected(), time=k / 25, size_hw=SIZE_HW)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict()), object_hook=with_numbers))
+    for found, time in ((one(1), 0.2), (one(0)[torch.zeros(1, dtype=torch.bool)], 0.3)):
+        a, b = (s.update(found, expected(), time=time, size_hw=SIZE_HW) for s in (first, second))
+        for left, right in zip(a, b, strict=True):
+            assert torch.equal(left.scores, right.scores)
+            assert torch.equal(left.labels, right.labels)
+
+
+def with_numbers(entry: dict) -> dict:
+    """JSON makes text of the keys of an object."""
+    return {int(key) if key.isdecimal() else key: value for key, value in entry.items()}
+
+
 # in a stream
 
 

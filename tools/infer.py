@@ -238,7 +238,9 @@ def report(error: Any, args: argparse.Namespace) -> int:
     if args.log_json:
         log.error("%s", error, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
     else:
-        print(f"infer: {error}", file=sys.stderr)
+        from tqdm import tqdm
+
+        tqdm.write(f"infer: {error}", file=sys.stderr)  # above the bars
     return error.exit_code
 
 

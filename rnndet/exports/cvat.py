@@ -2,8 +2,8 @@
 
 An id becomes a track of one class, the one with the largest sum of scores; a detection without a
 track becomes a track of one frame, numbered after the ids. Predicted boxes are written with
-occluded="1". The format goes by tracks, so all boxes of the video are kept in memory, 44 bytes
-each, until it ends.
+occluded="1". The format goes by tracks, so all boxes of the video are kept in memory, about
+45 bytes each, until it ends.
 """
 
 import math
@@ -19,14 +19,24 @@ from rnndet.structures import FrameResult
 from rnndet.video import describe_result
 
 
-class _Track:
-    """The boxes of one track in order of frames."""
+class _Boxes:
+    """Boxes in order of frames."""
 
     def __init__(self) -> None:
-        self.votes: Counter[str] = Counter()
         self.frames = array("q")
-        self.corners = array("d")  # 4 for each frame
+        self.corners = array("d")  # 4 for each box
+        self.labels = array("h")  # places in the classes
         self.occluded = bytearray()
+
+    def add(self, frame: int, corners: list[float], label: int, *, occluded: bool) -> None:
+        self.frames.append(frame)
+        self.corners.extend(corners)
+        self.labels.append(label)
+        self.occluded.append(occluded)
+
+    def __getitem__(self, place: int) -> array:
+        """x1 y1 x2 y2."""
+        return self.corners[4 * place : 4 * place + 4]
 
 
 class CvatExport(TextExport):
@@ -34,8 +44,9 @@ class CvatExport(TextExport):
 
     def begin(self, video: ExportedVideo) -> None:
         super().begin(video)
-        self._tracks: dict[int, _Track] = {}
-        self._single: list[_Track] = []  # detections without a track
+        self._tracks: dict[int, _Boxes] = {}
+        self._votes: dict[int, Counter[int]] = {}  # sums of scores by track and class
+        self._single = _Boxes()  # detections without a track
         self._first: int | None = None
         self._last = 0
         self._step = 0  # between frames, their greatest common divisor
@@ -48,48 +59,47 @@ class CvatExport(TextExport):
             self._step = math.gcd(self._step, index - self._last)
         self._last = index
         for entry in describe_result(result, self.video.classes):
+            label, is_predicted = self.video.classes.index(entry["label"]), "predicted" in entry
+            boxes = self._single
             if "id" in entry:
-                track = self._tracks.setdefault(entry["id"], _Track())
-            else:
-                track = _Track()
-                self._single.append(track)
-            is_predicted = "predicted" in entry
-            track.frames.append(index)
-            track.corners.extend(entry["box"])
-            track.occluded.append(is_predicted)
-            if not is_predicted:
-                track.votes[entry["label"]] += entry["score"]
+                boxes = self._tracks.setdefault(entry["id"], _Boxes())
+                votes = self._votes.setdefault(entry["id"], Counter())
+                votes[label] += 0 if is_predicted else entry["score"]
+            boxes.add(index, entry["box"], label, occluded=is_predicted)
 
     def close(self) -> None:
         (file,) = self.files
         _write_head(file, self.video, range(self._first or 0, self._last + 1, self._step or 1))
-        number = max(self._tracks, default=0)
-        for number_of, track in self._tracks.items():
-            self._write_track(file, number_of, track)
-        for place, track in enumerate(self._single, start=1):
-            self._write_track(file, number + place, track)
+        for number, boxes in self._tracks.items():
+            label = self._votes[number].most_common(1)[0][0]
+            self._write_track(file, number, label, boxes, range(len(boxes.frames)))
+        beyond = max(self._tracks, default=0) + 1
+        for place, label in enumerate(self._single.labels):
+            self._write_track(file, beyond + place, label, self._single, range(place, place + 1))
         file.write("</annotations>\n")
         super().close()
 
-    def _write_track(self, file: TextFile, number: int, track: _Track) -> None:
-        label = quoteattr(track.votes.most_common(1)[0][0])
-        file.write(f'  <track id="{number}" label={label} source="auto">\n')
-        for line in _boxes(track, step=self._step or 1, last=self._last):
+    def _write_track(
+        self, file: TextFile, number: int, label: int, boxes: _Boxes, places: range
+    ) -> None:
+        name = quoteattr(self.video.classes[label])
+        file.write(f'  <track id="{number}" label={name} source="auto">\n')
+        for line in _lines(boxes, places, step=self._step or 1, last=self._last):
             file.write(line)
         file.write("  </track>\n")
 
 
-def _boxes(track: _Track, *, step: int, last: int) -> Iterator[str]:
-    """Boxes, and where the track is gone until its next box one with outside="1"."""
-    for place, frame in enumerate(track.frames):
-        box = track.corners[4 * place : 4 * place + 4]
-        yield _box(frame, box, outside=0, occluded=track.occluded[place])
-        following = track.frames[place + 1] if place + 1 < len(track.frames) else last + 1
+def _lines(boxes: _Boxes, places: range, *, step: int, last: int) -> Iterator[str]:
+    """One track: boxes, and where it is gone until its next box one with outside="1"."""
+    for place in places:
+        frame = boxes.frames[place]
+        yield _line(frame, boxes[place], outside=0, occluded=boxes.occluded[place])
+        following = boxes.frames[place + 1] if place + 1 in places else last + 1
         if frame + step < following and frame + step <= last:
-            yield _box(frame + step, box, outside=1, occluded=0)
+            yield _line(frame + step, boxes[place], outside=1, occluded=0)
 
 
-def _box(frame: int, box: array, *, outside: int, occluded: int) -> str:
+def _line(frame: int, box: array, *, outside: int, occluded: int) -> str:
     corners = zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)
     edges = " ".join(f'{name}="{edge:.2f}"' for name, edge in corners)
     flags = f'outside="{outside}" occluded="{occluded}" keyframe="1"'

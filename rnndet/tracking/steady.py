@@ -1,7 +1,9 @@
 """What a viewer is shown of tracks: a class and a score that do not flicker, and missed objects."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +50,23 @@ class SteadyTracks:
     def reset(self) -> None:
         """Forget every track."""
         self._tracks: dict[int, _Track] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next frame depends on, as plain data; not `coast`."""
+        rows = [
+            {"id": one, "label": t.label, "score": t.score, "seen": t.seen, "sums": dict(t.sums)}
+            for one, t in self._tracks.items()
+        ]
+        return {"tracks": rows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._tracks = {
+            row["id"]: _Track(
+                row["label"], row["score"], row["seen"], defaultdict(float, row["sums"])
+            )
+            for row in state["tracks"]
+        }
 
     def update(
         self,
