@@ -6,15 +6,17 @@ Without a SOURCE, a made-up clip is rendered and used (out/demo).
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 DEMO_SEED = 7
+log = logging.getLogger("infer")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -37,10 +39,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--max-frames", type=at_least_one, help="stop each source after this many frames")
     add("--load-state", metavar="FILE", help="go on from the state that --save-state left")
     add("--save-state", metavar="FILE", help="leave the state of memory and tracks in this file")
-    add("--no-video", action="store_true", help="write only detections.jsonl")
+    add("--save", action="append", metavar="NAMES",
+        help="files beside detections.jsonl, by commas: video (the default), mot, coco, csv, cvat, "
+        "crops, frames")  # fmt: skip
+    add("--no-video", action="store_true", help="leave the video out")
+    add("--trails", type=at_least_one, default=0, metavar="N",
+        help="draw the last N places of each track")  # fmt: skip
+    add("--coast", type=seconds, default=0.0, metavar="SECONDS",
+        help="show a missed track at its expected place for at most this long")  # fmt: skip
+    add("--show", action="store_true", help="show the annotated frames in a window; q ends the run")
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--overwrite", action="store_true", help="replace results of an earlier run")
     add("--quiet", action="store_true", help="print errors and nothing else")
+    add("--log-json", action="store_true", help="progress and messages as JSON lines on stderr")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 
@@ -63,35 +74,40 @@ def seconds(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    if (args.load_state or args.save_state) and len(args.source) > 1:
-        print("infer: --load-state and --save-state are for one source", file=sys.stderr)
-        return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_log(args)
     from rnndet.errors import RnndetError
 
     try:
+        check(args)
         stream, header = build(args)
     except RnndetError as error:
         return report(error, args)
     except KeyboardInterrupt:
         return 130
+    from rnndet.progress import SourcesBar
     from rnndet.results import write_run_summary
     from rnndet.signals import stop_on_signals
     from rnndet.video.source import without_password
 
     names: set[str] = set()
     done = []
-    with stop_on_signals() as stop:
-        for source in args.source or [None]:
+    sources = args.source or [None]
+    overall = SourcesBar(len(sources), quiet=args.quiet or args.log_json)
+    with stop_on_signals() as stop, closing(overall):
+        for source in sources:
             entry = {"source": "demo" if source is None else without_password(source)}
             try:
-                summary = run_one(source, stream, header, names, args, stop=lambda: stop.number > 0)
+                summary = run_one(
+                    source, stream, header, names, args,
+                    number=len(done) + 1, stop=lambda: stop.number > 0,
+                )  # fmt: skip
                 entry |= {"exit_code": 0, "folder": summary.folder.name, **summary.to_dict()}
             except RnndetError as error:
                 entry |= {"exit_code": report(error, args), "error": str(error)}
             except KeyboardInterrupt:
                 entry |= {"exit_code": 130, "interrupted": True}
             done.append(entry)
+            overall.step()
             if entry.get("interrupted") or stop.number:
                 break
     codes = [entry["exit_code"] for entry in done]
@@ -103,6 +119,36 @@ def main(argv: list[str] | None = None) -> int:
     except RnndetError as error:
         return code or report(error, args)
     return code
+
+
+def set_up_log(args: argparse.Namespace) -> None:
+    """Messages of the library and progress go to stderr, as text or as JSON."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if args.log_json:
+        from rnndet.progress import JsonFormatter
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonFormatter())
+        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise RnndetError for what can be known to fail before a model is loaded."""
+    from rnndet.errors import RnndetError
+    from rnndet.exports import export_names
+    from rnndet.lock import check_writable
+
+    names = export_names(["video"] if args.save is None else args.save)
+    args.save = tuple(name for name in names if not (args.no_video and name == "video"))
+    if (args.load_state or args.save_state) and len(args.source) > 1:
+        raise RnndetError("--load-state and --save-state are for one source")
+    if args.coast and args.tracker == "none":
+        raise RnndetError("--coast: only tracks are shown while missed; use a --tracker")
+    if args.show:
+        from rnndet.video.window import check_display
+
+        check_display()
+    check_writable(Path(args.out))
 
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -120,10 +166,13 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     about = describe_model(model, args.weights)
     stream = make_stream(
         model, tracker=args.tracker, min_score=args.score_threshold,
-        scene_cuts=not args.no_scene_cuts,
+        scene_cuts=not args.no_scene_cuts, coast=args.coast,
     )  # fmt: skip
     say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) on {device}: {why}")
-    return stream, {"model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts}
+    return stream, {
+        "model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts,
+        "coast": args.coast,
+    }  # fmt: skip
 
 
 def run_one(
@@ -133,12 +182,14 @@ def run_one(
     names: set[str],
     args: Any,
     *,
+    number: int,
     stop: Callable[[], bool],
 ) -> Any:
-    """Run one source, None for the made-up clip; its Summary."""
+    """Run one source, the number-th, None for the made-up clip; its Summary."""
     from rnndet.inference import run_source
     from rnndet.progress import Progress
     from rnndet.video import Excerpt, SyntheticClip, open_source
+    from rnndet.video.window import Window
 
     if source is None:
         say(args, "no SOURCE given: using a made-up clip")
@@ -152,11 +203,16 @@ def run_one(
             name = f"{wanted}-{copy}"
         names.add(name)
         total = min(filter(None, [opened.info.length, args.max_frames]), default=None)
-        with Progress(name, total, quiet=args.quiet) as progress:
+        part = (number, max(1, len(args.source)))
+        with (
+            Progress(name, total, quiet=args.quiet, lines=args.log_json, part=part) as progress,
+            Window() if args.show else nullcontext() as window,
+        ):
             summary = run_source(
                 stream, opened, args.out, name=name, header=header, on_frame=progress.step,
-                write_video=not args.no_video, max_frames=args.max_frames,
-                overwrite=args.overwrite or source is None, stop=stop,
+                save=args.save, trails=args.trails, show=window and window.show,
+                max_frames=args.max_frames, overwrite=args.overwrite or source is None,
+                stop=lambda: stop() or (window is not None and window.wants_end),
                 load_state=args.load_state, save_state=args.save_state,
             )  # fmt: skip
     for line in summary.lines():
@@ -165,15 +221,31 @@ def run_one(
 
 
 def say(args: argparse.Namespace, line: str) -> None:
-    if not args.quiet:
-        print(line, flush=True)
+    """Print a message; where nobody reads on (`| head`), the run goes on in silence."""
+    if args.quiet:
+        return
+    if args.log_json:
+        log.info("%s", line)
+        return
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(line)  # above the bars
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: Any, args: argparse.Namespace) -> int:
     """Print a user's mistake as one line; its exit code."""
     if args.debug:
         raise error
-    print(f"infer: {error}", file=sys.stderr)
+    if args.log_json:
+        log.error("%s", error, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
+    else:
+        from tqdm import tqdm
+
+        tqdm.write(f"infer: {error}", file=sys.stderr)  # above the bars
     return error.exit_code
 
 

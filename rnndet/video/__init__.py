@@ -1,14 +1,16 @@
 """Pixels in and out: sources, sinks, drawing, made-up clips. The only package that imports cv2."""
 
+from rnndet.video.annotate import Annotator
 from rnndet.video.draw import draw
 from rnndet.video.excerpt import Excerpt
 from rnndet.video.image import read_image, write_image
 from rnndet.video.scene_cut import SceneCut
-from rnndet.video.sink import JsonLinesSink, VideoSink
+from rnndet.video.sink import JsonLinesSink, VideoSink, describe, describe_result
 from rnndet.video.source import Camera, ImageFolder, Source, VideoFile, open_source, read_frames
 from rnndet.video.synthetic import SyntheticClip
 
 __all__ = [
+    "Annotator",
     "Camera",
     "Excerpt",
     "ImageFolder",
@@ -18,6 +20,8 @@ __all__ = [
     "SyntheticClip",
     "VideoFile",
     "VideoSink",
+    "describe",
+    "describe_result",
     "draw",
     "open_source",
     "read_frames",
