@@ -119,7 +119,7 @@ def test_results_are_replaced_only_with_overwrite(infer, clip, tmp_path, capsys)
     assert (tmp_path / "sky" / "detections.jsonl").read_bytes() == first
     assert infer(clip, "--overwrite", "--no-video", "--quiet", "--max-frames", 3) == 0
     assert len(read_lines(tmp_path / "sky" / "detections.jsonl")) == 5
-    assert sorted(p.name for p in (tmp_path / "sky").iterdir()) == ["detections.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "sky").iterdir()) == ["detections.jsonl", "done.json"]
 
 
 def test_without_a_source_the_demo_runs_and_may_be_repeated(infer, tmp_path):
@@ -235,7 +235,7 @@ def test_the_list_of_flags_is_frozen():
     assert flags == {
         "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
         "no_scene_cuts", "start", "end", "stride", "no_video", "threads", "overwrite", "quiet",
-        "load_state", "save_state",
+        "load_state", "save_state", "shard", "resume", "isolate",
         "debug",
     }  # fmt: skip
 

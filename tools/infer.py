@@ -6,6 +6,7 @@ Without a SOURCE, a made-up clip is rendered and used (out/demo).
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,6 +16,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 DEMO_SEED = 7
+# Options that leave the results of a video as they are; done.json keeps all others.
+WITHOUT_EFFECT = {
+    "source", "weights", "out", "device", "threads", "shard", "resume", "isolate", "overwrite",
+    "show", "quiet", "log_json", "debug",
+}  # fmt: skip
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -38,6 +44,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--load-state", metavar="FILE", help="go on from the state that --save-state left")
     add("--save-state", metavar="FILE", help="leave the state of memory and tracks in this file")
     add("--no-video", action="store_true", help="write only detections.jsonl")
+    add("--shard", metavar="I/N", help="run part I, from 0, of N of the sources; auto: ask the job")
+    add("--resume", action="store_true", help="pass over sources that an earlier run has finished")
+    add("--isolate", action="store_true", help="decode in a process of its own, which may crash")
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--overwrite", action="store_true", help="replace results of an earlier run")
     add("--quiet", action="store_true", help="print errors and nothing else")
@@ -63,13 +72,11 @@ def seconds(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    if (args.load_state or args.save_state) and len(args.source) > 1:
-        print("infer: --load-state and --save-state are for one source", file=sys.stderr)
-        return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from rnndet.errors import RnndetError
 
     try:
+        jobs, summary_name = list_jobs(args)
         stream, header = build(args)
     except RnndetError as error:
         return report(error, args)
@@ -77,32 +84,44 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     from rnndet.results import write_run_summary
     from rnndet.signals import stop_on_signals
-    from rnndet.video.source import without_password
 
-    names: set[str] = set()
-    done = []
+    done: list[dict[str, Any]] = []
     with stop_on_signals() as stop:
-        for source in args.source or [None]:
-            entry = {"source": "demo" if source is None else without_password(source)}
-            try:
-                summary = run_one(source, stream, header, names, args, stop=lambda: stop.number > 0)
-                entry |= {"exit_code": 0, "folder": summary.folder.name, **summary.to_dict()}
-            except RnndetError as error:
-                entry |= {"exit_code": report(error, args), "error": str(error)}
-            except KeyboardInterrupt:
-                entry |= {"exit_code": 130, "interrupted": True}
-            done.append(entry)
-            if entry.get("interrupted") or stop.number:
+        for source, name in jobs:
+            done.append(run_entry(source, name, stream, header, args, stop=lambda: stop.number > 0))
+            if done[-1].get("interrupted") or stop.number:
                 break
     codes = [entry["exit_code"] for entry in done]
     code = codes[0] if len(codes) == 1 else int(any(codes))
-    if done[-1].get("interrupted") or stop.number:
+    if stop.number or (done and done[-1].get("interrupted")):
         code = stop.exit_code or 130
     try:
-        write_run_summary(Path(args.out) / "summary.json", done, exit_code=code)
+        write_run_summary(Path(args.out) / summary_name, done, exit_code=code)
     except RnndetError as error:
         return code or report(error, args)
     return code
+
+
+def list_jobs(args: argparse.Namespace) -> tuple[list[tuple[str | None, str]], str]:
+    """What this process is to run, each a source and its name; and the name of its summary."""
+    from rnndet.errors import RnndetError
+    from rnndet.sharding import read_shard, split
+    from rnndet.video.identity import source_bytes, source_names
+
+    is_batch = len(args.source) > 1 or args.shard or args.resume
+    if is_batch and (args.load_state or args.save_state):
+        raise RnndetError(
+            "--load-state and --save-state are for one source, without --shard and --resume"
+        )
+    if not args.source:
+        return [(None, "demo")], "summary.json"
+    jobs = list(zip(args.source, source_names(args.source), strict=True))
+    if args.shard is None:
+        return jobs, "summary.json"
+    shard = read_shard(args.shard, os.environ)
+    part = split([source_bytes(source) for source in args.source], shard.count)[shard.index]
+    say(args, f"shard {shard}: {len(part)} of {len(jobs)} sources")
+    return [jobs[place] for place in part], f"summary-{shard.index}-of-{shard.count}.json"
 
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -126,42 +145,109 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return stream, {"model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts}
 
 
-def run_one(
+def run_entry(
     source: str | None,
+    name: str,
     stream: Any,
     header: dict[str, Any],
-    names: set[str],
-    args: Any,
+    args: argparse.Namespace,
     *,
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Run one source, unless it is done; what the summary of the run says of it."""
+    from rnndet.errors import RnndetError
+    from rnndet.video.source import without_password
+
+    entry = {"source": "demo" if source is None else without_password(source)}
+    try:
+        entry |= run_unless_done(source, name, stream, header, args, stop=stop)
+    except RnndetError as error:
+        entry |= {"exit_code": report(error, args), "error": str(error)}
+    except KeyboardInterrupt:
+        entry |= {"exit_code": 130, "interrupted": True}
+    return entry
+
+
+def run_unless_done(
+    source: str | None,
+    name: str,
+    stream: Any,
+    header: dict[str, Any],
+    args: argparse.Namespace,
+    *,
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """`run_one`, with done.json before and after it; its Summary as plain data. Raises."""
+    from rnndet.done import describe_job, find_done, forget_done, write_done
+    from rnndet.errors import OutputError
+    from rnndet.video.source import without_password
+
+    if source is None:  # the made-up clip: quickly done again
+        summary = run_one(source, name, stream, header, args, overwrite=True, stop=stop)
+        return {"exit_code": 0, "folder": name, **summary.to_dict()}
+    folder = Path(args.out) / name
+    options = {key: value for key, value in vars(args).items() if key not in WITHOUT_EFFECT}
+    job = describe_job(source, model_sha256=header["model"]["sha256"], options=options)
+    if args.resume:
+        try:
+            record = find_done(folder, job)
+        except OutputError:
+            if not args.overwrite:
+                raise
+            record = None
+        if record is not None:
+            say(args, f"{name}: done already, {record['frames']} frames")
+            return {"exit_code": 0, "folder": name, "skipped": True, "frames": record["frames"]}
+    overwrite = args.overwrite or args.resume  # results without a record are not whole
+    if overwrite or not (folder / "detections.jsonl").exists():
+        forget_done(folder)
+    summary = run_one(source, name, stream, header, args, overwrite=overwrite, stop=stop)
+    if not summary.interrupted:
+        about = without_password(source)
+        write_done(folder, job, source=about, frames=summary.frames, files=summary.files)
+    return {"exit_code": 0, "folder": name, **summary.to_dict()}
+
+
+def run_one(
+    source: str | None,
+    name: str,
+    stream: Any,
+    header: dict[str, Any],
+    args: argparse.Namespace,
+    *,
+    overwrite: bool,
     stop: Callable[[], bool],
 ) -> Any:
     """Run one source, None for the made-up clip; its Summary."""
     from rnndet.inference import run_source
     from rnndet.progress import Progress
-    from rnndet.video import Excerpt, SyntheticClip, open_source
+    from rnndet.video import Excerpt
 
-    if source is None:
-        say(args, "no SOURCE given: using a made-up clip")
-    with nullcontext(SyntheticClip(DEMO_SEED)) if source is None else open_source(source) as opened:
+    with open_job(source, args) as opened:
         if (args.start, args.end, args.stride) != (0.0, None, 1):
             opened = Excerpt(opened, start=args.start, end=args.end, stride=args.stride)
-        name = wanted = "demo" if source is None else opened.info.name
-        copy = 1
-        while name in names:  # sources of one name: clip, clip-2
-            copy += 1
-            name = f"{wanted}-{copy}"
-        names.add(name)
         total = min(filter(None, [opened.info.length, args.max_frames]), default=None)
         with Progress(name, total, quiet=args.quiet) as progress:
             summary = run_source(
                 stream, opened, args.out, name=name, header=header, on_frame=progress.step,
                 write_video=not args.no_video, max_frames=args.max_frames,
-                overwrite=args.overwrite or source is None, stop=stop,
+                overwrite=overwrite, stop=stop,
                 load_state=args.load_state, save_state=args.save_state,
             )  # fmt: skip
     for line in summary.lines():
         say(args, line)
     return summary
+
+
+def open_job(source: str | None, args: argparse.Namespace) -> Any:
+    """The source as a context manager; None is the made-up clip. Raises InputError."""
+    from rnndet.video import SyntheticClip, open_source
+    from rnndet.video.isolated import IsolatedSource
+
+    if source is None:
+        say(args, "no SOURCE given: using a made-up clip")
+        return nullcontext(SyntheticClip(DEMO_SEED))
+    return IsolatedSource(source) if args.isolate else open_source(source)
 
 
 def say(args: argparse.Namespace, line: str) -> None:
