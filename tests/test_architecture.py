@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = {"structures", "boxes", "errors", "catalog"}
+FOLDERS = ("rnndet", "tools", "examples")
 PACKAGES = ("detectors", "temporal", "tracking", "metrics", "video")
 
 # What each part of rnndet may import of rnndet beside itself: the arrows of docs/architecture.md.
@@ -74,7 +75,8 @@ HOMES: dict[str, tuple[str, ...]] = {
         "rnndet/training/plots.py",
     ),
     "torchvision.models": ("rnndet/detectors/",),
-    "argparse": ("tools/",),
+    "argparse": ("tools/", "examples/"),
+    "ray": ("examples/",),
     "torch.distributed": ("rnndet/distributed.py",),
 }
 
@@ -130,8 +132,8 @@ class Use(NamedTuple):
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """The syntax tree of every file of rnndet/ and tools/, by its path."""
-    files = [*sorted(ROOT.glob("rnndet/**/*.py")), *sorted(ROOT.glob("tools/*.py"))]
+    """The syntax tree of every file of FOLDERS, by its path."""
+    files = [file for f in FOLDERS for file in sorted(ROOT.glob(f"{f}/**/*.py"))]
     assert len(files) > 40, "the source is not where this test looks for it"
     return {f.relative_to(ROOT).as_posix(): ast.parse(f.read_text("utf-8")) for f in files}
 

@@ -1,7 +1,5 @@
 """Many videos by tools/infer.py: shards, done.json, runs that are killed and go on."""
 
-import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -9,43 +7,19 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from batches import TOOL, frames_of, load_tool, order, save_weights, summary_of, write_clip
 
-from conftest import tiny_config, tiny_model
-from rnndet.checkpoint import model_content, save_checkpoint
 from rnndet.done import describe_job, find_done, write_done
 from rnndet.errors import OutputError
 from rnndet.sharding import split
-from rnndet.video import VideoSink
 from rnndet.video.identity import source_bytes
 from rnndet.video.isolated import IsolatedSource
-
-TOOL = Path(__file__).resolve().parent.parent / "tools" / "infer.py"
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("infer_of_batches", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    save_checkpoint(path, model_content(tiny_model(), tiny_config(), step=0))
-    return path
-
-
-def write_clip(path: Path, *, length: int, seed: int) -> Path:
-    dice = np.random.default_rng(seed)
-    with VideoSink(path, size_hw=(64, 96), fps=25) as sink:
-        for number in range(length):
-            image = np.full((64, 96, 3), 80, np.uint8)
-            image[20:40, number % 70 : number % 70 + 20] = dice.integers(0, 255, (20, 20, 3))
-            sink.write(image)
-    return path
+    return save_weights(tmp_path_factory.mktemp("weights") / "tiny.pt")
 
 
 @pytest.fixture(scope="module")
@@ -59,27 +33,10 @@ def clips(tmp_path_factory) -> list[Path]:
     ]
 
 
-def order(weights, out, *arguments) -> list[str]:
-    given = ["--weights", weights, "--out", out, "--device", "cpu", "--score-threshold", 0.01]
-    return list(map(str, [*given, "--no-video", "--quiet", *arguments]))
-
-
 @pytest.fixture
 def infer(weights, tmp_path):
     tool = load_tool()
     return lambda *arguments: tool.main(order(weights, tmp_path / "out", *arguments))
-
-
-def summary_of(out: Path, name: str = "summary.json") -> dict:
-    return json.loads((out / name).read_text())
-
-
-def frames_of(out: Path) -> dict[str, bytes]:
-    """By folder, detections.jsonl as it is, less its last line, which has the times."""
-    return {
-        path.parent.name: path.read_bytes().rstrip(b"\n").rpartition(b"\n")[0]
-        for path in out.glob("*/detections.jsonl")
-    }
 
 
 def wait_until(true, process: subprocess.Popen) -> None:
@@ -173,7 +130,7 @@ def test_resume_with_another_source_or_model_is_refused(infer, clips, weights, t
     assert "source.bytes was" in capsys.readouterr().err
     clip.write_bytes(clips[4].read_bytes())
     other = tmp_path / "other.pt"
-    save_checkpoint(other, model_content(tiny_model(1), tiny_config(), step=0))
+    save_weights(other, seed=1)
     assert infer(clip, "--max-frames", 2, "--resume", "--weights", other) == 4
     assert "model_sha256" in capsys.readouterr().err
 
