@@ -31,7 +31,7 @@ MAX_LINE = 1_000_000  # bytes of JSON; a frame's are about 100
 MAX_PIXELS = 2**28  # of one frame
 ROOT = Path(__file__).resolve().parent.parent.parent
 # -P keeps the working folder, which may hold anything, off the child's import path
-CHILD = "import sys; sys.path.append(sys.argv[1]); import rnndet.video.isolated as i; i.serve()"
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import rnndet.video.isolated as i; i.serve()"
 
 
 class IsolatedSource(Source):
