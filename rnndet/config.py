@@ -180,6 +180,8 @@ def _listed(value: Any) -> Any:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():  # a device may be endless
+            raise RnndetError(f"{path}: not a file; give the path of a TOML file")
         if path.stat().st_size > MAX_BYTES:
             raise RnndetError(f"{path}: larger than 1 MB, not a configuration")
         with path.open("rb") as file:

@@ -120,7 +120,7 @@ def test_results_are_replaced_only_with_overwrite(infer, clip, tmp_path, capsys)
     assert (tmp_path / "sky" / "detections.jsonl").read_bytes() == first
     assert infer(clip, "--overwrite", "--no-video", "--quiet", "--max-frames", 3) == 0
     assert len(read_lines(tmp_path / "sky" / "detections.jsonl")) == 5
-    assert sorted(p.name for p in (tmp_path / "sky").iterdir()) == ["detections.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "sky").iterdir()) == ["detections.jsonl", "done.json"]
 
 
 def test_without_a_source_the_demo_runs_and_may_be_repeated(infer, tmp_path):
@@ -236,7 +236,8 @@ def test_the_list_of_flags_is_frozen():
     assert flags == {
         "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
         "no_scene_cuts", "start", "end", "stride", "load_state", "save_state", "save", "no_video",
-        "trails", "coast", "show", "threads", "overwrite", "quiet", "log_json", "debug",
+        "trails", "coast", "show", "threads", "shard", "resume", "isolate", "overwrite", "quiet",
+        "log_json", "debug",
     }  # fmt: skip
 
 
@@ -246,12 +247,12 @@ def test_the_list_of_flags_is_frozen():
 def test_saved_is_what_is_named_and_the_json_lines_always(infer, clip, tmp_path):
     assert infer(clip, "--save", "mot,csv", "--save", "coco", "--max-frames", 3) == 0
     assert sorted(path.name for path in (tmp_path / "sky").iterdir()) == [
-        "coco.json", "coco_images.json", "detections.csv", "detections.jsonl", "mot.txt",
-        "mot_labels.txt",
+        "coco.json", "coco_images.json", "detections.csv", "detections.jsonl", "done.json",
+        "mot.txt", "mot_labels.txt",
     ]  # fmt: skip
     assert infer(clip, "--save", "video,frames", "--no-video", "--overwrite") == 0
     assert sorted(path.name for path in (tmp_path / "sky").iterdir()) == [
-        "detections.jsonl", "frames",
+        "detections.jsonl", "done.json", "frames",
     ]  # fmt: skip
     assert len(list((tmp_path / "sky" / "frames").iterdir())) == 10
 

@@ -17,6 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 DEMO_SEED = 7
 log = logging.getLogger("infer")
+# Options that leave the results of a video as they are; done.json keeps all others.
+WITHOUT_EFFECT = {
+    "source", "weights", "out", "device", "threads", "shard", "resume", "isolate", "overwrite",
+    "show", "quiet", "log_json", "debug",
+}  # fmt: skip
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -48,6 +53,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--coast", type=seconds, default=0.0, metavar="SECONDS",
         help="show a missed track at its expected place for at most this long")  # fmt: skip
     add("--show", action="store_true", help="show the annotated frames in a window; q ends the run")
+    add("--shard", metavar="I/N", help="run part I, from 0, of N of the sources; auto: ask the job")
+    add("--resume", action="store_true", help="pass over sources that an earlier run has finished")
+    add("--isolate", action="store_true", help="decode in a process of its own, which may crash")
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--overwrite", action="store_true", help="replace results of an earlier run")
     add("--quiet", action="store_true", help="print errors and nothing else")
@@ -79,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         check(args)
+        jobs, summary_name = list_jobs(args)
         stream, header = build(args)
     except RnndetError as error:
         return report(error, args)
@@ -87,35 +96,23 @@ def main(argv: list[str] | None = None) -> int:
     from rnndet.progress import SourcesBar
     from rnndet.results import write_run_summary
     from rnndet.signals import stop_on_signals
-    from rnndet.video.source import without_password
 
-    names: set[str] = set()
-    done = []
-    sources = args.source or [None]
-    overall = SourcesBar(len(sources), quiet=args.quiet or args.log_json)
+    done: list[dict[str, Any]] = []
+    overall = SourcesBar(len(jobs), quiet=args.quiet or args.log_json)
     with stop_on_signals() as stop, closing(overall):
-        for source in sources:
-            entry = {"source": "demo" if source is None else without_password(source)}
-            try:
-                summary = run_one(
-                    source, stream, header, names, args,
-                    number=len(done) + 1, stop=lambda: stop.number > 0,
-                )  # fmt: skip
-                entry |= {"exit_code": 0, "folder": summary.folder.name, **summary.to_dict()}
-            except RnndetError as error:
-                entry |= {"exit_code": report(error, args), "error": str(error)}
-            except KeyboardInterrupt:
-                entry |= {"exit_code": 130, "interrupted": True}
-            done.append(entry)
+        for number, (source, name) in enumerate(jobs, 1):
+            part = (number, len(jobs))
+            asked = lambda: stop.number > 0  # noqa: E731
+            done.append(run_entry(source, name, stream, header, args, part=part, stop=asked))
             overall.step()
-            if entry.get("interrupted") or stop.number:
+            if done[-1].get("interrupted") or stop.number:
                 break
     codes = [entry["exit_code"] for entry in done]
     code = codes[0] if len(codes) == 1 else int(any(codes))
-    if done[-1].get("interrupted") or stop.number:
+    if stop.number or (done and done[-1].get("interrupted")):
         code = stop.exit_code or 130
     try:
-        write_run_summary(Path(args.out) / "summary.json", done, exit_code=code)
+        write_run_summary(Path(args.out) / summary_name, done, exit_code=code)
     except RnndetError as error:
         return code or report(error, args)
     return code
@@ -140,8 +137,6 @@ def check(args: argparse.Namespace) -> None:
 
     names = export_names(["video"] if args.save is None else args.save)
     args.save = tuple(name for name in names if not (args.no_video and name == "video"))
-    if (args.load_state or args.save_state) and len(args.source) > 1:
-        raise RnndetError("--load-state and --save-state are for one source")
     if args.coast and args.tracker == "none":
         raise RnndetError("--coast: only tracks are shown while missed; use a --tracker")
     if args.show:
@@ -149,6 +144,28 @@ def check(args: argparse.Namespace) -> None:
 
         check_display()
     check_writable(Path(args.out))
+
+
+def list_jobs(args: argparse.Namespace) -> tuple[list[tuple[str | None, str]], str]:
+    """What this process is to run, each a source and its name; and the name of its summary."""
+    from rnndet.errors import RnndetError
+    from rnndet.sharding import read_shard, split
+    from rnndet.video.identity import source_bytes, source_names
+
+    is_batch = len(args.source) > 1 or args.shard or args.resume
+    if is_batch and (args.load_state or args.save_state):
+        raise RnndetError(
+            "--load-state and --save-state are for one source, without --shard and --resume"
+        )
+    if not args.source:
+        return [(None, "demo")], "summary.json"
+    jobs = list(zip(args.source, source_names(args.source), strict=True))
+    if args.shard is None:
+        return jobs, "summary.json"
+    shard = read_shard(args.shard, os.environ)
+    part = split([source_bytes(source) for source in args.source], shard.count)[shard.index]
+    say(args, f"shard {shard}: {len(part)} of {len(jobs)} sources")
+    return [jobs[place] for place in part], f"summary-{shard.index}-of-{shard.count}.json"
 
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -175,35 +192,92 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     }  # fmt: skip
 
 
-def run_one(
+def run_entry(
     source: str | None,
+    name: str,
     stream: Any,
     header: dict[str, Any],
-    names: set[str],
-    args: Any,
+    args: argparse.Namespace,
     *,
-    number: int,
+    part: tuple[int, int],
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Run one source, unless it is done; what the summary of the run says of it."""
+    from rnndet.errors import RnndetError
+    from rnndet.video.source import without_password
+
+    entry = {"source": "demo" if source is None else without_password(source)}
+    try:
+        entry |= run_unless_done(source, name, stream, header, args, part=part, stop=stop)
+    except RnndetError as error:
+        entry |= {"exit_code": report(error, args), "error": str(error)}
+    except KeyboardInterrupt:
+        entry |= {"exit_code": 130, "interrupted": True}
+    return entry
+
+
+def run_unless_done(
+    source: str | None,
+    name: str,
+    stream: Any,
+    header: dict[str, Any],
+    args: argparse.Namespace,
+    *,
+    part: tuple[int, int],
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """`run_one`, with done.json before and after it; its Summary as plain data. Raises."""
+    from rnndet.done import describe_job, find_done, forget_done, write_done
+    from rnndet.errors import OutputError
+    from rnndet.video.source import without_password
+
+    if source is None:  # the made-up clip: quickly done again
+        summary = run_one(source, name, stream, header, args, overwrite=True, part=part, stop=stop)
+        return {"exit_code": 0, "folder": name, **summary.to_dict()}
+    folder = Path(args.out) / name
+    options = {key: value for key, value in vars(args).items() if key not in WITHOUT_EFFECT}
+    job = describe_job(source, model_sha256=header["model"]["sha256"], options=options)
+    if args.resume:
+        try:
+            record = find_done(folder, job)
+        except OutputError:
+            if not args.overwrite:
+                raise
+            record = None
+        if record is not None:
+            say(args, f"{name}: done already, {record['frames']} frames")
+            return {"exit_code": 0, "folder": name, "skipped": True, "frames": record["frames"]}
+    overwrite = args.overwrite or args.resume  # results without a record are not whole
+    if overwrite or not (folder / "detections.jsonl").exists():
+        forget_done(folder)
+    summary = run_one(source, name, stream, header, args, overwrite=overwrite, part=part, stop=stop)
+    if not summary.interrupted:
+        about = without_password(source)
+        write_done(folder, job, source=about, frames=summary.frames, files=summary.files)
+    return {"exit_code": 0, "folder": name, **summary.to_dict()}
+
+
+def run_one(
+    source: str | None,
+    name: str,
+    stream: Any,
+    header: dict[str, Any],
+    args: argparse.Namespace,
+    *,
+    overwrite: bool,
+    part: tuple[int, int],
     stop: Callable[[], bool],
 ) -> Any:
-    """Run one source, the number-th, None for the made-up clip; its Summary."""
+    """Run one source, None for the made-up clip; its Summary. part: its number, of how many."""
     from rnndet.inference import run_source
     from rnndet.progress import Progress
-    from rnndet.video import Excerpt, SyntheticClip, open_source
+    from rnndet.video import Excerpt
     from rnndet.video.window import Window
 
-    if source is None:
-        say(args, "no SOURCE given: using a made-up clip")
-    with nullcontext(SyntheticClip(DEMO_SEED)) if source is None else open_source(source) as opened:
+    with open_job(source, args) as opened:
         if (args.start, args.end, args.stride) != (0.0, None, 1):
             opened = Excerpt(opened, start=args.start, end=args.end, stride=args.stride)
-        name = wanted = "demo" if source is None else opened.info.name
-        copy = 1
-        while name in names:  # sources of one name: clip, clip-2
-            copy += 1
-            name = f"{wanted}-{copy}"
-        names.add(name)
         total = min(filter(None, [opened.info.length, args.max_frames]), default=None)
-        part = (number, max(1, len(args.source)))
         with (
             Progress(name, total, quiet=args.quiet, lines=args.log_json, part=part) as progress,
             Window() if args.show else nullcontext() as window,
@@ -211,13 +285,24 @@ def run_one(
             summary = run_source(
                 stream, opened, args.out, name=name, header=header, on_frame=progress.step,
                 save=args.save, trails=args.trails, show=window and window.show,
-                max_frames=args.max_frames, overwrite=args.overwrite or source is None,
+                max_frames=args.max_frames, overwrite=overwrite,
                 stop=lambda: stop() or (window is not None and window.wants_end),
                 load_state=args.load_state, save_state=args.save_state,
             )  # fmt: skip
     for line in summary.lines():
         say(args, line)
     return summary
+
+
+def open_job(source: str | None, args: argparse.Namespace) -> Any:
+    """The source as a context manager; None is the made-up clip. Raises InputError."""
+    from rnndet.video import SyntheticClip, open_source
+    from rnndet.video.isolated import IsolatedSource
+
+    if source is None:
+        say(args, "no SOURCE given: using a made-up clip")
+        return nullcontext(SyntheticClip(DEMO_SEED))
+    return IsolatedSource(source) if args.isolate else open_source(source)
 
 
 def say(args: argparse.Namespace, line: str) -> None:

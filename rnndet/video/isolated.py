@@ -1,0 +1,231 @@
+"""A source that is decoded in a process of its own, so that a crash or a hang costs one source.
+
+The parent reads plain bytes and JSON from a pipe, and never objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from rnndet.errors import InputError, RnndetError
+from rnndet.structures import Frame, VideoInfo
+from rnndet.video.source import ReadCounts, Source, open_source, without_password
+
+FRAME_LIMIT = 60.0  # seconds without a frame, start of the process included, that are a hang
+AHEAD = 2  # frames that wait in the parent; more wait in the pipe
+MAX_LINE = 1_000_000  # bytes of JSON; a frame's are about 100
+MAX_PIXELS = 2**28  # of one frame
+ROOT = Path(__file__).resolve().parent.parent.parent
+# -P keeps the working folder, which may hold anything, off the child's import path
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import rnndet.video.isolated as i; i.serve()"
+
+
+class IsolatedSource(Source):
+    """What `open_source` opens, with the same frames, read by a child process.
+
+    Raises:
+        InputError: as from `open_source`; or the child crashed, or gave nothing for `limit` s.
+    """
+
+    def __init__(self, source: str, *, name: str | None = None, limit: float = FRAME_LIMIT) -> None:
+        self._source, self._name, self._limit = source, name, limit
+        self.counts: ReadCounts | None = None
+        self._child: _Child | None = None
+        self._child, self.info = self._start()
+        self._is_fresh = True
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that decodes; None when there is none."""
+        return None if self._child is None else self._child.pid
+
+    def __iter__(self) -> Iterator[Frame]:
+        if not self._is_fresh:
+            self.close()
+            self._child, self.info = self._start()
+        self._is_fresh = False
+        assert self._child is not None
+        while True:
+            head, pixels = self._receive(self._child)
+            if "counts" in head:
+                self.counts = ReadCounts(**head["counts"])
+            if pixels is None:
+                return
+            yield Frame(pixels, head["index"], head["time"])
+
+    def close(self) -> None:
+        """End the child; may be called twice."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    def _start(self) -> tuple[_Child, VideoInfo]:
+        child = _Child(self._source, self._name)
+        try:
+            head, _ = self._receive(child)
+        except BaseException:
+            child.end()
+            raise
+        head["fps"] = None if head["fps"] is None else Fraction(head["fps"])
+        return child, VideoInfo(**head)
+
+    def _receive(self, child: _Child) -> tuple[dict[str, Any], np.ndarray | None]:
+        """The child's next message; raises InputError."""
+        where = without_password(self._source)
+        try:
+            message = child.messages.get(timeout=self._limit)
+        except queue.Empty:
+            self.close()
+            raise InputError(
+                f"{where}: the decoder gave nothing for {self._limit:g} s and was ended; "
+                "the file is damaged or made to do harm"
+            ) from None
+        if message is None:
+            code = child.end()
+            self.close()
+            raise InputError(
+                f"{where}: the decoder crashed ({_reason(code)}); "
+                "the file is damaged or made to do harm"
+            )
+        head, pixels = message
+        if "error" in head:
+            self.close()
+            error = InputError(head["error"])
+            error.exit_code = int(head["exit_code"])
+            raise error
+        return head, pixels
+
+
+class _Child:
+    """The process, and a thread that takes its messages from the pipe.
+
+    messages: (head, pixels) with pixels None for all but frames; None when the pipe has ended
+    without the last message.
+    """
+
+    def __init__(self, source: str, name: str | None) -> None:
+        command = [sys.executable, "-P", "-c", CHILD, str(ROOT), json.dumps([source, name])]
+        # a session of its own: Ctrl-C is for the parent, which finishes its frame
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        self.pid = self._process.pid
+        self.messages: queue.Queue[tuple[dict[str, Any], np.ndarray | None] | None]
+        self.messages = queue.Queue(AHEAD)
+        self._is_ending = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def end(self) -> int:
+        """Kill what still runs; the exit code. May be called twice."""
+        self._is_ending = True
+        if self._process.poll() is None and not self._has_ended():
+            self._process.kill()
+        code = self._process.wait()
+        while self._thread.is_alive():  # it may wait for a place in the queue
+            with contextlib.suppress(queue.Empty):
+                self.messages.get_nowait()
+            self._thread.join(0.01)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+        return code
+
+    def _has_ended(self) -> bool:
+        """Whether the pipe is at its end, so that the process is about to be."""
+        if self._thread.is_alive():
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        return self._process.poll() is not None
+
+    def _read(self) -> None:
+        pipe = self._process.stdout
+        assert pipe is not None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # then a crash
+            while not self._is_ending:
+                line = pipe.readline(MAX_LINE)
+                head = json.loads(line)
+                pixels = _read_pixels(pipe, head) if "shape" in head else None
+                self.messages.put((head, pixels))
+                if "end" in head or "error" in head:
+                    return
+        self.messages.put(None)
+
+
+def _read_pixels(pipe: BinaryIO, head: dict[str, Any]) -> np.ndarray:
+    """Raises ValueError if they are not whole."""
+    height, width = map(int, head["shape"])
+    if not 0 < height * width <= MAX_PIXELS:
+        raise ValueError(head)
+    data = bytearray(height * width * 3)
+    view = memoryview(data)
+    while view:
+        count = pipe.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise ValueError("the pipe has ended")
+        view = view[count:]
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+def _reason(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def serve() -> None:
+    """The child: open the source of the command line, and write it to the pipe."""
+    source, name = json.loads(sys.argv[2])
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not come between the frames
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        with open_source(source, name=name) as opened:
+            info = {field.name: getattr(opened.info, field.name) for field in fields(VideoInfo)}
+            info["fps"] = None if info["fps"] is None else str(info["fps"])
+            _send(out, info)
+            for frame in opened:
+                head = {"index": frame.index, "time": frame.time, "shape": frame.image.shape[:2]}
+                _send(out, head | _counts(opened), frame.image)
+            _send(out, {"end": True} | _counts(opened))
+    except RnndetError as error:
+        _send(out, {"error": str(error), "exit_code": error.exit_code})
+    except BrokenPipeError:
+        os._exit(1)  # the parent wants no more
+
+
+def _counts(source: Source) -> dict[str, Any]:
+    counts = getattr(source, "counts", None)
+    return {} if counts is None else {"counts": asdict(counts)}
+
+
+def _send(out: BinaryIO, head: dict[str, Any], image: np.ndarray | None = None) -> None:
+    out.write(json.dumps(head).encode() + b"\n")
+    if image is not None:
+        out.write(np.ascontiguousarray(image).data)
+    out.flush()
+
+
+def _end_with_parent() -> None:
+    """The parent never writes: that the pipe ends means that it is gone."""
+    os.read(0, 1)  # not by sys.stdin, whose lock must be free when Python ends
+    os._exit(1)
