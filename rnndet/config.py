@@ -148,7 +148,9 @@ def load_config(path: str | Path, *, changes: typing.Sequence[str] = ()) -> Conf
     tree = _read_toml(path)
     base = tree.pop("base", None)
     if base is not None:
-        under = _read_toml(path.parent / str(base))
+        if not isinstance(base, str) or "\0" in base:
+            raise RnndetError(f"{path}: base must be the name of a file, found {base!r}")
+        under = _read_toml(path.parent / base)
         if "base" in under:
             raise RnndetError(f"{path}: base = {base!r} has a base itself; one level is allowed")
         tree = _overlay(under, tree)

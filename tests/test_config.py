@@ -96,7 +96,7 @@ def test_file_over_1_mb_is_refused_unread(tmp_path):
         ("[model.temporal]\nlevels = '0'\n", r"model\.temporal\.levels must be a list"),
         ("[augment]\ncrop = [64]\n", r"augment\.crop must have 2 values"),
         ("[model.temporal]\ncel = 'conv_gru'\n", r"model\.temporal\.cel is .* 'cell'"),
-        ("base = 3\n", "no such config file"),
+        ("base = 3\n", "base must be the name of a file, found 3"),
         ("base = '/dev/zero'\n", "not a file"),
     ],
 )
