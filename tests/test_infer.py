@@ -234,6 +234,7 @@ def test_the_list_of_flags_is_frozen():
     flags = {name for name in vars(load_tool().parse([]))}
     assert flags == {
         "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
+        "allow_network", "max_pixels", "max_reconnects", "strict", "timeout",
         "no_scene_cuts", "start", "end", "stride", "no_video", "threads", "overwrite", "quiet",
         "load_state", "save_state",
         "debug",

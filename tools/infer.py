@@ -20,7 +20,9 @@ DEMO_SEED = 7
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("source", nargs="*", help="video file, folder of pictures, picture, or camera number")
+    add("source", nargs="*",
+        help="video file, folder of pictures, picture, list of sources (.txt), pattern in quotes "
+        "('clips/*.mp4', 'frames/%%06d.jpg'), camera number, or address")  # fmt: skip
     add("--weights", default="aerial", help="name in weights/weights.toml, or a file")
     add("--out", default="out", help="results go to OUT/<name of the source>/")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -35,6 +37,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--end", type=seconds, help="stop each source at this time, in seconds")
     add("--stride", type=at_least_one, default=1, help="look at every n-th frame only")
     add("--max-frames", type=at_least_one, help="stop each source after this many frames")
+    add("--strict", action="store_true", help="exit 1 for a source that is not whole")
+    add("--max-pixels", type=at_least_one, default=8192 * 8192, help="refuse larger pictures")
+    add("--allow-network", action="store_true", help="allow rtsp://, http:// and https:// sources")
+    add("--timeout", type=seconds, default=10.0, help="seconds to wait for an address")
+    add("--max-reconnects", type=at_least_one, default=10,
+        help="attempts in a row to renew a lost connection")  # fmt: skip
     add("--load-state", metavar="FILE", help="go on from the state that --save-state left")
     add("--save-state", metavar="FILE", help="leave the state of memory and tracks in this file")
     add("--no-video", action="store_true", help="write only detections.jsonl")
@@ -63,7 +71,8 @@ def seconds(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    if (args.load_state or args.save_state) and len(args.source) > 1:
+    sources = sources_of(args)
+    if (args.load_state or args.save_state) and len(sources) > 1:
         print("infer: --load-state and --save-state are for one source", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -77,16 +86,20 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     from rnndet.results import write_run_summary
     from rnndet.signals import stop_on_signals
-    from rnndet.video.source import without_password
+    from rnndet.video.base import without_password
 
     names: set[str] = set()
     done = []
     with stop_on_signals() as stop:
-        for source in args.source or [None]:
+        for source, problem in sources:
             entry = {"source": "demo" if source is None else without_password(source)}
             try:
+                if problem is not None:
+                    raise problem
                 summary = run_one(source, stream, header, names, args, stop=lambda: stop.number > 0)
                 entry |= {"exit_code": 0, "folder": summary.folder.name, **summary.to_dict()}
+                if args.strict and not summary.is_whole:
+                    entry["exit_code"] = 1
             except RnndetError as error:
                 entry |= {"exit_code": report(error, args), "error": str(error)}
             except KeyboardInterrupt:
@@ -103,6 +116,20 @@ def main(argv: list[str] | None = None) -> int:
     except RnndetError as error:
         return code or report(error, args)
     return code
+
+
+def sources_of(args: argparse.Namespace) -> list[tuple[str | None, Exception | None]]:
+    """The sources to run, each with what is wrong with it if it is a list that cannot be read."""
+    from rnndet.errors import RnndetError
+    from rnndet.video import expand
+
+    found: list[tuple[str | None, Exception | None]] = []
+    for argument in args.source:
+        try:
+            found += [(source, None) for source in expand(argument)]
+        except RnndetError as error:
+            found.append((argument, error))
+    return found or [(None, None)]
 
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -126,6 +153,16 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return stream, {"model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts}
 
 
+def open_one(source: str | None, args: argparse.Namespace, stop: Callable[[], bool]) -> Any:
+    """The opened source, or the made-up clip, as a context manager."""
+    from rnndet.video import LiveOptions, SyntheticClip, open_source
+
+    if source is None:
+        return nullcontext(SyntheticClip(DEMO_SEED))
+    live = LiveOptions(args.allow_network, args.timeout, args.max_reconnects, stop)
+    return open_source(source, max_pixels=args.max_pixels, live=live)
+
+
 def run_one(
     source: str | None,
     stream: Any,
@@ -138,11 +175,11 @@ def run_one(
     """Run one source, None for the made-up clip; its Summary."""
     from rnndet.inference import run_source
     from rnndet.progress import Progress
-    from rnndet.video import Excerpt, SyntheticClip, open_source
+    from rnndet.video import Excerpt
 
     if source is None:
         say(args, "no SOURCE given: using a made-up clip")
-    with nullcontext(SyntheticClip(DEMO_SEED)) if source is None else open_source(source) as opened:
+    with open_one(source, args, stop) as opened:
         if (args.start, args.end, args.stride) != (0.0, None, 1):
             opened = Excerpt(opened, start=args.start, end=args.end, stride=args.stride)
         name = wanted = "demo" if source is None else opened.info.name

@@ -1,11 +1,15 @@
 """Pixels in and out: sources, sinks, drawing, made-up clips. The only package that imports cv2."""
 
+from rnndet.video.base import ReadCounts, Source
 from rnndet.video.draw import draw
 from rnndet.video.excerpt import Excerpt
 from rnndet.video.image import read_image, write_image
+from rnndet.video.listing import expand
+from rnndet.video.live import Camera, LiveOptions
+from rnndet.video.pictures import ImageFolder
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sink import JsonLinesSink, VideoSink
-from rnndet.video.source import Camera, ImageFolder, Source, VideoFile, open_source, read_frames
+from rnndet.video.source import VideoFile, open_source, read_frames
 from rnndet.video.synthetic import SyntheticClip
 
 __all__ = [
@@ -13,12 +17,15 @@ __all__ = [
     "Excerpt",
     "ImageFolder",
     "JsonLinesSink",
+    "LiveOptions",
+    "ReadCounts",
     "SceneCut",
     "Source",
     "SyntheticClip",
     "VideoFile",
     "VideoSink",
     "draw",
+    "expand",
     "open_source",
     "read_frames",
     "read_image",

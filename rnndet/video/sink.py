@@ -43,9 +43,14 @@ class JsonLinesSink:
         self._line({"type": "header", **header})
 
     def write(self, result: FrameResult, classes: Sequence[str]) -> None:
-        """One frame, also when nothing was found in it; "cut" only where another scene begins."""
+        """One frame, also when nothing was found in it; "cut" only where another scene begins.
+
+        "gap", "restart" only where frames were lost, and where the memory began anew for that.
+        """
         self._line(
             {"type": "frame", "index": result.frame.index, "time": round(result.frame.time, 6)}
+            | ({"gap": result.frame.gap} if result.frame.gap > 0 else {})
+            | ({"restart": True} if result.frame.restart else {})
             | ({"cut": True} if result.cut else {})
             | {"objects": describe(result.detections, classes)}
         )
