@@ -41,10 +41,11 @@ def has_pyav() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-def size_may_change(path: Path) -> bool:
-    """Whether a file is a stream that can be joined from others: MPEG-TS, MPEG-PS, raw H.264...
+def is_plain_stream(path: Path) -> bool:
+    """Whether a file is a stream without an index: MPEG-TS, MPEG-PS, raw H.264...
 
-    Known by its first bytes. OpenCV scales pictures of a later size to the first one silently.
+    Known by its first bytes. Such files can be joined, so the size of the pictures may change,
+    which OpenCV hides (it scales them to the first size); and their length is a guess.
     """
     with path.open("rb") as file:
         start = file.read(200)
@@ -69,13 +70,14 @@ class AvFile(Source):
         self, path: str | Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
         self._path, self._said = existing_file(path), path
+        self._is_plain = is_plain_stream(self._path)
         self._container: Any = None
         self._max_pixels = max_pixels
         self._restart()
         try:
             stream = self._reopen()
             fps = frame_rate(float(stream.average_rate or stream.guessed_rate or 0))
-            length = stream.frames or _length(stream, fps) or None
+            length = stream.frames or _length(self._container, stream, fps) or None
             check_pixels(path, (stream.height, stream.width), max_pixels)
             first = next(self._decode(stream), None)
         except InputError:
@@ -128,7 +130,8 @@ class AvFile(Source):
             time = clock.time(index, stamp)
             yield Frame(image, index, time, index - next_index, changed)
             next_index = index + 1
-        self._truncated = ends_early(self.info.length, next_index, time, fps)
+        claimed = None if self._is_plain else self.info.length
+        self._truncated = ends_early(claimed, next_index, time, fps)
 
     def close(self) -> None:
         if self._container is not None:
@@ -187,11 +190,12 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
         yield from frames
 
 
-def _length(stream: Any, fps: Fraction | None) -> int:
+def _length(container: Any, stream: Any, fps: Fraction | None) -> int:
     """How many frames fit into the stated duration; 0 where nothing is stated."""
-    if stream.duration is None or stream.time_base is None:
-        return 0
-    return round(stream.duration * stream.time_base * (fps or ASSUMED_FPS))
+    seconds = Fraction(container.duration or 0, 10**6)
+    if stream.duration is not None and stream.time_base is not None:
+        seconds = stream.duration * stream.time_base
+    return round(seconds * (fps or ASSUMED_FPS))
 
 
 def _kinds(container: Any) -> str:

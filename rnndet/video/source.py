@@ -13,7 +13,7 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.av_file import AvFile, has_pyav, size_may_change
+from rnndet.video.av_file import AvFile, has_pyav, is_plain_stream
 from rnndet.video.base import (
     ASSUMED_FPS,
     MAX_PIXELS,
@@ -61,11 +61,13 @@ class VideoFile(Source):
     """
 
     _patience = math.inf  # seconds for which reads may fail in a row
+    _is_plain = False  # a stream whose length is a guess
 
     def __init__(
         self, path: str | Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
         file = existing_file(path)
+        self._is_plain = is_plain_stream(file)
         self._begin(
             lambda: open_capture(file), path, name or safe_name(file.stem), max_pixels=max_pixels
         )
@@ -131,7 +133,8 @@ class VideoFile(Source):
             time = clock.time(index, stamp)
             yield Frame(image, index, time, index - next_index)
             next_index = index + 1
-        self._truncated = ends_early(self.info.length, next_index, time, fps)
+        claimed = None if self._is_plain else self.info.length
+        self._truncated = ends_early(claimed, next_index, time, fps)
 
     def close(self) -> None:
         self._capture.release()
@@ -197,7 +200,7 @@ def open_source(
 
 def _open_video(path: Path, name: str | None, max_pixels: int) -> Source:
     """By OpenCV; by PyAV, where it is there, if OpenCV decodes nothing or would hide something."""
-    if has_pyav() and size_may_change(existing_file(path)):
+    if has_pyav() and is_plain_stream(existing_file(path)):
         return AvFile(path, name=name, max_pixels=max_pixels)
     try:
         return VideoFile(path, name=name, max_pixels=max_pixels)
