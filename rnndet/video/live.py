@@ -248,16 +248,29 @@ class Camera(LiveSource):
 class LiveAddress(LiveSource):
     """A live stream behind rtsp://, http:// or https://, such as that of a network camera.
 
+    capture: the first connection, opened.
+
     Raises:
-        InputError: it cannot be opened within the timeout, or gives no picture.
+        InputError: it gives no picture.
     """
 
     def __init__(
-        self, url: str, *, name: str | None, options: LiveOptions, max_pixels: int
+        self,
+        url: str,
+        capture: Capture,
+        *,
+        name: str | None,
+        options: LiveOptions,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
+        opened = [capture]
+
+        def connect() -> Capture:
+            return opened.pop() if opened else open_address(url, timeout=options.timeout)
+
         super().__init__(
-            lambda: open_address(url, timeout=options.timeout), name=name or address_name(url),
-            said=without_password(url), options=options, max_pixels=max_pixels,
+            connect, name=name or address_name(url), said=without_password(url), options=options,
+            max_pixels=max_pixels,
         )  # fmt: skip
 
 

@@ -151,15 +151,10 @@ class AddressedFile(VideoFile):
         self, url: str, *, timeout: float, name: str | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
         self._patience = timeout
-        said = without_password(url)
-
-        def open_again() -> cv2.VideoCapture:
-            capture = open_address(url, timeout=timeout)
-            if not capture.isOpened():
-                raise InputError(f"{said}: cannot be opened; check the address and the network")
-            return capture
-
-        self._begin(open_again, said, name or address_name(url), max_pixels=max_pixels)
+        self._begin(
+            lambda: _opened(url, timeout), without_password(url), name or address_name(url),
+            max_pixels=max_pixels,
+        )  # fmt: skip
 
 
 def open_source(
@@ -223,12 +218,23 @@ def _open_address(url: str, name: str | None, max_pixels: int, live: LiveOptions
         )
     if not url.lower().startswith(ADDRESSES):
         raise InputError(f"{said}: expected one of {', '.join(ADDRESSES)}")
-    capture = open_address(url, timeout=live.timeout)
-    claimed = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+    capture = _opened(url, live.timeout)
+    if not 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 1e8:
+        return LiveAddress(url, capture, name=name, options=live, max_pixels=max_pixels)
     capture.release()
-    if 0 < claimed < 1e8:
-        return AddressedFile(url, timeout=live.timeout, name=name, max_pixels=max_pixels)
-    return LiveAddress(url, name=name, options=live, max_pixels=max_pixels)
+    return AddressedFile(url, timeout=live.timeout, name=name, max_pixels=max_pixels)
+
+
+def _opened(url: str, timeout: float) -> cv2.VideoCapture:
+    """Raises InputError if nothing answers, or what answers is no video."""
+    capture = open_address(url, timeout=timeout)
+    if not capture.isOpened():
+        capture.release()
+        raise InputError(
+            f"{without_password(url)}: no video could be opened within {timeout:g} s; "
+            "check the address, the password and the network"
+        )
+    return capture
 
 
 def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
