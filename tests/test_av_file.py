@@ -121,7 +121,7 @@ def test_another_size_in_the_middle_is_noticed(tmp_path, suffix, form):
     assert is_plain_stream(path)
     with open_source(path) as source:
         frames = list(source)
-        assert "64x48 to 160x96 at 8" in source.notes[0]
+        assert "64x48 to 160x96 at frame 8" in source.notes[0]
     assert len(frames) == 24
     assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
     assert [frame.index for frame in frames if frame.restart] == [8, 16]

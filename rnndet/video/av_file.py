@@ -95,7 +95,7 @@ class AvFile(Source):
     def _restart(self) -> None:
         self._decoded = self._failed = 0
         self._truncated = False
-        self._changes: list[str] = []
+        self._changes, self._first_change = 0, ""
 
     @property
     def counts(self) -> ReadCounts:
@@ -106,8 +106,8 @@ class AvFile(Source):
         if not self._changes:
             return ()
         return (
-            f"the size of the pictures changes {len(self._changes)} times, first {self._changes[0]}"
-            f"; all are scaled to {self.info.width}x{self.info.height}",
+            f"the size of the pictures changes ({self._changes}), first {self._first_change}; "
+            f"all are scaled to {self.info.width}x{self.info.height}",
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -120,7 +120,9 @@ class AvFile(Source):
             size = image.shape[:2]
             changed = size != last
             if changed:
-                self._changes.append(f"from {size_text(last)} to {size_text(size)} at {index}")
+                self._changes += 1
+                change = f"from {size_text(last)} to {size_text(size)} at frame {index}"
+                self._first_change = self._first_change or change
                 check_pixels(self._said, size, self._max_pixels)
                 last = size
             if size != expected:

@@ -96,7 +96,7 @@ class LiveSource(Source):
         self._ended = self._closing = False
         self._fps = 0.0
         self._decoded = self._dropped = self._reconnects = 0
-        self._sizes: list[str] = []
+        self._change = ""  # of the size, the first one
         self._thread = threading.Thread(target=self._read, name=f"read {said}", daemon=True)
         self._thread.start()
         first = self._wait(lambda: self._newest)
@@ -121,10 +121,10 @@ class LiveSource(Source):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if not self._sizes:
+        if not self._change:
             return ()
         return (
-            f"the size of the pictures changed, first {self._sizes[0]}; all are scaled to "
+            f"the size of the pictures changes, first {self._change}; all are scaled to "
             f"{self.info.width}x{self.info.height}",
         )
 
@@ -139,7 +139,8 @@ class LiveSource(Source):
             image, restart = to_rgb(newest.image), newest.restart
             size = image.shape[:2]
             if size != last:
-                self._sizes.append(f"from {size_text(last)} to {size_text(size)}")
+                change = f"from {size_text(last)} to {size_text(size)} at frame {newest.index}"
+                self._change = self._change or change
                 last, restart = size, True
             if size != expected:
                 image = cv2.resize(image, expected[::-1], interpolation=cv2.INTER_AREA)

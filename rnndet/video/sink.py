@@ -12,8 +12,9 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from rnndet.errors import OutputError
+from rnndet.errors import InputError, OutputError
 from rnndet.structures import Detections, FrameResult
+from rnndet.video.capture import open_capture
 from rnndet.video.writers import Writer, open_writer
 
 ASSUMED_FPS = Fraction(25)  # for sources without a rate
@@ -232,11 +233,13 @@ class VideoSink:
 
 def _count_frames(path: Path) -> int:
     """The number of frames in the index of a file just written, 0 if it cannot be opened."""
-    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     try:
-        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-    finally:
-        capture.release()
+        capture = open_capture(path.absolute())
+    except InputError:
+        return 0
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return count
 
 
 def _make_folder(path: Path) -> None:

@@ -4,6 +4,7 @@ Every source gives each frame once, in order and in RGB; nothing of a file is dr
 recurrent model needs the frames that a caller might not look at.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -240,7 +241,7 @@ def _opened(url: str, timeout: float) -> cv2.VideoCapture:
 def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
     """Frames of a video file by number, each (H, W, 3) uint8 RGB, in the order of `indices`.
 
-    Numbers are those of `VideoFile`. Frames are decoded from the start without seeking, which is
+    Numbers are those of `open_source`. Frames are decoded from the start without seeking, which is
     exact for every file; the cost grows with the largest index.
 
     Raises:
@@ -249,16 +250,16 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
     wanted = set(indices)
     if wanted and min(wanted) < 0:
         raise ValueError(f"expected indices >= 0, got {min(wanted)}")
-    capture = open_capture(existing_file(path))
-    try:
-        found: dict[int, np.ndarray] = {}
-        if wanted:
-            found = {index: image for index, image, _ in decode(capture, wanted) if index in wanted}
-    finally:
+    file = existing_file(path)
+    found: dict[int, np.ndarray] = {}
+    if wanted and not (has_pyav() and is_plain_stream(file)):
+        capture = open_capture(file)
+        found = {index: image for index, image, _ in decode(capture, wanted) if index in wanted}
         capture.release()
     if wanted and not found and has_pyav():
         with AvFile(path) as video:
-            found = {frame.index: frame.image for frame in video if frame.index in wanted}
+            frames = itertools.takewhile(lambda frame: frame.index <= max(wanted), video)
+            found = {frame.index: frame.image for frame in frames if frame.index in wanted}
     missing = sorted(wanted - found.keys())
     if missing:
         raise InputError(
