@@ -112,7 +112,7 @@ def run_jobs(
 
 def result_of(ray: Any, ready: Any, source: str, name: str, *, tries: int) -> dict[str, Any]:
     """The entry of a task that has ended, in whatever way."""
-    from rnndet.video.source import without_password
+    from rnndet.video.base import without_password
 
     entry = {"source": without_password(source), "folder": name}
     try:

@@ -87,7 +87,7 @@ def video_output(found: dict[str, bool]) -> list[Finding]:
 def av1(works: bool | None) -> Finding:
     if works is None:
         return Finding("decoder av1", "not tried: no encoder to make a video with")
-    # OpenCV's own packages lack it, so it is no fault of this machine
+    # PyAV made the video that was tried, so its own decoder is missing too
     missing = "missing: convert such videos first, ffmpeg -i IN -c:v libx264 OUT.mp4"
     return Finding("decoder av1", "works" if works else missing)
 

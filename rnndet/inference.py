@@ -126,6 +126,7 @@ def run_source(
             interrupted = True
         if tally.frames == 0 and not interrupted:
             raise InputError(f"{source.info.source}: no frame could be read")
+        interrupted = interrupted or stop()
         counts = getattr(source, "counts", None)
         summary = Summary(
             folder=folder,
@@ -140,6 +141,8 @@ def run_source(
             interrupted=interrupted,
             codec=files.codec,
             note=files.note,
+            read=counts,
+            warnings=getattr(source, "notes", ()),
         )
         files.finish(summary)
     if save_state is not None and last is not None:

@@ -20,7 +20,7 @@ from rnndet.errors import OutputError
 from rnndet.exports import EXPORTS, ExportedVideo
 from rnndet.lock import FolderLock
 from rnndet.structures import Frame, FrameResult, VideoInfo
-from rnndet.video import Annotator, JsonLinesSink
+from rnndet.video import Annotator, JsonLinesSink, ReadCounts
 
 STAGES = ("decode", "model", "track", "draw", "write")
 
@@ -41,6 +41,8 @@ class Summary:
     interrupted: bool
     codec: str | None  # of the video; None without one
     note: str | None  # what to know about playing the video
+    read: ReadCounts | None = None  # how reading has gone, where something can be lost
+    warnings: tuple[str, ...] = ()  # of the source
 
     @property
     def fps(self) -> float:
@@ -61,11 +63,35 @@ class Summary:
         ]
         if self.cuts:
             lines.append(f"scene cuts: {self.cuts}; memory and tracks began anew there")
-        if self.unreadable:
-            lines.append(f"warning: {self.unreadable} frames could not be decoded")
+        lines += [f"warning: {text}" for text in self._losses()]
+        lines += [f"warning: {text}" for text in self.warnings]
         if self.note is not None:
             lines.append(self.note)
         return [*lines, *map(str, self.files)]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the source gave all of its frames, as far as it was run."""
+        return self.read is None or self.read.is_whole
+
+    def _losses(self) -> Iterator[str]:
+        if self.unreadable:
+            yield f"{self.unreadable} frames could not be decoded"
+        if self.read is None:
+            return
+        if self.read.missing:
+            yield f"{self.read.missing} pictures are missing from the numbers"
+        if self.read.dropped:
+            yield f"{self.read.dropped} frames were passed over for newer ones"
+        if self.read.reconnects:
+            yield f"the connection was lost; {self.read.reconnects} attempts to connect again"
+        if self.read.truncated and self.read.expected is None:
+            yield "the source was given up: no picture came any more"
+        elif self.read.truncated:
+            yield (
+                f"the file ends early: it claims {self.read.expected} frames; "
+                "copy or download it again"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain data, for the last line of detections.jsonl."""
@@ -80,7 +106,16 @@ class Summary:
             "tracks": self.tracks,
             "cuts": self.cuts,
             "codec": self.codec,
+            **self._reading(),
         }
+
+    def _reading(self) -> dict[str, Any]:
+        """What was lost in reading, where anything was."""
+        if self.read is None:
+            return {}
+        names = ("missing", "dropped", "reconnects", "truncated")
+        found = {name: getattr(self.read, name) for name in names if getattr(self.read, name)}
+        return found | ({"warnings": list(self.warnings)} if self.warnings else {})
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -231,6 +266,7 @@ class ResultFiles:
             "width": width,
             "height": height,
             "fps": None if fps is None else float(fps),
+            **({"rotation": self._info.rotation} if self._info.rotation else {}),
             "classes": list(self._classes),
             "rnndet": rnndet.__version__,
         }

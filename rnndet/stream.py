@@ -61,6 +61,9 @@ class Stream:
     coast: seconds for which a missed track is reported in `FrameResult.predicted`, see
     `SteadyTracks`; needs a tracker.
 
+    A frame with `restart` is handled like a cut, and may have another size. A `gap` is not: frames
+    that are missing leave memory and tracks as they are, and the tracker goes by the true times.
+
     state: the model's memory, None at the beginning of a video; may be read, saved and set.
     """
 
@@ -150,8 +153,21 @@ class Stream:
             self.tracker.end_tracks()
         return True
 
+    def _begin_anew(self) -> None:
+        """Forget the memory and the frame size, end the tracks: ids go on, as after a cut."""
+        self.state = self._size_hw = None
+        if self.tracker is not None:
+            self.tracker.end_tracks()
+        if self.cuts is not None:
+            self.cuts.reset()
+
     def to_tensor(self, frame: Frame) -> Tensor:
-        """First part of `step`: the checked picture on the device, (1, 1, 3, H, W) uint8."""
+        """First part of `step`: the checked picture on the device, (1, 1, 3, H, W) uint8.
+
+        Begins anew where the frame says so.
+        """
+        if frame.restart:
+            self._begin_anew()
         image = frame.image
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise RnndetError(

@@ -21,6 +21,8 @@ class Frame:
     image: np.ndarray  # (H, W, 3) uint8, RGB
     index: int  # 0-based position in its source
     time: float  # seconds since the first frame
+    gap: int = 0  # frames of the source lost or passed over just before this one
+    restart: bool = False  # what came before does not go on here, as after a lost connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class VideoInfo:
     height: int
     fps: Fraction | None  # None where the source has no rate
     length: int | None  # a hint for progress bars only; None when unknown (camera)
+    rotation: int = 0  # degrees by which the source says to turn its pictures; it has been done
 
 
 @dataclass(frozen=True, slots=True)

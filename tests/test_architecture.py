@@ -70,6 +70,7 @@ ARROWS: dict[str, set[str]] = {
 # Where a third-party module may be used: files, or folders that end in "/".
 HOMES: dict[str, tuple[str, ...]] = {
     "cv2": ("rnndet/video/",),
+    "av": ("rnndet/video/",),
     "pycocotools": ("rnndet/metrics/coco_ap.py",),
     "trackeval": ("rnndet/metrics/mot.py",),
     "matplotlib": (
@@ -105,7 +106,8 @@ FLAGS: dict[str, set[str]] = {
     },
     "infer": {
         "source", "--weights", "--out", "--device", "--score-threshold", "--tracker",
-        "--no-scene-cuts", "--start", "--end", "--stride", "--max-frames", "--no-video",
+        "--no-scene-cuts", "--start", "--end", "--stride", "--max-frames", "--strict",
+        "--max-pixels", "--allow-network", "--timeout", "--max-reconnects", "--no-video",
         "--load-state", "--save-state",
         "--save", "--trails", "--coast", "--show", "--log-json", "--threads", "--shard", "--resume",
         "--isolate", "--overwrite", "--quiet", "--debug",

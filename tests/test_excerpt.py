@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -54,3 +55,15 @@ def test_source_is_closed_with_its_part():
 def test_impossible_part_is_refused(part):
     with pytest.raises(RnndetError, match="expected"):
         Excerpt(Clip(), **part)
+
+
+def test_gap_and_restart_of_frames_passed_over_reach_the_next_one():
+    class Broken(Clip):
+        def __iter__(self):
+            marks = {2: {"gap": 1}, 4: {"gap": 2}, 5: {"restart": True}}
+            return (replace(frame, **marks.get(frame.index, {})) for frame in super().__iter__())
+
+    frames = list(Excerpt(Broken(), start=0.1, stride=3))
+    assert [(f.index, f.gap, f.restart) for f in frames] == [
+        (1, 0, False), (4, 3, False), (7, 0, True),
+    ]  # fmt: skip

@@ -9,9 +9,12 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,7 +26,7 @@ from rnndet.errors import InputError, OutputError, RnndetError
 from rnndet.inference import make_stream, run_source
 from rnndet.model import build_model
 from rnndet.structures import Frame
-from rnndet.video import SyntheticClip, VideoSink, open_source
+from rnndet.video import SyntheticClip, VideoSink, open_source, write_image
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "infer.py"
 CLASSES = ("drone", "bird")
@@ -164,6 +167,129 @@ def test_a_source_is_not_changed_by_the_one_before_it(infer, clip, long_clip, tm
     assert after[:-1] == alone[:-1]  # the last line has the times
 
 
+def test_list_of_sources_is_run_like_several_arguments(infer, clip, tmp_path, capsys):
+    path = tmp_path / "list.txt"
+    path.write_text(f"# two that are there\n{clip}\ngone.mp4\n{clip.parent}/s*.mp4\n")
+    assert infer(path, tmp_path / "no.txt", "--max-frames", 1, "--no-video") == 1
+    printed = capsys.readouterr().err
+    assert "gone.mp4" in printed
+    assert "no.txt" in printed
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [source["exit_code"] for source in summary["sources"]] == [0, 3, 0, 3]
+    assert (tmp_path / "sky-2" / "detections.jsonl").exists()
+
+
+def test_empty_list_does_not_stop_the_other_sources(infer, clip, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("# nothing\n")
+    assert infer(tmp_path / "list.txt", clip, "--max-frames", 1, "--no-video") == 1
+    assert "names no source" in capsys.readouterr().err
+    assert (tmp_path / "sky" / "detections.jsonl").exists()
+
+
+def test_state_is_for_one_source_also_of_a_list(infer, clip, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{clip}\n{clip}\n")
+    assert infer(tmp_path / "list.txt", "--save-state", tmp_path / "state.pt") == 2
+
+
+def test_pattern_of_pictures_is_one_source_with_its_gaps(infer, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for frame in SyntheticClip(1, length=6, size_hw=(64, 80)):
+        if frame.index != 3:
+            write_image(tmp_path / "in" / f"f{frame.index:03d}.png", frame.image)
+    assert infer(tmp_path / "in" / "f%03d.png", "--no-video") == 0
+    _, *frames, summary = read_lines(tmp_path / "in_f" / "detections.jsonl")
+    assert [line["index"] for line in frames] == [0, 1, 2, 4, 5]
+    assert [line.get("gap") for line in frames] == [None, None, None, 1, None]
+    assert summary["missing"] == 1
+    assert "warning: 1 pictures are missing" in capsys.readouterr().out
+
+
+def test_cut_file_is_a_warning_and_exit_1_only_with_strict(infer, tmp_path, capsys):
+    path = tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (80, 64))
+    for frame in SyntheticClip(1, length=12, size_hw=(64, 80)):
+        writer.write(frame.image)
+    writer.release()
+    assert infer(path, "--no-video", "--strict") == 0
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert infer(path, "--no-video", "--overwrite") == 0
+    assert "warning: the file ends early: it claims 12 frames" in capsys.readouterr().out
+    assert infer(path, "--no-video", "--overwrite", "--strict") == 1
+    summary = read_lines(tmp_path / "cut" / "detections.jsonl")[-1]
+    assert summary["truncated"] is True
+    assert summary["frames"] < 12
+
+
+def test_large_pictures_are_exit_3(infer, clip, capsys):
+    assert infer(clip, "--max-pixels", 64 * 80 - 1) == 3
+    assert "--max-pixels" in capsys.readouterr().err
+
+
+def test_turned_video_is_upright_and_its_header_says_so(infer, clip, tmp_path):
+    data = bytearray(clip.read_bytes())
+    at = data.index(b"tkhd") + 44
+    matrix = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in matrix)
+    (tmp_path / "turned.mp4").write_bytes(data)
+    assert infer(tmp_path / "turned.mp4", "--max-frames", 2) == 0
+    header = read_lines(tmp_path / "turned" / "detections.jsonl")[0]
+    assert (header["width"], header["height"], header["rotation"]) == (64, 80, 90)
+    with open_source(tmp_path / "turned" / "annotated.mp4") as video:
+        assert (video.info.width, video.info.height, video.info.rotation) == (64, 80, 0)
+
+
+def test_address_without_permission_is_exit_3_and_hides_its_password(infer, tmp_path, capsys):
+    assert infer("rtsp://me:secret@127.0.0.1:9/1") == 3
+    printed = capsys.readouterr()
+    assert "--allow-network" in printed.err
+    written = (tmp_path / "summary.json").read_text()
+    assert "secret" not in printed.err + printed.out + written
+
+
+def test_signal_ends_a_live_source_that_gives_nothing(infer, tmp_path):
+    done = threading.Event()
+
+    class Camera(BaseHTTPRequestHandler):
+        """Two pictures and a signal, then silence."""
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=edge")
+            self.end_headers()
+            data = cv2.imencode(".jpg", np.zeros((64, 80, 3), np.uint8))[1].tobytes()
+            head = b"--edge\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+            part = head % len(data) + data + b"\r\n"
+            self.wfile.write(part * 4)
+            self.wfile.flush()
+            wait_for_lines(tmp_path / "127.0.0.1_cam" / "detections.part.jsonl", 2)
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.wait(30)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/cam"
+            assert infer(url, "--allow-network", "--timeout", 20) == 143
+        finally:
+            done.set()
+            server.shutdown()
+    lines = read_lines(tmp_path / "127.0.0.1_cam" / "detections.jsonl")
+    assert lines[-1]["interrupted"] is True
+    assert (tmp_path / "127.0.0.1_cam" / "annotated.mp4").exists()
+
+
+def wait_for_lines(path: Path, count: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.02)
+
+
 def test_no_socket_is_opened(infer, clip, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a socket was opened")
@@ -235,6 +361,7 @@ def test_the_list_of_flags_is_frozen():
     flags = {name for name in vars(load_tool().parse([]))}
     assert flags == {
         "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
+        "allow_network", "max_pixels", "max_reconnects", "strict", "timeout",
         "no_scene_cuts", "start", "end", "stride", "load_state", "save_state", "save", "no_video",
         "trails", "coast", "show", "threads", "shard", "resume", "isolate", "overwrite", "quiet",
         "log_json", "debug",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -184,3 +185,28 @@ def test_public_names_are_importable_from_the_package():
     assert all(getattr(rnndet, name) is not None for name in rnndet.__all__)
     with pytest.raises(AttributeError, match="nothing_here"):
         _ = rnndet.nothing_here
+
+
+def test_gap_leaves_the_memory_and_restart_empties_it():
+    stream = Stream(Counter())
+    first, second, third = frames(3)
+    alone = Stream(Counter()).step(third).detections.scores
+    stream.step(first)
+    held = stream.step(replace(second, gap=5)).detections.scores
+    other = Stream(Counter())
+    other.step(first)
+    assert torch.equal(other.step(second).detections.scores, held)
+    assert torch.equal(stream.step(replace(third, restart=True)).detections.scores, alone)
+
+
+def test_restart_may_bring_another_size_and_ids_go_on():
+    stream = Stream(Counter(), ByteTracker(min_score=0.3))
+    before = [stream.step(frame).detections.ids for frame in frames(3)][-1]
+    large = [replace(f, time=1 + f.time) for f in frames(3, size=(90, 100))]
+    large[0] = replace(large[0], restart=True)
+    after = [stream.step(frame).detections.ids for frame in large][-1]
+    assert before.max() > 0
+    assert after.max() > before.max()
+    assert not set(after[after > 0].tolist()) & set(before.tolist())
+    with pytest.raises(RnndetError, match="size changed"):
+        stream.step(frames(1)[0])

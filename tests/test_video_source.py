@@ -9,8 +9,9 @@ import pytest
 
 from rnndet.errors import InputError
 from rnndet.video import ImageFolder, VideoFile, open_source, read_frames, read_image, write_image
+from rnndet.video.base import Clock, safe_name
 from rnndet.video.capture import frame_rate
-from rnndet.video.source import _Clock, natural_key, safe_name
+from rnndet.video.pictures import natural_key
 
 
 def grey_of(index: int) -> int:
@@ -174,7 +175,7 @@ def test_play_list_cannot_name_other_files(tmp_path):
 def test_network_sources_are_refused_without_showing_passwords(url):
     with pytest.raises(InputError) as error:
         open_source(url)
-    assert_one_line(error, "network sources are not supported yet")
+    assert_one_line(error, "--allow-network")
     assert "secret" not in str(error.value)
 
 
@@ -229,14 +230,14 @@ def test_read_frames_names_file_and_frame_when_missing(tmp_path):
 
 
 def test_times_follow_stamps_and_never_go_back():
-    clock = _Clock(Fraction(10))
+    clock = Clock(Fraction(10))
     stamps = [500.0, 520.0, 620.0, 620.0, 0.0]
     times = [clock.time(k, stamp) for k, stamp in enumerate(stamps)]
     assert times == pytest.approx([0, 0.02, 0.12, 0.22, 0.32])
 
 
 def test_times_without_stamps_follow_the_rate():
-    clock = _Clock(Fraction(30000, 1001))
+    clock = Clock(Fraction(30000, 1001))
     assert [clock.time(k, 0.0) for k in range(3)] == pytest.approx([0, 1001 / 30000, 2002 / 30000])
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,14 +20,25 @@ log = logging.getLogger("infer")
 # Options that leave the results of a video as they are; done.json keeps all others.
 WITHOUT_EFFECT = {
     "source", "weights", "out", "device", "threads", "shard", "resume", "isolate", "overwrite",
-    "show", "quiet", "log_json", "debug",
+    "strict", "max_pixels", "allow_network", "timeout", "max_reconnects", "show", "quiet",
+    "log_json", "debug",
 }  # fmt: skip
+
+
+class Job(NamedTuple):
+    """A source to run."""
+
+    source: str | None  # None: the made-up clip
+    name: str  # of its folder
+    problem: Exception | None = None  # a list of sources that cannot be read
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("source", nargs="*", help="video file, folder of pictures, picture, or camera number")
+    add("source", nargs="*",
+        help="video file, folder of pictures, picture, list of sources (.txt), pattern in quotes "
+        "('clips/*.mp4', 'frames/%%06d.jpg'), camera number, or address")  # fmt: skip
     add("--weights", default="aerial", help="name in weights/weights.toml, or a file")
     add("--out", default="out", help="results go to OUT/<name of the source>/")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -42,6 +53,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--end", type=seconds, help="stop each source at this time, in seconds")
     add("--stride", type=at_least_one, default=1, help="look at every n-th frame only")
     add("--max-frames", type=at_least_one, help="stop each source after this many frames")
+    add("--strict", action="store_true", help="exit 1 for a source that is not whole")
+    add("--max-pixels", type=at_least_one, default=8192 * 8192, help="refuse larger pictures")
+    add("--allow-network", action="store_true", help="allow rtsp://, http:// and https:// sources")
+    add("--timeout", type=seconds, default=10.0, help="seconds to wait for an address")
+    add("--max-reconnects", type=at_least_one, default=10,
+        help="attempts in a row to renew a lost connection")  # fmt: skip
     add("--load-state", metavar="FILE", help="go on from the state that --save-state left")
     add("--save-state", metavar="FILE", help="leave the state of memory and tracks in this file")
     add("--save", action="append", metavar="NAMES",
@@ -100,10 +117,10 @@ def main(argv: list[str] | None = None) -> int:
     done: list[dict[str, Any]] = []
     overall = SourcesBar(len(jobs), quiet=args.quiet or args.log_json)
     with stop_on_signals() as stop, closing(overall):
-        for number, (source, name) in enumerate(jobs, 1):
+        for number, job in enumerate(jobs, 1):
             part = (number, len(jobs))
             asked = lambda: stop.number > 0  # noqa: E731
-            done.append(run_entry(source, name, stream, header, args, part=part, stop=asked))
+            done.append(run_entry(job, stream, header, args, part=part, stop=asked))
             overall.step()
             if done[-1].get("interrupted") or stop.number:
                 break
@@ -146,26 +163,43 @@ def check(args: argparse.Namespace) -> None:
     check_writable(Path(args.out))
 
 
-def list_jobs(args: argparse.Namespace) -> tuple[list[tuple[str | None, str]], str]:
-    """What this process is to run, each a source and its name; and the name of its summary."""
+def list_jobs(args: argparse.Namespace) -> tuple[list[Job], str]:
+    """What this process is to run, and the name of its summary."""
     from rnndet.errors import RnndetError
     from rnndet.sharding import read_shard, split
     from rnndet.video.identity import source_bytes, source_names
 
-    is_batch = len(args.source) > 1 or args.shard or args.resume
-    if is_batch and (args.load_state or args.save_state):
+    sources = sources_of(args)
+    if (len(sources) > 1 or args.shard or args.resume) and (args.load_state or args.save_state):
         raise RnndetError(
             "--load-state and --save-state are for one source, without --shard and --resume"
         )
-    if not args.source:
-        return [(None, "demo")], "summary.json"
-    jobs = list(zip(args.source, source_names(args.source), strict=True))
+    if not sources:
+        return [Job(None, "demo")], "summary.json"
+    names = source_names([source for source, _ in sources])
+    jobs = [
+        Job(source, name, problem) for (source, problem), name in zip(sources, names, strict=True)
+    ]
     if args.shard is None:
         return jobs, "summary.json"
     shard = read_shard(args.shard, os.environ)
-    part = split([source_bytes(source) for source in args.source], shard.count)[shard.index]
+    part = split([source_bytes(source) for source, _ in sources], shard.count)[shard.index]
     say(args, f"shard {shard}: {len(part)} of {len(jobs)} sources")
     return [jobs[place] for place in part], f"summary-{shard.index}-of-{shard.count}.json"
+
+
+def sources_of(args: argparse.Namespace) -> list[tuple[str, Exception | None]]:
+    """The sources to run, each with what is wrong with it if it is a list that cannot be read."""
+    from rnndet.errors import RnndetError
+    from rnndet.video import expand
+
+    found: list[tuple[str, Exception | None]] = []
+    for argument in args.source:
+        try:
+            found += [(source, None) for source in expand(argument)]
+        except RnndetError as error:
+            found.append((argument, error))
+    return found
 
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -193,8 +227,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 
 
 def run_entry(
-    source: str | None,
-    name: str,
+    job: Job,
     stream: Any,
     header: dict[str, Any],
     args: argparse.Namespace,
@@ -204,11 +237,13 @@ def run_entry(
 ) -> dict[str, Any]:
     """Run one source, unless it is done; what the summary of the run says of it."""
     from rnndet.errors import RnndetError
-    from rnndet.video.source import without_password
+    from rnndet.video.base import without_password
 
-    entry = {"source": "demo" if source is None else without_password(source)}
+    entry = {"source": "demo" if job.source is None else without_password(job.source)}
     try:
-        entry |= run_unless_done(source, name, stream, header, args, part=part, stop=stop)
+        if job.problem is not None:
+            raise job.problem
+        entry |= run_unless_done(job, stream, header, args, part=part, stop=stop)
     except RnndetError as error:
         entry |= {"exit_code": report(error, args), "error": str(error)}
     except KeyboardInterrupt:
@@ -217,8 +252,7 @@ def run_entry(
 
 
 def run_unless_done(
-    source: str | None,
-    name: str,
+    job: Job,
     stream: Any,
     header: dict[str, Any],
     args: argparse.Namespace,
@@ -229,37 +263,42 @@ def run_unless_done(
     """`run_one`, with done.json before and after it; its Summary as plain data. Raises."""
     from rnndet.done import describe_job, find_done, forget_done, write_done
     from rnndet.errors import OutputError
-    from rnndet.video.source import without_password
+    from rnndet.video.base import without_password
 
-    if source is None:  # the made-up clip: quickly done again
-        summary = run_one(source, name, stream, header, args, overwrite=True, part=part, stop=stop)
-        return {"exit_code": 0, "folder": name, **summary.to_dict()}
-    folder = Path(args.out) / name
+    if job.source is None:  # the made-up clip: quickly done again
+        summary = run_one(job, stream, header, args, overwrite=True, part=part, stop=stop)
+        return result_of(job, summary, args)
+    folder = Path(args.out) / job.name
     options = {key: value for key, value in vars(args).items() if key not in WITHOUT_EFFECT}
-    job = describe_job(source, model_sha256=header["model"]["sha256"], options=options)
+    made_from = describe_job(job.source, model_sha256=header["model"]["sha256"], options=options)
     if args.resume:
         try:
-            record = find_done(folder, job)
+            record = find_done(folder, made_from)
         except OutputError:
             if not args.overwrite:
                 raise
             record = None
         if record is not None:
-            say(args, f"{name}: done already, {record['frames']} frames")
-            return {"exit_code": 0, "folder": name, "skipped": True, "frames": record["frames"]}
+            say(args, f"{job.name}: done already, {record['frames']} frames")
+            return {"exit_code": 0, "folder": job.name, "skipped": True, "frames": record["frames"]}
     overwrite = args.overwrite or args.resume  # results without a record are not whole
     if overwrite or not (folder / "detections.jsonl").exists():
         forget_done(folder)
-    summary = run_one(source, name, stream, header, args, overwrite=overwrite, part=part, stop=stop)
+    summary = run_one(job, stream, header, args, overwrite=overwrite, part=part, stop=stop)
     if not summary.interrupted:
-        about = without_password(source)
-        write_done(folder, job, source=about, frames=summary.frames, files=summary.files)
-    return {"exit_code": 0, "folder": name, **summary.to_dict()}
+        about = without_password(job.source)
+        write_done(folder, made_from, source=about, frames=summary.frames, files=summary.files)
+    return result_of(job, summary, args)
+
+
+def result_of(job: Job, summary: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """What the summary of the run says of a source that was run."""
+    code = 1 if args.strict and not summary.is_whole else 0
+    return {"exit_code": code, "folder": job.name, **summary.to_dict()}
 
 
 def run_one(
-    source: str | None,
-    name: str,
+    job: Job,
     stream: Any,
     header: dict[str, Any],
     args: argparse.Namespace,
@@ -274,16 +313,16 @@ def run_one(
     from rnndet.video import Excerpt
     from rnndet.video.window import Window
 
-    with open_job(source, args) as opened:
+    with open_job(job.source, args, stop) as opened:
         if (args.start, args.end, args.stride) != (0.0, None, 1):
             opened = Excerpt(opened, start=args.start, end=args.end, stride=args.stride)
         total = min(filter(None, [opened.info.length, args.max_frames]), default=None)
         with (
-            Progress(name, total, quiet=args.quiet, lines=args.log_json, part=part) as progress,
+            Progress(job.name, total, quiet=args.quiet, lines=args.log_json, part=part) as progress,
             Window() if args.show else nullcontext() as window,
         ):
             summary = run_source(
-                stream, opened, args.out, name=name, header=header, on_frame=progress.step,
+                stream, opened, args.out, name=job.name, header=header, on_frame=progress.step,
                 save=args.save, trails=args.trails, show=window and window.show,
                 max_frames=args.max_frames, overwrite=overwrite,
                 stop=lambda: stop() or (window is not None and window.wants_end),
@@ -294,15 +333,17 @@ def run_one(
     return summary
 
 
-def open_job(source: str | None, args: argparse.Namespace) -> Any:
+def open_job(source: str | None, args: argparse.Namespace, stop: Callable[[], bool]) -> Any:
     """The source as a context manager; None is the made-up clip. Raises InputError."""
-    from rnndet.video import SyntheticClip, open_source
+    from rnndet.video import LiveOptions, SyntheticClip, open_source
     from rnndet.video.isolated import IsolatedSource
 
     if source is None:
         say(args, "no SOURCE given: using a made-up clip")
         return nullcontext(SyntheticClip(DEMO_SEED))
-    return IsolatedSource(source) if args.isolate else open_source(source)
+    live = LiveOptions(args.allow_network, args.timeout, args.max_reconnects, stop)
+    opener = IsolatedSource if args.isolate else open_source
+    return opener(source, max_pixels=args.max_pixels, live=live)
 
 
 def say(args: argparse.Namespace, line: str) -> None:

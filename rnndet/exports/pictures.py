@@ -17,7 +17,7 @@ from rnndet.errors import OutputError
 from rnndet.exports.base import Export, ExportedVideo, reported
 from rnndet.structures import FrameResult
 from rnndet.video import write_image
-from rnndet.video.source import safe_name
+from rnndet.video.base import safe_name
 
 
 class PicturesExport(Export):

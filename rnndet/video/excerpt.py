@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from rnndet.errors import RnndetError
 from rnndet.structures import Frame
-from rnndet.video.source import ASSUMED_FPS, ReadCounts, Source
+from rnndet.video.base import ASSUMED_FPS, ReadCounts, Source
 
 
 class Excerpt(Source):
     """The frames of a source with start <= time < end, of these the first and every `stride`-th.
 
-    Frames keep their index and their time in the source. Nothing is sought: what comes before is
+    Frames keep their index and their time in the source; `gap` and `restart` of frames that are
+    passed over are those of the next one that is given. Nothing is sought: what comes before is
     decoded, which is exact in every file. `info.fps` is that of the frames that are given. Closes
     the source. Raises RnndetError for an impossible part.
     """
@@ -35,15 +36,22 @@ class Excerpt(Source):
         """Those of the source, where it has any."""
         return getattr(self._source, "counts", None)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return getattr(self._source, "notes", ())
+
     def __iter__(self) -> Iterator[Frame]:
-        place = 0
+        place = gap = 0
+        restart = False
         for frame in self._source:
             if self._end is not None and frame.time >= self._end:
                 return
             if frame.time < self._start:
                 continue
+            gap, restart = gap + frame.gap, restart or frame.restart
             if place % self._stride == 0:
-                yield frame
+                yield replace(frame, gap=gap, restart=restart)
+                gap, restart = 0, False
             place += 1
 
     def close(self) -> None:

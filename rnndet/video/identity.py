@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.errors import InputError
-from rnndet.video.source import IMAGE_SUFFIXES, list_images, safe_name, without_password
+from rnndet.video.base import is_address, safe_name, without_password
+from rnndet.video.live import address_name
+from rnndet.video.pictures import is_image, is_picture_pattern, list_images, pictures_name
 
 END_BYTES = 2**20  # of a file's beginning and end; containers keep their index in one of them
 
@@ -34,8 +36,10 @@ def source_name(source: str) -> str:
     path = Path(source)
     if not path.exists() and source.isdecimal():
         return f"camera-{int(source)}"
-    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        path = path.resolve()
+    if not path.exists() and is_address(source):
+        return address_name(source)
+    if path.is_dir() or is_image(path) or is_picture_pattern(source):
+        return pictures_name(path)
     return safe_name(path.absolute().stem)
 
 

@@ -23,12 +23,14 @@ import numpy as np
 
 from rnndet.errors import InputError, RnndetError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.source import ReadCounts, Source, open_source, without_password
+from rnndet.video.base import MAX_PIXELS, ReadCounts, Source, without_password
+from rnndet.video.live import LiveOptions
+from rnndet.video.source import open_source
 
 FRAME_LIMIT = 60.0  # seconds without a frame, start of the process included, that are a hang
 AHEAD = 2  # frames that wait in the parent; more wait in the pipe
+SANE_PIXELS = 2**30  # of one frame
 MAX_LINE = 1_000_000  # bytes of JSON; a frame's are about 100
-MAX_PIXELS = 2**28  # of one frame
 ROOT = Path(__file__).resolve().parent.parent.parent
 # -P keeps the working folder, which may hold anything, off the child's import path
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import rnndet.video.isolated as i; i.serve()"
@@ -41,9 +43,20 @@ class IsolatedSource(Source):
         InputError: as from `open_source`; or the child crashed, or gave nothing for `limit` s.
     """
 
-    def __init__(self, source: str, *, name: str | None = None, limit: float = FRAME_LIMIT) -> None:
-        self._source, self._name, self._limit = source, name, limit
-        self.counts: ReadCounts | None = None
+    def __init__(
+        self,
+        source: str,
+        *,
+        name: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+        live: LiveOptions | None = None,
+        limit: float = FRAME_LIMIT,
+    ) -> None:
+        live = live or LiveOptions()
+        network = [live.allow_network, live.timeout, live.max_reconnects]
+        self._source, self._limit = source, limit
+        self._order = json.dumps([source, name, max_pixels, network])
+        self._counts: ReadCounts | None = None
         self._child: _Child | None = None
         self._child, self.info = self._start()
         self._is_fresh = True
@@ -52,6 +65,10 @@ class IsolatedSource(Source):
     def pid(self) -> int | None:
         """Of the process that decodes; None when there is none."""
         return None if self._child is None else self._child.pid
+
+    @property
+    def counts(self) -> ReadCounts | None:
+        return self._counts
 
     def __iter__(self) -> Iterator[Frame]:
         if not self._is_fresh:
@@ -62,10 +79,12 @@ class IsolatedSource(Source):
         while True:
             head, pixels = self._receive(self._child)
             if "counts" in head:
-                self.counts = ReadCounts(**head["counts"])
+                self._counts = ReadCounts(**head["counts"])
+            if "notes" in head:
+                self.notes = tuple(head["notes"])
             if pixels is None:
                 return
-            yield Frame(pixels, head["index"], head["time"])
+            yield Frame(pixels, head["index"], head["time"], head["gap"], head["restart"])
 
     def close(self) -> None:
         """End the child; may be called twice."""
@@ -74,7 +93,7 @@ class IsolatedSource(Source):
             child.end()
 
     def _start(self) -> tuple[_Child, VideoInfo]:
-        child = _Child(self._source, self._name)
+        child = _Child(self._order)
         try:
             head, _ = self._receive(child)
         except BaseException:
@@ -117,8 +136,8 @@ class _Child:
     without the last message.
     """
 
-    def __init__(self, source: str, name: str | None) -> None:
-        command = [sys.executable, "-P", "-c", CHILD, str(ROOT), json.dumps([source, name])]
+    def __init__(self, order: str) -> None:
+        command = [sys.executable, "-P", "-c", CHILD, str(ROOT), order]
         # a session of its own: Ctrl-C is for the parent, which finishes its frame
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -171,7 +190,7 @@ class _Child:
 def _read_pixels(pipe: BinaryIO, head: dict[str, Any]) -> np.ndarray:
     """Raises ValueError if they are not whole."""
     height, width = map(int, head["shape"])
-    if not 0 < height * width <= MAX_PIXELS:
+    if not 0 < height * width <= SANE_PIXELS:
         raise ValueError(head)
     data = bytearray(height * width * 3)
     view = memoryview(data)
@@ -194,17 +213,21 @@ def _reason(code: int) -> str:
 
 def serve() -> None:
     """The child: open the source of the command line, and write it to the pipe."""
-    source, name = json.loads(sys.argv[2])
+    source, name, max_pixels, network = json.loads(sys.argv[2])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not come between the frames
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        with open_source(source, name=name) as opened:
+        live = LiveOptions(*network)
+        with open_source(source, name=name, max_pixels=max_pixels, live=live) as opened:
             info = {field.name: getattr(opened.info, field.name) for field in fields(VideoInfo)}
             info["fps"] = None if info["fps"] is None else str(info["fps"])
             _send(out, info)
             for frame in opened:
-                head = {"index": frame.index, "time": frame.time, "shape": frame.image.shape[:2]}
+                head = {
+                    "index": frame.index, "time": frame.time, "gap": frame.gap,
+                    "restart": frame.restart, "shape": frame.image.shape[:2],
+                }  # fmt: skip
                 _send(out, head | _counts(opened), frame.image)
             _send(out, {"end": True} | _counts(opened))
     except RnndetError as error:
@@ -214,8 +237,9 @@ def serve() -> None:
 
 
 def _counts(source: Source) -> dict[str, Any]:
-    counts = getattr(source, "counts", None)
-    return {} if counts is None else {"counts": asdict(counts)}
+    counts = source.counts
+    about: dict[str, Any] = {} if counts is None else {"counts": asdict(counts)}
+    return about | ({"notes": source.notes} if source.notes else {})
 
 
 def _send(out: BinaryIO, head: dict[str, Any], image: np.ndarray | None = None) -> None:

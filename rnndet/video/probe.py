@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.video.source import VideoFile
+from rnndet.video.source import open_source
 from rnndet.video.writers import H264Writer, Mpeg4Writer
 
 SIZE_HW = (64, 64)
@@ -21,7 +21,7 @@ def encoders() -> dict[str, bool]:
 
 
 def reads_av1() -> bool | None:
-    """Whether OpenCV decodes AV1; None where PyAV is not there to make such a video."""
+    """Whether AV1 is decoded; None where PyAV is not there to make such a video."""
     with TemporaryDirectory(prefix="rnndet-probe-") as folder:
         path = Path(folder) / "av1.mp4"
         return _is_whole(path) if _write_av1(path) else None
@@ -64,7 +64,7 @@ def _pictures() -> list[np.ndarray]:
 def _is_whole(path: Path) -> bool:
     """True if all frames of the file are read."""
     try:
-        with VideoFile(path) as video:
+        with open_source(path) as video:
             return sum(1 for _ in video) == FRAMES
     except RnndetError:
         return False

@@ -12,8 +12,9 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from rnndet.errors import OutputError
+from rnndet.errors import InputError, OutputError
 from rnndet.structures import Detections, FrameResult
+from rnndet.video.capture import open_capture
 from rnndet.video.writers import Writer, open_writer
 
 ASSUMED_FPS = Fraction(25)  # for sources without a rate
@@ -45,9 +46,14 @@ class JsonLinesSink:
         self._line({"type": "header", **header})
 
     def write(self, result: FrameResult, classes: Sequence[str]) -> None:
-        """One frame, also when nothing was found in it; "cut" only where another scene begins."""
+        """One frame, also when nothing was found in it; "cut" only where another scene begins.
+
+        "gap", "restart" only where frames were lost, and where the memory began anew for that.
+        """
         self._line(
             {"type": "frame", "index": result.frame.index, "time": round(result.frame.time, 6)}
+            | ({"gap": result.frame.gap} if result.frame.gap > 0 else {})
+            | ({"restart": True} if result.frame.restart else {})
             | ({"cut": True} if result.cut else {})
             | {"objects": describe_result(result, classes)}
         )
@@ -254,11 +260,13 @@ class VideoSink:
 
 def _count_frames(path: Path) -> int:
     """The number of frames in the index of a file just written, 0 if it cannot be opened."""
-    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     try:
-        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-    finally:
-        capture.release()
+        capture = open_capture(path.absolute())
+    except InputError:
+        return 0
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return count
 
 
 def _make_folder(path: Path) -> None:

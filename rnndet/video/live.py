@@ -1,0 +1,283 @@
+"""Cameras and live streams: a thread reads, the newest frame wins, a lost connection is renewed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from rnndet.errors import InputError
+from rnndet.structures import Frame, VideoInfo
+from rnndet.video.base import (
+    ASSUMED_FPS,
+    MAX_PIXELS,
+    ReadCounts,
+    Source,
+    check_pixels,
+    safe_name,
+    size_text,
+    without_password,
+)
+from rnndet.video.capture import FAILED_READS, frame_rate, open_address, to_rgb
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT = 1.0  # seconds before the first attempt to connect again; then twice as long, up to
+LONGEST_WAIT = 30.0
+CLOSE_WAIT = 1.0  # seconds for the reading thread to end; it goes with the process in any case
+POLL = 0.1  # seconds between looks at `stop` while no frame comes
+
+
+class Capture(Protocol):
+    """What is read from: cv2.VideoCapture, or something like it."""
+
+    def isOpened(self) -> bool: ...
+
+    def read(self) -> tuple[bool, np.ndarray | None]: ...
+
+    def get(self, prop: int, /) -> float: ...
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How live sources are read.
+
+    stop is asked while no frame comes: True ends the source, so that Ctrl-C need not wait.
+    """
+
+    allow_network: bool = False
+    timeout: float = 10.0  # seconds that opening and each read of an address may take
+    max_reconnects: int = 10  # in a row, before the source is given up
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(slots=True)
+class _Newest:
+    image: np.ndarray  # BGR or grey, as it was read
+    index: int
+    moment: float  # of the monotonic clock
+    restart: bool
+
+
+class LiveSource(Source):
+    """The newest frame of an endless source; times are those of a clock.
+
+    A thread reads all the time. Frames that come faster than they are taken are passed over: they
+    use up an index, are counted, and the next frame says how many (`gap`); the memory goes on.
+    Where the connection was lost, the first frame after it has `restart` and a `gap` estimated
+    from the time that has passed. A picture of another size is scaled to the first one's.
+
+    connect: opens the source; called again where it was lost.
+
+    Raises:
+        InputError: the source cannot be opened, gives no picture, or too large a one.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Capture],
+        *,
+        name: str,
+        said: str,
+        options: LiveOptions,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self._connect, self._said, self._options = connect, said, options
+        self._changed = threading.Condition()
+        self._newest: _Newest | None = None
+        self._ended = self._closing = False
+        self._fps = 0.0
+        self._decoded = self._dropped = self._reconnects = 0
+        self._change = ""  # of the size, the first one
+        self._thread = threading.Thread(target=self._read, name=f"read {said}", daemon=True)
+        self._thread.start()
+        first = self._wait(lambda: self._newest)
+        if first is None:
+            self.close()
+            raise InputError(f"{said}: gives no picture; check that it is there and not in use")
+        try:
+            check_pixels(said, first.image.shape, max_pixels)
+        except InputError:
+            self.close()
+            raise
+        height, width = first.image.shape[:2]
+        self.info = VideoInfo(name, said, width, height, frame_rate(self._fps), None)
+
+    @property
+    def counts(self) -> ReadCounts:
+        lost = self._ended and not self._closing
+        return ReadCounts(
+            self._decoded, 0, None, dropped=self._dropped, reconnects=self._reconnects,
+            truncated=lost,
+        )  # fmt: skip
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if not self._change:
+            return ()
+        return (
+            f"the size of the pictures changes, first {self._change}; all are scaled to "
+            f"{self.info.width}x{self.info.height}",
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        start: float | None = None
+        next_index = 0
+        last = expected = (self.info.height, self.info.width)
+        while (newest := self._wait(self._take)) is not None:
+            if start is None:
+                start, next_index = newest.moment, newest.index
+                self._dropped = 0  # what came before the first frame is nothing lost
+            image, restart = to_rgb(newest.image), newest.restart
+            size = image.shape[:2]
+            if size != last:
+                change = f"from {size_text(last)} to {size_text(size)} at frame {newest.index}"
+                self._change = self._change or change
+                last, restart = size, True
+            if size != expected:
+                image = cv2.resize(image, expected[::-1], interpolation=cv2.INTER_AREA)
+            self._decoded += 1
+            gap = newest.index - next_index
+            next_index = newest.index + 1
+            yield Frame(image, newest.index, newest.moment - start, gap, restart)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join(CLOSE_WAIT)
+
+    def _take(self) -> _Newest | None:
+        newest, self._newest = self._newest, None
+        return newest
+
+    def _wait(self, found: Callable[[], _Newest | None]) -> _Newest | None:
+        """What `found` gives once there is something; None at the end of the source."""
+        with self._changed:
+            while (newest := found()) is None:
+                if self._ended or self._closing:
+                    return None
+                if self._options.stop():
+                    self._closing = True
+                    return None
+                self._changed.wait(POLL)
+            return newest
+
+    # the reading thread
+
+    def _read(self) -> None:
+        index, lost_at, attempts = 0, None, 0
+        while not self._closing:
+            capture = self._connect()
+            first = index
+            try:
+                if capture.isOpened():
+                    self._fps = self._fps or capture.get(cv2.CAP_PROP_FPS)
+                    index, lost_at = self._read_connected(capture, index, lost_at)
+            finally:
+                capture.release()
+            if index == 0:  # never gave a picture: the user should know at once
+                break
+            attempts = 1 if index > first else attempts + 1
+            if self._closing or attempts > self._options.max_reconnects:
+                break
+            wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempts - 1))
+            log.info("%s: no picture; connecting again in %.0f s", self._said, wait)
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, wait)
+            self._reconnects += 1
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _read_connected(
+        self, capture: Capture, index: int, lost_at: float | None
+    ) -> tuple[int, float | None]:
+        """Read until nothing comes; the next index, and when the last frame came."""
+        moment, last_good = lost_at, time.monotonic()
+        is_first, failed = True, 0
+        while not self._closing:
+            good, image = capture.read()
+            now = time.monotonic()
+            if not good or image is None:
+                failed += 1
+                if failed == FAILED_READS or now - last_good >= self._options.timeout:
+                    break
+                continue
+            failed, last_good = 0, now
+            if is_first and moment is not None:
+                rate = frame_rate(self._fps) or ASSUMED_FPS
+                index += max(1, round((now - moment) * rate) - 1)  # lost meanwhile
+            restart = is_first and moment is not None
+            is_first = False
+            moment = now
+            with self._changed:
+                if self._newest is not None:
+                    self._dropped += 1
+                    restart = restart or self._newest.restart
+                self._newest = _Newest(image, index, now, restart)
+                self._changed.notify_all()
+            index += 1
+        return index, moment
+
+
+class Camera(LiveSource):
+    """A camera of this computer by number, from 0.
+
+    Raises:
+        InputError: there is no such camera, or it gives no picture.
+    """
+
+    def __init__(
+        self, number: int, *, name: str | None = None, options: LiveOptions | None = None
+    ) -> None:
+        super().__init__(
+            lambda: cv2.VideoCapture(number), name=name or f"camera-{number}",
+            said=f"camera {number}", options=options or LiveOptions(),
+        )  # fmt: skip
+
+
+class LiveAddress(LiveSource):
+    """A live stream behind rtsp://, http:// or https://, such as that of a network camera.
+
+    capture: the first connection, opened.
+
+    Raises:
+        InputError: it gives no picture.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        capture: Capture,
+        *,
+        name: str | None,
+        options: LiveOptions,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        opened = [capture]
+
+        def connect() -> Capture:
+            return opened.pop() if opened else open_address(url, timeout=options.timeout)
+
+        super().__init__(
+            connect, name=name or address_name(url), said=without_password(url), options=options,
+            max_pixels=max_pixels,
+        )  # fmt: skip
+
+
+def address_name(url: str) -> str:
+    """The host and the last part of the path of an address, without passwords."""
+    rest = without_password(url).partition("//")[2].partition("?")[0]
+    host, _, path = rest.rpartition("@")[2].partition("/")
+    last = path.rstrip("/").rpartition("/")[2].partition(".")[0]
+    return safe_name(f"{host.partition(':')[0]}_{last}")

@@ -1,0 +1,102 @@
+"""What the user typed becomes sources; what exists is a file whatever its name looks like."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnndet.errors import InputError
+from rnndet.video import expand, open_source, write_image
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names: str) -> None:
+    for name in names:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".jpg", ".png"):
+            write_image(path, np.zeros((4, 6, 3), np.uint8))
+        else:
+            path.write_bytes(b"x")
+
+
+def test_pattern_gives_what_matches_in_natural_order(folder):
+    touch("clips/c10.mp4", "clips/c2.mp4", "clips/other.avi")
+    assert expand("clips/*.mp4") == ["clips/c2.mp4", "clips/c10.mp4"]
+    assert expand("**/*.avi") == ["clips/other.avi"]
+
+
+@pytest.mark.parametrize("name", ["a*.mp4", "[x].mp4", "f%06d.jpg", "http:x", "a?.avi"])
+def test_what_exists_is_itself(folder, name):
+    touch(name, "ab.avi")
+    assert expand(name) == [name]
+
+
+@pytest.mark.parametrize("name", ["nothing.mp4", "no*.mp4", "rtsp://camera/1?x=[1]", "0"])
+def test_what_is_not_there_stands_for_itself(folder, name):
+    assert expand(name) == [name]
+
+
+def test_pictures_of_one_folder_are_one_source(folder):
+    touch("b/1.jpg", "b/2.jpg", "a/1.jpg", "a/notes.mp4", "a/2.png")
+    assert expand("*/*.jpg") == ["a/*.jpg", "b/*.jpg"]
+    assert expand("a/*") == ["a/*", "a/notes.mp4"]
+    assert expand("**") == ["a/*", "a/notes.mp4", "b/*"]
+    with open_source("a/*") as pictures:
+        assert [frame.index for frame in pictures] == [0, 1]
+        assert pictures.info.name == "a"
+
+
+def test_folder_with_signs_in_its_name_is_taken_by_its_name(folder):
+    touch("a[1]/1.jpg", "a[1]/2.jpg", "a1/1.jpg")
+    with open_source("a[1]/*.jpg") as pictures:
+        assert pictures.info.length == 2
+
+
+def test_list_is_read_beside_itself(folder):
+    touch("d/a b.mp4", "d/c.mp4", "d/e.mp4", "d/7")
+    absolute = str(folder / "d" / "c.mp4")
+    lines = [
+        "\ufeff# mine",
+        "",
+        "  a b.mp4 ",
+        absolute,
+        "[ce].mp4",
+        "gone.mp4",
+        "http://h/x",
+        "0",
+        "7",
+    ]
+    Path("d/list.txt").write_text("\r\n".join(lines), encoding="utf-8")
+    assert expand("d/list.txt") == [
+        "d/a b.mp4", absolute, "d/c.mp4", "d/e.mp4", "d/gone.mp4", "http://h/x", "0", "d/7",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "names no source"), (b"# only\n\n", "names no source"), (b"\xff\xd8\xff", "UTF-8")],
+)
+def test_bad_list_is_named_with_its_reason(folder, content, reason):
+    Path("list.txt").write_bytes(content)
+    with pytest.raises(InputError, match=rf"list\.txt.*{reason}"):
+        expand("list.txt")
+
+
+def test_list_in_a_list_is_no_list(folder):
+    Path("a.txt").write_text("b.txt\n")
+    Path("b.txt").write_text("a.txt\n")
+    assert expand("a.txt") == ["b.txt"]
+    with pytest.raises(InputError, match=r"b\.txt"):
+        open_source("b.txt")
+
+
+def test_pattern_without_a_match_is_an_error_when_opened(folder):
+    for pattern in ("no*.jpg", "gone/%06d.jpg"):
+        with pytest.raises(InputError, match="no pictures"):
+            open_source(pattern)
