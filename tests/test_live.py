@@ -164,6 +164,12 @@ def test_missing_camera_is_named():
         Camera(93)
 
 
+def test_nothing_else_is_printed_about_a_missing_camera(capfd):
+    with pytest.raises(InputError):
+        Camera(93)
+    assert capfd.readouterr().err == ""
+
+
 # addresses, on loopback
 
 

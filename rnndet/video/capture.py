@@ -66,6 +66,22 @@ def open_address(url: str, *, timeout: float) -> cv2.VideoCapture:
         return cv2.VideoCapture(url, cv2.CAP_FFMPEG, limits)
 
 
+def open_camera(number: int) -> cv2.VideoCapture:
+    """A camera of this computer; may not be opened, of which OpenCV says nothing then."""
+    with _quiet():
+        return cv2.VideoCapture(number)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep OpenCV's own lines off the terminal; one line of ours says what is wrong."""
+    level = cv2.utils.logging.setLogLevel(0)  # returns the level before
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 @contextlib.contextmanager
 def _capture_options(options: str) -> Iterator[None]:
     """Limit what FFmpeg opens, and keep OpenCV and FFmpeg quiet about files that are no video.
@@ -73,14 +89,12 @@ def _capture_options(options: str) -> Iterator[None]:
     OpenCV takes these options from the environment only.
     """
     settings = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": options, "OPENCV_FFMPEG_LOGLEVEL": "-8"}
-    with _environment:
+    with _environment, _quiet():
         before = {key: os.environ.get(key) for key in settings}
         os.environ.update(settings)
-        level = cv2.utils.logging.setLogLevel(0)  # returns the level before
         try:
             yield
         finally:
-            cv2.utils.logging.setLogLevel(level)
             for key, value in before.items():
                 if value is None:
                     os.environ.pop(key, None)

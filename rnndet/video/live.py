@@ -24,7 +24,7 @@ from rnndet.video.base import (
     size_text,
     without_password,
 )
-from rnndet.video.capture import FAILED_READS, frame_rate, open_address, to_rgb
+from rnndet.video.capture import FAILED_READS, frame_rate, open_address, open_camera, to_rgb
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +241,7 @@ class Camera(LiveSource):
         self, number: int, *, name: str | None = None, options: LiveOptions | None = None
     ) -> None:
         super().__init__(
-            lambda: cv2.VideoCapture(number), name=name or f"camera-{number}",
+            lambda: open_camera(number), name=name or f"camera-{number}",
             said=f"camera {number}", options=options or LiveOptions(),
         )  # fmt: skip
 
