@@ -14,7 +14,7 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.av_file import AvFile, has_pyav, is_plain_stream
+from rnndet.video.av_file import AvFile, NoVideoError, has_pyav, is_plain_stream
 from rnndet.video.base import (
     ASSUMED_FPS,
     MAX_PIXELS,
@@ -45,10 +45,6 @@ VIDEO_SUFFIXES = (
 ADDRESSES = ("rtsp://", "http://", "https://")
 
 
-class NothingDecodedError(InputError):
-    """A video was opened, but this OpenCV decodes none of its frames."""
-
-
 class VideoFile(Source):
     """A video file on disk, decoded by OpenCV's FFmpeg, turned upright where the file says so.
 
@@ -58,7 +54,7 @@ class VideoFile(Source):
 
     Raises:
         InputError: the file is missing, empty, not a video, has pictures of more than max_pixels,
-            or holds no frame that can be decoded (NothingDecodedError).
+            or holds no frame that can be decoded.
     """
 
     _patience = math.inf  # seconds for which reads may fail in a row
@@ -93,7 +89,7 @@ class VideoFile(Source):
             check_pixels(source, sides, max_pixels)
             first = next(decode(capture), None)
             if first is None:
-                raise NothingDecodedError(
+                raise InputError(
                     f"{source}: no frame can be decoded (codec {codec_name(capture)}; OpenCV may "
                     "lack it, as it often does AV1); pip install 'rnndet[video]', or convert the "
                     "file first: ffmpeg -i IN -c:v libx264 OUT.mp4"
@@ -195,16 +191,21 @@ def open_source(
 
 
 def _open_video(path: Path, name: str | None, max_pixels: int) -> Source:
-    """By OpenCV; by PyAV, where it is there, if OpenCV decodes nothing or would hide something."""
+    """By OpenCV; by PyAV, where it is there, if OpenCV cannot or would hide something.
+
+    What neither can read is OpenCV's error, unless PyAV knows that there is only sound.
+    """
     if has_pyav() and is_plain_stream(existing_file(path)):
         return AvFile(path, name=name, max_pixels=max_pixels)
     try:
         return VideoFile(path, name=name, max_pixels=max_pixels)
-    except NothingDecodedError:
+    except InputError:
         if not has_pyav():
             raise
         try:
             return AvFile(path, name=name, max_pixels=max_pixels)
+        except NoVideoError:
+            raise
         except InputError:
             pass
         raise
