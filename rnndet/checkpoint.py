@@ -7,7 +7,6 @@ import os
 import pickle
 import struct
 import tomllib
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 from rnndet.config import config_from_dict, config_to_dict
 from rnndet.errors import OutputError, WeightsError
 from rnndet.model import VideoDetector, build_model
+from rnndet.weights_files import check_file, check_plain, damaged_member
 
 FORMAT = 1  # of the checkpoint's dictionary
 # What torch's reader raises, beside UnpicklingError, for bytes that are not what they should be.
@@ -130,18 +130,22 @@ def read_saved(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):  # what torch.save writes is an archive, with its index last
-        raise WeightsError(f"{path}: incomplete or not a checkpoint; tools/train.py makes them")
+    check_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise WeightsError(f"{path}: refused: holds more than plain data, or is damaged") from None
+        raise WeightsError(
+            f"{path}: refused: holds code or more than plain data, or is damaged"
+        ) from None
     except MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: incomplete or not a checkpoint: {reason}") from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: not a rnndet checkpoint; tools/train.py makes them")
+    check_plain(content, where=str(path))
     stored = content.pop("sha256", None)  # absent in files of before November 2026
+    if stored is None and (member := damaged_member(path)) is not None:
+        raise WeightsError(f"{path}: damaged: checksum of {member}")
     if stored is not None and stored != content_sha256(content):
         raise WeightsError(f"{path}: damaged: its content is not what its sha256 says")
     return content
@@ -161,33 +165,52 @@ def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") 
 
 
 def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetector:
-    """Build the model that a checkpoint describes, with its weights; eval mode, on the CPU."""
+    """Build the model that a checkpoint describes, with its weights; eval mode, on the CPU.
+
+    Names, shapes and dtypes are compared with a model without memory first, so that a checkpoint
+    cannot ask for a larger one than it has weights for.
+    """
+    classes, weights = content.get("classes"), content["model"]
+    tree = content.get("config")
+    is_whole = isinstance(tree, dict) and isinstance(classes, list) and isinstance(weights, dict)
+    if not is_whole or "model" not in tree or not all(isinstance(c, str) for c in classes):
+        raise WeightsError(f"{where}: config, classes or weights are missing or of another kind")
+    if not all(isinstance(t, Tensor) for t in weights.values()):
+        raise WeightsError(f"{where}: the weights hold something that is no tensor")
     # only what builds the model is read, so that a new training option outdates no weights
-    config = config_from_dict({"model": content["config"]["model"]}, where=where).model
+    config = config_from_dict({"model": tree["model"]}, where=where).model
     options = dict(config.options)
     options.pop("backbone_weights", None)  # the checkpoint holds all weights already
     options.pop("weights", None)
-    model = build_model(replace(config, options=options), tuple(content["classes"]))
-    weights: dict[str, Tensor] = content["model"]
+    config = replace(config, options=options)
+    with torch.device("meta"):
+        check_fit(build_model(config, tuple(classes)), weights, where=where)
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{where}: {name} holds NaN or infinite values; refused")
-    check_fit(model, weights, where=where)
+    model = build_model(config, tuple(classes))
     model.load_state_dict(weights)
     return model.eval()
 
 
 def check_fit(model: VideoDetector, weights: dict[str, Tensor], *, where: str) -> None:
     """Raise WeightsError, with the first differing names, unless the weights fit exactly."""
-    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in weights.items()}
+    wanted = {name: _describe(t) for name, t in model.state_dict().items()}
+    found = {name: _describe(t) for name, t in weights.items()}
     if wanted == found:
         return
     names = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
     pairs = [f"{n}: {found.get(n, 'missing')} for {wanted.get(n, 'none')}" for n in names[:5]]
     raise WeightsError(
-        f"{where}: does not fit its own configuration, {len(names)} tensors: {'; '.join(pairs)}"
+        f"{where}: does not fit a {type(model.detector).__name__} with {len(model.classes)} "
+        f"classes, as its configuration says, {len(names)} tensors: {'; '.join(pairs)}"
     )
+
+
+def _describe(tensor: Tensor) -> str:
+    """Shape, and dtype where it is not float32."""
+    kind = "" if tensor.dtype == torch.float32 else f" {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(tensor.shape)}{kind}"
 
 
 def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:

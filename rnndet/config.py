@@ -148,7 +148,9 @@ def load_config(path: str | Path, *, changes: typing.Sequence[str] = ()) -> Conf
     tree = _read_toml(path)
     base = tree.pop("base", None)
     if base is not None:
-        under = _read_toml(path.parent / str(base))
+        if not isinstance(base, str) or "\0" in base:
+            raise RnndetError(f"{path}: base must be the name of a file, found {base!r}")
+        under = _read_toml(path.parent / base)
         if "base" in under:
             raise RnndetError(f"{path}: base = {base!r} has a base itself; one level is allowed")
         tree = _overlay(under, tree)
@@ -180,6 +182,8 @@ def _listed(value: Any) -> Any:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():  # a device may be endless
+            raise RnndetError(f"{path}: not a file; give the path of a TOML file")
         if path.stat().st_size > MAX_BYTES:
             raise RnndetError(f"{path}: larger than 1 MB, not a configuration")
         with path.open("rb") as file:

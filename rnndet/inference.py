@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,20 @@ def track(
     min_score: float = 0.3,
     tracker: str = "byte",
     scene_cuts: bool = True,
+    coast: float = 0.0,
 ) -> Iterator[FrameResult]:
     """Return a generator over the results of one video; nothing is kept, so any length will do.
 
     source: the path of a video, of a folder of pictures or of one picture; a camera number; or
     any iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
     tracker: none, iou, sort or byte. scene_cuts: begin anew where another scene begins, see
-    `rnndet.video.SceneCut`. The model stays where it is; its `score_threshold` is set.
+    `rnndet.video.SceneCut`. coast: seconds for which `predicted` holds a missed track, see
+    `rnndet.tracking.SteadyTracks`. The model stays where it is; its `score_threshold` is set.
     Raises RnndetError (a source that cannot be opened: InputError), bad names at the call.
     """
-    stream = make_stream(model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts)
+    stream = make_stream(
+        model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts, coast=coast
+    )
     if isinstance(source, str | Path | int):
         return _results(stream, open_source(source))
     return run_video(stream, _as_frames(source))
@@ -53,11 +57,12 @@ def make_stream(
     tracker: str = "byte",
     min_score: float = 0.3,
     scene_cuts: bool = True,
+    coast: float = 0.0,
 ) -> Stream:
     """A stream whose tracker and model go by one threshold; sets the model's `score_threshold`."""
     chosen = pick(tracker, TRACKERS, what="tracker")(min_score=min_score)
     cuts = SceneCut() if scene_cuts else None
-    stream = Stream(model, chosen, min_score=min_score, cuts=cuts)
+    stream = Stream(model, chosen, min_score=min_score, cuts=cuts, coast=coast)
     model.score_threshold = stream.score_floor
     return stream
 
@@ -69,7 +74,9 @@ def run_source(
     *,
     name: str | None = None,
     header: Mapping[str, Any] | None = None,
-    write_video: bool = True,
+    save: Sequence[str] = ("video",),
+    trails: int = 0,
+    show: Callable[[np.ndarray], None] | None = None,
     max_frames: int | None = None,
     overwrite: bool = False,
     on_frame: Callable[[FrameResult], None] | None = None,
@@ -77,8 +84,9 @@ def run_source(
     load_state: str | Path | None = None,
     save_state: str | Path | None = None,
 ) -> Summary:
-    """Run one video and write OUT_DIR/NAME/detections.jsonl and annotated.mp4.
+    """Run one video and write OUT_DIR/NAME/detections.jsonl and what `save` names.
 
+    save: names of `rnndet.exports.EXPORTS`. trails, show: see `rnndet.results.ResultFiles`.
     name is `source.info.name` if not given; header adds to the first line of the JSON. Results
     have their final names only when complete, so old ones are replaced at once or not at all;
     after an error `detections.part.jsonl` holds the frames until then. stop is asked after each
@@ -87,8 +95,8 @@ def run_source(
     load_state: go on from the state that another run left in this file, see
     `rnndet.stream_state`; save_state: leave it there, also when interrupted.
 
-    Raises OutputError if there are results already and `overwrite` is false, or on a full disk;
-    InputError if the source gives no frame.
+    Raises OutputError if there are results already and `overwrite` is false, if another process
+    writes to the folder, or on a full disk; InputError if the source gives no frame.
     """
     classes, clock, interrupted = stream.model.classes, StageClock(), False
     stream.reset()
@@ -98,8 +106,9 @@ def run_source(
     about = {"device": str(stream.device), "min_score": stream.min_score, **(header or {})}
     folder = Path(out_dir) / (name or source.info.name)
     with ResultFiles(
-        folder, source.info, classes, header=about, write_video=write_video, overwrite=overwrite
-    ) as files:
+        folder, source.info, classes, header=about, save=save, trails=trails, show=show,
+        overwrite=overwrite,
+    ) as files:  # fmt: skip
         try:
             frames = itertools.islice(source, max_frames)
             if before is not None:
@@ -186,4 +195,5 @@ def _timed_results(
             found = stream.detect(pixels)
         with clock.stage("track"):
             detections = stream.track(found, time=frame.time)
-        yield FrameResult(frame, detections, cut)
+            result = stream.result(frame, detections, cut=cut)
+        yield result

@@ -1,5 +1,6 @@
-"""Progress of a run over frames."""
+"""Progress of a run over frames, and messages as JSON lines."""
 
+import json
 import logging
 import sys
 from time import monotonic
@@ -16,16 +17,27 @@ LINE_EVERY = 30.0  # seconds: a log of a long run stays short
 class Progress:
     """A bar with frames per second on a terminal; elsewhere one logged line every 30 s.
 
-    total is None where the length is not known; quiet shows nothing. Use as a context manager.
+    total is None where the length is not known; quiet shows nothing; lines logs them on a terminal,
+    too. part: the number of this source and of all sources; the bar then stands below that of
+    `SourcesBar`. Use as a context manager.
     """
 
-    def __init__(self, name: str, total: int | None, *, quiet: bool) -> None:
-        is_terminal = sys.stderr.isatty()
+    def __init__(
+        self,
+        name: str,
+        total: int | None,
+        *,
+        quiet: bool,
+        lines: bool = False,
+        part: tuple[int, int] = (1, 1),
+    ) -> None:
+        has_bar = sys.stderr.isatty() and not lines
         self._bar = tqdm(
-            desc=name, total=total, unit=" frames", leave=False, disable=quiet or not is_terminal
-        )
-        self._has_lines = not quiet and not is_terminal
-        self._name, self._total, self._count = name, total, 0
+            desc=name, total=total, unit=" frames", leave=False, disable=quiet or not has_bar,
+            position=int(part[1] > 1),
+        )  # fmt: skip
+        self._has_lines = not quiet and not has_bar
+        self._name, self._total, self._part, self._count = name, total, part, 0
         self._start = self._last = monotonic()
 
     def step(self, _: object = None) -> None:
@@ -35,9 +47,20 @@ class Progress:
         now = monotonic()
         if self._has_lines and now - self._last >= LINE_EVERY:
             self._last = now
-            of = "" if self._total is None else f" of {self._total}"
-            rate = self._count / (now - self._start)
-            log.info("%s: %d%s frames, %.1f per second", self._name, self._count, of, rate)
+            self._log(now - self._start)
+
+    def _log(self, seconds: float) -> None:
+        number, count = self._part
+        name = self._name if count == 1 else f"{self._name} ({number} of {count})"
+        of = "" if self._total is None else f" of {self._total}"
+        rate = self._count / seconds
+        facts = {
+            "event": "progress", "source": self._name, "source_number": number, "sources": count,
+            "frames": self._count, "total": self._total, "fps": round(rate, 2),
+        }  # fmt: skip
+        log.info(
+            "%s: %d%s frames, %.1f per second", name, self._count, of, rate, extra={"facts": facts}
+        )
 
     def step_of(self, total: int) -> None:
         """One frame more, of a number that was not known at the beginning."""
@@ -64,3 +87,37 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
+
+
+class SourcesBar:
+    """A bar of how many of several sources are done, on a terminal; else nothing."""
+
+    def __init__(self, count: int, *, quiet: bool) -> None:
+        hidden = quiet or count < 2 or not sys.stderr.isatty()
+        self._bar = tqdm(
+            desc="all sources", total=count, unit=" sources", leave=False, disable=hidden
+        )
+
+    def step(self) -> None:
+        """One source is done."""
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (seconds since 1970), level, event, text, and the `facts` that
+    a record carries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "event": "message",
+            "text": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 import rnndet
 from rnndet.errors import OutputError
+from rnndet.exports import EXPORTS, ExportedVideo
+from rnndet.lock import FolderLock
 from rnndet.structures import Frame, FrameResult, VideoInfo
-from rnndet.video import JsonLinesSink, ReadCounts, VideoSink, draw
+from rnndet.video import Annotator, JsonLinesSink, ReadCounts
 
 STAGES = ("decode", "model", "track", "draw", "write")
 
@@ -185,9 +190,14 @@ class Tally:
 
 
 class ResultFiles:
-    """detections.jsonl and annotated.mp4 of one run: begun at the first frame, named when complete.
+    """The files of one run: begun at the first frame, named when complete.
 
-    Raises OutputError if a file exists and `overwrite` is false, or cannot be written.
+    detections.jsonl is written always; save names the `EXPORTS` beside it. trails: see `Annotator`.
+    show gets each annotated picture, for a window. Use as a context manager, which holds the
+    folder: one process at a time.
+
+    Raises OutputError, on entering if another run holds the folder, or a file exists and
+    `overwrite` is false, else where one cannot be written.
     """
 
     def __init__(
@@ -197,56 +207,60 @@ class ResultFiles:
         classes: tuple[str, ...],
         *,
         header: Mapping[str, Any],
-        write_video: bool,
-        overwrite: bool,
+        save: Sequence[str] = ("video",),
+        trails: int = 0,
+        show: Callable[[np.ndarray], None] | None = None,
+        overwrite: bool = False,
     ) -> None:
         self._json_path = folder / "detections.jsonl"
-        self._video_path = folder / "annotated.mp4"
-        for path in (self._json_path, self._video_path):
-            if path.exists() and not overwrite:
-                raise OutputError(
-                    f"{path}: there are results already; use --overwrite or another --out"
-                )
         self._info, self._classes, self._header = info, classes, header
-        self._write_video = write_video
+        self._lock, self._overwrite = FolderLock(folder), overwrite
+        self._all = {name: kind(folder) for name, kind in EXPORTS.items()}
+        self._exports = [self._all[name] for name in save]
+        self._annotator, self._show = Annotator(classes, trails=trails), show
+        self._draws = show is not None or any(export.needs_picture for export in self._exports)
         self._json: JsonLinesSink | None = None
-        self._video: VideoSink | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files of a complete run."""
-        return (self._json_path, self._video_path) if self._write_video else (self._json_path,)
+        return (self._json_path, *(path for export in self._exports for path in export.paths))
 
     @property
     def codec(self) -> str | None:
         """Of the video; None without one."""
-        return None if self._video is None else self._video.codec
+        sink = self._all["video"].sink
+        return None if sink is None else sink.codec
 
     @property
     def note(self) -> str | None:
         """What to know about playing the video."""
-        return None if self._video is None else self._video.note
+        sink = self._all["video"].sink
+        return None if sink is None else sink.note
 
     def write(self, result: FrameResult, clock: StageClock) -> None:
-        """Append one frame to both files."""
+        """Append one frame to all files."""
         with clock.stage("write"):
             if self._json is None:
                 self._json = self._begin(result.frame)
             self._json.write(result, self._classes)
-        if self._video is None:
-            return
-        with clock.stage("draw"):
-            picture = draw(result.frame.image, result.detections, self._classes)
+        picture = None
+        if self._draws:
+            with clock.stage("draw"):
+                picture = self._annotator.draw(result)
+                if self._show is not None:
+                    self._show(picture)
         with clock.stage("write"):
-            self._video.write(picture)
+            for export in self._exports:
+                export.write(result, picture)
 
     def _begin(self, frame: Frame) -> JsonLinesSink:
         """Open the files; the first frame decides the size, a container's claim may be wrong."""
         height, width = frame.image.shape[:2]
         fps = self._info.fps
         json_lines = JsonLinesSink(self._json_path.with_name("detections.part.jsonl"))
-        if self._write_video:
-            self._video = VideoSink(self._video_path, size_hw=(height, width), fps=fps)
+        for export in self._exports:
+            export.begin(ExportedVideo(self._info, (height, width), self._classes))
         about = {
             "source": self._info.source,
             "width": width,
@@ -260,25 +274,48 @@ class ResultFiles:
         return json_lines
 
     def finish(self, summary: Summary) -> None:
-        """Complete both files and give them their names; without a frame there are none."""
+        """Complete all files and give them their names; without a frame there are none."""
         if self._json is None:
             return
-        if self._video is not None:
-            self._video.close()
+        for export in self._exports:
+            export.close()
         self._json.write_summary(summary.to_dict())
         self._json.close()
         try:
             os.replace(self._json.path, self._json_path)
-            if self._video is None:
-                self._video_path.unlink(missing_ok=True)  # of an earlier run: no longer true
         except OSError as error:
             raise OutputError(f"{self._json_path}: cannot be written ({error.strerror})") from None
+        for export in self._all.values():
+            if export not in self._exports:
+                export.remove_old()  # of an earlier run: no longer true
 
     def __enter__(self) -> ResultFiles:
+        self._lock.__enter__()
+        try:
+            self._check_old()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def _check_old(self) -> None:
+        for path in (self._json_path, *(p for export in self._all.values() for p in export.paths)):
+            if path.exists() and not self._overwrite:
+                raise OutputError(
+                    f"{path}: there are results already; use --overwrite or another --out"
+                )
+        for export in self._exports:
+            export.check_old()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is not None:
-            for sink in (self._video, self._json):
-                if sink is not None:
-                    sink.abort()
+            for export in self._exports:
+                export.abort()
+            if self._json is not None:
+                self._json.abort()
+        self._lock.__exit__(kind, error, trace)

@@ -12,6 +12,7 @@ from torch import Tensor
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections, Frame, FrameResult
 from rnndet.temporal.state import State, state_to
+from rnndet.tracking import SteadyTracks
 
 
 class CutDetector(Protocol):
@@ -57,6 +58,9 @@ class Stream:
     cuts finds the frames at which another scene begins; there the memory is emptied and the tracks
     end, because what was remembered of the old scene does harm in the new one. None: never.
 
+    coast: seconds for which a missed track is reported in `FrameResult.predicted`, see
+    `SteadyTracks`; needs a tracker.
+
     A frame with `restart` is handled like a cut, and may have another size. A `gap` is not: frames
     that are missing leave memory and tracks as they are, and the tracker goes by the true times.
 
@@ -73,9 +77,12 @@ class Stream:
         min_score: float = 0.3,
         device: torch.device | str | None = None,
         cuts: CutDetector | None = None,
+        coast: float = 0.0,
     ) -> None:
         if not 0 <= min_score <= 1:
             raise RnndetError(f"min_score = {min_score}; expected a number from 0 to 1")
+        if coast > 0 and tracker is None:
+            raise RnndetError(f"coast = {coast}: only tracks are shown while missed; use a tracker")
         if device is not None:
             model.to(device)
         first = next(model.parameters(), None)
@@ -83,6 +90,7 @@ class Stream:
         self.tracker = tracker
         self.min_score = min_score
         self.cuts = cuts
+        self.steady = SteadyTracks(coast=coast)
         self.device = torch.device("cpu") if first is None else first.device
         self.reset()
 
@@ -95,6 +103,7 @@ class Stream:
         """Forget the memory, the tracks and the frame size: the next frame begins a new video."""
         self.state = None
         self._size_hw: tuple[int, int] | None = None
+        self.steady.reset()
         if self.tracker is not None:
             self.tracker.reset()
         if self.cuts is not None:
@@ -110,6 +119,7 @@ class Stream:
             "size_hw": None if self._size_hw is None else list(self._size_hw),
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
             "cuts": None if self.cuts is None else self.cuts.state_dict(),
+            "steady": self.steady.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -121,6 +131,7 @@ class Stream:
             self.tracker.load_state_dict(state["tracker"])
         if self.cuts is not None:
             self.cuts.load_state_dict(state["cuts"])
+        self.steady.load_state_dict(state["steady"])
 
     def step(self, frame: Frame) -> FrameResult:
         """Return what is seen in the next frame of the video; results are on the CPU.
@@ -130,13 +141,14 @@ class Stream:
         """
         pixels = self.to_tensor(frame)
         cut = self.see_cut(frame)
-        return FrameResult(frame, self.track(self.detect(pixels), time=frame.time), cut)
+        return self.result(frame, self.track(self.detect(pixels), time=frame.time), cut=cut)
 
     def see_cut(self, frame: Frame) -> bool:
         """Before `detect`: forget everything if the frame begins another scene; whether it does."""
         if self.cuts is None or not self.cuts.update(frame.image):
             return False
         self.state = None
+        self.steady.reset()
         if self.tracker is not None:
             self.tracker.end_tracks()
         return True
@@ -144,6 +156,7 @@ class Stream:
     def _begin_anew(self) -> None:
         """Forget the memory and the frame size, end the tracks: ids go on, as after a cut."""
         self.state = self._size_hw = None
+        self.steady.reset()
         if self.tracker is not None:
             self.tracker.end_tracks()
         if self.cuts is not None:
@@ -191,6 +204,16 @@ class Stream:
         if self.tracker is None:
             return detections
         return track(detections, self.tracker, min_score=self.min_score, time=time)
+
+    def result(self, frame: Frame, detections: Detections, *, cut: bool) -> FrameResult:
+        """Last part of `step`: what is to be shown of the tracks beside the detections."""
+        if self.tracker is None or detections.ids is None:
+            return FrameResult(frame, detections, cut)
+        height, width = frame.image.shape[:2]
+        steady, predicted = self.steady.update(
+            detections, self.tracker.expected(), time=frame.time, size_hw=(height, width)
+        )
+        return FrameResult(frame, detections, cut, steady, predicted)
 
 
 def track(

@@ -102,3 +102,10 @@ class FrameResult:
     frame: Frame
     detections: Detections  # on the CPU, with ids where the stream has a tracker
     cut: bool = False  # the first frame of another scene: memory and tracks began anew
+    steady: Detections | None = None  # the same boxes with their tracks' class and score, for show
+    predicted: Detections | None = None  # tracks without a detection, where they are expected
+
+    @property
+    def shown(self) -> Detections:
+        """The detections as they are shown to people."""
+        return self.detections if self.steady is None else self.steady

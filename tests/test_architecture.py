@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = {"structures", "boxes", "errors", "catalog"}
+FOLDERS = ("rnndet", "tools", "examples")
 PACKAGES = ("detectors", "temporal", "tracking", "metrics", "video")
 
 # What each part of rnndet may import of rnndet beside itself: the arrows of docs/architecture.md.
@@ -23,7 +24,9 @@ ARROWS: dict[str, set[str]] = {
     "boxes": set(),
     "catalog": {"errors"},
     "device": {"errors"},
+    "lock": {"errors"},
     "progress": set(),
+    "sharding": {"errors"},
     "signals": set(),
     "config": {"errors"},
     "corruption": set(),
@@ -32,11 +35,14 @@ ARROWS: dict[str, set[str]] = {
     **{package: NOUNS for package in PACKAGES},
     "data": NOUNS | {"video", "config", "degradation"},
     "model": NOUNS | {"detectors", "temporal", "config"},
-    "checkpoint": NOUNS | {"model", "config"},
+    "weights_files": {"errors"},
+    "checkpoint": NOUNS | {"model", "config", "weights_files"},
     "stream": NOUNS | {"model", "temporal", "tracking"},
     "stream_state": NOUNS | {"checkpoint", "stream"},
     "doctor": NOUNS | {"checkpoint", "device", "video"},
-    "results": NOUNS | {"video"},
+    "exports": NOUNS | {"video"},
+    "results": NOUNS | {"exports", "lock", "video"},
+    "done": NOUNS | {"video"},
     "publish": NOUNS | {"checkpoint"},
     "benchmark": NOUNS | {"stream", "video"},
     "inference": NOUNS
@@ -73,7 +79,8 @@ HOMES: dict[str, tuple[str, ...]] = {
         "rnndet/training/plots.py",
     ),
     "torchvision.models": ("rnndet/detectors/",),
-    "argparse": ("tools/",),
+    "argparse": ("tools/", "examples/"),
+    "ray": ("examples/",),
     "torch.distributed": ("rnndet/distributed.py",),
 }
 
@@ -102,7 +109,8 @@ FLAGS: dict[str, set[str]] = {
         "--no-scene-cuts", "--start", "--end", "--stride", "--max-frames", "--strict",
         "--max-pixels", "--allow-network", "--timeout", "--max-reconnects", "--no-video",
         "--load-state", "--save-state",
-        "--threads", "--overwrite", "--quiet", "--debug",
+        "--save", "--trails", "--coast", "--show", "--log-json", "--threads", "--shard", "--resume",
+        "--isolate", "--overwrite", "--quiet", "--debug",
     },
     "plot": {"run", "--out", "--debug"},
     "publish_weights": {"source", "name", "--licence"},
@@ -130,8 +138,8 @@ class Use(NamedTuple):
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """The syntax tree of every file of rnndet/ and tools/, by its path."""
-    files = [*sorted(ROOT.glob("rnndet/**/*.py")), *sorted(ROOT.glob("tools/*.py"))]
+    """The syntax tree of every file of FOLDERS, by its path."""
+    files = [file for f in FOLDERS for file in sorted(ROOT.glob(f"{f}/**/*.py"))]
     assert len(files) > 40, "the source is not where this test looks for it"
     return {f.relative_to(ROOT).as_posix(): ast.parse(f.read_text("utf-8")) for f in files}
 

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -138,3 +139,129 @@ def test_previous_checkpoint_is_kept_on_request(saved):
     save_checkpoint(path, content | {"step": 4}, keep_previous=True)
     assert read_checkpoint(path)["step"] == 4
     assert read_checkpoint(checkpoint.previous_of(path))["step"] == 3
+
+
+# other files, and checkpoints made to do harm
+
+
+def refused(path) -> str:
+    """The one line with which a file is refused."""
+    with pytest.raises(WeightsError) as caught:
+        load_model(path)
+    line = str(caught.value)
+    assert "\n" not in line and path.name in line
+    assert len(line) < 1000
+    return line
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_torchscript_is_named(tmp_path):
+    module = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
+    module.save(str(tmp_path / "m.pt"))
+    assert "a TorchScript model" in refused(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("m.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ", "a safetensors file"),
+        ("m.pt", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ", "a safetensors file"),
+        ("m.onnx", b"\x08\x07\x12\x07pytorch", "an ONNX model"),
+        ("m.pt", pickle.dumps({"format": 1}), "a bare pickle"),
+        ("m.engine", b"ftrt", "a TensorRT engine"),
+    ],
+)
+def test_other_kinds_of_files_are_named_and_explained(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    line = refused(tmp_path / name)
+    assert kind in line and "tools/train.py" in line
+
+
+def test_program_of_torch_export_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
+        archive.writestr("m/archive_format", "pt2")
+    assert "torch.export" in refused(tmp_path / "m.pt2")
+
+
+def test_archive_that_unpacks_into_more_is_refused(saved):
+    _, path = saved
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    assert "compressed" in refused(path)
+
+
+def test_weights_of_another_architecture_are_one_line_with_five_names(saved, tmp_path):
+    _, path = saved
+    other = model_content(tiny_model(cell="conv_gru"), tiny_config(cell="conv_gru"), step=0)
+    rewrite(path, lambda content: content.update(model=other["model"]))
+    line = refused(path)
+    assert "FCOS with 2 classes" in line
+    assert line.count("memory.cells.") == 5
+
+
+@pytest.mark.parametrize("change", [lambda t: t.half(), lambda t: t.to(torch.int32)])
+def test_weights_of_another_dtype_are_refused_by_name(saved, change):
+    _, path = saved
+    name = "memory.fusions.0.gate.bias"
+    rewrite(path, lambda content: content["model"].update({name: change(content["model"][name])}))
+    assert f"{name}: (" in refused(path)
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [
+        (torch.eye(3).to_sparse(), "not a plain tensor"),
+        (torch.zeros(1).expand(10**12), "larger than what is stored"),
+    ],
+)
+def test_tensor_that_is_sparse_or_larger_than_its_file_is_refused(tmp_path, tensor, reason):
+    content = {"format": 1, "model": {"weight": tensor}, "classes": ["a"], "config": {"model": {}}}
+    torch.save(content, tmp_path / "m.pt")
+    line = refused(tmp_path / "m.pt")
+    assert reason in line and "model.weight" in line
+
+
+def test_configuration_that_asks_for_a_huge_model_is_refused_without_building_it(saved):
+    _, path = saved
+    rewrite(path, lambda c: c["config"]["model"]["temporal"].update(hidden=2_000_000))
+    assert "does not fit" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("config"),
+        lambda content: content.pop("classes"),
+        lambda content: content.update(classes=[1, 2]),
+        lambda content: content.update(model=[]),
+        lambda content: content["model"].update(extra="text"),
+        lambda content: content["config"].pop("model"),
+    ],
+)
+def test_missing_and_wrong_parts_are_refused(saved, change):
+    _, path = saved
+    rewrite_raw(path, change)
+    refused(path)
+
+
+def rewrite_raw(path, change):
+    """As `rewrite`, for content that `read_checkpoint` would refuse afterwards."""
+    content = read_checkpoint(path)
+    change(content)
+    torch.save(content, path)
+
+
+def test_flipped_bit_is_noticed_by_the_archives_checksum_where_there_is_no_sha256(saved):
+    _, path = saved
+    content = read_checkpoint(path)
+    torch.save(content, path)
+    data = bytearray(path.read_bytes())
+    tensor = max(content["model"].values(), key=lambda t: t.numel())
+    place = bytes(data).index(tensor.numpy().tobytes()[:64])
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert "damaged: checksum of" in refused(path)

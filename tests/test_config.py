@@ -1,6 +1,7 @@
 import pytest
 
 from rnndet.config import Config, config_from_dict, config_to_dict, load_config
+from rnndet.detectors import build_detector
 from rnndet.errors import RnndetError
 
 
@@ -75,3 +76,47 @@ def test_broken_toml_is_one_clear_line(tmp_path, text):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(RnndetError, match="no such config file"):
         load_config(tmp_path / "none.toml")
+
+
+def test_file_over_1_mb_is_refused_unread(tmp_path):
+    path = write(tmp_path / "a.toml", "[train\n" + "#" * 1_000_000)
+    with pytest.raises(RnndetError, match=r"a\.toml: larger than 1 MB"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[train]\nlr = '1e-4'\n", r"train\.lr must be float, found '1e-4'"),
+        ("[train]\nlr = -1.0\n", r"train\.lr = -1\.0 must be not negative"),
+        ("[train]\nlr = true\n", r"train\.lr must be float, found True"),
+        ("[train]\nlr = nan\n", r"train\.lr = nan must be"),
+        ("[train]\nlr = 1\nlr = 2\n", "not valid TOML"),
+        ("train = 3\n", r"train must be a table"),
+        ("[model.temporal]\nlevels = '0'\n", r"model\.temporal\.levels must be a list"),
+        ("[augment]\ncrop = [64]\n", r"augment\.crop must have 2 values"),
+        ("[model.temporal]\ncel = 'conv_gru'\n", r"model\.temporal\.cel is .* 'cell'"),
+        ("base = 3\n", "base must be the name of a file, found 3"),
+        ("base = '/dev/zero'\n", "not a file"),
+    ],
+)
+def test_wrong_values_are_one_line_that_names_the_key(tmp_path, text, message):
+    with pytest.raises(RnndetError, match=message) as caught:
+        load_config(write(tmp_path / "a.toml", text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("size", "big", "size"),
+        ("channels", "64", "channels must be int, found '64'"),
+        ("strides", [8, "16"], "strides must be list of whole numbers"),
+        ("fold_batch_norm", 1, "fold_batch_norm must be bool, found 1"),
+        ("head_convs", 10**9, "head_convs = 1000000000 must be from 0 to 32"),
+    ],
+)
+def test_detector_options_of_a_wrong_type_or_range_are_named(key, value, message):
+    options = {"size": [64, 64], "channels": 32} | {key: value}
+    with pytest.raises(RnndetError, match=message):
+        build_detector("fcos", 2, options)

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import logging
 import os
 import random
 import signal
@@ -122,7 +123,7 @@ def test_results_are_replaced_only_with_overwrite(infer, clip, tmp_path, capsys)
     assert (tmp_path / "sky" / "detections.jsonl").read_bytes() == first
     assert infer(clip, "--overwrite", "--no-video", "--quiet", "--max-frames", 3) == 0
     assert len(read_lines(tmp_path / "sky" / "detections.jsonl")) == 5
-    assert sorted(p.name for p in (tmp_path / "sky").iterdir()) == ["detections.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "sky").iterdir()) == ["detections.jsonl", "done.json"]
 
 
 def test_without_a_source_the_demo_runs_and_may_be_repeated(infer, tmp_path):
@@ -361,10 +362,184 @@ def test_the_list_of_flags_is_frozen():
     assert flags == {
         "source", "weights", "out", "device", "score_threshold", "tracker", "max_frames",
         "allow_network", "max_pixels", "max_reconnects", "strict", "timeout",
-        "no_scene_cuts", "start", "end", "stride", "no_video", "threads", "overwrite", "quiet",
-        "load_state", "save_state",
-        "debug",
+        "no_scene_cuts", "start", "end", "stride", "load_state", "save_state", "save", "no_video",
+        "trails", "coast", "show", "threads", "shard", "resume", "isolate", "overwrite", "quiet",
+        "log_json", "debug",
     }  # fmt: skip
+
+
+# what is written
+
+
+def test_saved_is_what_is_named_and_the_json_lines_always(infer, clip, tmp_path):
+    assert infer(clip, "--save", "mot,csv", "--save", "coco", "--max-frames", 3) == 0
+    assert sorted(path.name for path in (tmp_path / "sky").iterdir()) == [
+        "coco.json", "coco_images.json", "detections.csv", "detections.jsonl", "done.json",
+        "mot.txt", "mot_labels.txt",
+    ]  # fmt: skip
+    assert infer(clip, "--save", "video,frames", "--no-video", "--overwrite") == 0
+    assert sorted(path.name for path in (tmp_path / "sky").iterdir()) == [
+        "detections.jsonl", "done.json", "frames",
+    ]  # fmt: skip
+    assert len(list((tmp_path / "sky" / "frames").iterdir())) == 10
+
+
+def test_any_old_result_is_replaced_only_with_overwrite(infer, clip, tmp_path, capsys):
+    (tmp_path / "sky").mkdir()
+    (tmp_path / "sky" / "cvat.xml").write_text("corrected by hand")
+    assert infer(clip, "--save", "cvat") == 4
+    assert "cvat.xml" in capsys.readouterr().err
+    assert (tmp_path / "sky" / "cvat.xml").read_text() == "corrected by hand"
+
+
+def test_unknown_format_is_exit_2_and_names_the_choices(infer, clip, capsys):
+    assert infer(clip, "--save", "mott", "--weights", "no_such_weights") == 2
+    assert "cvat" in capsys.readouterr().err
+
+
+def test_coasting_without_a_tracker_is_a_usage_error(infer, clip):
+    assert infer(clip, "--coast", 0.5, "--tracker", "none") == 2
+
+
+def test_annotated_video_of_an_uneven_one_keeps_its_times(infer, tmp_path):
+    pytest.importorskip("av")
+    times = [0, 0.02, 0.1, 0.5, 0.54, 1.5]
+    with VideoSink(tmp_path / "uneven.mp4", size_hw=(64, 80), fps=25) as sink:
+        for time_ in times:
+            sink.write(np.zeros((64, 80, 3), np.uint8), time=time_)
+    assert infer(tmp_path / "uneven.mp4", "--trails", 5, "--coast", 0.2) == 0
+    with open_source(tmp_path / "uneven" / "annotated.mp4") as video:
+        assert [frame.time for frame in video] == pytest.approx(times, abs=2e-3)
+
+
+# faults of the output: RELIABILITY.md O1, O2, O7, O8
+
+
+@pytest.mark.parametrize("place", ["file", "file/deeper"])
+def test_output_that_cannot_be_written_is_exit_4_before_a_model_is_loaded(
+    infer, clip, tmp_path, capsys, place
+):
+    (tmp_path / "file").write_text("")
+    arguments = ("--out", tmp_path / place, "--weights", "no_such_weights")
+    assert infer(clip, *arguments) == 4
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes anywhere")
+def test_output_folder_without_the_right_to_write_is_exit_4(infer, clip, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    assert infer(clip, "--out", tmp_path / "locked", "--weights", "no_such_weights") == 4
+
+
+def limited_tool(weights, clip, out, *arguments, size: int) -> subprocess.CompletedProcess:
+    """The tool in a process whose files cannot grow beyond `size` bytes, as on a full disk."""
+    limit = (
+        "import resource, runpy, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    order = [sys.executable, "-c", limit, TOOL, "--weights", weights, "--out", out, clip]
+    order += ["--device", "cpu", "--score-threshold", 0.01, "--quiet", *arguments]
+    return subprocess.run(
+        list(map(str, order)), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_full_disk_is_exit_4_and_keeps_the_whole_lines(weights, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 80, 3)).astype(np.uint8)
+    with VideoSink(tmp_path / "noise.mp4", size_hw=(64, 80), fps=30) as sink:
+        for k in range(300):
+            sink.write(np.roll(noise, 7 * k, axis=k % 2))
+    save = ("--save", "video,csv,cvat,crops,frames")
+    done = limited_tool(weights, tmp_path / "noise.mp4", tmp_path / "out", *save, size=100_000)
+    assert done.returncode == 4, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    part = tmp_path / "out" / "noise" / "detections.part.jsonl"
+    assert list(part.parent.iterdir()) == [part]
+    lines = read_lines(part)
+    assert [line["index"] for line in lines[1:]] == list(range(len(lines) - 1))
+    assert 5 < len(lines) < 300
+
+
+def test_second_run_into_the_same_folder_is_exit_4(infer, weights, long_clip, tmp_path, capsys):
+    process = start_tool(weights, long_clip, tmp_path)
+    try:
+        wait_for_frames(tmp_path / "long" / "detections.part.jsonl", process, count=2)
+        assert infer(long_clip, "--overwrite") == 4
+        assert "another run" in capsys.readouterr().err
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "long" / ".lock").exists()
+    assert infer(long_clip, "--overwrite", "--max-frames", 2) == 0  # the dead do not block
+    assert not (tmp_path / "long" / ".lock").exists()
+
+
+def test_reader_that_goes_away_is_no_error(weights, clip, tmp_path):
+    order = [sys.executable, TOOL, "--weights", weights, "--out", tmp_path, "--device", "cpu", clip]
+    process = subprocess.Popen(
+        list(map(str, order)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), errors) == (0, "")
+    assert (tmp_path / "sky" / "detections.jsonl").exists()
+
+
+# how it goes on
+
+
+def test_log_as_json_is_all_there_is(infer, clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    assert infer("--log-json", "--save", "csv", clip, tmp_path / "missing.mp4") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = [json.loads(line) for line in printed.err.splitlines()]
+    assert all({"time", "level", "event", "text"} <= line.keys() for line in lines)
+    assert lines[-1]["event"] == "error"
+    assert (lines[-1]["level"], lines[-1]["exit_code"]) == ("error", 3)
+    assert any("sky: done" in line["text"] for line in lines)
+
+
+def test_progress_elsewhere_than_on_a_terminal_is_a_line(infer, clip, monkeypatch, caplog):
+    monkeypatch.setattr("rnndet.progress.LINE_EVERY", 0.0)
+    caplog.set_level("INFO")
+    assert infer(clip, clip, "--max-frames", 2, "--no-video") == 0
+    facts = [record.facts for record in caplog.records if hasattr(record, "facts")]
+    assert [(f["source"], f["source_number"], f["frames"]) for f in facts] == [
+        ("sky", 1, 1), ("sky", 1, 2), ("sky-2", 2, 1), ("sky-2", 2, 2),
+    ]  # fmt: skip
+    assert "sky-2 (2 of 2): 1 of 2 frames" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no DISPLAY")
+@pytest.mark.parametrize("display", [None, ":97"])
+def test_window_without_a_display_is_exit_6(infer, clip, monkeypatch, capsys, display):
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if display is not None:  # a name without a display behind it
+        monkeypatch.setenv("DISPLAY", display)
+    assert infer(clip, "--show", "--weights", "no_such_weights") == 6
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", [ord("q"), 27])
+def test_key_in_the_window_ends_the_run_like_ctrl_c(infer, clip, monkeypatch, tmp_path, key):
+    shown = []
+    monkeypatch.setattr("rnndet.video.window.check_display", lambda: None)
+    monkeypatch.setattr("cv2.namedWindow", lambda *_: None)
+    monkeypatch.setattr("cv2.resizeWindow", lambda *_: None)
+    monkeypatch.setattr("cv2.destroyAllWindows", lambda: None)
+    monkeypatch.setattr("cv2.getWindowProperty", lambda *_: 1.0)
+    monkeypatch.setattr("cv2.imshow", lambda _, image: shown.append(image.shape))
+    monkeypatch.setattr("cv2.waitKey", lambda _: key if len(shown) == 4 else -1)
+    assert infer(clip, "--show", "--no-video") == 130
+    lines = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert (lines[-1]["frames"], lines[-1]["interrupted"]) == (4, True)
+    assert shown == [(64, 80, 3)] * 4
 
 
 # the library under the tool

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FRAMES = int(os.environ.get("RNNDET_FRAMES", "4000"))
+FRAMES = int(os.environ.get("RNNDET_FRAMES", "2000"))
 
 # A stub network, the real tracker, scene cuts, sinks and tally; prints RSS in MiB at two frames.
 PROGRAM = """
@@ -56,7 +56,7 @@ def resident(result):
 
 torch.set_num_threads(1)
 stream = make_stream(Stub().eval())
-run_source(stream, Long(), sys.argv[1], write_video=False, on_frame=resident)
+run_source(stream, Long(), sys.argv[1], save=(), on_frame=resident)
 """
 
 

@@ -1,12 +1,15 @@
 """The files in weights/: whole, small, listed, without places of the machine that made them."""
 
 import re
+import shutil
 
 import pytest
 import torch
 
+from rnndet import checkpoint
 from rnndet.boxes import pairwise_iou
 from rnndet.checkpoint import WEIGHTS_DIR, file_sha256, load_model, published_weights
+from rnndet.errors import WeightsError
 from rnndet.inference import make_stream
 from rnndet.stream import run_video
 from rnndet.video.synthetic import SyntheticClip
@@ -58,3 +61,17 @@ def test_default_finds_most_objects_of_a_rendered_clip():
         seen += len(truth)
         found += int((overlap.amax(1) >= 0.5).sum()) if overlap.shape[1] else 0
     assert found / seen > 0.6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flipped_bit_of_a_copy_is_noticed_by_name_and_by_path(name, tmp_path, monkeypatch):
+    shutil.copytree(WEIGHTS_DIR, tmp_path / "weights")
+    path = tmp_path / "weights" / published_weights()[name]["file"]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # in the middle of a tensor
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_model(path)
+    monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", tmp_path / "weights")
+    with pytest.raises(WeightsError, match="sha256 is not the one"):
+        load_model(name)

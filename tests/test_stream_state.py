@@ -39,7 +39,7 @@ def run(source, out, *, options=OPTIONS, **rest) -> list[dict]:
     """The frame lines of one run with a new stream."""
     stream = make_stream(model().eval(), **options)
     with open_source(source) as opened:
-        summary = run_source(stream, opened, out, write_video=False, **rest)
+        summary = run_source(stream, opened, out, save=(), **rest)
     lines = (summary.folder / "detections.jsonl").read_text().splitlines()
     return [line for line in map(json.loads, lines) if line["type"] == "frame"]
 

@@ -1,7 +1,10 @@
 """Results on disk are whole, and drawing fits every size of picture."""
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +17,7 @@ from rnndet.video import JsonLinesSink, VideoSink, draw, open_source, write_imag
 from rnndet.video import writers as writers_module
 from rnndet.video.draw import _free_place, colour_of
 
+ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("bird", "drone")
 
 
@@ -148,7 +152,7 @@ def test_video_without_frames_leaves_no_file(tmp_path):
 
 def test_lost_frames_are_noticed_on_close(tmp_path, monkeypatch):
     without_pyav(monkeypatch)
-    monkeypatch.setattr(writers_module.Mpeg4Writer, "write", lambda self, image: None)
+    monkeypatch.setattr(writers_module.Mpeg4Writer, "write", lambda *_, **__: None)
     sink = VideoSink(tmp_path / "a.mp4", size_hw=(32, 32), fps=25)
     sink.write(np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(OutputError, match="0 of 1 frames"):
@@ -165,12 +169,84 @@ def test_video_that_cannot_be_made_is_refused_at_once(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_frame_of_another_size_is_an_error(tmp_path):
+@pytest.mark.parametrize("shape", [(32, 30, 3), (32, 32), (32, 32, 1), (32, 32, 4)])
+def test_frame_of_another_size_or_kind_is_an_error(tmp_path, shape):
     with (
         pytest.raises(ValueError, match="expected"),
         VideoSink(tmp_path / "a.mp4", size_hw=(32, 32), fps=25) as sink,
     ):
-        sink.write(np.zeros((32, 30, 3), np.uint8))
+        sink.write(np.zeros(shape, np.uint8))
+
+
+def write_at(path, times, fps) -> None:
+    with VideoSink(path, size_hw=(32, 32), fps=fps) as sink:
+        for k, time in enumerate(times):
+            sink.write(np.full((32, 32, 3), 20 * k % 256, np.uint8), time=time)
+
+
+def span(path) -> float:
+    """Seconds that a video is played."""
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return float(stream.duration * stream.time_base)
+
+
+def test_frames_are_shown_at_their_times_and_the_last_one_as_long_as_usual(tmp_path):
+    pytest.importorskip("av")
+    times = [7.0, 7.02, 7.1, 7.5, 7.52, 9.0, 9.04]  # no even rhythm, and not from 0
+    write_at(tmp_path / "a.mp4", times, 25)
+    with open_source(tmp_path / "a.mp4") as source:
+        found = [frame.time for frame in source]
+    assert found == pytest.approx([time - 7 for time in times], abs=1e-3)
+    assert span(tmp_path / "a.mp4") == pytest.approx(2.08, abs=1e-3)
+
+
+def test_even_rhythm_stays_exact_where_times_are_rounded_to_milliseconds(tmp_path):
+    pytest.importorskip("av")
+    rate = Fraction(30000, 1001)
+    write_at(tmp_path / "a.mp4", [round(float(k / rate), 3) for k in range(90)], rate)
+    with open_source(tmp_path / "a.mp4") as source:
+        assert source.info.fps == rate
+        assert len(list(source)) == 90
+    assert span(tmp_path / "a.mp4") == pytest.approx(90 * 1001 / 30000, abs=1e-6)
+
+
+@pytest.mark.parametrize("times", [[None] * 4, [1.0] * 4, [3.0, 2.0, 1.0, 0.0], [float("nan")] * 4])
+def test_frames_without_a_usable_time_follow_in_the_frame_rate(tmp_path, times):
+    pytest.importorskip("av")
+    write_at(tmp_path / "a.mp4", times, 10)
+    with open_source(tmp_path / "a.mp4") as source:
+        assert [frame.time for frame in source] == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-3)
+
+
+def test_json_lines_end_with_a_whole_line_on_a_full_disk(tmp_path):
+    check = (
+        "import resource, signal, sys\n"
+        "from rnndet.errors import OutputError\n"
+        "from rnndet.video import JsonLinesSink\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "sink = JsonLinesSink(sys.argv[1])\n"
+        "try:\n"
+        "    for k in range(100):\n"
+        "        sink.write_header({'k': k, 'text': 'x' * 70})\n"
+        "except OutputError:\n"
+        "    sink.abort()\n"
+        "    sys.exit(4)\n"
+    )
+    order = [sys.executable, "-c", check, str(tmp_path / "a.jsonl")]
+    assert subprocess.run(order, cwd=ROOT, check=False).returncode == 4
+    text = (tmp_path / "a.jsonl").read_text()
+    assert text.endswith("\n")
+    lines = [json.loads(line)["k"] for line in text.splitlines()]
+    assert lines == list(range(len(lines)))
+    assert len(lines) > 5
+
+
+def test_names_that_are_not_unicode_are_written_as_escapes(tmp_path):
+    with JsonLinesSink(tmp_path / "a.jsonl") as sink:
+        sink.write_header({"source": "bad\udcff.mp4"})
+    assert json.loads((tmp_path / "a.jsonl").read_bytes())["source"] == "bad\udcff.mp4"
 
 
 def test_picture_with_unknown_suffix_or_folder_is_refused(tmp_path):

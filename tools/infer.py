@@ -6,15 +6,23 @@ Without a SOURCE, a made-up clip is rendered and used (out/demo).
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 DEMO_SEED = 7
+log = logging.getLogger("infer")
+# Options that leave the results of a video as they are; done.json keeps all others.
+WITHOUT_EFFECT = {
+    "source", "weights", "out", "device", "threads", "shard", "resume", "isolate", "overwrite",
+    "show", "quiet", "log_json", "debug", "strict", "max_pixels", "allow_network", "timeout",
+    "max_reconnects",
+}  # fmt: skip
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -45,10 +53,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="attempts in a row to renew a lost connection")  # fmt: skip
     add("--load-state", metavar="FILE", help="go on from the state that --save-state left")
     add("--save-state", metavar="FILE", help="leave the state of memory and tracks in this file")
-    add("--no-video", action="store_true", help="write only detections.jsonl")
+    add("--save", action="append", metavar="NAMES",
+        help="files beside detections.jsonl, by commas: video (the default), mot, coco, csv, cvat, "
+        "crops, frames")  # fmt: skip
+    add("--no-video", action="store_true", help="leave the video out")
+    add("--trails", type=at_least_one, default=0, metavar="N",
+        help="draw the last N places of each track")  # fmt: skip
+    add("--coast", type=seconds, default=0.0, metavar="SECONDS",
+        help="show a missed track at its expected place for at most this long")  # fmt: skip
+    add("--show", action="store_true", help="show the annotated frames in a window; q ends the run")
+    add("--shard", metavar="I/N", help="run part I, from 0, of N of the sources; auto: ask the job")
+    add("--resume", action="store_true", help="pass over sources that an earlier run has finished")
+    add("--isolate", action="store_true", help="decode in a process of its own, which may crash")
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--overwrite", action="store_true", help="replace results of an earlier run")
     add("--quiet", action="store_true", help="print errors and nothing else")
+    add("--log-json", action="store_true", help="progress and messages as JSON lines on stderr")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 
@@ -71,65 +91,92 @@ def seconds(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    sources = sources_of(args)
-    if (args.load_state or args.save_state) and len(sources) > 1:
-        print("infer: --load-state and --save-state are for one source", file=sys.stderr)
-        return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_log(args)
     from rnndet.errors import RnndetError
 
     try:
+        check(args)
+        jobs, summary_name = list_jobs(args)
         stream, header = build(args)
     except RnndetError as error:
         return report(error, args)
     except KeyboardInterrupt:
         return 130
+    from rnndet.progress import SourcesBar
     from rnndet.results import write_run_summary
     from rnndet.signals import stop_on_signals
-    from rnndet.video.base import without_password
 
-    names: set[str] = set()
-    done = []
-    with stop_on_signals() as stop:
-        for source, problem in sources:
-            entry = {"source": "demo" if source is None else without_password(source)}
-            try:
-                if problem is not None:
-                    raise problem
-                summary = run_one(source, stream, header, names, args, stop=lambda: stop.number > 0)
-                entry |= {"exit_code": 0, "folder": summary.folder.name, **summary.to_dict()}
-                if args.strict and not summary.is_whole:
-                    entry["exit_code"] = 1
-            except RnndetError as error:
-                entry |= {"exit_code": report(error, args), "error": str(error)}
-            except KeyboardInterrupt:
-                entry |= {"exit_code": 130, "interrupted": True}
-            done.append(entry)
-            if entry.get("interrupted") or stop.number:
+    done: list[dict[str, Any]] = []
+    overall = SourcesBar(len(jobs), quiet=args.quiet or args.log_json)
+    with stop_on_signals() as stop, closing(overall):
+        for number, (source, name) in enumerate(jobs, 1):
+            part = (number, len(jobs))
+            asked = lambda: stop.number > 0  # noqa: E731
+            done.append(run_entry(source, name, stream, header, args, part=part, stop=asked))
+            overall.step()
+            if done[-1].get("interrupted") or stop.number:
                 break
     codes = [entry["exit_code"] for entry in done]
     code = codes[0] if len(codes) == 1 else int(any(codes))
-    if done[-1].get("interrupted") or stop.number:
+    if stop.number or (done and done[-1].get("interrupted")):
         code = stop.exit_code or 130
     try:
-        write_run_summary(Path(args.out) / "summary.json", done, exit_code=code)
+        write_run_summary(Path(args.out) / summary_name, done, exit_code=code)
     except RnndetError as error:
         return code or report(error, args)
     return code
 
 
-def sources_of(args: argparse.Namespace) -> list[tuple[str | None, Exception | None]]:
-    """The sources to run, each with what is wrong with it if it is a list that cannot be read."""
-    from rnndet.errors import RnndetError
-    from rnndet.video import expand
+def set_up_log(args: argparse.Namespace) -> None:
+    """Messages of the library and progress go to stderr, as text or as JSON."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if args.log_json:
+        from rnndet.progress import JsonFormatter
 
-    found: list[tuple[str | None, Exception | None]] = []
-    for argument in args.source:
-        try:
-            found += [(source, None) for source in expand(argument)]
-        except RnndetError as error:
-            found.append((argument, error))
-    return found or [(None, None)]
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonFormatter())
+        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise RnndetError for what can be known to fail before a model is loaded."""
+    from rnndet.errors import RnndetError
+    from rnndet.exports import export_names
+    from rnndet.lock import check_writable
+
+    names = export_names(["video"] if args.save is None else args.save)
+    args.save = tuple(name for name in names if not (args.no_video and name == "video"))
+    if args.coast and args.tracker == "none":
+        raise RnndetError("--coast: only tracks are shown while missed; use a --tracker")
+    if args.show:
+        from rnndet.video.window import check_display
+
+        check_display()
+    check_writable(Path(args.out))
+
+
+def list_jobs(args: argparse.Namespace) -> tuple[list[tuple[str | None, str]], str]:
+    """What this process is to run, each a source and its name; and the name of its summary."""
+    from rnndet.errors import RnndetError
+    from rnndet.sharding import read_shard, split
+    from rnndet.video import expand
+    from rnndet.video.identity import source_bytes, source_names
+
+    sources = [source for argument in args.source for source in expand(argument)]
+    is_batch = len(sources) > 1 or args.shard or args.resume
+    if is_batch and (args.load_state or args.save_state):
+        raise RnndetError(
+            "--load-state and --save-state are for one source, without --shard and --resume"
+        )
+    if not sources:
+        return [(None, "demo")], "summary.json"
+    jobs = list(zip(sources, source_names(sources), strict=True))
+    if args.shard is None:
+        return jobs, "summary.json"
+    shard = read_shard(args.shard, os.environ)
+    part = split([source_bytes(source) for source in sources], shard.count)[shard.index]
+    say(args, f"shard {shard}: {len(part)} of {len(jobs)} sources")
+    return [jobs[place] for place in part], f"summary-{shard.index}-of-{shard.count}.json"
 
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -147,53 +194,111 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     about = describe_model(model, args.weights)
     stream = make_stream(
         model, tracker=args.tracker, min_score=args.score_threshold,
-        scene_cuts=not args.no_scene_cuts,
+        scene_cuts=not args.no_scene_cuts, coast=args.coast,
     )  # fmt: skip
     say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) on {device}: {why}")
-    return stream, {"model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts}
+    return stream, {
+        "model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts,
+        "coast": args.coast,
+    }  # fmt: skip
 
 
-def open_one(source: str | None, args: argparse.Namespace, stop: Callable[[], bool]) -> Any:
-    """The opened source, or the made-up clip, as a context manager."""
-    from rnndet.video import LiveOptions, SyntheticClip, open_source
+def run_entry(
+    source: str | None,
+    name: str,
+    stream: Any,
+    header: dict[str, Any],
+    args: argparse.Namespace,
+    *,
+    part: tuple[int, int],
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Run one source, unless it is done; what the summary of the run says of it."""
+    from rnndet.errors import RnndetError
+    from rnndet.video.base import without_password
 
-    if source is None:
-        return nullcontext(SyntheticClip(DEMO_SEED))
-    live = LiveOptions(args.allow_network, args.timeout, args.max_reconnects, stop)
-    return open_source(source, max_pixels=args.max_pixels, live=live)
+    entry = {"source": "demo" if source is None else without_password(source)}
+    try:
+        entry |= run_unless_done(source, name, stream, header, args, part=part, stop=stop)
+    except RnndetError as error:
+        entry |= {"exit_code": report(error, args), "error": str(error)}
+    except KeyboardInterrupt:
+        entry |= {"exit_code": 130, "interrupted": True}
+    return entry
+
+
+def run_unless_done(
+    source: str | None,
+    name: str,
+    stream: Any,
+    header: dict[str, Any],
+    args: argparse.Namespace,
+    *,
+    part: tuple[int, int],
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """`run_one`, with done.json before and after it; its Summary as plain data. Raises."""
+    from rnndet.done import describe_job, find_done, forget_done, write_done
+    from rnndet.errors import OutputError
+    from rnndet.video.base import without_password
+
+    if source is None:  # the made-up clip: quickly done again
+        summary = run_one(source, name, stream, header, args, overwrite=True, part=part, stop=stop)
+        return {"exit_code": 0, "folder": name, **summary.to_dict()}
+    folder = Path(args.out) / name
+    options = {key: value for key, value in vars(args).items() if key not in WITHOUT_EFFECT}
+    job = describe_job(source, model_sha256=header["model"]["sha256"], options=options)
+    if args.resume:
+        try:
+            record = find_done(folder, job)
+        except OutputError:
+            if not args.overwrite:
+                raise
+            record = None
+        if record is not None:
+            say(args, f"{name}: done already, {record['frames']} frames")
+            return {"exit_code": 0, "folder": name, "skipped": True, "frames": record["frames"]}
+    overwrite = args.overwrite or args.resume  # results without a record are not whole
+    if overwrite or not (folder / "detections.jsonl").exists():
+        forget_done(folder)
+    summary = run_one(source, name, stream, header, args, overwrite=overwrite, part=part, stop=stop)
+    code = int(args.strict and not summary.is_whole)
+    if not summary.interrupted and code == 0:
+        about = without_password(source)
+        write_done(folder, job, source=about, frames=summary.frames, files=summary.files)
+    return {"exit_code": code, "folder": name, **summary.to_dict()}
 
 
 def run_one(
     source: str | None,
+    name: str,
     stream: Any,
     header: dict[str, Any],
-    names: set[str],
-    args: Any,
+    args: argparse.Namespace,
     *,
+    overwrite: bool,
+    part: tuple[int, int],
     stop: Callable[[], bool],
 ) -> Any:
-    """Run one source, None for the made-up clip; its Summary."""
+    """Run one source, None for the made-up clip; its Summary. part: its number, of how many."""
     from rnndet.inference import run_source
     from rnndet.progress import Progress
     from rnndet.video import Excerpt
+    from rnndet.video.window import Window
 
-    if source is None:
-        say(args, "no SOURCE given: using a made-up clip")
-    with open_one(source, args, stop) as opened:
+    with open_job(source, args, stop) as opened:
         if (args.start, args.end, args.stride) != (0.0, None, 1):
             opened = Excerpt(opened, start=args.start, end=args.end, stride=args.stride)
-        name = wanted = "demo" if source is None else opened.info.name
-        copy = 1
-        while name in names:  # sources of one name: clip, clip-2
-            copy += 1
-            name = f"{wanted}-{copy}"
-        names.add(name)
         total = min(filter(None, [opened.info.length, args.max_frames]), default=None)
-        with Progress(name, total, quiet=args.quiet) as progress:
+        with (
+            Progress(name, total, quiet=args.quiet, lines=args.log_json, part=part) as progress,
+            Window() if args.show else nullcontext() as window,
+        ):
             summary = run_source(
                 stream, opened, args.out, name=name, header=header, on_frame=progress.step,
-                write_video=not args.no_video, max_frames=args.max_frames,
-                overwrite=args.overwrite or source is None, stop=stop,
+                save=args.save, trails=args.trails, show=window and window.show,
+                max_frames=args.max_frames, overwrite=overwrite,
+                stop=lambda: stop() or (window is not None and window.wants_end),
                 load_state=args.load_state, save_state=args.save_state,
             )  # fmt: skip
     for line in summary.lines():
@@ -201,16 +306,45 @@ def run_one(
     return summary
 
 
+def open_job(source: str | None, args: argparse.Namespace, stop: Callable[[], bool]) -> Any:
+    """The source as a context manager; None is the made-up clip. Raises InputError."""
+    from rnndet.video import LiveOptions, SyntheticClip, open_source
+    from rnndet.video.isolated import IsolatedSource
+
+    if source is None:
+        say(args, "no SOURCE given: using a made-up clip")
+        return nullcontext(SyntheticClip(DEMO_SEED))
+    live = LiveOptions(args.allow_network, args.timeout, args.max_reconnects, stop)
+    opener = IsolatedSource if args.isolate else open_source
+    return opener(source, max_pixels=args.max_pixels, live=live)
+
+
 def say(args: argparse.Namespace, line: str) -> None:
-    if not args.quiet:
-        print(line, flush=True)
+    """Print a message; where nobody reads on (`| head`), the run goes on in silence."""
+    if args.quiet:
+        return
+    if args.log_json:
+        log.info("%s", line)
+        return
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(line)  # above the bars
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: Any, args: argparse.Namespace) -> int:
     """Print a user's mistake as one line; its exit code."""
     if args.debug:
         raise error
-    print(f"infer: {error}", file=sys.stderr)
+    if args.log_json:
+        log.error("%s", error, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
+    else:
+        from tqdm import tqdm
+
+        tqdm.write(f"infer: {error}", file=sys.stderr)  # above the bars
     return error.exit_code
 
 

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from rnndet.catalog import check_options, pick
+from rnndet.catalog import check_options, check_types, pick
 from rnndet.detectors.base import FrameDetector, Prepared
 from rnndet.detectors.faster_rcnn import FasterRCNN
 from rnndet.detectors.fcos import FCOS
@@ -37,4 +37,5 @@ def build_detector(name: str, num_classes: int, options: Mapping[str, Any]) -> F
                 raise RnndetError("model.detector.num_classes is not an option: name the classes")
         elif parameter.default is parameter.empty and not is_given:
             raise RnndetError(f"model.detector.{parameter.name} is missing; {name} needs it")
+    check_types(build, options, what="model.detector")
     return build(num_classes, **options)

@@ -18,6 +18,7 @@ from rnndet.detectors.base import (
     split_levels,
 )
 from rnndet.detectors.trunks import build_pyramid, finish_trunk, level_strides
+from rnndet.errors import RnndetError
 
 # What torchvision's fcos_resnet50_fpn and retinanet_resnet50_fpn are built of.
 PUBLISHED = {
@@ -28,6 +29,8 @@ PUBLISHED = {
     "channels": 256,
     "head_convs": 4,
 }
+
+MAX_HEAD_CONVS = 32  # of each branch; the published models have 4
 
 
 class OneStage(FrameDetector):
@@ -64,6 +67,10 @@ class OneStage(FrameDetector):
         resize_in_training: bool = True,
     ) -> None:
         check_sizes(num_classes, size, channels)
+        if not 0 <= head_convs <= MAX_HEAD_CONVS:
+            raise RnndetError(
+                f"model.detector.head_convs = {head_convs} must be from 0 to {MAX_HEAD_CONVS}"
+            )
         if weights is not None:
             structure = {
                 "backbone": backbone,

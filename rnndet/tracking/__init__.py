@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rnndet.structures import Detections
+from rnndet.tracking.assign import Array, Rows
 from rnndet.tracking.byte import ByteTracker
 from rnndet.tracking.iou import IouTracker
 from rnndet.tracking.sort import SortTracker
+from rnndet.tracking.steady import SteadyTracks
 
 
 class Tracker(Protocol):
@@ -14,6 +16,10 @@ class Tracker(Protocol):
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Return the detections with ids (0 = no track yet); once per frame, also with none."""
+        ...
+
+    def expected(self) -> tuple[Array, Rows]:
+        """Where each track with an id is, or is expected to be, now: boxes (N, 4) and ids (N,)."""
         ...
 
     def end_tracks(self) -> None:
@@ -45,4 +51,4 @@ TRACKERS: dict[str, Callable[..., Tracker | None]] = {
     "byte": ByteTracker,
 }
 
-__all__ = ["TRACKERS", "ByteTracker", "IouTracker", "SortTracker", "Tracker"]
+__all__ = ["TRACKERS", "ByteTracker", "IouTracker", "SortTracker", "SteadyTracks", "Tracker"]

@@ -100,8 +100,7 @@ class ByteTracker:
 
     def expected(self) -> tuple[Array, Rows]:
         """Where each track with an id is, or is expected to be, now: boxes (N, 4) and ids (N,)."""
-        confirmed = self._tracks.is_confirmed
-        return self._tracks.motion.boxes[confirmed], self._tracks.ids[confirmed]
+        return self._tracks.expected()
 
     def _match(self, boxes: Array, scores: Array, labels: Rows) -> Rows:
         """The id of each detection, (D,); extends and begins tracks."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from rnndet.structures import Detections
-from rnndet.tracking.assign import assign, buffered_iou
+from rnndet.tracking.assign import Array, Rows, assign, buffered_iou
 from rnndet.tracking.tracks import LastBox, Motion, Tracks, to_arrays
 
 
@@ -53,6 +53,10 @@ class IouTracker:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self._tracks.load_state_dict(state)
+
+    def expected(self) -> tuple[Array, Rows]:
+        """Where each track with an id is, or is expected to be, now: boxes (N, 4) and ids (N,)."""
+        return self._tracks.expected()
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Return the same CPU detections with ids; call once per frame, also with none.

@@ -89,6 +89,11 @@ class Tracks:
         """(N,) which tracks have an id."""
         return self.ids > 0
 
+    def expected(self) -> tuple[Array, Rows]:
+        """Boxes (N, 4) and ids (N,) of the tracks with an id, now."""
+        confirmed = self.is_confirmed
+        return self.motion.boxes[confirmed], self.ids[confirmed]
+
     def unseen(self) -> Array:
         """Seconds since each track's last detection, (N,)."""
         return self._now - self._seen

@@ -1,5 +1,6 @@
 """Pixels in and out: sources, sinks, drawing, made-up clips. The only package that imports cv2."""
 
+from rnndet.video.annotate import Annotator
 from rnndet.video.base import ReadCounts, Source
 from rnndet.video.draw import draw
 from rnndet.video.excerpt import Excerpt
@@ -8,11 +9,12 @@ from rnndet.video.listing import expand
 from rnndet.video.live import Camera, LiveOptions
 from rnndet.video.pictures import ImageFolder
 from rnndet.video.scene_cut import SceneCut
-from rnndet.video.sink import JsonLinesSink, VideoSink
+from rnndet.video.sink import JsonLinesSink, VideoSink, describe, describe_result
 from rnndet.video.source import VideoFile, open_source, read_frames
 from rnndet.video.synthetic import SyntheticClip
 
 __all__ = [
+    "Annotator",
     "Camera",
     "Excerpt",
     "ImageFolder",
@@ -24,6 +26,8 @@ __all__ = [
     "SyntheticClip",
     "VideoFile",
     "VideoSink",
+    "describe",
+    "describe_result",
     "draw",
     "expand",
     "open_source",

@@ -159,6 +159,8 @@ class AvFile(Source):
                 raise NoVideoError(f"{self._said}: holds no video, only sound")
             raise InputError(f"{self._said}: holds no video; it may be incomplete")
         stream = self._container.streams.video[0]
+        if stream.codec_context is None:
+            raise InputError(f"{self._said}: no frame can be decoded (unknown codec)")
         stream.thread_type = "AUTO"
         return stream
 

@@ -1,26 +1,43 @@
 """Draw boxes, labels and ids onto a picture."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
 from rnndet.structures import Detections
 
+Point = tuple[float, float]
+
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GOLDEN = 0.6180339887  # steps around the colour circle that never come close to each other soon
 
 
-def draw(image: np.ndarray, detections: Detections, classes: Sequence[str]) -> np.ndarray:
+def draw(
+    image: np.ndarray,
+    detections: Detections,
+    classes: Sequence[str],
+    *,
+    predicted: Detections | None = None,
+    trails: Mapping[int, Sequence[Point]] | None = None,
+) -> np.ndarray:
     """A copy of `image`, (H, W, 3) uint8 RGB, with each detection's box, label, score and id.
 
     Colour follows the id, or the class where there is no track (id 0, or no ids), and is the same
     in every frame.
     Lines and letters grow with the picture; text is moved so that it stays inside.
+
+    predicted: boxes that were not seen, drawn in thin dashes and without a score. trails: centres
+    (x, y) of each id in the order of time, drawn as a line that gets thicker.
     """
     canvas = np.ascontiguousarray(image).copy()
     line, font = _line_width(image.shape), _font_scale(image.shape)
+    for track, points in ({} if trails is None else trails).items():
+        _draw_trail(canvas, points, colour_of(track), line)
+    if predicted is not None:
+        _draw_predicted(canvas, predicted, line, font)
     boxes = np.round(detections.boxes.numpy(force=True)).astype(int).tolist()
     order = list(reversed(range(len(detections))))  # the surest on top
     labels = detections.labels.tolist()
@@ -37,6 +54,43 @@ def draw(image: np.ndarray, detections: Detections, classes: Sequence[str]) -> n
             text += f" #{ids[k]}"
         taken.append(_draw_label(canvas, boxes[k], text, colour_of(keys[k]), line, font, taken))
     return canvas
+
+
+def _draw_predicted(canvas: np.ndarray, predicted: Detections, line: int, font: float) -> None:
+    """Dashed boxes with their ids."""
+    assert predicted.ids is not None, "only tracks are predicted"
+    boxes = np.round(predicted.boxes.numpy(force=True)).astype(int).tolist()
+    for box, track in zip(boxes, predicted.ids.tolist(), strict=True):
+        thin, colour = max(1, line // 2), colour_of(track)
+        x1, y1, x2, y2 = frame = _frame_around(box, thin, canvas.shape)
+        for a, b in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)),
+                     ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):  # fmt: skip
+            _draw_dashes(canvas, a, b, colour, thin)
+        _draw_label(canvas, frame, f"#{track}", colour, thin, 0.8 * font, ())
+
+
+def _draw_dashes(
+    canvas: np.ndarray,
+    start: tuple[int, int],
+    end: tuple[int, int],
+    colour: tuple[int, int, int],
+    line: int,
+) -> None:
+    """A line along x or y, of dashes that are as long as the gaps between them."""
+    length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
+    count = max(1, round(length / (8 * line))) * 2 - 1  # odd: both corners are drawn
+    edges = np.linspace(start, end, count + 1).round().astype(int)
+    for a, b in zip(edges[:-1:2].tolist(), edges[1::2].tolist(), strict=True):
+        cv2.line(canvas, a, b, colour, line)
+
+
+def _draw_trail(
+    canvas: np.ndarray, points: Sequence[Point], colour: tuple[int, int, int], line: int
+) -> None:
+    places = np.round(np.asarray(points, float).reshape(-1, 2)).astype(int).tolist()
+    for age, (a, b) in enumerate(pairwise(places), start=1):
+        width = max(1, round(line * age / len(places)))
+        cv2.line(canvas, a, b, colour, width, cv2.LINE_AA)
 
 
 def colour_of(key: int) -> tuple[int, int, int]:

@@ -16,17 +16,23 @@ def expand(text: str) -> list[str]:
 
     A name that exists is that file, whatever signs are in it; a text file (.txt) is a list. A
     pattern with *, ? or [...] stands for what matches it, in natural order; pictures of one folder
-    are one source. Anything else stands for itself, also what does not exist.
-
-    Raises:
-        InputError: a list cannot be read, or names no source.
+    are one source. Anything else stands for itself, also what does not exist and a list that
+    cannot be read: what is wrong with it is said when it is opened.
     """
     path = Path(text)
-    if path.suffix.lower() == LIST_SUFFIX and path.is_file():
-        return read_list(path)
+    if is_list(path):
+        try:
+            return read_list(path)
+        except InputError:
+            return [text]
     if path.exists() or is_address(text):
         return [text]
     return _matching(text)
+
+
+def is_list(path: Path) -> bool:
+    """By its suffix."""
+    return path.suffix.lower() == LIST_SUFFIX and path.is_file()
 
 
 def read_list(path: Path) -> list[str]:

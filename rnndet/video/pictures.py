@@ -46,14 +46,16 @@ class ImageFolder(Source):
     def __init__(
         self, path: str | Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
-        self._files, kind = _files(path)
+        self._files = picture_files(path)
         if not self._files:
-            raise InputError(f"{path}: {kind} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+            kind = "folder" if Path(path).is_dir() else "pattern"
+            suffixes = ", ".join(IMAGE_SUFFIXES)
+            raise InputError(f"{path}: the {kind} holds no pictures ({suffixes})")
         self._numbers = _numbers_of_pattern(path, self._files) or numbers(self._files)
         self._max_pixels = max_pixels
         self._start()
         height, width = next(self._pictures())[1].shape[:2]
-        name = name or _name_of(path)
+        name = name or pictures_name(path)
         self.info = VideoInfo(name, str(path), width, height, None, len(self._files))
         self._start()
 
@@ -164,16 +166,16 @@ def numbers(files: list[Path]) -> list[int]:
     return [(value - values[0]) // step for value in values]
 
 
-def _files(path: str | Path) -> tuple[list[Path], str]:
-    """The pictures in order, and what they were looked for in."""
+def picture_files(path: str | Path) -> list[Path]:
+    """The pictures of a folder or pattern in order, or the one picture; raises InputError."""
     given = Path(path)
     if given.is_dir():
-        return list_images(given), "the folder"
+        return list_images(given)
     if given.exists() or not is_picture_pattern(str(path)):
-        return [existing_file(given)], "the file"
+        return [existing_file(given)]
     if _has_number(str(path)):
-        return _numbered(given), "no file has such a name; the pattern"
-    return [file for file in matches(str(path)) if is_image(file) and file.is_file()], "the pattern"
+        return _numbered(given)
+    return [file for file in matches(str(path)) if is_image(file) and file.is_file()]
 
 
 def matches(pattern: str) -> list[Path]:
@@ -218,8 +220,8 @@ def _number_expression(name: str) -> re.Pattern[str]:
     return re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}")
 
 
-def _name_of(path: str | Path) -> str:
-    """The stem of a folder or picture; of a pattern the folder with the letters before the sign."""
+def pictures_name(path: str | Path) -> str:
+    """Stem of a folder or picture; of a pattern, the folder with the letters before the sign."""
     given = Path(path)
     if given.exists():
         return safe_name(given.resolve().stem)

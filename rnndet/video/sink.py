@@ -25,7 +25,8 @@ class JsonLinesSink:
 
     A frame is `{"type": "frame", "index": 0, "time": 0.0, "objects": [{"box": [x1, y1, x2, y2],
     "label": "bird", "score": 0.93, "id": 3}]}`; boxes in pixels of the frame to 0.01, "id" left
-    out before tracking. The file is valid up to its last line whenever the program ends.
+    out before tracking; see `describe_result` for what else there may be. The file is valid up to
+    its last line whenever the program ends, also on a full disk.
 
     Raises:
         OutputError: the file cannot be made (on construction) or written to.
@@ -35,9 +36,10 @@ class JsonLinesSink:
         self.path = Path(path)
         _make_folder(self.path)
         try:
-            self._file = self.path.open("w", encoding="utf-8", newline="\n")
+            self._file = self.path.open("wb", buffering=0)
         except OSError as error:
             raise _cannot_write(self.path, error) from None
+        self._end = 0  # bytes of whole lines
 
     def write_header(self, header: Mapping[str, Any]) -> None:
         """The first line: what produced the file. Values json does not know become text."""
@@ -53,7 +55,7 @@ class JsonLinesSink:
             | ({"gap": result.frame.gap} if result.frame.gap > 0 else {})
             | ({"restart": True} if result.frame.restart else {})
             | ({"cut": True} if result.cut else {})
-            | {"objects": describe(result.detections, classes)}
+            | {"objects": describe_result(result, classes)}
         )
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -72,11 +74,17 @@ class JsonLinesSink:
         self._file.close()
 
     def _line(self, value: Mapping[str, Any]) -> None:
+        text = json.dumps(value, ensure_ascii=False, default=str) + "\n"
+        line = text.encode("utf-8", "backslashreplace")  # names of files may be any bytes
         try:
-            self._file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-            self._file.flush()
+            left = memoryview(line)
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._end)
             raise _cannot_write(self.path, error) from None
+        self._end += len(line)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +99,21 @@ class JsonLinesSink:
             self.close()
         else:
             self.abort()
+
+
+def describe_result(result: FrameResult, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects of a frame: detections as they are, then missed tracks with "predicted": true.
+
+    "track_label" is the class by which the track is shown, left out where it is that of the box.
+    """
+    objects = describe(result.detections, classes)
+    for entry, label in zip(objects, result.shown.labels.tolist(), strict=True):
+        if classes[label] != entry["label"]:
+            entry["track_label"] = classes[label]
+    if result.predicted is not None:
+        more = describe(result.predicted, classes)
+        objects += [entry | {"predicted": True} for entry in more]
+    return objects
 
 
 def describe(detections: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -119,7 +142,8 @@ class VideoSink:
     """An mp4 file: H.264 where PyAV is installed, MPEG-4 part 2 otherwise.
 
     Frames go to `NAME.part.mp4` beside the result, which is renamed on `close` once the number
-    of frames in it has been checked; `abort` removes it. Odd sides are padded by one pixel.
+    of frames in it has been checked; `abort` removes it. Odd sides are padded by one pixel. Frames
+    keep their times with PyAV; without, each is shown for 1 / fps.
 
     Args:
         path: ends in .mp4; missing parent folders are made.
@@ -162,8 +186,11 @@ class VideoSink:
             "install the video extra (PyAV) and run again"
         )
 
-    def write(self, image: np.ndarray) -> None:
-        """Append one frame, (H, W, 3) uint8 RGB of the size given on construction."""
+    def write(self, image: np.ndarray, *, time: float | None = None) -> None:
+        """Append one frame, (H, W, 3) uint8 RGB of the size given on construction.
+
+        `time` in seconds on any clock; None: 1 / fps after the last frame.
+        """
         expected = (*self._size_hw, 3)
         if image.shape != expected or image.dtype != np.uint8:
             raise ValueError(f"expected {expected} uint8, got {image.shape} {image.dtype}")
@@ -172,7 +199,7 @@ class VideoSink:
         height, width = self._size_hw
         padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         try:
-            self._writer.write(padded)
+            self._writer.write(padded, time=time)
         except OSError as error:
             self.abort()
             raise _cannot_write(self.path, error) from None

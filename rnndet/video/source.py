@@ -35,6 +35,7 @@ from rnndet.video.capture import (
     open_address,
     open_capture,
 )
+from rnndet.video.listing import is_list, read_list
 from rnndet.video.live import Camera, LiveAddress, LiveOptions, address_name
 from rnndet.video.pictures import ImageFolder, is_image, is_picture_pattern
 
@@ -185,6 +186,9 @@ def open_source(
             return _open_address(text, name, max_pixels, live)
         if is_picture_pattern(text):
             return ImageFolder(path, name=name, max_pixels=max_pixels)
+    if is_list(path):
+        count = len(read_list(path))
+        raise InputError(f"{path}: a list of {count} sources where one source is expected")
     if path.is_dir() or is_image(path):
         return ImageFolder(path, name=name, max_pixels=max_pixels)
     return _open_video(path, name, max_pixels)

@@ -1,5 +1,6 @@
 """The two ways of encoding an mp4 file; used by `sink`."""
 
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -8,20 +9,26 @@ import cv2
 import numpy as np
 
 _ENCODER_THREADS = 4
+_FINEST = 90_000  # ticks per second at least: the clock of MPEG
+# Seconds: a time this near to an even rhythm is meant to be on it. Matroska rounds to 1 ms.
+_ROUNDING = 0.0006
 
 
 class Writer(Protocol):
     codec: str
 
-    def write(self, image: np.ndarray) -> None:
-        """(H, W, 3) uint8 RGB with even sides; raises OSError."""
+    def write(self, image: np.ndarray, *, time: float | None = None) -> None:
+        """(H, W, 3) uint8 RGB with even sides, shown at `time` in seconds; raises OSError."""
 
     def close(self) -> None:
         """Raises OSError."""
 
 
 class H264Writer:
-    """H.264, yuv420p, index at the front so that players can start before the end is loaded."""
+    """H.264, yuv420p, index at the front so that players can start before the end is loaded.
+
+    A frame is shown from its time to that of the next one, the last frame for 1 / fps.
+    """
 
     codec = "h264"
 
@@ -30,7 +37,8 @@ class H264Writer:
 
         self._av = av
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        options = {"crf": "20", "preset": "veryfast"}
+        # Without B frames the order of decoding is that of showing, so that every duration is true.
+        options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         try:
             stream = self._container.add_stream("libx264", rate=fps, options=options)
         except BaseException:
@@ -38,22 +46,21 @@ class H264Writer:
             raise
         stream.height, stream.width = size_hw
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = 1 / fps
+        self._ticks = FrameTicks(fps)
+        stream.codec_context.time_base = Fraction(1, self._ticks.per_second)
         stream.codec_context.thread_count = _ENCODER_THREADS
         self._stream = stream
-        self._count = 0
 
-    def write(self, image: np.ndarray) -> None:
+    def write(self, image: np.ndarray, *, time: float | None = None) -> None:
         frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame.pts = self._count
+        frame.pts = self._ticks.next(time)
         frame.time_base = self._stream.codec_context.time_base
-        self._count += 1
         self._encode(frame)
 
     def close(self) -> None:
         try:
             try:
-                if self._count:
+                if self._ticks.last is not None:
                     self._encode(None)
             finally:
                 self._container.close()
@@ -62,13 +69,46 @@ class H264Writer:
 
     def _encode(self, frame: object) -> None:
         try:
-            self._container.mux(self._stream.encode(frame))
+            for packet in self._stream.encode(frame):
+                packet.duration = self._ticks.per_frame  # counts for the last frame only
+                self._container.mux(packet)
         except self._av.FFmpegError as error:  # only some of them are OSError
             raise OSError(error.errno, error.strerror) from None
 
 
+class FrameTicks:
+    """Times of frames in ticks from the first one; a multiple of the frame rate per second.
+
+    Frames in an even rhythm get exact distances. A frame without a time, or one whose time does
+    not lie after the last frame's, follows it at 1 / fps.
+    """
+
+    def __init__(self, fps: Fraction) -> None:
+        self.per_second = fps.numerator * math.ceil(_FINEST / fps.numerator)
+        self.per_frame = int(self.per_second / fps)
+        self.last: int | None = None
+        self._first_time: float | None = None
+
+    def next(self, time: float | None) -> int:
+        """The tick of one frame more."""
+        tick = None if time is None or not math.isfinite(time) else self._tick(time)
+        if self.last is None:
+            tick = 0
+        elif tick is None or tick <= self.last:
+            tick = self.last + self.per_frame
+        self.last = tick
+        return tick
+
+    def _tick(self, time: float) -> int:
+        if self._first_time is None:
+            self._first_time = time
+        exact = (time - self._first_time) * self.per_second
+        even = round(exact / self.per_frame) * self.per_frame
+        return even if abs(exact - even) <= _ROUNDING * self.per_second else round(exact)
+
+
 class Mpeg4Writer:
-    """MPEG-4 part 2 by OpenCV, which every build can write."""
+    """MPEG-4 part 2 by OpenCV, which every build can write; an even rhythm only."""
 
     codec = "mp4v"
 
@@ -81,7 +121,7 @@ class Mpeg4Writer:
         if not self._writer.isOpened():
             raise OSError(0, "OpenCV has no encoder for mp4")
 
-    def write(self, image: np.ndarray) -> None:
+    def write(self, image: np.ndarray, *, time: float | None = None) -> None:
         done = self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         if done is False:  # OpenCV before 5 returns nothing; `VideoSink.close` counts the frames
             raise OSError(0, "OpenCV could not write a frame")

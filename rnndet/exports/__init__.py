@@ -1,0 +1,33 @@
+"""Result files beside detections.jsonl, one module each; `EXPORTS` by the name of `--save`."""
+
+from collections.abc import Sequence
+
+from rnndet.catalog import pick
+from rnndet.exports.base import Export, ExportedVideo
+from rnndet.exports.coco import CocoExport
+from rnndet.exports.csv_table import CsvExport
+from rnndet.exports.cvat import CvatExport
+from rnndet.exports.mot import MotExport
+from rnndet.exports.pictures import CropsExport, FramesExport
+from rnndet.exports.video import VideoExport
+
+EXPORTS: dict[str, type[Export]] = {
+    "video": VideoExport,
+    "mot": MotExport,
+    "coco": CocoExport,
+    "csv": CsvExport,
+    "cvat": CvatExport,
+    "crops": CropsExport,
+    "frames": FramesExport,
+}
+
+
+def export_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """Names of EXPORTS, each once, of texts such as "mot,csv". Raises RnndetError."""
+    names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
+    for name in names:
+        pick(name, EXPORTS, what="--save")
+    return tuple(dict.fromkeys(names))
+
+
+__all__ = ["EXPORTS", "Export", "ExportedVideo", "export_names"]

@@ -1,0 +1,33 @@
+"""annotated.mp4: the frames with everything that is shown, see `VideoSink`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from rnndet.exports.base import Export, ExportedVideo
+from rnndet.structures import FrameResult
+from rnndet.video import VideoSink
+
+
+class VideoExport(Export):
+    names = ("annotated.mp4",)
+    needs_picture = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.sink: VideoSink | None = None
+
+    def begin(self, video: ExportedVideo) -> None:
+        self.sink = VideoSink(self.paths[0], size_hw=video.size_hw, fps=video.info.fps)
+
+    def write(self, result: FrameResult, picture: np.ndarray | None) -> None:
+        assert self.sink is not None and picture is not None
+        self.sink.write(picture, time=result.frame.time)
+
+    def close(self) -> None:
+        if self.sink is not None:
+            self.sink.close()
+
+    def abort(self) -> None:
+        if self.sink is not None:
+            self.sink.abort()

@@ -1,0 +1,101 @@
+"""Which videos of a batch are this process's part, when several processes share the batch."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rnndet.errors import RnndetError
+
+EXPECTED = "expected I/N with 0 <= I < N, for example 0/2 and 1/2, or auto"
+# index and count as launchers tell their processes; SLURM's arrays are read by `_slurm_array`
+LAUNCHERS = {"RANK": "WORLD_SIZE", "JOB_COMPLETION_INDEX": "JOB_COMPLETIONS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part `index`, from 0, of `count` parts."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def read_shard(text: str, environment: Mapping[str, str]) -> Shard:
+    """The shard that "0/2" or "auto" means; auto asks the environment. Raises RnndetError.
+
+    auto knows torchrun and mpirun-like launchers (RANK, WORLD_SIZE), job arrays of SLURM
+    (SLURM_ARRAY_TASK_ID and its relatives) and indexed jobs of Kubernetes (JOB_COMPLETION_INDEX,
+    with JOB_COMPLETIONS set by the job to its number of completions).
+    """
+    if text == "auto":
+        return _from_environment(environment)
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if found is None:
+        raise RnndetError(f"--shard {text}: {EXPECTED}")
+    return _checked(int(found[1]), int(found[2]), where=f"--shard {text}")
+
+
+def split(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Positions in `sizes` for each of `count` shards; every position is in exactly one.
+
+    Largest first, each to the shard that has least so far (Graham 1969: at most 4/3 of the best
+    possible largest shard); a shard's positions come in that order. The result depends on the
+    arguments alone, so that every process finds the same one.
+    """
+    shards: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0, 0, index) for index in range(count)]  # size, number of videos, shard
+    for position in sorted(range(len(sizes)), key=lambda k: (-sizes[k], k)):
+        size, number, index = heapq.heappop(loads)
+        shards[index].append(position)
+        heapq.heappush(loads, (size + sizes[position], number + 1, index))
+    return shards
+
+
+def _from_environment(environment: Mapping[str, str]) -> Shard:
+    found = {}
+    for index, count in LAUNCHERS.items():
+        if index in environment:
+            where = f"--shard auto: {index}, {count}"
+            numbers = (_number(environment, name) for name in (index, count))
+            found[index] = _checked(*numbers, where=where)
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        found["SLURM_ARRAY_TASK_ID"] = _slurm_array(environment)
+    if not found:
+        names = ", ".join([*LAUNCHERS, "SLURM_ARRAY_TASK_ID"])
+        raise RnndetError(f"--shard auto: none of {names} is set; give --shard I/N")
+    if len(found) > 1:
+        names = " and ".join(found)
+        raise RnndetError(f"--shard auto: {names} are set; say which counts by --shard I/N")
+    return next(iter(found.values()))
+
+
+def _slurm_array(environment: Mapping[str, str]) -> Shard:
+    """Of an array such as --array=1-8 or --array=0-30:10; its ids begin and step as they like."""
+    number, count, first, last = (
+        _number(environment, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT", "MIN", "MAX")
+    )
+    step = (last - first) // (count - 1) if count > 1 else 1
+    where = f"--shard auto: SLURM array {first} to {last}, {count} tasks, task {number}"
+    if first + step * (count - 1) != last or step < 1 or (number - first) % step:
+        raise RnndetError(f"{where}: not evenly spaced; use --array=0-{max(0, count - 1)}")
+    return _checked((number - first) // step, count, where=where)
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name)
+    if text is None:
+        raise RnndetError(f"--shard auto: {name} is not set; set it, or give --shard I/N")
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise RnndetError(f"--shard auto: {name}={text!r}: expected a number")
+    return int(text)
+
+
+def _checked(index: int, count: int, *, where: str) -> Shard:
+    if not 0 <= index < count:
+        raise RnndetError(f"{where}: there is no shard {index} of {count}; {EXPECTED}")
+    return Shard(index, count)

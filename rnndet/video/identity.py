@@ -1,0 +1,90 @@
+"""What is known of a source without opening it: name, size, whether it is still the same."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rnndet.errors import InputError
+from rnndet.video.base import is_address, safe_name, without_password
+from rnndet.video.live import address_name
+from rnndet.video.pictures import is_image, is_picture_pattern, picture_files, pictures_name
+
+END_BYTES = 2**20  # of a file's beginning and end; containers keep their index in one of them
+
+
+def source_names(sources: Sequence[str]) -> list[str]:
+    """A folder name for each source, all different: clip, clip-2 where they would be the same.
+
+    They depend on the list alone, not on which sources can be opened or are run here.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for source in sources:
+        name = wanted = source_name(source)
+        copy = 1
+        while name.casefold() in taken:  # some file systems take Clip for clip
+            copy += 1
+            name = f"{wanted}-{copy}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def source_name(source: str) -> str:
+    """The `info.name` that `open_source` gives."""
+    path = Path(source)
+    if not path.exists():
+        if source.isdecimal():
+            return f"camera-{int(source)}"
+        if is_address(source):
+            return address_name(source)
+        if is_picture_pattern(source):
+            return pictures_name(source)
+    if path.is_dir() or is_image(path):
+        path = path.resolve()
+    return safe_name(path.absolute().stem)
+
+
+def source_bytes(source: str) -> int:
+    """The size of a file, or of the pictures of a folder or pattern; 0 of anything else."""
+    try:
+        path = Path(source)
+        if path.is_dir() or (not path.exists() and _is_pattern(source)):
+            return sum(file.stat().st_size for file in picture_files(path))
+        return path.stat().st_size if path.is_file() else 0
+    except (OSError, ValueError):  # ValueError: a null byte; opening it will say what is wrong
+        return 0
+
+
+def fingerprint(source: str) -> dict[str, Any]:
+    """Plain data that changes where the source does; the same on every machine.
+
+    A file: its size and the sha256 of its first and last MiB. A folder or pattern of pictures:
+    their names and sizes. Anything else, such as a camera: its text. Raises InputError.
+    """
+    path = Path(source)
+    try:
+        if path.is_dir() or (not path.exists() and _is_pattern(source)):
+            files = picture_files(path)
+            listing = "".join(f"{file.name}\0{file.stat().st_size}\n" for file in files)
+            digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape"))
+            return {"pictures": len(files), "sha256": digest.hexdigest()}
+        if path.is_file():
+            return {"bytes": path.stat().st_size, "sha256_of_ends": _ends_sha256(path)}
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror}); check the path") from None
+    return {"text": without_password(source)}
+
+
+def _is_pattern(source: str) -> bool:
+    return is_picture_pattern(source) and not is_address(source)
+
+
+def _ends_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(END_BYTES))
+        size = file.seek(0, 2)
+        file.seek(max(min(size, END_BYTES), size - END_BYTES))
+        digest.update(file.read())
+    return digest.hexdigest()

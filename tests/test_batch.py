@@ -1,0 +1,253 @@
+"""Many videos by tools/infer.py: shards, done.json, runs that are killed and go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from batches import TOOL, frames_of, load_tool, order, save_weights, summary_of, write_clip
+
+from rnndet.done import describe_job, find_done, write_done
+from rnndet.errors import OutputError
+from rnndet.sharding import split
+from rnndet.video.identity import source_bytes
+from rnndet.video.isolated import IsolatedSource
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return save_weights(tmp_path_factory.mktemp("weights") / "tiny.pt")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[Path]:
+    """Five clips, of which two have one name."""
+    root = tmp_path_factory.mktemp("clips")
+    names = {"a.mp4": 60, "day/sky.mp4": 50, "night/sky.mp4": 45, "b.mp4": 40, "c.mp4": 5}
+    return [
+        write_clip(root / name, length=length, seed=seed)
+        for seed, (name, length) in enumerate(names.items())
+    ]
+
+
+@pytest.fixture
+def infer(weights, tmp_path):
+    tool = load_tool()
+    return lambda *arguments: tool.main(order(weights, tmp_path / "out", *arguments))
+
+
+def wait_until(true, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"the tool did not get there; exit {process.poll()}")
+
+
+def test_two_shards_one_killed_and_rerun_give_what_one_run_gives(infer, weights, clips, tmp_path):
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    assert load_tool().main(order(weights, alone, *clips)) == 0
+    killed, other = sorted(range(2), key=lambda k: -len(shards_of(clips)[k]))
+    first, second = [folders(clips)[place] for place in shards_of(clips)[killed][:2]]
+
+    again = [*clips, "--resume", "--shard", f"{killed}/2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, TOOL, *order(weights, out, *again)], env=environment
+    )
+    part = out / second / "detections.part.jsonl"
+    wait_until(lambda: part.exists() and part.read_bytes().count(b"\n") > 5, process)
+    process.kill()
+    process.wait()
+    assert (out / first / "done.json").exists()
+    assert not (out / second / "done.json").exists()
+    finished = (out / first / "detections.jsonl").read_bytes()
+
+    assert infer(*clips, "--resume", "--shard", f"{other}/2") == 0
+    assert infer(*again) == 0
+    assert (out / first / "detections.jsonl").read_bytes() == finished
+    skipped = [s.get("skipped", False) for s in sources_of(out, killed)]
+    assert skipped == [True] + [False] * (len(skipped) - 1)
+    listed = [s["source"] for shard in range(2) for s in sources_of(out, shard)]
+    assert sorted(listed) == sorted(map(str, clips))
+    assert len(frames_of(alone)) == len(clips)
+    assert frames_of(out) == frames_of(alone)
+
+
+def shards_of(clips) -> list[list[int]]:
+    return split([source_bytes(str(clip)) for clip in clips], 2)
+
+
+def folders(clips) -> list[str]:
+    return ["a", "sky", "sky-2", "b", "c"]
+
+
+def sources_of(out: Path, shard: int) -> list[dict]:
+    return summary_of(out, f"summary-{shard}-of-2.json")["sources"]
+
+
+def test_resume_does_only_what_is_missing_and_says_so(infer, clips, tmp_path, capsys):
+    out, (one, two) = tmp_path / "out", (clips[4], clips[3])
+    assert infer(one, "--max-frames", 3, "--resume") == 0
+    assert infer(one, two, "--max-frames", 3, "--resume") == 0
+    entries = summary_of(out)["sources"]
+    assert [entry.get("skipped", False) for entry in entries] == [True, False]
+    assert entries[0] == {
+        "source": str(one), "exit_code": 0, "folder": "c", "skipped": True, "frames": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [(["--max-frames", 2], "options.max_frames was 3, is 2"),
+     (["--max-frames", 3, "--tracker", "sort"], 'options.tracker was "byte", is "sort"')],
+)  # fmt: skip
+def test_resume_with_other_options_names_them_and_goes_on(infer, clips, capsys, changed, named):
+    assert infer(clips[4], "--max-frames", 3) == 0
+    assert infer(clips[4], clips[3], *changed, "--resume") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert named in lines[0] and "--overwrite" in lines[0]
+    assert infer(clips[4], clips[3], *changed, "--resume", "--overwrite") == 0
+
+
+def test_options_without_effect_do_not_matter(infer, clips, tmp_path):
+    assert infer(clips[4], "--max-frames", 3, "--threads", 1) == 0
+    assert infer(clips[4], "--max-frames", 3, "--resume") == 0
+    assert summary_of(tmp_path / "out")["sources"][0]["skipped"] is True
+
+
+def test_resume_with_another_source_or_model_is_refused(infer, clips, weights, tmp_path, capsys):
+    clip = tmp_path / "c.mp4"
+    clip.write_bytes(clips[4].read_bytes())
+    assert infer(clip, "--max-frames", 2) == 0
+    clip.write_bytes(clips[3].read_bytes())
+    assert infer(clip, "--max-frames", 2, "--resume") == 4
+    assert "source.bytes was" in capsys.readouterr().err
+    clip.write_bytes(clips[4].read_bytes())
+    other = tmp_path / "other.pt"
+    save_weights(other, seed=1)
+    assert infer(clip, "--max-frames", 2, "--resume", "--weights", other) == 4
+    assert "model_sha256" in capsys.readouterr().err
+
+
+def test_results_without_a_record_are_made_again(infer, clips, tmp_path):
+    """As after a kill between the names of the results and done.json, or after Ctrl-C."""
+    folder = tmp_path / "out" / "c"
+    assert infer(clips[4], "--max-frames", 3) == 0
+    (folder / "done.json").unlink()
+    (folder / "detections.jsonl").write_text("half\n")
+    assert infer(clips[4], "--max-frames", 3, "--resume") == 0
+    assert len((folder / "detections.jsonl").read_text().splitlines()) == 5
+    assert (folder / "done.json").exists()
+
+
+def test_interrupted_source_is_not_done(infer, clips, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rnndet.results.Tally.add", stop)
+    assert infer(clips[4]) == 130
+    assert not (tmp_path / "out" / "c" / "done.json").exists()
+
+
+def test_refused_rerun_keeps_the_record(infer, clips, tmp_path):
+    assert infer(clips[4], "--max-frames", 3) == 0
+    assert infer(clips[4], "--max-frames", 3) == 4
+    assert (tmp_path / "out" / "c" / "done.json").exists()
+
+
+def test_failed_source_is_tried_again(infer, clips, tmp_path):
+    late = tmp_path / "late.mp4"
+    assert infer(late, clips[4], "--max-frames", 2, "--resume") == 1
+    late.write_bytes(clips[3].read_bytes())
+    assert infer(late, clips[4], "--max-frames", 2, "--resume") == 0
+    entries = summary_of(tmp_path / "out")["sources"]
+    assert [entry.get("skipped", False) for entry in entries] == [False, True]
+
+
+def test_shard_without_a_source_is_fine(infer, clips, tmp_path):
+    assert infer(clips[4], "--shard", "1/2") == 0
+    assert summary_of(tmp_path / "out", "summary-1-of-2.json") == {"exit_code": 0, "sources": []}
+
+
+def test_shard_of_the_environment(infer, clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert infer(clips[4], "--shard", "auto", "--max-frames", 1) == 0
+    assert (tmp_path / "out" / "summary-0-of-1.json").exists()
+
+
+def test_impossible_shard_is_exit_2(infer, clips, capsys):
+    assert infer(clips[4], "--shard", "2/2") == 2
+    assert "no shard 2 of 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--shard=0/1", "--resume"])
+def test_a_state_that_goes_from_video_to_video_is_refused_in_a_batch(infer, clips, tmp_path, flag):
+    assert infer(clips[4], flag, "--save-state", tmp_path / "s.pt") == 2
+
+
+def test_decoding_apart_changes_nothing_and_a_crash_there_costs_one_source(
+    weights, clips, tmp_path, capsys, monkeypatch
+):
+    class Crashing(IsolatedSource):
+        def __iter__(self):
+            for frame in super().__iter__():
+                if self.info.name == "a":
+                    os.kill(self.pid, signal.SIGSEGV)
+                yield frame
+
+    tool, out = load_tool(), tmp_path / "out"
+    assert tool.main(order(weights, tmp_path / "plain", clips[4])) == 0
+    monkeypatch.setattr("rnndet.video.isolated.IsolatedSource", Crashing)
+    assert tool.main(order(weights, out, clips[0], clips[4], "--isolate")) == 1
+    assert [entry["exit_code"] for entry in summary_of(out)["sources"]] == [3, 0]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a.mp4: the decoder crashed (SIGSEGV)" in line
+    assert frames_of(out) == frames_of(tmp_path / "plain")
+
+
+# done.json itself
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "r.jsonl").write_text("{}\n")
+    return tmp_path
+
+
+def record(folder, **options):
+    job = describe_job("no-file", model_sha256="1", options=options)
+    write_done(folder, job, source="no-file", frames=1, files=[folder / "r.jsonl"])
+    return job
+
+
+def test_record_comes_back(folder):
+    found = find_done(folder, record(folder, start=0.1, save=("a", "b")))
+    assert (found["frames"], found["files"], found["exit_code"]) == (1, ["r.jsonl"], 0)
+    assert not list(folder.glob("*.part"))
+
+
+def test_option_of_another_version_is_a_difference(folder):
+    job = record(folder, old=1)
+    job["options"] = {"new": 1}
+    with pytest.raises(OutputError, match=r"options\.new was null, is 1; options\.old was 1"):
+        find_done(folder, job)
+
+
+def test_missing_result_means_not_done(folder):
+    job = record(folder)
+    (folder / "r.jsonl").unlink()
+    assert find_done(folder, job) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"job": {}, "files": [1]}', "[" * 100_000])
+def test_damaged_record_means_not_done(folder, text):
+    job = record(folder)
+    (folder / "done.json").write_text(text)
+    assert find_done(folder, job) is None

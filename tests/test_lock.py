@@ -1,0 +1,85 @@
+"""One process for each folder of results."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnndet.errors import OutputError
+from rnndet.lock import FolderLock, check_writable
+
+ROOT = Path(__file__).resolve().parent.parent
+HOLD = """
+import sys, time
+from pathlib import Path
+from rnndet.lock import FolderLock
+with FolderLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the folder."""
+    order = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    process = subprocess.Popen(order, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_folder_that_another_process_holds_is_refused(holder, tmp_path):
+    with pytest.raises(OutputError, match="another run"), FolderLock(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out" / ".lock").exists()
+
+
+def test_lock_of_a_killed_process_blocks_nobody(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / "out" / ".lock").exists()
+    with FolderLock(tmp_path / "out"):
+        pass
+
+
+def test_lock_goes_with_the_block_and_an_empty_folder_too(tmp_path):
+    with FolderLock(tmp_path / "a"):
+        pass
+    with FolderLock(tmp_path / "b"):
+        (tmp_path / "b" / "file").write_text("")
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [
+        "b", "b/file",
+    ]  # fmt: skip
+
+
+def test_lock_that_was_removed_while_waiting_is_taken_anew(tmp_path, monkeypatch):
+    import rnndet.lock as module
+
+    lock, tries = module._lock, []
+
+    def removed_once(descriptor):
+        if not tries:
+            (tmp_path / "out" / ".lock").unlink()
+        tries.append(descriptor)
+        lock(descriptor)
+
+    monkeypatch.setattr(module, "_lock", removed_once)
+    with FolderLock(tmp_path / "out"):
+        assert len(tries) == 2
+        with pytest.raises(OutputError), FolderLock(tmp_path / "out"):
+            pass
+
+
+def test_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"), FolderLock(tmp_path / "file" / "a"):
+        pass
+    for path in (tmp_path / "file", tmp_path / "file" / "a"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            check_writable(path)
+    check_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
