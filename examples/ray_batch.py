@@ -119,10 +119,7 @@ def result_of(ray: Any, ready: Any, source: str, name: str, *, tries: int) -> di
         return ray.get(ready)
     except ray.exceptions.RayTaskError as error:  # a bug: for all to see
         print(error, file=sys.stderr)
-        return entry | {
-            "exit_code": 1,
-            "error": f"{entry['source']}: {str(error).splitlines()[-1]}",
-        }
+        return entry | {"exit_code": 1, "error": f"{source}: {str(error).splitlines()[-1]}"}
     except ray.exceptions.RayError as error:
         why = type(error).__name__
         return entry | {
@@ -146,14 +143,13 @@ def task(examples: str, order: tuple[str, ...], source: str, name: str) -> dict[
 def loaded(order: tuple[str, ...]) -> tuple[argparse.Namespace, Any, dict[str, Any]]:
     """Options, stream and header; the model is loaded once per worker."""
     args = infer.parse(list(order))
-    infer.check(args)
     return args, *infer.build(args)
 
 
 def run_video(order: tuple[str, ...], source: str, name: str) -> dict[str, Any]:
     """Run one video as tools/infer.py does; what the summary says of it."""
     args, stream, header = loaded(order)
-    return infer.run_entry(source, name, stream, header, args, part=(1, 1), stop=lambda: False)
+    return infer.run_entry(source, name, stream, header, args, stop=lambda: False)
 
 
 if __name__ == "__main__":

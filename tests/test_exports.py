@@ -18,7 +18,7 @@ from rnndet.errors import OutputError, RnndetError
 from rnndet.exports import EXPORTS, ExportedVideo, export_names
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
 from rnndet.video import VideoSink, describe, describe_result, open_source, read_image
-from rnndet.video.source import safe_name
+from rnndet.video.base import safe_name
 
 CLASSES = ("bird", 'a <b> & "c"')
 SIZE_HW = (64, 96)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,9 +20,17 @@ log = logging.getLogger("infer")
 # Options that leave the results of a video as they are; done.json keeps all others.
 WITHOUT_EFFECT = {
     "source", "weights", "out", "device", "threads", "shard", "resume", "isolate", "overwrite",
-    "show", "quiet", "log_json", "debug", "strict", "max_pixels", "allow_network", "timeout",
-    "max_reconnects",
+    "strict", "max_pixels", "allow_network", "timeout", "max_reconnects", "show", "quiet",
+    "log_json", "debug",
 }  # fmt: skip
+
+
+class Job(NamedTuple):
+    """A source to run."""
+
+    source: str | None  # None: the made-up clip
+    name: str  # of its folder
+    problem: Exception | None = None  # a list of sources that cannot be read
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -109,10 +117,10 @@ def main(argv: list[str] | None = None) -> int:
     done: list[dict[str, Any]] = []
     overall = SourcesBar(len(jobs), quiet=args.quiet or args.log_json)
     with stop_on_signals() as stop, closing(overall):
-        for number, (source, name) in enumerate(jobs, 1):
+        for number, job in enumerate(jobs, 1):
             part = (number, len(jobs))
             asked = lambda: stop.number > 0  # noqa: E731
-            done.append(run_entry(source, name, stream, header, args, part=part, stop=asked))
+            done.append(run_entry(job, stream, header, args, part=part, stop=asked))
             overall.step()
             if done[-1].get("interrupted") or stop.number:
                 break
@@ -155,28 +163,43 @@ def check(args: argparse.Namespace) -> None:
     check_writable(Path(args.out))
 
 
-def list_jobs(args: argparse.Namespace) -> tuple[list[tuple[str | None, str]], str]:
-    """What this process is to run, each a source and its name; and the name of its summary."""
+def list_jobs(args: argparse.Namespace) -> tuple[list[Job], str]:
+    """What this process is to run, and the name of its summary."""
     from rnndet.errors import RnndetError
     from rnndet.sharding import read_shard, split
-    from rnndet.video import expand
     from rnndet.video.identity import source_bytes, source_names
 
-    sources = [source for argument in args.source for source in expand(argument)]
-    is_batch = len(sources) > 1 or args.shard or args.resume
-    if is_batch and (args.load_state or args.save_state):
+    sources = sources_of(args)
+    if (len(sources) > 1 or args.shard or args.resume) and (args.load_state or args.save_state):
         raise RnndetError(
             "--load-state and --save-state are for one source, without --shard and --resume"
         )
     if not sources:
-        return [(None, "demo")], "summary.json"
-    jobs = list(zip(sources, source_names(sources), strict=True))
+        return [Job(None, "demo")], "summary.json"
+    names = source_names([source for source, _ in sources])
+    jobs = [
+        Job(source, name, problem) for (source, problem), name in zip(sources, names, strict=True)
+    ]
     if args.shard is None:
         return jobs, "summary.json"
     shard = read_shard(args.shard, os.environ)
-    part = split([source_bytes(source) for source in sources], shard.count)[shard.index]
+    part = split([source_bytes(source) for source, _ in sources], shard.count)[shard.index]
     say(args, f"shard {shard}: {len(part)} of {len(jobs)} sources")
     return [jobs[place] for place in part], f"summary-{shard.index}-of-{shard.count}.json"
+
+
+def sources_of(args: argparse.Namespace) -> list[tuple[str, Exception | None]]:
+    """The sources to run, each with what is wrong with it if it is a list that cannot be read."""
+    from rnndet.errors import RnndetError
+    from rnndet.video import expand
+
+    found: list[tuple[str, Exception | None]] = []
+    for argument in args.source:
+        try:
+            found += [(source, None) for source in expand(argument)]
+        except RnndetError as error:
+            found.append((argument, error))
+    return found
 
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -204,8 +227,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 
 
 def run_entry(
-    source: str | None,
-    name: str,
+    job: Job,
     stream: Any,
     header: dict[str, Any],
     args: argparse.Namespace,
@@ -217,9 +239,11 @@ def run_entry(
     from rnndet.errors import RnndetError
     from rnndet.video.base import without_password
 
-    entry = {"source": "demo" if source is None else without_password(source)}
+    entry = {"source": "demo" if job.source is None else without_password(job.source)}
     try:
-        entry |= run_unless_done(source, name, stream, header, args, part=part, stop=stop)
+        if job.problem is not None:
+            raise job.problem
+        entry |= run_unless_done(job, stream, header, args, part=part, stop=stop)
     except RnndetError as error:
         entry |= {"exit_code": report(error, args), "error": str(error)}
     except KeyboardInterrupt:
@@ -228,8 +252,7 @@ def run_entry(
 
 
 def run_unless_done(
-    source: str | None,
-    name: str,
+    job: Job,
     stream: Any,
     header: dict[str, Any],
     args: argparse.Namespace,
@@ -242,36 +265,40 @@ def run_unless_done(
     from rnndet.errors import OutputError
     from rnndet.video.base import without_password
 
-    if source is None:  # the made-up clip: quickly done again
-        summary = run_one(source, name, stream, header, args, overwrite=True, part=part, stop=stop)
-        return {"exit_code": 0, "folder": name, **summary.to_dict()}
-    folder = Path(args.out) / name
+    if job.source is None:  # the made-up clip: quickly done again
+        summary = run_one(job, stream, header, args, overwrite=True, part=part, stop=stop)
+        return result_of(job, summary, args)
+    folder = Path(args.out) / job.name
     options = {key: value for key, value in vars(args).items() if key not in WITHOUT_EFFECT}
-    job = describe_job(source, model_sha256=header["model"]["sha256"], options=options)
+    made_from = describe_job(job.source, model_sha256=header["model"]["sha256"], options=options)
     if args.resume:
         try:
-            record = find_done(folder, job)
+            record = find_done(folder, made_from)
         except OutputError:
             if not args.overwrite:
                 raise
             record = None
         if record is not None:
-            say(args, f"{name}: done already, {record['frames']} frames")
-            return {"exit_code": 0, "folder": name, "skipped": True, "frames": record["frames"]}
+            say(args, f"{job.name}: done already, {record['frames']} frames")
+            return {"exit_code": 0, "folder": job.name, "skipped": True, "frames": record["frames"]}
     overwrite = args.overwrite or args.resume  # results without a record are not whole
     if overwrite or not (folder / "detections.jsonl").exists():
         forget_done(folder)
-    summary = run_one(source, name, stream, header, args, overwrite=overwrite, part=part, stop=stop)
-    code = int(args.strict and not summary.is_whole)
-    if not summary.interrupted and code == 0:
-        about = without_password(source)
-        write_done(folder, job, source=about, frames=summary.frames, files=summary.files)
-    return {"exit_code": code, "folder": name, **summary.to_dict()}
+    summary = run_one(job, stream, header, args, overwrite=overwrite, part=part, stop=stop)
+    if not summary.interrupted and not (args.strict and not summary.is_whole):
+        about = without_password(job.source)
+        write_done(folder, made_from, source=about, frames=summary.frames, files=summary.files)
+    return result_of(job, summary, args)
+
+
+def result_of(job: Job, summary: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """What the summary of the run says of a source that was run."""
+    code = 1 if args.strict and not summary.is_whole else 0
+    return {"exit_code": code, "folder": job.name, **summary.to_dict()}
 
 
 def run_one(
-    source: str | None,
-    name: str,
+    job: Job,
     stream: Any,
     header: dict[str, Any],
     args: argparse.Namespace,
@@ -286,16 +313,16 @@ def run_one(
     from rnndet.video import Excerpt
     from rnndet.video.window import Window
 
-    with open_job(source, args, stop) as opened:
+    with open_job(job.source, args, stop) as opened:
         if (args.start, args.end, args.stride) != (0.0, None, 1):
             opened = Excerpt(opened, start=args.start, end=args.end, stride=args.stride)
         total = min(filter(None, [opened.info.length, args.max_frames]), default=None)
         with (
-            Progress(name, total, quiet=args.quiet, lines=args.log_json, part=part) as progress,
+            Progress(job.name, total, quiet=args.quiet, lines=args.log_json, part=part) as progress,
             Window() if args.show else nullcontext() as window,
         ):
             summary = run_source(
-                stream, opened, args.out, name=name, header=header, on_frame=progress.step,
+                stream, opened, args.out, name=job.name, header=header, on_frame=progress.step,
                 save=args.save, trails=args.trails, show=window and window.show,
                 max_frames=args.max_frames, overwrite=overwrite,
                 stop=lambda: stop() or (window is not None and window.wants_end),

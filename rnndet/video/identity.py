@@ -34,15 +34,12 @@ def source_names(sources: Sequence[str]) -> list[str]:
 def source_name(source: str) -> str:
     """The `info.name` that `open_source` gives."""
     path = Path(source)
-    if not path.exists():
-        if source.isdecimal():
-            return f"camera-{int(source)}"
-        if is_address(source):
-            return address_name(source)
-        if is_picture_pattern(source):
-            return pictures_name(source)
-    if path.is_dir() or is_image(path):
-        path = path.resolve()
+    if not path.exists() and source.isdecimal():
+        return f"camera-{int(source)}"
+    if not path.exists() and is_address(source):
+        return address_name(source)
+    if path.is_dir() or is_image(path) or _is_pattern(source):
+        return pictures_name(path)
     return safe_name(path.absolute().stem)
 
 
@@ -50,7 +47,7 @@ def source_bytes(source: str) -> int:
     """The size of a file, or of the pictures of a folder or pattern; 0 of anything else."""
     try:
         path = Path(source)
-        if path.is_dir() or (not path.exists() and _is_pattern(source)):
+        if path.is_dir() or _is_pattern(source):
             return sum(file.stat().st_size for file in picture_files(path))
         return path.stat().st_size if path.is_file() else 0
     except (OSError, ValueError):  # ValueError: a null byte; opening it will say what is wrong
@@ -65,7 +62,7 @@ def fingerprint(source: str) -> dict[str, Any]:
     """
     path = Path(source)
     try:
-        if path.is_dir() or (not path.exists() and _is_pattern(source)):
+        if path.is_dir() or _is_pattern(source):
             files = picture_files(path)
             listing = "".join(f"{file.name}\0{file.stat().st_size}\n" for file in files)
             digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape"))
@@ -78,7 +75,8 @@ def fingerprint(source: str) -> dict[str, Any]:
 
 
 def _is_pattern(source: str) -> bool:
-    return is_picture_pattern(source) and not is_address(source)
+    """Of pictures; what exists is a file, and an address is none."""
+    return is_picture_pattern(source) and not Path(source).exists() and not is_address(source)
 
 
 def _ends_sha256(path: Path) -> str:

@@ -31,10 +31,9 @@ from rnndet.video.source import open_source
 
 FRAME_LIMIT = 60.0  # seconds without a frame, start of the process included, that are a hang
 AHEAD = 2  # frames that wait in the parent; more wait in the pipe
-MAX_LINE = 1_000_000  # bytes of JSON; a frame's are about 100
-LARGEST = 2**28  # pixels of one frame; what says more is no frame
 POLL = 0.1  # seconds between looks at `stop` while no frame comes
-_NOTHING = object()  # no message yet
+SANE_PIXELS = 2**30  # of one frame
+MAX_LINE = 1_000_000  # bytes of JSON; a frame's are about 100
 ROOT = Path(__file__).resolve().parent.parent.parent
 # -P keeps the working folder, which may hold anything, off the child's import path
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import rnndet.video.isolated as i; i.serve()"
@@ -53,35 +52,28 @@ class IsolatedSource(Source):
         source: str,
         *,
         name: str | None = None,
-        limit: float = FRAME_LIMIT,
         max_pixels: int = MAX_PIXELS,
         live: LiveOptions | None = None,
+        limit: float = FRAME_LIMIT,
     ) -> None:
-        self._source, self._live = source, live or LiveOptions()
-        self._limit = math.inf if _is_live(source) else limit
-        # in the order of `serve`
-        self._order = [
-            source, name, max_pixels, self._live.allow_network, self._live.timeout,
-            self._live.max_reconnects,
-        ]  # fmt: skip
+        live = live or LiveOptions()
+        self._stop = live.stop
+        network = [live.allow_network, live.timeout, live.max_reconnects]
+        self._source, self._limit = source, math.inf if _is_live(source) else limit
+        self._order = json.dumps([source, name, max_pixels, network])
         self._counts: ReadCounts | None = None
-        self._notes: tuple[str, ...] = ()
         self._child: _Child | None = None
         self._child, self.info = self._start()
         self._is_fresh = True
 
     @property
-    def counts(self) -> ReadCounts | None:
-        return self._counts
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._notes
-
-    @property
     def pid(self) -> int | None:
         """Of the process that decodes; None when there is none."""
         return None if self._child is None else self._child.pid
+
+    @property
+    def counts(self) -> ReadCounts | None:
+        return self._counts
 
     def __iter__(self) -> Iterator[Frame]:
         if not self._is_fresh:
@@ -93,8 +85,9 @@ class IsolatedSource(Source):
             head, pixels = self._receive(self._child)
             if "counts" in head:
                 self._counts = ReadCounts(**head["counts"])
+            if "notes" in head:
+                self.notes = tuple(head["notes"])
             if pixels is None:
-                self._notes = tuple(head.get("notes", ()))
                 return
             yield Frame(pixels, head["index"], head["time"], head["gap"], head["restart"])
 
@@ -118,16 +111,17 @@ class IsolatedSource(Source):
         return child, VideoInfo(**head)
 
     def _receive(self, child: _Child) -> tuple[dict[str, Any], np.ndarray | None]:
-        """The child's next message; raises InputError."""
+        """The child's next message, or the end if that is asked for; raises InputError."""
         where = without_password(self._source)
         end = time.monotonic() + self._limit
-        message: Any = _NOTHING
-        while message is _NOTHING and time.monotonic() < end:
+        while True:
             with contextlib.suppress(queue.Empty):
                 message = child.messages.get(timeout=min(POLL, self._limit))
-            if message is _NOTHING and self._live.stop():
+                break
+            if self._stop():
                 return {"end": True}, None
-        if message is _NOTHING:
+            if time.monotonic() < end:
+                continue
             self.close()
             raise InputError(
                 f"{where}: the decoder gave nothing for {self._limit:g} s and was ended; "
@@ -156,8 +150,8 @@ class _Child:
     without the last message.
     """
 
-    def __init__(self, order: list[Any]) -> None:
-        command = [sys.executable, "-P", "-c", CHILD, str(ROOT), json.dumps(order)]
+    def __init__(self, order: str) -> None:
+        command = [sys.executable, "-P", "-c", CHILD, str(ROOT), order]
         # a session of its own: Ctrl-C is for the parent, which finishes its frame
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -210,7 +204,7 @@ class _Child:
 def _read_pixels(pipe: BinaryIO, head: dict[str, Any]) -> np.ndarray:
     """Raises ValueError if they are not whole."""
     height, width = map(int, head["shape"])
-    if not 0 < height * width <= LARGEST:
+    if not 0 < height * width <= SANE_PIXELS:
         raise ValueError(head)
     data = bytearray(height * width * 3)
     view = memoryview(data)
@@ -237,12 +231,12 @@ def _reason(code: int) -> str:
 
 def serve() -> None:
     """The child: open the source of the command line, and write it to the pipe."""
-    source, name, max_pixels, *options = json.loads(sys.argv[2])
+    source, name, max_pixels, network = json.loads(sys.argv[2])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not come between the frames
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        live = LiveOptions(*options)
+        live = LiveOptions(*network)
         with open_source(source, name=name, max_pixels=max_pixels, live=live) as opened:
             info = {field.name: getattr(opened.info, field.name) for field in fields(VideoInfo)}
             info["fps"] = None if info["fps"] is None else str(info["fps"])
@@ -253,7 +247,7 @@ def serve() -> None:
                     "restart": frame.restart, "shape": frame.image.shape[:2],
                 }  # fmt: skip
                 _send(out, head | _counts(opened), frame.image)
-            _send(out, {"end": True, "notes": opened.notes} | _counts(opened))
+            _send(out, {"end": True} | _counts(opened))
     except RnndetError as error:
         _send(out, {"error": str(error), "exit_code": error.exit_code})
     except BrokenPipeError:
@@ -261,8 +255,9 @@ def serve() -> None:
 
 
 def _counts(source: Source) -> dict[str, Any]:
-    counts = getattr(source, "counts", None)
-    return {} if counts is None else {"counts": asdict(counts)}
+    counts = source.counts
+    about: dict[str, Any] = {} if counts is None else {"counts": asdict(counts)}
+    return about | ({"notes": source.notes} if source.notes else {})
 
 
 def _send(out: BinaryIO, head: dict[str, Any], image: np.ndarray | None = None) -> None:

@@ -16,15 +16,14 @@ def expand(text: str) -> list[str]:
 
     A name that exists is that file, whatever signs are in it; a text file (.txt) is a list. A
     pattern with *, ? or [...] stands for what matches it, in natural order; pictures of one folder
-    are one source. Anything else stands for itself, also what does not exist and a list that
-    cannot be read: what is wrong with it is said when it is opened.
+    are one source. Anything else stands for itself, also what does not exist.
+
+    Raises:
+        InputError: a list cannot be read, or names no source.
     """
     path = Path(text)
     if is_list(path):
-        try:
-            return read_list(path)
-        except InputError:
-            return [text]
+        return read_list(path)
     if path.exists() or is_address(text):
         return [text]
     return _matching(text)

@@ -221,7 +221,7 @@ def _number_expression(name: str) -> re.Pattern[str]:
 
 
 def pictures_name(path: str | Path) -> str:
-    """Stem of a folder or picture; of a pattern, the folder with the letters before the sign."""
+    """The stem of a folder or picture; of a pattern the folder with the letters before the sign."""
     given = Path(path)
     if given.exists():
         return safe_name(given.resolve().stem)
