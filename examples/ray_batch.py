@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         print("ray_batch: Ray deals out the sources; leave out --shard", file=sys.stderr)
         return 2
     try:
+        infer.check(args)
         jobs, _ = infer.list_jobs(args)
         infer.build(args)  # what is wrong with the weights is said once, not by every task
         start_ray(ray, given)
@@ -143,13 +144,14 @@ def task(examples: str, order: tuple[str, ...], source: str, name: str) -> dict[
 def loaded(order: tuple[str, ...]) -> tuple[argparse.Namespace, Any, dict[str, Any]]:
     """Options, stream and header; the model is loaded once per worker."""
     args = infer.parse(list(order))
+    infer.check(args)
     return args, *infer.build(args)
 
 
 def run_video(order: tuple[str, ...], source: str, name: str) -> dict[str, Any]:
     """Run one video as tools/infer.py does; what the summary says of it."""
     args, stream, header = loaded(order)
-    return infer.run_entry(source, name, stream, header, args, stop=lambda: False)
+    return infer.run_entry(source, name, stream, header, args, part=(1, 1), stop=lambda: False)
 
 
 if __name__ == "__main__":
