@@ -156,6 +156,7 @@ class Stream:
     def _begin_anew(self) -> None:
         """Forget the memory and the frame size, end the tracks: ids go on, as after a cut."""
         self.state = self._size_hw = None
+        self.steady.reset()
         if self.tracker is not None:
             self.tracker.end_tracks()
         if self.cuts is not None:

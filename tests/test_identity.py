@@ -80,3 +80,23 @@ def test_fingerprint_of_a_folder_sees_a_picture_more(sources):
 
 def test_fingerprint_of_an_address_hides_its_password():
     assert "secret" not in str(fingerprint("rtsp://me:secret@host/1"))
+
+
+def test_pattern_of_pictures_is_known_by_its_files(tmp_path):
+    for number in (1, 2):
+        write_image(tmp_path / f"f{number}.png", np.zeros((4, 4, 3), np.uint8))
+    for pattern in (str(tmp_path / "f%d.png"), str(tmp_path / "*.png")):
+        with open_source(pattern) as opened:
+            assert source_name(pattern) == opened.info.name
+        assert source_bytes(pattern) == sum(f.stat().st_size for f in tmp_path.glob("*.png"))
+        before = fingerprint(pattern)
+        write_image(tmp_path / "f3.png", np.zeros((4, 4, 3), np.uint8))
+        assert fingerprint(pattern) != before
+        (tmp_path / "f3.png").unlink()
+
+
+def test_address_is_known_without_its_password():
+    url = "rtsp://me:secret@cam/1?pwd=secret"
+    assert source_name(url) == "cam_1"
+    assert source_bytes(url) == 0
+    assert fingerprint(url) == {"text": "rtsp://***@cam/1?***"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rnndet.errors import InputError
-from rnndet.video import Excerpt, VideoSink, open_source, write_image
+from rnndet.video import Excerpt, LiveOptions, VideoSink, open_source, write_image
 from rnndet.video.isolated import IsolatedSource
 
 
@@ -118,3 +118,21 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_gaps_and_notes_come_through(tmp_path):
+    for number in (1, 2, 4, 5):
+        write_image(tmp_path / f"f{number}.png", np.full((6, 8, 3), number, np.uint8))
+    with IsolatedSource(str(tmp_path / "f%d.png")) as source:
+        assert [(frame.index, frame.gap) for frame in source] == [(0, 0), (1, 0), (3, 1), (4, 0)]
+        assert source.counts.missing == 1
+        assert "1 missing before f4.png" in source.notes[0]
+
+
+def test_limits_and_permissions_reach_the_child(clip):
+    with pytest.raises(InputError, match="--max-pixels"):
+        IsolatedSource(str(clip), max_pixels=10)
+    with pytest.raises(InputError, match="--allow-network"):
+        IsolatedSource("http://127.0.0.1:9/a.mp4")
+    with pytest.raises(InputError, match="no video could be opened"):
+        IsolatedSource("http://127.0.0.1:9/a.mp4", live=LiveOptions(allow_network=True))

@@ -131,7 +131,12 @@ def test_garbage_in_the_middle_keeps_later_indices(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "empty"), (b"hello, I am text\n" * 40, "not a video"), (bytes(5000), "not a video")],
+    [
+        (b"", "empty"),
+        (b"hello, I am text\n" * 40, "not a video"),
+        (bytes(5000), "not a video"),
+        (np.random.default_rng(0).bytes(5000), "not a video"),
+    ],
 )
 def test_what_is_not_a_video_is_refused(tmp_path, content, reason):
     path = tmp_path / "bad.mp4"
@@ -139,6 +144,11 @@ def test_what_is_not_a_video_is_refused(tmp_path, content, reason):
     with pytest.raises(InputError) as error:
         open_source(path)
     assert_one_line(error, "bad.mp4", reason)
+
+
+def test_folder_is_no_video_file(tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        VideoFile(tmp_path)
 
 
 def test_mp4_without_index_is_refused(tmp_path):

@@ -285,7 +285,7 @@ def run_unless_done(
     if overwrite or not (folder / "detections.jsonl").exists():
         forget_done(folder)
     summary = run_one(job, stream, header, args, overwrite=overwrite, part=part, stop=stop)
-    if not summary.interrupted:
+    if not summary.interrupted and not (args.strict and not summary.is_whole):
         about = without_password(job.source)
         write_done(folder, made_from, source=about, frames=summary.frames, files=summary.files)
     return result_of(job, summary, args)

@@ -55,6 +55,10 @@ def is_plain_stream(path: Path) -> bool:
     return start.startswith((b"\x00\x00\x01", b"\x00\x00\x00\x01"))
 
 
+class NoVideoError(InputError):
+    """A file that holds sound and no video."""
+
+
 class AvFile(Source):
     """As `VideoFile`, by PyAV. A later picture of another size is scaled to the first one's.
 
@@ -151,8 +155,12 @@ class AvFile(Source):
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{self._said}: not a video ({error.strerror})") from None
         if not self._container.streams.video:
-            raise InputError(f"{self._said}: holds no video, only {_kinds(self._container)}")
+            if self._container.streams.audio:
+                raise NoVideoError(f"{self._said}: holds no video, only sound")
+            raise InputError(f"{self._said}: holds no video; it may be incomplete")
         stream = self._container.streams.video[0]
+        if stream.codec_context is None:
+            raise InputError(f"{self._said}: no frame can be decoded (unknown codec)")
         stream.thread_type = "AUTO"
         return stream
 
@@ -198,7 +206,3 @@ def _length(container: Any, stream: Any, fps: Fraction | None) -> int:
     if stream.duration is not None and stream.time_base is not None:
         seconds = stream.duration * stream.time_base
     return round(seconds * (fps or ASSUMED_FPS))
-
-
-def _kinds(container: Any) -> str:
-    return ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"

@@ -8,7 +8,7 @@ from typing import Any
 from rnndet.errors import InputError
 from rnndet.video.base import is_address, safe_name, without_password
 from rnndet.video.live import address_name
-from rnndet.video.pictures import is_image, is_picture_pattern, list_images, pictures_name
+from rnndet.video.pictures import is_image, is_picture_pattern, picture_files, pictures_name
 
 END_BYTES = 2**20  # of a file's beginning and end; containers keep their index in one of them
 
@@ -38,17 +38,17 @@ def source_name(source: str) -> str:
         return f"camera-{int(source)}"
     if not path.exists() and is_address(source):
         return address_name(source)
-    if path.is_dir() or is_image(path) or is_picture_pattern(source):
+    if path.is_dir() or is_image(path) or _is_pattern(source):
         return pictures_name(path)
     return safe_name(path.absolute().stem)
 
 
 def source_bytes(source: str) -> int:
-    """The size of a file, or of the pictures of a folder; 0 of anything else, also if missing."""
+    """The size of a file, or of the pictures of a folder or pattern; 0 of anything else."""
     try:
         path = Path(source)
-        if path.is_dir():
-            return sum(file.stat().st_size for file in list_images(path))
+        if path.is_dir() or _is_pattern(source):
+            return sum(file.stat().st_size for file in picture_files(path))
         return path.stat().st_size if path.is_file() else 0
     except (OSError, ValueError):  # ValueError: a null byte; opening it will say what is wrong
         return 0
@@ -57,13 +57,13 @@ def source_bytes(source: str) -> int:
 def fingerprint(source: str) -> dict[str, Any]:
     """Plain data that changes where the source does; the same on every machine.
 
-    A file: its size and the sha256 of its first and last MiB. A folder of pictures: their names
-    and sizes. Anything else, such as a camera: its text. Raises InputError.
+    A file: its size and the sha256 of its first and last MiB. A folder or pattern of pictures:
+    their names and sizes. Anything else, such as a camera: its text. Raises InputError.
     """
     path = Path(source)
     try:
-        if path.is_dir():
-            files = list_images(path)
+        if path.is_dir() or _is_pattern(source):
+            files = picture_files(path)
             listing = "".join(f"{file.name}\0{file.stat().st_size}\n" for file in files)
             digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape"))
             return {"pictures": len(files), "sha256": digest.hexdigest()}
@@ -72,6 +72,11 @@ def fingerprint(source: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror}); check the path") from None
     return {"text": without_password(source)}
+
+
+def _is_pattern(source: str) -> bool:
+    """Of pictures; what exists is a file, and an address is none."""
+    return is_picture_pattern(source) and not Path(source).exists() and not is_address(source)
 
 
 def _ends_sha256(path: Path) -> str:

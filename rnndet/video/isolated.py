@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from fractions import Fraction
@@ -23,12 +25,13 @@ import numpy as np
 
 from rnndet.errors import InputError, RnndetError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.base import MAX_PIXELS, ReadCounts, Source, without_password
+from rnndet.video.base import MAX_PIXELS, ReadCounts, Source, is_address, without_password
 from rnndet.video.live import LiveOptions
 from rnndet.video.source import open_source
 
 FRAME_LIMIT = 60.0  # seconds without a frame, start of the process included, that are a hang
 AHEAD = 2  # frames that wait in the parent; more wait in the pipe
+POLL = 0.1  # seconds between looks at `stop` while no frame comes
 SANE_PIXELS = 2**30  # of one frame
 MAX_LINE = 1_000_000  # bytes of JSON; a frame's are about 100
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -40,7 +43,8 @@ class IsolatedSource(Source):
     """What `open_source` opens, with the same frames, read by a child process.
 
     Raises:
-        InputError: as from `open_source`; or the child crashed, or gave nothing for `limit` s.
+        InputError: as from `open_source`; or the child crashed, or gave nothing for `limit` s,
+            which a camera or an address may.
     """
 
     def __init__(
@@ -53,8 +57,9 @@ class IsolatedSource(Source):
         limit: float = FRAME_LIMIT,
     ) -> None:
         live = live or LiveOptions()
+        self._stop = live.stop
         network = [live.allow_network, live.timeout, live.max_reconnects]
-        self._source, self._limit = source, limit
+        self._source, self._limit = source, math.inf if _is_live(source) else limit
         self._order = json.dumps([source, name, max_pixels, network])
         self._counts: ReadCounts | None = None
         self._child: _Child | None = None
@@ -99,20 +104,29 @@ class IsolatedSource(Source):
         except BaseException:
             child.end()
             raise
+        if "end" in head:
+            child.end()
+            raise InputError(f"{without_password(self._source)}: stopped before it was opened")
         head["fps"] = None if head["fps"] is None else Fraction(head["fps"])
         return child, VideoInfo(**head)
 
     def _receive(self, child: _Child) -> tuple[dict[str, Any], np.ndarray | None]:
-        """The child's next message; raises InputError."""
+        """The child's next message, or the end if that is asked for; raises InputError."""
         where = without_password(self._source)
-        try:
-            message = child.messages.get(timeout=self._limit)
-        except queue.Empty:
+        end = time.monotonic() + self._limit
+        while True:
+            with contextlib.suppress(queue.Empty):
+                message = child.messages.get(timeout=min(POLL, self._limit))
+                break
+            if self._stop():
+                return {"end": True}, None
+            if time.monotonic() < end:
+                continue
             self.close()
             raise InputError(
                 f"{where}: the decoder gave nothing for {self._limit:g} s and was ended; "
                 "the file is damaged or made to do harm"
-            ) from None
+            )
         if message is None:
             code = child.end()
             self.close()
@@ -200,6 +214,10 @@ def _read_pixels(pipe: BinaryIO, head: dict[str, Any]) -> np.ndarray:
             raise ValueError("the pipe has ended")
         view = view[count:]
     return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+def _is_live(source: str) -> bool:
+    return not Path(source).exists() and (source.isdecimal() or is_address(source))
 
 
 def _reason(code: int) -> str:

@@ -22,11 +22,16 @@ def expand(text: str) -> list[str]:
         InputError: a list cannot be read, or names no source.
     """
     path = Path(text)
-    if path.suffix.lower() == LIST_SUFFIX and path.is_file():
+    if is_list(path):
         return read_list(path)
     if path.exists() or is_address(text):
         return [text]
     return _matching(text)
+
+
+def is_list(path: Path) -> bool:
+    """By its suffix."""
+    return path.suffix.lower() == LIST_SUFFIX and path.is_file()
 
 
 def read_list(path: Path) -> list[str]:

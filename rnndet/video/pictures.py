@@ -46,9 +46,11 @@ class ImageFolder(Source):
     def __init__(
         self, path: str | Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
-        self._files, kind = _files(path)
+        self._files = picture_files(path)
         if not self._files:
-            raise InputError(f"{path}: {kind} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+            kind = "folder" if Path(path).is_dir() else "pattern"
+            suffixes = ", ".join(IMAGE_SUFFIXES)
+            raise InputError(f"{path}: the {kind} holds no pictures ({suffixes})")
         self._numbers = _numbers_of_pattern(path, self._files) or numbers(self._files)
         self._max_pixels = max_pixels
         self._start()
@@ -164,16 +166,16 @@ def numbers(files: list[Path]) -> list[int]:
     return [(value - values[0]) // step for value in values]
 
 
-def _files(path: str | Path) -> tuple[list[Path], str]:
-    """The pictures in order, and what they were looked for in."""
+def picture_files(path: str | Path) -> list[Path]:
+    """The pictures of a folder or pattern in order, or the one picture; raises InputError."""
     given = Path(path)
     if given.is_dir():
-        return list_images(given), "the folder"
+        return list_images(given)
     if given.exists() or not is_picture_pattern(str(path)):
-        return [existing_file(given)], "the file"
+        return [existing_file(given)]
     if _has_number(str(path)):
-        return _numbered(given), "no file has such a name; the pattern"
-    return [file for file in matches(str(path)) if is_image(file) and file.is_file()], "the pattern"
+        return _numbered(given)
+    return [file for file in matches(str(path)) if is_image(file) and file.is_file()]
 
 
 def matches(pattern: str) -> list[Path]:

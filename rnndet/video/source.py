@@ -14,7 +14,7 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.av_file import AvFile, has_pyav, is_plain_stream
+from rnndet.video.av_file import AvFile, NoVideoError, has_pyav, is_plain_stream
 from rnndet.video.base import (
     ASSUMED_FPS,
     MAX_PIXELS,
@@ -35,6 +35,7 @@ from rnndet.video.capture import (
     open_address,
     open_capture,
 )
+from rnndet.video.listing import is_list, read_list
 from rnndet.video.live import Camera, LiveAddress, LiveOptions, address_name
 from rnndet.video.pictures import ImageFolder, is_image, is_picture_pattern
 
@@ -43,10 +44,6 @@ VIDEO_SUFFIXES = (
     ".wmv", ".flv", ".ogv", ".3gp", ".mxf",
 )  # fmt: skip
 ADDRESSES = ("rtsp://", "http://", "https://")
-
-
-class NothingDecodedError(InputError):
-    """A video was opened, but this OpenCV decodes none of its frames."""
 
 
 class VideoFile(Source):
@@ -58,7 +55,7 @@ class VideoFile(Source):
 
     Raises:
         InputError: the file is missing, empty, not a video, has pictures of more than max_pixels,
-            or holds no frame that can be decoded (NothingDecodedError).
+            or holds no frame that can be decoded.
     """
 
     _patience = math.inf  # seconds for which reads may fail in a row
@@ -93,7 +90,7 @@ class VideoFile(Source):
             check_pixels(source, sides, max_pixels)
             first = next(decode(capture), None)
             if first is None:
-                raise NothingDecodedError(
+                raise InputError(
                     f"{source}: no frame can be decoded (codec {codec_name(capture)}; OpenCV may "
                     "lack it, as it often does AV1); pip install 'rnndet[video]', or convert the "
                     "file first: ffmpeg -i IN -c:v libx264 OUT.mp4"
@@ -189,22 +186,30 @@ def open_source(
             return _open_address(text, name, max_pixels, live)
         if is_picture_pattern(text):
             return ImageFolder(path, name=name, max_pixels=max_pixels)
+    if is_list(path):
+        count = len(read_list(path))
+        raise InputError(f"{path}: a list of {count} sources where one source is expected")
     if path.is_dir() or is_image(path):
         return ImageFolder(path, name=name, max_pixels=max_pixels)
     return _open_video(path, name, max_pixels)
 
 
 def _open_video(path: Path, name: str | None, max_pixels: int) -> Source:
-    """By OpenCV; by PyAV, where it is there, if OpenCV decodes nothing or would hide something."""
+    """By OpenCV; by PyAV, where it is there, if OpenCV cannot or would hide something.
+
+    What neither can read is OpenCV's error, unless PyAV knows that there is only sound.
+    """
     if has_pyav() and is_plain_stream(existing_file(path)):
         return AvFile(path, name=name, max_pixels=max_pixels)
     try:
         return VideoFile(path, name=name, max_pixels=max_pixels)
-    except NothingDecodedError:
+    except InputError:
         if not has_pyav():
             raise
         try:
             return AvFile(path, name=name, max_pixels=max_pixels)
+        except NoVideoError:
+            raise
         except InputError:
             pass
         raise
