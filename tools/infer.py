@@ -154,6 +154,8 @@ def check(args: argparse.Namespace) -> None:
 
     names = export_names(["video"] if args.save is None else args.save)
     args.save = tuple(name for name in names if not (args.no_video and name == "video"))
+    if args.end is not None and args.end <= args.start:
+        raise RnndetError(f"--end {args.end:g}: expected more than --start, {args.start:g}")
     if args.coast and args.tracker == "none":
         raise RnndetError("--coast: only tracks are shown while missed; use a --tracker")
     if args.show:

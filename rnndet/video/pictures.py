@@ -48,9 +48,10 @@ class ImageFolder(Source):
     ) -> None:
         self._files = picture_files(path)
         if not self._files:
-            kind = "folder" if Path(path).is_dir() else "pattern"
+            if not Path(path).is_dir():
+                raise InputError(f"{path}: nothing has such a name; check the pattern")
             suffixes = ", ".join(IMAGE_SUFFIXES)
-            raise InputError(f"{path}: the {kind} holds no pictures ({suffixes})")
+            raise InputError(f"{path}: the folder holds no pictures ({suffixes})")
         self._numbers = _numbers_of_pattern(path, self._files) or numbers(self._files)
         self._max_pixels = max_pixels
         self._start()
