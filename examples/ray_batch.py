@@ -87,13 +87,13 @@ def start_ray(ray: Any, given: argparse.Namespace) -> None:
 
 
 def run_jobs(
-    ray: Any, jobs: list[tuple[Any, str]], order: tuple[str, ...], given: argparse.Namespace
+    ray: Any, jobs: list[infer.Job], order: tuple[str, ...], given: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
     """What became of each video, in the order given; and whether Ctrl-C came before the end."""
     from rnndet.video.identity import source_bytes
 
     remote = ray.remote(num_cpus=1, num_gpus=given.gpus, max_retries=given.retries)(task)
-    longest_first = sorted(range(len(jobs)), key=lambda k: -source_bytes(jobs[k][0]))
+    longest_first = sorted(range(len(jobs)), key=lambda k: -source_bytes(jobs[k].source))
     running = {remote.remote(EXAMPLES, order, *jobs[k]): k for k in longest_first}
     entries: dict[int, dict[str, Any]] = {}
     interrupted = False
@@ -101,8 +101,8 @@ def run_jobs(
         while running:
             (ready,), _ = ray.wait(list(running), num_returns=1)
             place = running.pop(ready)
-            entries[place] = result_of(ray, ready, *jobs[place], tries=given.retries + 1)
-            told = entries[place].get("error") or f"{jobs[place][1]}: done"
+            entries[place] = result_of(ray, ready, jobs[place], tries=given.retries + 1)
+            told = entries[place].get("error") or f"{jobs[place].name}: done"
             print(f"{len(entries)} of {len(jobs)}: {told}", flush=True)
     except KeyboardInterrupt:
         interrupted = True
@@ -111,16 +111,19 @@ def run_jobs(
     return [entries[place] for place in sorted(entries)], interrupted
 
 
-def result_of(ray: Any, ready: Any, source: str, name: str, *, tries: int) -> dict[str, Any]:
+def result_of(ray: Any, ready: Any, job: infer.Job, *, tries: int) -> dict[str, Any]:
     """The entry of a task that has ended, in whatever way."""
     from rnndet.video.base import without_password
 
-    entry = {"source": without_password(source), "folder": name}
+    entry = {"source": without_password(job.source), "folder": job.name}
     try:
         return ray.get(ready)
     except ray.exceptions.RayTaskError as error:  # a bug: for all to see
         print(error, file=sys.stderr)
-        return entry | {"exit_code": 1, "error": f"{source}: {str(error).splitlines()[-1]}"}
+        return entry | {
+            "exit_code": 1,
+            "error": f"{entry['source']}: {str(error).splitlines()[-1]}",
+        }
     except ray.exceptions.RayError as error:
         why = type(error).__name__
         return entry | {
@@ -129,7 +132,7 @@ def result_of(ray: Any, ready: Any, source: str, name: str, *, tries: int) -> di
         }
 
 
-def task(examples: str, order: tuple[str, ...], source: str, name: str) -> dict[str, Any]:
+def task(examples: str, order: tuple[str, ...], *job: Any) -> dict[str, Any]:
     """In a worker: import this file, and run one video. Sent to the worker as it is here."""
     import sys
 
@@ -137,7 +140,7 @@ def task(examples: str, order: tuple[str, ...], source: str, name: str) -> dict[
         sys.path.append(examples)
     import ray_batch
 
-    return ray_batch.run_video(order, source, name)
+    return ray_batch.run_video(order, *job)
 
 
 @cache
@@ -148,10 +151,10 @@ def loaded(order: tuple[str, ...]) -> tuple[argparse.Namespace, Any, dict[str, A
     return args, *infer.build(args)
 
 
-def run_video(order: tuple[str, ...], source: str, name: str) -> dict[str, Any]:
-    """Run one video as tools/infer.py does; what the summary says of it."""
+def run_video(order: tuple[str, ...], *job: Any) -> dict[str, Any]:
+    """Run one `infer.Job`, given by its fields, as tools/infer.py does; its part of the summary."""
     args, stream, header = loaded(order)
-    return infer.run_entry(source, name, stream, header, args, part=(1, 1), stop=lambda: False)
+    return infer.run_entry(infer.Job(*job), stream, header, args, part=(1, 1), stop=lambda: False)
 
 
 if __name__ == "__main__":
