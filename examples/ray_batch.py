@@ -60,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         infer.check(args)
         jobs, _ = infer.list_jobs(args)
-        infer.build(args)  # what is wrong with the weights is said once, not by every task
+        # What is wrong with the weights is said once, not by every task; on the CPU, because only
+        # the workers may have a GPU.
+        infer.build(argparse.Namespace(**vars(args) | {"device": "cpu"}))
         start_ray(ray, given)
         entries, interrupted = run_jobs(ray, jobs, tuple(order), given)
         codes = [entry["exit_code"] for entry in entries]

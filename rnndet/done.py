@@ -49,9 +49,17 @@ def find_done(folder: Path, job: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def write_done(
-    folder: Path, job: Mapping[str, Any], *, source: str, frames: int, files: Iterable[Path]
+    folder: Path,
+    job: Mapping[str, Any],
+    *,
+    source: str,
+    frames: int,
+    whole: bool,
+    files: Iterable[Path],
 ) -> None:
     """Say that a video is done, after its files are safe on the disk; atomically.
+
+    whole: every frame of the source was there.
 
     Raises OutputError.
     """
@@ -59,6 +67,7 @@ def write_done(
     record = {
         "source": source,
         "frames": frames,
+        "whole": whole,
         "exit_code": 0,
         "files": [file.relative_to(folder).as_posix() for file in files],
         "job": dict(job),
@@ -93,6 +102,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     files = record.get("files")
     is_record = isinstance(files, list) and all(isinstance(name, str) for name in files)
+    is_record = is_record and isinstance(record.get("whole"), bool)
     return record if is_record and files else None
 
 

@@ -83,6 +83,8 @@ def run_source(
     stop: Callable[[], bool] = lambda: False,
     load_state: str | Path | None = None,
     save_state: str | Path | None = None,
+    begin: Callable[[], None] = lambda: None,
+    end: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Run one video and write OUT_DIR/NAME/detections.jsonl and what `save` names.
 
@@ -94,6 +96,9 @@ def run_source(
 
     load_state: go on from the state that another run left in this file, see
     `rnndet.stream_state`; save_state: leave it there, also when interrupted.
+
+    begin, end: called while the folder is held by this process, before the first frame and when all
+    files have their names.
 
     Raises OutputError if there are results already and `overwrite` is false, if another process
     writes to the folder, or on a full disk; InputError if the source gives no frame.
@@ -109,6 +114,7 @@ def run_source(
         folder, source.info, classes, header=about, save=save, trails=trails, show=show,
         overwrite=overwrite,
     ) as files:  # fmt: skip
+        begin()
         try:
             frames = itertools.islice(source, max_frames)
             if before is not None:
@@ -145,6 +151,7 @@ def run_source(
             warnings=getattr(source, "notes", ()),
         )
         files.finish(summary)
+        end(summary)
     if save_state is not None and last is not None:
         save_stream(save_state, stream, last)
     return summary

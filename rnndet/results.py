@@ -313,9 +313,11 @@ class ResultFiles:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            for export in self._exports:
-                export.abort()
-            if self._json is not None:
-                self._json.abort()
-        self._lock.__exit__(kind, error, trace)
+        try:
+            if kind is not None:
+                for export in self._exports:
+                    export.abort()
+                if self._json is not None:
+                    self._json.abort()
+        finally:
+            self._lock.__exit__(kind, error, trace)

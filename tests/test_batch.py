@@ -7,12 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from batches import TOOL, frames_of, load_tool, order, save_weights, summary_of, write_clip
 
 from rnndet.done import describe_job, find_done, write_done
 from rnndet.errors import OutputError
 from rnndet.sharding import split
+from rnndet.video import write_image
 from rnndet.video.identity import source_bytes
 from rnndet.video.isolated import IsolatedSource
 
@@ -222,8 +224,8 @@ def folder(tmp_path):
 
 
 def record(folder, **options):
-    job = describe_job("no-file", model_sha256="1", options=options)
-    write_done(folder, job, source="no-file", frames=1, files=[folder / "r.jsonl"])
+    job = describe_job("0", model_sha256="1", options=options)
+    write_done(folder, job, source="no-file", frames=1, whole=True, files=[folder / "r.jsonl"])
     return job
 
 
@@ -251,3 +253,22 @@ def test_damaged_record_means_not_done(folder, text):
     job = record(folder)
     (folder / "done.json").write_text(text)
     assert find_done(folder, job) is None
+
+
+def test_strict_rerun_tries_again_what_was_not_whole(infer, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in (0, 1, 3, 4):  # 2 is missing
+        write_image(folder / f"{number}.png", np.zeros((64, 96, 3), np.uint8))
+    assert infer(folder) == 0
+    assert infer(folder, "--resume") == 0
+    assert infer(folder, "--resume", "--strict") == 1
+
+
+def test_missing_source_is_exit_3_also_if_it_was_done(infer, tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", length=3, seed=0)
+    assert infer(clip) == 0
+    clip.unlink()
+    assert infer(clip, "--resume") == 3
+    assert infer(clip, "--overwrite") == 3
+    assert (tmp_path / "out" / "a" / "done.json").exists()

@@ -99,4 +99,6 @@ def test_address_is_known_without_its_password():
     url = "rtsp://me:secret@cam/1?pwd=secret"
     assert source_name(url) == "cam_1"
     assert source_bytes(url) == 0
-    assert fingerprint(url) == {"text": "rtsp://***@cam/1?***"}
+    assert fingerprint(url)["text"] == "rtsp://***@cam/1?***"
+    assert fingerprint(url) == fingerprint(url.replace("me:secret", "you:other"))
+    assert fingerprint(url) != fingerprint(url.replace("pwd", "camera"))

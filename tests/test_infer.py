@@ -328,9 +328,23 @@ def test_a_state_is_for_one_source(infer, clip, tmp_path, capsys):
     assert "are for one source" in capsys.readouterr().err
 
 
-def test_debug_shows_the_traceback(infer, tmp_path):
-    with pytest.raises(InputError):
-        infer(tmp_path / "missing.mp4", "--debug")
+def test_debug_shows_the_traceback_and_goes_on(infer, clip, tmp_path, capsys):
+    assert infer(tmp_path / "missing.mp4", clip, "--debug", "--max-frames", 1) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert (tmp_path / "sky" / "detections.jsonl").exists()
+
+
+def test_name_that_no_file_can_have_is_exit_3(infer, capsys):
+    assert infer("x" * 300 + ".mp4") == 3
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_made_up_clip_does_not_replace_a_real_one_of_its_name(infer, clip, tmp_path, capsys):
+    real = tmp_path / "demo.mp4"
+    real.write_bytes(clip.read_bytes())
+    assert infer(real, "--max-frames", 2) == 0
+    assert infer("--max-frames", 2) == 4
+    assert "there are results already" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

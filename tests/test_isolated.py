@@ -136,3 +136,10 @@ def test_limits_and_permissions_reach_the_child(clip):
         IsolatedSource("http://127.0.0.1:9/a.mp4")
     with pytest.raises(InputError, match="no video could be opened"):
         IsolatedSource("http://127.0.0.1:9/a.mp4", live=LiveOptions(allow_network=True))
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
+def test_source_is_not_on_the_command_line_of_the_child(clip):
+    with IsolatedSource(str(clip)) as source:
+        command = Path(f"/proc/{source.pid}/cmdline").read_bytes()
+    assert clip.name.encode() not in command

@@ -164,6 +164,11 @@ def test_missing_camera_is_named():
         Camera(93)
 
 
+def test_number_that_no_camera_can_have_is_an_input_error():
+    with pytest.raises(InputError, match="camera 99999999999"):
+        Camera(99999999999)
+
+
 def test_nothing_else_is_printed_about_a_missing_camera(capfd):
     with pytest.raises(InputError):
         Camera(93)

@@ -8,8 +8,10 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +22,8 @@ log = logging.getLogger("infer")
 # Options that leave the results of a video as they are; done.json keeps all others.
 WITHOUT_EFFECT = {
     "source", "weights", "out", "device", "threads", "shard", "resume", "isolate", "overwrite",
-    "strict", "max_pixels", "allow_network", "timeout", "max_reconnects", "show", "quiet",
-    "log_json", "debug",
+    "no_video", "save_state", "strict", "max_pixels", "allow_network", "timeout",
+    "max_reconnects", "show", "quiet", "log_json", "debug",
 }  # fmt: skip
 
 
@@ -131,19 +133,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         write_run_summary(Path(args.out) / summary_name, done, exit_code=code)
     except RnndetError as error:
-        return code or report(error, args)
+        failed = report(error, args)
+        return code or failed
     return code
 
 
 def set_up_log(args: argparse.Namespace) -> None:
     """Messages of the library and progress go to stderr, as text or as JSON."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    level = logging.ERROR if args.quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s")
     if args.log_json:
         from rnndet.progress import JsonFormatter
 
         handler = logging.StreamHandler()
         handler.setFormatter(JsonFormatter())
-        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+        logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -153,7 +157,7 @@ def check(args: argparse.Namespace) -> None:
     from rnndet.lock import check_writable
 
     names = export_names(["video"] if args.save is None else args.save)
-    args.save = tuple(name for name in names if not (args.no_video and name == "video"))
+    args.save = tuple(name for name in sorted(names) if not (args.no_video and name == "video"))
     if args.end is not None and args.end <= args.start:
         raise RnndetError(f"--end {args.end:g}: expected more than --start, {args.start:g}")
     if args.coast and args.tracker == "none":
@@ -238,7 +242,7 @@ def run_entry(
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """Run one source, unless it is done; what the summary of the run says of it."""
-    from rnndet.errors import RnndetError
+    from rnndet.errors import InputError, RnndetError
     from rnndet.video.base import without_password
 
     entry = {"source": "demo" if job.source is None else without_password(job.source)}
@@ -246,7 +250,11 @@ def run_entry(
         if job.problem is not None:
             raise job.problem
         entry |= run_unless_done(job, stream, header, args, part=part, stop=stop)
-    except RnndetError as error:
+    except (RnndetError, OSError) as error:
+        if stop():  # a live source that was still waiting
+            return entry | {"exit_code": 130, "interrupted": True}
+        if not isinstance(error, RnndetError):
+            error = InputError(f"{entry['source']}: {error.strerror or error}")
         entry |= {"exit_code": report(error, args), "error": str(error)}
     except KeyboardInterrupt:
         entry |= {"exit_code": 130, "interrupted": True}
@@ -267,10 +275,14 @@ def run_unless_done(
     from rnndet.errors import OutputError
     from rnndet.video.base import without_password
 
-    if job.source is None:  # the made-up clip: quickly done again
-        summary = run_one(job, stream, header, args, overwrite=True, part=part, stop=stop)
-        return result_of(job, summary, args)
     folder = Path(args.out) / job.name
+    begin = partial(forget_done, folder)
+    if job.source is None:  # the made-up clip: quickly done again, but not over a real demo.mp4
+        overwrite = args.overwrite or not (folder / "done.json").exists()
+        summary = run_one(
+            job, stream, header, args, overwrite=overwrite, part=part, stop=stop, begin=begin
+        )
+        return result_of(job, summary, args)
     options = {key: value for key, value in vars(args).items() if key not in WITHOUT_EFFECT}
     made_from = describe_job(job.source, model_sha256=header["model"]["sha256"], options=options)
     if args.resume:
@@ -280,22 +292,27 @@ def run_unless_done(
             if not args.overwrite:
                 raise
             record = None
-        if record is not None:
+        if record is not None and (record["whole"] or not args.strict):
             say(args, f"{job.name}: done already, {record['frames']} frames")
             return {"exit_code": 0, "folder": job.name, "skipped": True, "frames": record["frames"]}
     overwrite = args.overwrite or args.resume  # results without a record are not whole
-    if overwrite or not (folder / "detections.jsonl").exists():
-        forget_done(folder)
-    summary = run_one(job, stream, header, args, overwrite=overwrite, part=part, stop=stop)
-    if not summary.interrupted and not (args.strict and not summary.is_whole):
-        about = without_password(job.source)
-        write_done(folder, made_from, source=about, frames=summary.frames, files=summary.files)
+
+    def end(summary: Any) -> None:
+        if not summary.interrupted and (summary.is_whole or not args.strict):
+            write_done(
+                folder, made_from, source=without_password(job.source), frames=summary.frames,
+                whole=summary.is_whole, files=summary.files,
+            )  # fmt: skip
+
+    summary = run_one(
+        job, stream, header, args, overwrite=overwrite, part=part, stop=stop, begin=begin, end=end
+    )
     return result_of(job, summary, args)
 
 
 def result_of(job: Job, summary: Any, args: argparse.Namespace) -> dict[str, Any]:
     """What the summary of the run says of a source that was run."""
-    code = 1 if args.strict and not summary.is_whole else 0
+    code = 130 if summary.interrupted else int(args.strict and not summary.is_whole)
     return {"exit_code": code, "folder": job.name, **summary.to_dict()}
 
 
@@ -308,6 +325,8 @@ def run_one(
     overwrite: bool,
     part: tuple[int, int],
     stop: Callable[[], bool],
+    begin: Callable[[], None],
+    end: Callable[[Any], None] = lambda summary: None,
 ) -> Any:
     """Run one source, None for the made-up clip; its Summary. part: its number, of how many."""
     from rnndet.inference import run_source
@@ -328,7 +347,7 @@ def run_one(
                 save=args.save, trails=args.trails, show=window and window.show,
                 max_frames=args.max_frames, overwrite=overwrite,
                 stop=lambda: stop() or (window is not None and window.wants_end),
-                load_state=args.load_state, save_state=args.save_state,
+                load_state=args.load_state, save_state=args.save_state, begin=begin, end=end,
             )  # fmt: skip
     for line in summary.lines():
         say(args, line)
@@ -367,7 +386,7 @@ def say(args: argparse.Namespace, line: str) -> None:
 def report(error: Any, args: argparse.Namespace) -> int:
     """Print a user's mistake as one line; its exit code."""
     if args.debug:
-        raise error
+        traceback.print_exception(error)
     if args.log_json:
         log.error("%s", error, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
     else:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -119,6 +120,14 @@ def size_text(shape: Sequence[int]) -> str:
     return f"{shape[1]}x{shape[0]}"
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; not for a name that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, behind a folder that may not be read; a null byte
+        return False
+
+
 def is_address(text: str) -> bool:
     """Whether a text is an address such as rtsp://camera/1 rather than the name of a file."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://?", text) is not None
@@ -129,5 +138,5 @@ def without_password(url: str) -> str:
     if not is_address(url):
         return url
     # up to the last "@": a sign in a password that should have been written %40 hides nothing
-    start, mark, _ = re.sub(r"//.*@", "//***@", url).partition("?")
+    start, mark, _ = re.sub(r":/+.*@", "://***@", url).partition("?")
     return start + (f"{mark}***" if mark else "")

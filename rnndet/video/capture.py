@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from rnndet.errors import InputError
+from rnndet.video.base import exists
 
 FAILED_READS = 30  # consecutive failures after which a video has ended
 
@@ -34,10 +35,12 @@ _environment = threading.Lock()  # a source that reconnects and one that opens s
 def existing_file(path: str | Path) -> Path:
     """The absolute path, so that no part of a name is taken for a protocol."""
     path = Path(path)
+    if not exists(path):
+        raise InputError(f"{path}: no such file; check the path")
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file; give the path of a file")
     if not path.is_file():
-        raise InputError(f"{path}: no such file; check the path")
+        raise InputError(f"{path}: is no file; give the path of one")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again")
     if not os.access(path, os.R_OK):

@@ -1,12 +1,14 @@
 """What is known of a source without opening it: name, size, whether it is still the same."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rnndet.errors import InputError
-from rnndet.video.base import is_address, safe_name, without_password
+from rnndet.video.base import exists, is_address, safe_name, without_password
+from rnndet.video.capture import existing_file
 from rnndet.video.live import address_name
 from rnndet.video.pictures import is_image, is_picture_pattern, picture_files, pictures_name
 
@@ -34,11 +36,11 @@ def source_names(sources: Sequence[str]) -> list[str]:
 def source_name(source: str) -> str:
     """The `info.name` that `open_source` gives."""
     path = Path(source)
-    if not path.exists() and source.isdecimal():
+    if not exists(path) and source.isdecimal():
         return f"camera-{int(source)}"
-    if not path.exists() and is_address(source):
+    if not exists(path) and is_address(source):
         return address_name(source)
-    if path.is_dir() or is_image(path) or _is_pattern(source):
+    if (exists(path) and path.is_dir()) or is_image(path) or _is_pattern(source):
         return pictures_name(path)
     return safe_name(path.absolute().stem)
 
@@ -58,7 +60,7 @@ def fingerprint(source: str) -> dict[str, Any]:
     """Plain data that changes where the source does; the same on every machine.
 
     A file: its size and the sha256 of its first and last MiB. A folder or pattern of pictures:
-    their names and sizes. Anything else, such as a camera: its text. Raises InputError.
+    their names and sizes. A camera or an address: its text. Raises InputError.
     """
     path = Path(source)
     try:
@@ -71,12 +73,17 @@ def fingerprint(source: str) -> dict[str, Any]:
             return {"bytes": path.stat().st_size, "sha256_of_ends": _ends_sha256(path)}
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror}); check the path") from None
-    return {"text": without_password(source)}
+    if is_address(source):  # two that differ in what is not shown are two
+        hidden = hashlib.sha256(re.sub(r":/+.*@", "://", source).encode("utf-8", "surrogateescape"))
+        return {"text": without_password(source), "sha256": hidden.hexdigest()}
+    if not source.isdecimal():
+        existing_file(path)  # says what is wrong
+    return {"text": source}
 
 
 def _is_pattern(source: str) -> bool:
     """Of pictures; what exists is a file, and an address is none."""
-    return is_picture_pattern(source) and not Path(source).exists() and not is_address(source)
+    return is_picture_pattern(source) and not exists(Path(source)) and not is_address(source)
 
 
 def _ends_sha256(path: Path) -> str:

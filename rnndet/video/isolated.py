@@ -25,7 +25,7 @@ import numpy as np
 
 from rnndet.errors import InputError, RnndetError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.base import MAX_PIXELS, ReadCounts, Source, is_address, without_password
+from rnndet.video.base import MAX_PIXELS, ReadCounts, Source, exists, is_address, without_password
 from rnndet.video.live import LiveOptions
 from rnndet.video.source import open_source
 
@@ -151,12 +151,17 @@ class _Child:
     """
 
     def __init__(self, order: str) -> None:
-        command = [sys.executable, "-P", "-c", CHILD, str(ROOT), order]
+        command = [sys.executable, "-P", "-c", CHILD, str(ROOT)]
         # a session of its own: Ctrl-C is for the parent, which finishes its frame
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         self.pid = self._process.pid
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died at once, which its pipe will say
+            # not on the command line, where an address would show its password to everybody
+            self._process.stdin.write(order.encode() + b"\n")
+            self._process.stdin.flush()
         self.messages: queue.Queue[tuple[dict[str, Any], np.ndarray | None] | None]
         self.messages = queue.Queue(AHEAD)
         self._is_ending = False
@@ -217,7 +222,7 @@ def _read_pixels(pipe: BinaryIO, head: dict[str, Any]) -> np.ndarray:
 
 
 def _is_live(source: str) -> bool:
-    return not Path(source).exists() and (source.isdecimal() or is_address(source))
+    return not exists(Path(source)) and (source.isdecimal() or is_address(source))
 
 
 def _reason(code: int) -> str:
@@ -230,8 +235,14 @@ def _reason(code: int) -> str:
 
 
 def serve() -> None:
-    """The child: open the source of the command line, and write it to the pipe."""
-    source, name, max_pixels, network = json.loads(sys.argv[2])
+    """The child: open the source that the parent asks for, and write it to the pipe."""
+    order = b""
+    while not order.endswith(b"\n"):  # not by sys.stdin, whose lock must be free when Python ends
+        part = os.read(0, 65536)
+        if not part:
+            os._exit(1)
+        order += part
+    source, name, max_pixels, network = json.loads(order)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not come between the frames
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -268,6 +279,6 @@ def _send(out: BinaryIO, head: dict[str, Any], image: np.ndarray | None = None) 
 
 
 def _end_with_parent() -> None:
-    """The parent never writes: that the pipe ends means that it is gone."""
-    os.read(0, 1)  # not by sys.stdin, whose lock must be free when Python ends
+    """The parent writes nothing after its order: that the pipe ends means that it is gone."""
+    os.read(0, 1)
     os._exit(1)

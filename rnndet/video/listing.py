@@ -4,7 +4,7 @@ import glob
 from pathlib import Path
 
 from rnndet.errors import InputError
-from rnndet.video.base import is_address
+from rnndet.video.base import exists, is_address
 from rnndet.video.pictures import is_image, matches
 
 LIST_SUFFIX = ".txt"
@@ -24,14 +24,14 @@ def expand(text: str) -> list[str]:
     path = Path(text)
     if is_list(path):
         return read_list(path)
-    if path.exists() or is_address(text):
+    if exists(path) or is_address(text):
         return [text]
     return _matching(text)
 
 
 def is_list(path: Path) -> bool:
     """By its suffix."""
-    return path.suffix.lower() == LIST_SUFFIX and path.is_file()
+    return path.suffix.lower() == LIST_SUFFIX and exists(path) and path.is_file()
 
 
 def read_list(path: Path) -> list[str]:
@@ -62,7 +62,7 @@ def read_list(path: Path) -> list[str]:
 
 def _listed(line: str, folder: Path) -> list[str]:
     beside = folder / line  # an absolute path stays as it is
-    if beside.exists():
+    if exists(beside):
         return [str(beside)]
     if is_address(line) or line.isdecimal():
         return [line]

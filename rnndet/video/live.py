@@ -175,6 +175,16 @@ class LiveSource(Source):
     # the reading thread
 
     def _read(self) -> None:
+        try:
+            self._read_until_lost()
+        except cv2.error as error:
+            log.warning("%s: %s", self._said, str(error).strip().splitlines()[-1])
+        finally:  # whatever happens here, nobody must wait for a frame without end
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _read_until_lost(self) -> None:
         index, lost_at, attempts = 0, None, 0
         while not self._closing:
             capture = self._connect()
@@ -195,9 +205,6 @@ class LiveSource(Source):
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, wait)
             self._reconnects += 1
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
 
     def _read_connected(
         self, capture: Capture, index: int, lost_at: float | None
@@ -238,11 +245,17 @@ class Camera(LiveSource):
     """
 
     def __init__(
-        self, number: int, *, name: str | None = None, options: LiveOptions | None = None
+        self,
+        number: int,
+        *,
+        name: str | None = None,
+        options: LiveOptions | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
             lambda: open_camera(number), name=name or f"camera-{number}",
             said=f"camera {number}", options=options or LiveOptions(),
+            max_pixels=max_pixels,
         )  # fmt: skip
 
 

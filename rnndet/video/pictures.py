@@ -17,6 +17,7 @@ from rnndet.video.base import (
     ReadCounts,
     Source,
     check_pixels,
+    exists,
     safe_name,
     size_text,
 )
@@ -48,7 +49,7 @@ class ImageFolder(Source):
     ) -> None:
         self._files = picture_files(path)
         if not self._files:
-            if not Path(path).is_dir():
+            if not exists(Path(path)):
                 raise InputError(f"{path}: nothing has such a name; check the pattern")
             suffixes = ", ".join(IMAGE_SUFFIXES)
             raise InputError(f"{path}: the folder holds no pictures ({suffixes})")
@@ -170,9 +171,9 @@ def numbers(files: list[Path]) -> list[int]:
 def picture_files(path: str | Path) -> list[Path]:
     """The pictures of a folder or pattern in order, or the one picture; raises InputError."""
     given = Path(path)
-    if given.is_dir():
+    if exists(given) and given.is_dir():
         return list_images(given)
-    if given.exists() or not is_picture_pattern(str(path)):
+    if exists(given) or not is_picture_pattern(str(path)):
         return [existing_file(given)]
     if _has_number(str(path)):
         return _numbered(given)
@@ -209,7 +210,7 @@ def _numbered(pattern: Path) -> list[Path]:
 def _numbers_of_pattern(path: str | Path, files: list[Path]) -> list[int] | None:
     """The user says that %06d counts by one; None for other paths."""
     pattern = Path(path)
-    if pattern.exists() or not _has_number(str(path)):
+    if exists(pattern) or not _has_number(str(path)):
         return None
     expression = _number_expression(pattern.name)
     values = [int(expression.fullmatch(file.name)[1]) for file in files]
@@ -224,7 +225,7 @@ def _number_expression(name: str) -> re.Pattern[str]:
 def pictures_name(path: str | Path) -> str:
     """The stem of a folder or picture; of a pattern the folder with the letters before the sign."""
     given = Path(path)
-    if given.exists():
+    if exists(given):
         return safe_name(given.resolve().stem)
     prefix = re.split(r"[%*?\[]", given.name)[0].strip("._- ")
     folder = re.sub(r"[*?\[\]]+", "_", given.parent.resolve().name)

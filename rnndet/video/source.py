@@ -23,6 +23,7 @@ from rnndet.video.base import (
     Source,
     check_pixels,
     ends_early,
+    exists,
     is_address,
     safe_name,
     without_password,
@@ -177,11 +178,11 @@ def open_source(
     """
     live = live or LiveOptions()
     if isinstance(source, int):
-        return Camera(source, name=name, options=live)
+        return Camera(source, name=name, options=live, max_pixels=max_pixels)
     path, text = Path(source), str(source)
-    if not path.exists():
+    if not exists(path):
         if text.isdecimal():
-            return Camera(int(text), name=name, options=live)
+            return Camera(int(text), name=name, options=live, max_pixels=max_pixels)
         if is_address(text):
             return _open_address(text, name, max_pixels, live)
         if is_picture_pattern(text):
@@ -189,7 +190,7 @@ def open_source(
     if is_list(path):
         count = len(read_list(path))
         raise InputError(f"{path}: a list of {count} sources where one source is expected")
-    if path.is_dir() or is_image(path):
+    if (exists(path) and path.is_dir()) or is_image(path):
         return ImageFolder(path, name=name, max_pixels=max_pixels)
     return _open_video(path, name, max_pixels)
 
