@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FRAMES = int(os.environ.get("RNNDET_FRAMES", "2000"))
+FRAMES = int(os.environ.get("RNNDET_FRAMES", "1000"))
 
 # A stub network, the real tracker, scene cuts, sinks and tally; prints RSS in MiB at two frames.
 PROGRAM = """
