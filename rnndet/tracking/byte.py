@@ -114,7 +114,8 @@ class ByteTracker:
 
         free_track = np.ones(len(self._tracks), bool)
         free = np.ones(len(boxes), bool)
-        matches: list[tuple[Rows, Rows]] = []
+        none = np.zeros(0, np.int64)
+        matches: list[tuple[Rows, Rows]] = [(none, none)]
         stages = [
             (confirmed, sure, NARROW),
             (confirmed, sure, WIDE),
@@ -123,6 +124,8 @@ class ByteTracker:
         ]
         for tracks, wanted, buffer in stages:
             rows, columns = np.flatnonzero(tracks & free_track), np.flatnonzero(wanted & free)
+            if not len(rows) or not len(columns):
+                continue
             overlap = buffered_iou(expected[rows], boxes[columns], buffer=buffer)
             cost = 1 - overlap * class_factor[np.ix_(rows, columns)]
             a, b = assign(cost, limit=self._max_cost)
