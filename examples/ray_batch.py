@@ -156,7 +156,7 @@ def loaded(order: tuple[str, ...]) -> tuple[argparse.Namespace, Any, dict[str, A
 def run_video(order: tuple[str, ...], *job: Any) -> dict[str, Any]:
     """Run one `infer.Job`, given by its fields, as tools/infer.py does; its part of the summary."""
     args, stream, header = loaded(order)
-    return infer.run_entry(infer.Job(*job), stream, header, args, part=(1, 1), stop=lambda: False)
+    return infer.run_entry(infer.Job(*job), infer.Run(stream, header, args, stop=lambda: False))
 
 
 if __name__ == "__main__":

@@ -186,6 +186,18 @@ def test_empty_list_does_not_stop_the_other_sources(infer, clip, tmp_path, capsy
     assert (tmp_path / "sky" / "detections.jsonl").exists()
 
 
+def test_fault_of_the_output_is_said_also_after_a_signal(tmp_path, monkeypatch, capsys):
+    tool = load_tool()
+
+    def fail(job, run):
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(tool, "run_unless_done", fail)
+    run = tool.Run(None, {}, tool.parse(["--out", str(tmp_path)]), stop=lambda: True)
+    assert tool.run_entry(tool.Job("a.mp4", "a"), run)["exit_code"] == 4
+    assert "the disk is full" in capsys.readouterr().err
+
+
 def test_state_is_for_one_source_also_of_a_list(infer, clip, tmp_path):
     (tmp_path / "list.txt").write_text(f"{clip}\n{clip}\n")
     assert infer(tmp_path / "list.txt", "--save-state", tmp_path / "state.pt") == 2

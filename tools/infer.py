@@ -33,6 +33,16 @@ class Job(NamedTuple):
     source: str | None  # None: the made-up clip
     name: str  # of its folder
     problem: Exception | None = None  # a list of sources that cannot be read
+    part: tuple[int, int] = (1, 1)  # its number in this run, from 1, and of how many
+
+
+class Run(NamedTuple):
+    """What all sources of a run share."""
+
+    stream: Any
+    header: dict[str, Any]
+    args: argparse.Namespace
+    stop: Callable[[], bool]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -119,10 +129,9 @@ def main(argv: list[str] | None = None) -> int:
     done: list[dict[str, Any]] = []
     overall = SourcesBar(len(jobs), quiet=args.quiet or args.log_json)
     with stop_on_signals() as stop, closing(overall):
+        run = Run(stream, header, args, stop=lambda: stop.number > 0)
         for number, job in enumerate(jobs, 1):
-            part = (number, len(jobs))
-            asked = lambda: stop.number > 0  # noqa: E731
-            done.append(run_entry(job, stream, header, args, part=part, stop=asked))
+            done.append(run_entry(job._replace(part=(number, len(jobs))), run))
             overall.step()
             if done[-1].get("interrupted") or stop.number:
                 break
@@ -232,15 +241,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     }  # fmt: skip
 
 
-def run_entry(
-    job: Job,
-    stream: Any,
-    header: dict[str, Any],
-    args: argparse.Namespace,
-    *,
-    part: tuple[int, int],
-    stop: Callable[[], bool],
-) -> dict[str, Any]:
+def run_entry(job: Job, run: Run) -> dict[str, Any]:
     """Run one source, unless it is done; what the summary of the run says of it."""
     from rnndet.errors import InputError, RnndetError
     from rnndet.video.base import without_password
@@ -249,42 +250,35 @@ def run_entry(
     try:
         if job.problem is not None:
             raise job.problem
-        entry |= run_unless_done(job, stream, header, args, part=part, stop=stop)
+        entry |= run_unless_done(job, run)
     except (RnndetError, OSError) as error:
-        if stop():  # a live source that was still waiting
+        if run.stop() and isinstance(error, InputError):  # a live source that was still waiting
             return entry | {"exit_code": 130, "interrupted": True}
         if not isinstance(error, RnndetError):
             error = InputError(f"{entry['source']}: {error.strerror or error}")
-        entry |= {"exit_code": report(error, args), "error": str(error)}
+        entry |= {"exit_code": report(error, run.args), "error": str(error)}
     except KeyboardInterrupt:
         entry |= {"exit_code": 130, "interrupted": True}
     return entry
 
 
-def run_unless_done(
-    job: Job,
-    stream: Any,
-    header: dict[str, Any],
-    args: argparse.Namespace,
-    *,
-    part: tuple[int, int],
-    stop: Callable[[], bool],
-) -> dict[str, Any]:
+def run_unless_done(job: Job, run: Run) -> dict[str, Any]:
     """`run_one`, with done.json before and after it; its Summary as plain data. Raises."""
     from rnndet.done import describe_job, find_done, forget_done, write_done
     from rnndet.errors import OutputError
     from rnndet.video.base import without_password
 
+    args = run.args
     folder = Path(args.out) / job.name
     begin = partial(forget_done, folder)
     if job.source is None:  # the made-up clip: quickly done again, but not over a real demo.mp4
         overwrite = args.overwrite or not (folder / "done.json").exists()
-        summary = run_one(
-            job, stream, header, args, overwrite=overwrite, part=part, stop=stop, begin=begin
-        )
+        summary = run_one(job, run, overwrite=overwrite, begin=begin)
         return result_of(job, summary, args)
     options = {key: value for key, value in vars(args).items() if key not in WITHOUT_EFFECT}
-    made_from = describe_job(job.source, model_sha256=header["model"]["sha256"], options=options)
+    made_from = describe_job(
+        job.source, model_sha256=run.header["model"]["sha256"], options=options
+    )
     if args.resume:
         try:
             record = find_done(folder, made_from)
@@ -304,9 +298,7 @@ def run_unless_done(
                 whole=summary.is_whole, files=summary.files,
             )  # fmt: skip
 
-    summary = run_one(
-        job, stream, header, args, overwrite=overwrite, part=part, stop=stop, begin=begin, end=end
-    )
+    summary = run_one(job, run, overwrite=overwrite, begin=begin, end=end)
     return result_of(job, summary, args)
 
 
@@ -318,35 +310,35 @@ def result_of(job: Job, summary: Any, args: argparse.Namespace) -> dict[str, Any
 
 def run_one(
     job: Job,
-    stream: Any,
-    header: dict[str, Any],
-    args: argparse.Namespace,
+    run: Run,
     *,
     overwrite: bool,
-    part: tuple[int, int],
-    stop: Callable[[], bool],
     begin: Callable[[], None],
     end: Callable[[Any], None] = lambda summary: None,
 ) -> Any:
-    """Run one source, None for the made-up clip; its Summary. part: its number, of how many."""
+    """Run one source, None for the made-up clip; its Summary."""
     from rnndet.inference import run_source
     from rnndet.progress import Progress
     from rnndet.video import Excerpt
     from rnndet.video.window import Window
 
-    with open_job(job.source, args, stop) as opened:
+    args = run.args
+    with open_job(job.source, run) as opened:
         if (args.start, args.end, args.stride) != (0.0, None, 1):
             opened = Excerpt(opened, start=args.start, end=args.end, stride=args.stride)
         total = min(filter(None, [opened.info.length, args.max_frames]), default=None)
         with (
-            Progress(job.name, total, quiet=args.quiet, lines=args.log_json, part=part) as progress,
+            Progress(
+                job.name, total, quiet=args.quiet, lines=args.log_json, part=job.part
+            ) as progress,
             Window() if args.show else nullcontext() as window,
         ):
             summary = run_source(
-                stream, opened, args.out, name=job.name, header=header, on_frame=progress.step,
-                save=args.save, trails=args.trails, show=window and window.show,
+                run.stream, opened, args.out, name=job.name, header=run.header,
+                on_frame=progress.step, save=args.save, trails=args.trails,
+                show=window and window.show,
                 max_frames=args.max_frames, overwrite=overwrite,
-                stop=lambda: stop() or (window is not None and window.wants_end),
+                stop=lambda: run.stop() or (window is not None and window.wants_end),
                 load_state=args.load_state, save_state=args.save_state, begin=begin, end=end,
             )  # fmt: skip
     for line in summary.lines():
@@ -354,15 +346,16 @@ def run_one(
     return summary
 
 
-def open_job(source: str | None, args: argparse.Namespace, stop: Callable[[], bool]) -> Any:
+def open_job(source: str | None, run: Run) -> Any:
     """The source as a context manager; None is the made-up clip. Raises InputError."""
     from rnndet.video import LiveOptions, SyntheticClip, open_source
     from rnndet.video.isolated import IsolatedSource
 
+    args = run.args
     if source is None:
         say(args, "no SOURCE given: using a made-up clip")
         return nullcontext(SyntheticClip(DEMO_SEED))
-    live = LiveOptions(args.allow_network, args.timeout, args.max_reconnects, stop)
+    live = LiveOptions(args.allow_network, args.timeout, args.max_reconnects, run.stop)
     opener = IsolatedSource if args.isolate else open_source
     return opener(source, max_pixels=args.max_pixels, live=live)
 
