@@ -20,7 +20,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rnndet needs Python 3.11 or newer; name one: make PYTHON=python3.12 " or 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[video,eval,plot,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[video,eval,plot,onnx,dev]'
 	@touch $@
 
 lint: $(STAMP)

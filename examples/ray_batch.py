@@ -19,6 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import infer  # noqa: E402 tools/infer.py
 
+from rnndet.jobs import Job  # noqa: E402
+
 EXAMPLES = str(Path(__file__).resolve().parent)
 WORKER_DIED = 3  # exit code of a video that ends its worker: as of one that cannot be read
 
@@ -89,7 +91,7 @@ def start_ray(ray: Any, given: argparse.Namespace) -> None:
 
 
 def run_jobs(
-    ray: Any, jobs: list[infer.Job], order: tuple[str, ...], given: argparse.Namespace
+    ray: Any, jobs: list[Job], order: tuple[str, ...], given: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
     """What became of each video, in the order given; and whether Ctrl-C came before the end."""
     from rnndet.video.identity import source_bytes
@@ -113,7 +115,7 @@ def run_jobs(
     return [entries[place] for place in sorted(entries)], interrupted
 
 
-def result_of(ray: Any, ready: Any, job: infer.Job, *, tries: int) -> dict[str, Any]:
+def result_of(ray: Any, ready: Any, job: Job, *, tries: int) -> dict[str, Any]:
     """The entry of a task that has ended, in whatever way."""
     from rnndet.video.base import without_password
 
@@ -147,16 +149,16 @@ def task(examples: str, order: tuple[str, ...], *job: Any) -> dict[str, Any]:
 
 @cache
 def loaded(order: tuple[str, ...]) -> tuple[argparse.Namespace, Any, dict[str, Any]]:
-    """Options, stream and header; the model is loaded once per worker."""
+    """Options, runtime and header; the model is loaded once per worker."""
     args = infer.parse(list(order))
     infer.check(args)
     return args, *infer.build(args)
 
 
 def run_video(order: tuple[str, ...], *job: Any) -> dict[str, Any]:
-    """Run one `infer.Job`, given by its fields, as tools/infer.py does; its part of the summary."""
-    args, stream, header = loaded(order)
-    return infer.run_entry(infer.Job(*job), infer.Run(stream, header, args, stop=lambda: False))
+    """Run one `Job`, given by its fields, as tools/infer.py does; its part of the summary."""
+    args, runtime, header = loaded(order)
+    return infer.run_entry(Job(*job), infer.Run(runtime, header, args, stop=lambda: False))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from rnndet.data.records import VideoRecord
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions
 from rnndet.model import Encoded, Output, VideoDetector
+from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.scored import ScoredFrames
 from rnndet.stream import Stream, run_video
 from rnndet.structures import Detections, Frame
@@ -54,7 +55,8 @@ def predict_ablations(
         pick(use, USES, what="use of the memory")
     if "foreign" in uses and len(videos) < 2:
         raise RnndetError("the memory ablation needs at least two videos, for a foreign state")
-    stream = Stream(model, min_score=min_score)
+    runtime = TorchRuntime(model)
+    stream = Stream(runtime, min_score=min_score)
     predictions = {use: Predictions(model.classes) for use in uses}
     foreign: State | None = None
     of = -1  # the place of the video that left it
@@ -65,7 +67,7 @@ def predict_ablations(
                 pass
             foreign = stream.state
         stream.reset()
-        run = _Run(stream, uses, foreign, foreign_frames)
+        run = _Run(stream, runtime, uses, foreign, foreign_frames)
         hard = (corrupted or {}).get(video.name, ())
         scored = {use: ScoredFrames(video, corrupted=hard) for use in uses}
         for block in _blocks(frames_of(video), BLOCK):
@@ -84,9 +86,15 @@ class _Run:
     """One video under several uses of the memory."""
 
     def __init__(
-        self, stream: Stream, uses: Sequence[str], foreign: State | None, foreign_frames: int
+        self,
+        stream: Stream,
+        runtime: TorchRuntime,
+        uses: Sequence[str],
+        foreign: State | None,
+        foreign_frames: int,
     ) -> None:
-        self._stream, self._uses, self._foreign = stream, uses, foreign
+        self._stream, self._runtime, self._model = stream, runtime, runtime.model
+        self._uses, self._foreign = uses, foreign
         self._carried: State | None = None
         self._shuffled: State | None = None
         self._count = 0
@@ -97,8 +105,14 @@ class _Run:
     @torch.inference_mode()
     def block(self, frames: Sequence[Frame]) -> Iterator[tuple[str, Frame, Detections]]:
         """What is found in each of the frames, by use."""
-        model = self._stream.model
-        encoded = [model.encode(self._stream.to_tensor(frame)) for frame in frames]
+        model = self._model
+        encoded = [
+            model.encode(
+                self._runtime.to_tensors([self._stream.prepare(frame)]),
+                original_sizes=[frame.image.shape[:2]],
+            )
+            for frame in frames
+        ]
         for frame, code in zip(frames, encoded, strict=True):
             for use, output in self._in_order(code):
                 yield use, frame, self._found(output)
@@ -109,7 +123,7 @@ class _Run:
                 yield "shuffled", frames[i], self._found(output)
 
     def _in_order(self, code: Encoded) -> Iterator[tuple[str, Output]]:
-        model = self._stream.model
+        model = self._model
         carried = model.decode(code, self._carried)
         self._carried = carried.state
         self._count += 1
@@ -133,7 +147,7 @@ class _Run:
     def _found(self, output: Output) -> Detections:
         """What `Stream.detect` returns of an output."""
         assert output.detections is not None, "a model called without truths returns detections"
-        detections = output.detections[0][0].to("cpu")
+        detections = output.detections[0][0]
         return detections[detections.scores >= self._stream.score_floor]
 
 

@@ -12,8 +12,6 @@ time counts every thread.
 from __future__ import annotations
 
 import itertools
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,18 +21,32 @@ from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 from typing import Any
 
+import numpy as np
 import torch
 
 from rnndet.catalog import pick
+from rnndet.checkpoint import load_model
+from rnndet.device import choose_device
 from rnndet.errors import InputError, RnndetError
+from rnndet.inference import run_source
+from rnndet.machine import machine, peak_memory_mib
+from rnndet.runtimes import Runtime, open_runtime
+from rnndet.runtimes.torch_runtime import TorchRuntime
+from rnndet.stock_loop import StockRuntime
 from rnndet.stream import Stream
-from rnndet.structures import Detections, Frame, FrameResult
+from rnndet.structures import Detections, FrameResult
 from rnndet.video import Camera, JsonLinesSink, Source, SyntheticClip, VideoSink, draw
 
 STAGES = ("decode", "preprocess", "network", "memory", "head", "track", "draw", "write")
 MODEL_STAGES = ("preprocess", "network", "memory", "head")  # together the row "model"
-ROWS = (*STAGES, "model", "total", "cpu")  # cpu: of all threads of the process
-NAMES = {"network": "network (trunk, neck)", "head": "head, postprocess", "cpu": "CPU time"}
+# cpu: of all threads of the process; pipeline: the same frames by `run_source`, its threads and all
+ROWS = (*STAGES, "model", "total", "cpu", "pipeline")
+NAMES = {
+    "network": "network (trunk, neck)",
+    "head": "head, postprocess",
+    "cpu": "CPU time",
+    "pipeline": "total, with threads",
+}
 WARM_UP = 5  # frames at the start of each round that are not counted
 FAIR_ROUNDS = 5  # under it a ratio says little
 NEGLIGIBLE_MS = 0.05  # a stage that does nothing: its ratio would be one of clock ticks
@@ -50,6 +62,7 @@ class Setting:
     weights: str  # a name of weights/weights.toml, or a path
     tracker: str
     min_score: float
+    runtime: str = "torch"  # of `RUNTIMES`, or stock: torchvision's own loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,14 @@ class FrameTimes:
     stages: dict[str, float]  # by STAGES
     cpu: float
     objects: int  # shown in this frame
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One pass over the source stage by stage, and one by `run_source`."""
+
+    frames: list[FrameTimes]
+    pipeline: float  # seconds of a frame: the whole run by the clock on the wall
 
 
 class FrameClock:
@@ -102,22 +123,31 @@ class FrameClock:
 
 
 def parse_setting(text: str, *, tracker: str = "byte", min_score: float = 0.3) -> Setting:
-    """Read `aerial`, `aerial:tracker=none` or `runs/a/last.pt:tracker=iou,score=0.1`.
+    """Read `aerial`, `aerial:tracker=none`, `aerial:runtime=onnx` or `a.pt:tracker=iou,score=0.1`.
 
     Raises RnndetError for an unknown key or a score that is no number.
     """
     weights, colon, tail = text.rpartition(":")
     if not colon or "=" not in tail or Path(text).is_file():
         return Setting(text, tracker, min_score)
-    given = {"tracker": tracker, "score": str(min_score)}
+    given = {"tracker": tracker, "score": str(min_score), "runtime": "torch"}
     for pair in tail.split(","):
         key, _, value = pair.partition("=")
         pick(key, given, what=f"{text}: setting")
         given[key] = value
     try:
-        return Setting(weights, given["tracker"], float(given["score"]))
+        return Setting(weights, given["tracker"], float(given["score"]), given["runtime"])
     except ValueError:
         raise RnndetError(f"{text}: score = {given['score']!r} is not a number") from None
+
+
+def open_setting(setting: Setting, *, device: str, threads: int | None) -> Runtime:
+    """What runs the weights of a setting. Raises RnndetError."""
+    if setting.runtime != "stock":
+        return open_runtime(setting.weights, kind=setting.runtime, device=device, threads=threads)[
+            0
+        ]
+    return StockRuntime(load_model(setting.weights, device=choose_device(device)[0]))
 
 
 def render_clip(folder: Path, *, length: int) -> Path:
@@ -148,8 +178,8 @@ def measure(
     assert 1 <= len(contenders) <= 2, [contender.name for contender in contenders]
     if isinstance(source, Camera):
         raise RnndetError(f"{source.info.source}: cannot be run twice; record a file, give that")
-    about = machine(contenders[0].stream.device)  # the load, before this run adds to it
-    results: list[list[list[FrameTimes]]] = [[] for _ in contenders]
+    about = machine(contenders[0].stream.runtime.device)  # the load, before this run adds to it
+    results: list[list[Round]] = [[] for _ in contenders]
     with TemporaryDirectory(prefix="rnndet-benchmark-") as folder:
         for _ in range(rounds):
             for contender, done in zip(contenders, results, strict=True):
@@ -162,12 +192,16 @@ def measure(
                         f"{source.info.source}: {len(times)} frames are too few; {WARM_UP} are "
                         f"warm-up, so give a video of {WARM_UP + 1} or more"
                     )
-                done.append(times[WARM_UP:])
+                whole = run_source(
+                    contender.stream, source, folder, name="whole", max_frames=limit,
+                    overwrite=True,
+                )  # fmt: skip
+                done.append(Round(times[WARM_UP:], whole.seconds / whole.frames))
     info = source.info
     return {
         "machine": about,
         "source": {"name": info.name, "width": info.width, "height": info.height},
-        "frames": len(results[0][0]),
+        "frames": len(results[0][0].frames),
         "rounds": rounds,
         "warm_up": WARM_UP,
         "models": [_describe(c, done) for c, done in zip(contenders, results, strict=True)],
@@ -186,7 +220,8 @@ def run_round(
 ) -> list[FrameTimes]:
     """One video, at most `limit` frames, from a reset to results in `folder`; old ones go."""
     stream.reset()
-    classes, info, clock = stream.model.classes, source.info, FrameClock(stream.device)
+    runtime, info = stream.runtime, source.info
+    classes, clock = runtime.classes, FrameClock(torch.device(runtime.device))
     with (
         JsonLinesSink(folder / "detections.jsonl") as lines,
         VideoSink(
@@ -200,9 +235,11 @@ def run_round(
                 frame = next(frames, None)
             if frame is None:
                 return clock.frames
+            with clock.stage("preprocess"):
+                picture = stream.prepare(frame)
             with clock.stage("track"):
                 cut = stream.see_cut(frame)
-            found = detect_in_stages(stream, frame, clock)
+            found = detect_in_stages(stream, picture, frame.image.shape[:2], clock)
             with clock.stage("track"):
                 result = FrameResult(frame, stream.track(found, time=frame.time), cut)
             with clock.stage("draw"):
@@ -215,14 +252,22 @@ def run_round(
                 tell()
 
 
-def detect_in_stages(stream: Stream, frame: Frame, clock: FrameClock) -> Detections:
-    """`stream.detect(stream.to_tensor(frame))`, its parts timed; a test holds the two equal."""
-    model = stream.model
-    detector = model.detector
+def detect_in_stages(
+    stream: Stream, picture: np.ndarray, size_hw: tuple[int, int], clock: FrameClock
+) -> Detections:
+    """`stream.detect`, its parts timed; a test holds the two equal.
+
+    Of another runtime than torch all is one part, "network".
+    """
+    runtime = stream.runtime
+    if not isinstance(runtime, TorchRuntime):
+        with clock.stage("network"):
+            return stream.detect(picture, size_hw=size_hw)
+    model, detector = runtime.model, runtime.model.detector
     with torch.inference_mode():
         with clock.stage("preprocess"):
-            pixels = stream.to_tensor(frame)
-            prepared = detector.prepare(list(pixels.flatten(0, 1)))
+            pixels = runtime.to_tensors([picture])
+            prepared = detector.prepare(list(pixels.flatten(0, 1)), original_sizes=[size_hw])
         with clock.stage("network"):
             features = detector.trunk(prepared.pixels)
             if model.site == "neck":
@@ -233,16 +278,18 @@ def detect_in_stages(stream: Stream, frame: Frame, clock: FrameClock) -> Detecti
             with clock.stage("network"):
                 features = detector.neck(features)
         with clock.stage("head"):
-            found = detector.detect(prepared, features)[0].to("cpu")
+            found = detector.detect(prepared, features)[0]
             return found[found.scores >= stream.score_floor]
 
 
-def round_medians(frames: Sequence[FrameTimes]) -> Numbers:
+def round_medians(done: Round) -> Numbers:
     """Milliseconds by ROWS, each the median over the frames of one round."""
+    frames = done.frames
     rows = {name: [frame.stages[name] for frame in frames] for name in STAGES}
     rows["model"] = [sum(frame.stages[name] for name in MODEL_STAGES) for frame in frames]
     rows["total"] = [sum(frame.stages.values()) for frame in frames]
     rows["cpu"] = [frame.cpu for frame in frames]
+    rows["pipeline"] = [done.pipeline]
     return {name: 1000 * median(seconds) for name, seconds in rows.items()}
 
 
@@ -258,15 +305,15 @@ def paired_ratio(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
     return {"median": median(quotients), "min": min(quotients), "max": max(quotients)}
 
 
-def _describe(contender: Contender, rounds: Sequence[Sequence[FrameTimes]]) -> dict[str, Any]:
-    by_round = [round_medians(frames) for frames in rounds]
+def _describe(contender: Contender, rounds: Sequence[Round]) -> dict[str, Any]:
+    by_round = [round_medians(done) for done in rounds]
     ms = {name: median(numbers[name] for numbers in by_round) for name in ROWS}
-    every = [frame for frames in rounds for frame in frames]
+    every = [frame for done in rounds for frame in done.frames]
     return {
         **contender.about,
         "name": contender.name,
-        "parameters": _parameters(contender.stream.model),
-        "memory_parameters": _parameters(contender.stream.model.memory),
+        "runtime": contender.stream.runtime.name,
+        **_parameters(contender.stream.runtime),
         "objects_per_frame": sum(frame.objects for frame in every) / len(every),
         "ms": ms,
         "share": shares(ms),
@@ -277,61 +324,28 @@ def _describe(contender: Contender, rounds: Sequence[Sequence[FrameTimes]]) -> d
 
 
 def _compared(
-    contenders: Sequence[Contender], results: Sequence[Sequence[Sequence[FrameTimes]]]
+    contenders: Sequence[Contender], results: Sequence[Sequence[Round]]
 ) -> dict[str, Any]:
     """Ratios A/B of times by row, None for a stage that does nothing, and of parameters."""
     if len(contenders) < 2:
         return {"ratio": None, "parameter_ratio": None}
-    a, b = ([round_medians(frames) for frames in rounds] for rounds in results)
+    a, b = ([round_medians(done) for done in rounds] for rounds in results)
     ratio: dict[str, dict[str, float] | None] = {}
     for name in ROWS:
         pair = [row[name] for row in a], [row[name] for row in b]
         is_work = min(map(min, pair)) >= NEGLIGIBLE_MS
         ratio[name] = paired_ratio(*pair) if is_work else None
-    first, second = (_parameters(contender.stream.model) for contender in contenders)
-    return {"ratio": ratio, "parameter_ratio": first / second}
+    first, second = (_parameters(c.stream.runtime)["parameters"] for c in contenders)
+    return {"ratio": ratio, "parameter_ratio": first / second if first and second else None}
 
 
-def _parameters(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers hold for; `words` says all of it in one line."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # Linux: what this process may use
-    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
-    threads, kind = torch.get_num_threads(), _cpu_name()
-    on = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    busy = "" if load is None else f"; load {load:.1f} before the start"
-    words = (
-        f"{cpus} CPU{'s' * (cpus != 1)} ({kind}), torch {torch.__version__} with {threads} "
-        f"thread{'s' * (threads != 1)}, on {on}{busy}"
-    )
-    facts = {"cpus": cpus, "cpu": kind, "threads": threads, "torch": torch.__version__}
-    return {"words": words, **facts, "device": on, "load": load}
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
-
-
-def peak_memory_mib() -> float | None:
-    """The most main memory this process has held so far, in MiB; None where it is not known."""
-    status = Path("/proc/self/status")  # Linux; getrusage would also count a parent's, before exec
-    if status.exists():
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024  # kB
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 2**20 if platform.system() == "Darwin" else 2**10  # bytes on macOS, else kB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+def _parameters(runtime: Runtime) -> dict[str, int | None]:
+    """How many numbers were learned, None of an exported graph, which does not say."""
+    model = getattr(runtime, "model", None)
+    if model is None:
+        return {"parameters": None, "memory_parameters": None}
+    counts = [sum(p.numel() for p in part.parameters()) for part in (model, model.memory)]
+    return dict(zip(("parameters", "memory_parameters"), counts, strict=True))
 
 
 def lines_of(report: Mapping[str, Any]) -> list[str]:
@@ -344,16 +358,20 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
         f"rounds{turns}, {report['frames']} frames each after {report['warm_up']} of warm-up",
     ]
     for letter, model in zip("AB", models, strict=False):
-        kind = ", ".join(str(model[key]) for key in ("detector", "cell", "tracker") if key in model)
+        keys = ("detector", "cell", "tracker", "runtime")
+        kind = ", ".join(str(model[key]) for key in keys if key in model)
+        size = ""
+        if model["parameters"] is not None:
+            size = f"{model['parameters']:,} parameters (memory {model['memory_parameters']:,}), "
         lines.append(
-            f"{letter} {model['name']}: {kind}; {model['parameters']:,} parameters (memory "
-            f"{model['memory_parameters']:,}), {model['objects_per_frame']:.1f} objects a frame, "
-            f"{model['frames_per_second']:.1f} frames per second"
+            f"{letter} {model['name']}: {kind}; {size}{model['objects_per_frame']:.1f} objects a "
+            f"frame, {model['frames_per_second']:.1f} frames per second"
         )
     peak = report["peak_memory_mib"]
     of_all = "" if peak is None else f"peak memory {peak:.0f} MiB (the whole process)"
     if ratio:
-        of_all = f"parameters A/B {report['parameter_ratio']:.3f}; {of_all}"
+        if report["parameter_ratio"] is not None:
+            of_all = f"parameters A/B {report['parameter_ratio']:.3f}; {of_all}"
         if report["rounds"] < FAIR_ROUNDS:
             lines.append(f"fewer than {FAIR_ROUNDS} rounds: the ratios are not to be relied on")
     return [*lines, of_all, "", *_table(models, ratio)]

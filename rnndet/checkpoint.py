@@ -6,7 +6,6 @@ import hashlib
 import os
 import pickle
 import struct
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from rnndet.config import config_from_dict, config_to_dict
 from rnndet.errors import OutputError, WeightsError
 from rnndet.model import VideoDetector, build_model
+from rnndet.published import file_sha256, find_weights
 from rnndet.weights_files import check_file, check_plain, damaged_member
 
 FORMAT = 1  # of the checkpoint's dictionary
@@ -25,7 +25,6 @@ MALFORMED = (
     AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError,
     struct.error,
 )  # fmt: skip
-WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "weights"
 
 
 def save_checkpoint(
@@ -159,7 +158,7 @@ def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") 
     path, sha256 = find_weights(name_or_path)
     if sha256 is not None and file_sha256(path) != sha256:
         raise WeightsError(
-            f"{path}: sha256 is not the one in {WEIGHTS_DIR.name}/weights.toml: damaged or replaced"
+            f"{path}: sha256 is not the one in {path.parent.name}/weights.toml: damaged or replaced"
         )
     return model_from_checkpoint(read_checkpoint(path), where=str(path)).to(device)
 
@@ -183,13 +182,13 @@ def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetect
     options.pop("backbone_weights", None)  # the checkpoint holds all weights already
     options.pop("weights", None)
     config = replace(config, options=options)
-    with torch.device("meta"):
-        check_fit(build_model(config, tuple(classes)), weights, where=where)
+    with torch.device("meta"):  # costs neither time nor memory
+        model = build_model(config, tuple(classes))
+    check_fit(model, weights, where=where)
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{where}: {name} holds NaN or infinite values; refused")
-    model = build_model(config, tuple(classes))
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
@@ -211,32 +210,3 @@ def _describe(tensor: Tensor) -> str:
     """Shape, and dtype where it is not float32."""
     kind = "" if tensor.dtype == torch.float32 else f" {str(tensor.dtype).removeprefix('torch.')}"
     return f"{tuple(tensor.shape)}{kind}"
-
-
-def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:
-    """The file of a name or a path, and its sha256 where weights.toml gives one."""
-    table = published_weights()
-    name = str(name_or_path)
-    if name in table:
-        entry = table[name]
-        return WEIGHTS_DIR / entry["file"], entry["sha256"]
-    path = Path(name_or_path)
-    if path.is_file():
-        return path, None
-    names = ", ".join(sorted(table)) or "none"
-    raise WeightsError(f"weights {name!r}: neither a file nor a published name ({names})")
-
-
-def published_weights(path: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The entries of weights/weights.toml (or of `path`) by name; empty where it is absent."""
-    path = path or WEIGHTS_DIR / "weights.toml"
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        return tomllib.load(file)
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

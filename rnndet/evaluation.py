@@ -45,7 +45,7 @@ def predict(
     are shown is the caller's choice; one that is not shown is not scored. The time of each step is
     kept, without decoding: the latency that the metric streaming can replay.
     """
-    predictions = Predictions(stream.model.classes)
+    predictions = Predictions(stream.runtime.classes)
     for video, frames in videos:
         scored = ScoredFrames(video, corrupted=(corrupted or {}).get(video.name, ()))
         stream.reset()

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnndet.catalog import pick
-from rnndet.checkpoint import file_sha256, find_weights
-from rnndet.detectors import DETECTORS
 from rnndet.errors import InputError
-from rnndet.model import VideoDetector
+from rnndet.pipeline import DEPTH, WriteBehind, read_ahead, timed
+from rnndet.published import file_sha256, find_weights
 from rnndet.results import ResultFiles, StageClock, Summary, Tally
+from rnndet.runtimes import Runtime, as_runtime
 from rnndet.stream import Stream, run_video
 from rnndet.stream_state import Position, continued, load_stream, save_stream
 from rnndet.structures import Frame, FrameResult
-from rnndet.temporal import CELLS
 from rnndet.tracking import TRACKERS
 from rnndet.video import SceneCut, Source, SyntheticClip, open_source
+
+if TYPE_CHECKING:
+    from rnndet.model import VideoDetector
 
 ARRAY_FPS = 25  # frame times of plain arrays, which have none
 
 
 def track(
-    model: VideoDetector,
+    model: VideoDetector | Runtime,
     source: str | Path | int | Iterable[Frame | np.ndarray],
     *,
     min_score: float = 0.3,
@@ -52,7 +56,7 @@ def track(
 
 
 def make_stream(
-    model: VideoDetector,
+    model: VideoDetector | Runtime,
     *,
     tracker: str = "byte",
     min_score: float = 0.3,
@@ -62,8 +66,8 @@ def make_stream(
     """A stream whose tracker and model go by one threshold; sets the model's `score_threshold`."""
     chosen = pick(tracker, TRACKERS, what="tracker")(min_score=min_score)
     cuts = SceneCut() if scene_cuts else None
-    stream = Stream(model, chosen, min_score=min_score, cuts=cuts, coast=coast)
-    model.score_threshold = stream.score_floor
+    stream = Stream(as_runtime(model), chosen, min_score=min_score, cuts=cuts, coast=coast)
+    stream.runtime.score_threshold = stream.score_floor
     return stream
 
 
@@ -103,12 +107,13 @@ def run_source(
     Raises OutputError if there are results already and `overwrite` is false, if another process
     writes to the folder, or on a full disk; InputError if the source gives no frame.
     """
-    classes, clock, interrupted = stream.model.classes, StageClock(), False
+    classes, clock, interrupted = stream.runtime.classes, StageClock(), False
     stream.reset()
     before = None if load_state is None else load_stream(load_state, stream)
     last = None
+    depth = 0 if show is not None else DEPTH  # a window belongs to one thread
     tally = Tally(classes)
-    about = {"device": str(stream.device), "min_score": stream.min_score, **(header or {})}
+    about = {"device": stream.runtime.device, "min_score": stream.min_score, **(header or {})}
     folder = Path(out_dir) / (name or source.info.name)
     with ResultFiles(
         folder, source.info, classes, header=about, save=save, trails=trails, show=show,
@@ -116,18 +121,22 @@ def run_source(
     ) as files:  # fmt: skip
         begin()
         try:
-            frames = itertools.islice(source, max_frames)
-            if before is not None:
-                frames = continued(frames, before, fps=source.info.fps)
-            for result in _timed_results(stream, frames, clock):
-                files.write(result, clock)
-                tally.add(result)
-                last = Position(result.frame.index, result.frame.time)
-                if on_frame is not None:
-                    on_frame(result)
-                if stop():
-                    interrupted = True
-                    break
+            with (
+                closing(_timed(source, max_frames, clock)) as read,
+                WriteBehind(partial(files.write, clock=clock), depth=depth) as writer,
+            ):
+                frames = read
+                if before is not None:
+                    frames = continued(frames, before, fps=source.info.fps)
+                for result in _timed_results(stream, frames, clock):
+                    writer.put(result)
+                    tally.add(result)
+                    last = Position(result.frame.index, result.frame.time)
+                    if on_frame is not None:
+                        on_frame(result)
+                    if stop():
+                        interrupted = True
+                        break
         except KeyboardInterrupt:
             interrupted = True
         if tally.frames == 0 and not interrupted:
@@ -157,16 +166,15 @@ def run_source(
     return summary
 
 
-def describe_model(model: VideoDetector, weights: str | Path | None = None) -> dict[str, Any]:
+def describe_model(
+    model: VideoDetector | Runtime, weights: str | Path | None = None
+) -> dict[str, Any]:
     """What a result file says of the model; `weights` is the name or path it was loaded from."""
-    cells = {type(cell) for cell in model.memory.cells.values()}
-    transform = model.detector.net.transform
     return {
         "name": None if weights is None else str(weights),
         "sha256": None if weights is None else file_sha256(find_weights(weights)[0]),
-        "detector": _name_of(type(model.detector), DETECTORS),
-        "cell": _name_of(cells.pop(), CELLS) if cells else "none",
-        "input_sides": [min(transform.min_size), transform.max_size],  # shorter, longest
+        **(runtime := as_runtime(model)).about,
+        "runtime": runtime.name,
     }
 
 
@@ -180,26 +188,26 @@ def _as_frames(source: Iterable[Frame | np.ndarray]) -> Iterator[Frame]:
         yield item if isinstance(item, Frame) else Frame(item, index, index / ARRAY_FPS)
 
 
-def _name_of(kind: type, table: Mapping[str, object]) -> str:
-    return next((name for name, entry in table.items() if entry is kind), kind.__name__)
+def _timed(
+    source: Source | SyntheticClip, max_frames: int | None, clock: StageClock
+) -> Iterator[Frame]:
+    """The frames of a source, read ahead; those of a live one as they come, for they are of now."""
+    frames, is_live = itertools.islice(source, max_frames), getattr(source, "is_live", False)
+    return timed(frames, clock) if is_live else read_ahead(frames, clock)
 
 
 def _timed_results(
-    stream: Stream, frames: Iterator[Frame], clock: StageClock
+    stream: Stream, frames: Iterable[Frame], clock: StageClock
 ) -> Iterator[FrameResult]:
     """`run_video` without the reset, with the parts of each step timed.
 
-    `detect` ends with detections on the CPU, so the device has finished by then.
+    `detect` ends with detections in main memory, so the device has finished by then.
     """
-    while True:
-        with clock.stage("decode"):
-            frame = next(frames, None)
-        if frame is None:
-            return
+    for frame in frames:
         with clock.stage("model"):
-            pixels = stream.to_tensor(frame)
+            picture = stream.prepare(frame)
             cut = stream.see_cut(frame)
-            found = stream.detect(pixels)
+            found = stream.detect(picture, size_hw=frame.image.shape[:2])
         with clock.stage("track"):
             detections = stream.track(found, time=frame.time)
             result = stream.result(frame, detections, cut=cut)

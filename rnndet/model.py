@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import call
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.detectors import build_detector
 from rnndet.detectors.base import FrameDetector, Prepared
+from rnndet.errors import RnndetError
 from rnndet.structures import Detections, Truth
 from rnndet.temporal.head import TemporalHead
 from rnndet.temporal.restoration import object_cells, restoration_loss
@@ -93,6 +95,31 @@ class VideoDetector(nn.Module):
         encoded = self.encode(frames, truths=truths, judged=judged, recompute=recompute)
         return self.decode(encoded, state, clean=wanted, stable=stable, again=recompute > 0)
 
+    def step(
+        self, frames: Tensor, state: State | None, *, original_sizes: Sequence[tuple[int, int]]
+    ) -> Output:
+        """`forward` of frames that have been scaled for the network, (T, B, 3, h, w) uint8.
+
+        original_sizes: T*B heights and widths of the frames in whose pixels the boxes are wanted,
+        time-major. In inference mode: no gradients. Raises RnndetError in training mode.
+        """
+        if self.training:
+            raise RnndetError("the model is in training mode; call model.eval() before streaming")
+        with torch.inference_mode():
+            return self.decode(self.encode(frames, original_sizes=original_sizes), state)
+
+    def raw_step(self, pixels: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """One frame of each video without what comes before and after: this is what is exported.
+
+        pixels: (B, 3, H, W) float32, normalised and padded. The raw outputs of a one-stage head,
+        see `FrameDetector.head`, and the new state.
+        """
+        features = self._features(pixels)
+        features, state = self.memory(features, state or None, 1)
+        if self.site == "trunk":
+            features = self.detector.neck(features)
+        return self.detector.head(features), state
+
     def encode(
         self,
         frames: Tensor,
@@ -100,8 +127,12 @@ class VideoDetector(nn.Module):
         truths: list[list[Truth | None]] | None = None,
         judged: Tensor | None = None,
         recompute: int = 0,
+        original_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Encoded:
-        """The memory-free part of `forward`: everything up to where the state enters."""
+        """The memory-free part of `forward`: everything up to where the state enters.
+
+        original_sizes: see `step`.
+        """
         length = frames.shape[0]
         images = frames.flatten(0, 1)  # (T*B, 3, H, W)
         labelled = given = None
@@ -112,7 +143,7 @@ class VideoDetector(nn.Module):
                 known &= judged.flatten()
             labelled = known.nonzero().flatten().to(frames.device)
             given = [Truth.empty().to(frames.device) if t is None else t for t in flat]
-        prepared = self.detector.prepare(list(images), given)
+        prepared = self.detector.prepare(list(images), given, original_sizes=original_sizes)
         if recompute:
             parts = [
                 checkpoint(self._features, part, use_reentrant=False)

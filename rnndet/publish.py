@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rnndet import checkpoint
+from rnndet import checkpoint, published
 from rnndet.errors import RnndetError
 
 MAX_BYTES = 16_000_000  # of a file that is shipped in the repository
@@ -16,7 +16,7 @@ def publish(source: Path, name: str, *, licence: str, folder: Path | None = None
     Of the configuration only what rebuilds the model is kept, and how it was trained ([clip],
     [augment], [train] without paths). Raises WeightsError (source), RnndetError (name, size).
     """
-    folder = folder or checkpoint.WEIGHTS_DIR
+    folder = folder or published.WEIGHTS_DIR
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise RnndetError(f"name {name!r}: use small letters, digits and _ only")
     content = checkpoint.read_checkpoint(source)
@@ -30,7 +30,7 @@ def publish(source: Path, name: str, *, licence: str, folder: Path | None = None
         raise RnndetError(f"{target.name}: {size:.1f} MB; shipped weights are at most 16 MB")
     entry = {
         "file": target.name,
-        "sha256": checkpoint.file_sha256(target),
+        "sha256": published.file_sha256(target),
         "classes": content["classes"],
         "licence": licence,
         "card": f"{name.split('_')[0]}.md",
@@ -53,7 +53,7 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 def write_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
     """Replace or add one table of weights.toml."""
-    table = checkpoint.published_weights(path) | {name: entry}
+    table = published.published_weights(path) | {name: entry}
     lines = ["# Weights that are shipped; tools/publish_weights.py writes this file.\n"]
     for key in sorted(table):
         lines.append(f"[{key}]")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
-import torch
+import numpy as np
 
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
@@ -70,11 +70,7 @@ def with_tracks(video: ScoredVideo, tracker: Tracker, *, min_score: float = 0.3)
     tracker.reset()
     frames = []
     for frame in video.frames:
-        found = Detections(
-            torch.from_numpy(frame.boxes),
-            torch.from_numpy(frame.scores),
-            torch.from_numpy(frame.labels).long(),
-        )
+        found = Detections(frame.boxes, frame.scores, frame.labels.astype(np.int64))
         time = frame.index / (video.fps or FPS)
         shown = track(found, tracker, min_score=min_score, time=time)
         kept = scored_frame(frame.index, shown, None)

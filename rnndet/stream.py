@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from rnndet.errors import RnndetError
+from rnndet.runtimes import Runtime, as_runtime, scaled
 from rnndet.structures import Detections, Frame, FrameResult
-from rnndet.temporal.state import State, state_to
 from rnndet.tracking import SteadyTracks
 
 
@@ -27,7 +25,7 @@ class CutDetector(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next frame is judged by, as plain data and tensors."""
+        """What the next frame is judged by, as plain data and arrays."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -51,9 +49,9 @@ class Stream:
     are those >= min_score (id 0 = no track yet) as well as those >= min_score / 2 that belong to
     an object which already has an id: this bridges frames in which the object is hard to see.
 
-    The model is used as it is: in eval mode, and with its own `score_threshold`, which must not
-    lie above `score_floor` (lower costs time, higher hides detections from the tracker). A
-    `device` moves the model there; None uses it where it is.
+    The model, a `VideoDetector` or a `Runtime`, is used as it is and where it is: in eval mode, and
+    with its own `score_threshold`, which must not lie above `score_floor` (lower costs time, higher
+    hides detections from the tracker).
 
     cuts finds the frames at which another scene begins; there the memory is emptied and the tracks
     end, because what was remembered of the old scene does harm in the new one. None: never.
@@ -67,15 +65,12 @@ class Stream:
     state: the model's memory, None at the beginning of a video; may be read, saved and set.
     """
 
-    state: State | None
-
     def __init__(
         self,
-        model: VideoDetector,
+        model: VideoDetector | Runtime,
         tracker: Tracker | None = None,
         *,
         min_score: float = 0.3,
-        device: torch.device | str | None = None,
         cuts: CutDetector | None = None,
         coast: float = 0.0,
     ) -> None:
@@ -83,15 +78,12 @@ class Stream:
             raise RnndetError(f"min_score = {min_score}; expected a number from 0 to 1")
         if coast > 0 and tracker is None:
             raise RnndetError(f"coast = {coast}: only tracks are shown while missed; use a tracker")
-        if device is not None:
-            model.to(device)
-        first = next(model.parameters(), None)
-        self.model = model
+        self.runtime = as_runtime(model)
+        self.state: Any = None
         self.tracker = tracker
         self.min_score = min_score
         self.cuts = cuts
         self.steady = SteadyTracks(coast=coast)
-        self.device = torch.device("cpu") if first is None else first.device
         self.reset()
 
     @property
@@ -110,12 +102,12 @@ class Stream:
             self.cuts.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """Memory, tracks and the rest that the next frame depends on: plain data, tensors on CPU.
+        """Memory, tracks and the rest that the next frame depends on: plain data and arrays.
 
         Options (thresholds, kind of tracker) are not in it.
         """
         return {
-            "memory": None if self.state is None else state_to(self.state, "cpu"),
+            "memory": self.runtime.to_arrays(self.state),
             "size_hw": None if self._size_hw is None else list(self._size_hw),
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
             "cuts": None if self.cuts is None else self.cuts.state_dict(),
@@ -124,8 +116,8 @@ class Stream:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` of a stream with the same options gave."""
-        memory, size_hw = state["memory"], state["size_hw"]
-        self.state = None if memory is None else state_to(memory, self.device)
+        size_hw = state["size_hw"]
+        self.state = self.runtime.from_arrays(state["memory"])
         self._size_hw = None if size_hw is None else (size_hw[0], size_hw[1])
         if self.tracker is not None:
             self.tracker.load_state_dict(state["tracker"])
@@ -134,14 +126,37 @@ class Stream:
         self.steady.load_state_dict(state["steady"])
 
     def step(self, frame: Frame) -> FrameResult:
-        """Return what is seen in the next frame of the video; results are on the CPU.
+        """Return what is seen in the next frame of the video.
 
         Raises RnndetError if the picture is not (H, W, 3) uint8, if its size differs from the
         previous frame's, or if the model is in training mode.
         """
-        pixels = self.to_tensor(frame)
+        picture = self.prepare(frame)
         cut = self.see_cut(frame)
-        return self.result(frame, self.track(self.detect(pixels), time=frame.time), cut=cut)
+        found = self.detect(picture, size_hw=frame.image.shape[:2])
+        return self.result(frame, self.track(found, time=frame.time), cut=cut)
+
+    def prepare(self, frame: Frame) -> np.ndarray:
+        """First part of `step`: the checked picture at the size of the network, (h, w, 3) uint8.
+
+        Begins anew where the frame says so.
+        """
+        if frame.restart:
+            self._begin_anew()
+        image = frame.image
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise RnndetError(
+                f"frame {frame.index}: expected an (H, W, 3) uint8 RGB picture, found "
+                f"{tuple(image.shape)} {image.dtype}"
+            )
+        size = (image.shape[0], image.shape[1])
+        if self._size_hw is not None and size != self._size_hw:
+            raise RnndetError(
+                f"frame {frame.index}: the size changed from {_size(self._size_hw)} to "
+                f"{_size(size)}; call reset() before frames of another video"
+            )
+        self._size_hw = size
+        return scaled(image, self.runtime.input_spec)
 
     def see_cut(self, frame: Frame) -> bool:
         """Before `detect`: forget everything if the frame begins another scene; whether it does."""
@@ -162,42 +177,13 @@ class Stream:
         if self.cuts is not None:
             self.cuts.reset()
 
-    def to_tensor(self, frame: Frame) -> Tensor:
-        """First part of `step`: the checked picture on the device, (1, 1, 3, H, W) uint8.
+    def detect(self, picture: np.ndarray, *, size_hw: tuple[int, int]) -> Detections:
+        """Second part of `step`: run the model, keep its state; detections >= score_floor.
 
-        Begins anew where the frame says so.
+        picture: what `prepare` gave; size_hw: of the frame.
         """
-        if frame.restart:
-            self._begin_anew()
-        image = frame.image
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise RnndetError(
-                f"frame {frame.index}: expected an (H, W, 3) uint8 RGB picture, found "
-                f"{tuple(image.shape)} {image.dtype}"
-            )
-        size = (image.shape[0], image.shape[1])
-        if self._size_hw is not None and size != self._size_hw:
-            raise RnndetError(
-                f"frame {frame.index}: the size changed from {_size(self._size_hw)} to "
-                f"{_size(size)}; call reset() before frames of another video"
-            )
-        self._size_hw = size
-        pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))
-        return pixels.to(self.device).permute(2, 0, 1)[None, None]  # (1, 1, 3, H, W)
-
-    def detect(self, frames: Tensor) -> Detections:
-        """Second part of `step`: run the model, keep its state; CPU detections >= score_floor.
-
-        frames is (1, 1, 3, H, W) uint8 on the stream's device.
-        """
-        if self.model.training:
-            raise RnndetError("the model is in training mode; call model.eval() before streaming")
-        with torch.inference_mode():
-            output = self.model(frames, self.state)
-        assert output.detections is not None, "a model called without truths returns detections"
-        self.state = output.state
-        detections = output.detections[0][0].to("cpu")
-        return detections[detections.scores >= self.score_floor]
+        (found,), self.state = self.runtime.detect([picture], [size_hw], self.state)
+        return found[found.scores >= self.score_floor]
 
     def track(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Third part of `step`: give ids and keep what is to be shown; no tracker, no change."""

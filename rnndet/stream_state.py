@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-from rnndet.checkpoint import content_sha256, read_saved, save_checkpoint
-from rnndet.errors import WeightsError
+import numpy as np
+
+from rnndet.errors import OutputError, WeightsError
 from rnndet.stream import Stream
 from rnndet.structures import Frame
 
-KIND = "rnndet stream state, 1"
+KIND = "rnndet stream state, 2"
 ASSUMED_FPS = 25  # of a source without a rate
 
 
@@ -31,13 +36,13 @@ def save_stream(path: str | Path, stream: Stream, position: Position) -> None:
     """
     content = {
         "kind": KIND,
-        "weights": content_sha256(stream.model.state_dict()),
+        "weights": stream.runtime.fingerprint(),
         "options": _options(stream),
         "index": position.index,
         "time": position.time,
         "stream": stream.state_dict(),
     }
-    save_checkpoint(path, content)
+    _write(Path(path), content)
 
 
 def load_stream(path: str | Path, stream: Stream) -> Position:
@@ -45,10 +50,8 @@ def load_stream(path: str | Path, stream: Stream) -> Position:
 
     Raises WeightsError: not such a file, damaged, or made with other weights or options.
     """
-    content = read_saved(path)
-    if content.get("kind") != KIND:
-        raise WeightsError(f"{path}: not the state of a stream; infer.py --save-state makes them")
-    if content["weights"] != content_sha256(stream.model.state_dict()):
+    content = _read(Path(path))
+    if content["weights"] != stream.runtime.fingerprint():
         raise WeightsError(f"{path}: the state of other weights; use those that it was made with")
     if content["options"] != _options(stream):
         raise WeightsError(
@@ -82,3 +85,66 @@ def _options(stream: Stream) -> dict[str, str]:
         "scene cuts": type(stream.cuts).__name__,
         "min_score": str(stream.min_score),
     }
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """A numpy .npz: the arrays of the tree, and the tree itself as JSON in which they are numbered.
+
+    A crash leaves the old file or the new one, never a part.
+    """
+    arrays: list[np.ndarray] = []
+    tree = _without_arrays(content, arrays)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            text = np.frombuffer(json.dumps(tree).encode(), np.uint8)
+            np.savez(file, tree=text, **{f"a{k}": array for k, array in enumerate(arrays)})
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `_write` wrote. Never runs code from the file; the file's own checksums are compared."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise WeightsError(
+            f"{path}: not the state of a stream, or incomplete; infer.py --save-state makes them"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = _with_arrays(json.loads(file["tree"].tobytes()), file)
+        if content["kind"] == KIND:
+            return content
+    except (KeyError, TypeError):  # a file of another kind
+        pass
+    except (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile):
+        raise WeightsError(f"{path}: is damaged; begin without --load-state") from None
+    raise WeightsError(f"{path}: not the state of a stream; infer.py --save-state makes them")
+
+
+def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
+    """The tree with {"array": number} for each array, which joins `arrays`."""
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return {"array": len(arrays) - 1}
+    if isinstance(value, Mapping):
+        return {key: _without_arrays(each, arrays) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_arrays(each, arrays) for each in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"array"}:
+            return arrays[f"a{value['array']}"]
+        return {key: _with_arrays(each, arrays) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(each, arrays) for each in value]
+    return value

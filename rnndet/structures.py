@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # nothing that runs an exported model may import torch
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +44,27 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Boxes found in one frame; with `ids` they are tracks."""
+    """Boxes found in one frame, as numpy arrays; with `ids` they are tracks."""
 
-    boxes: Tensor  # (D, 4) float32, x1 y1 x2 y2, pixels of the original frame; x2, y2 exclusive
-    scores: Tensor  # (D,) float32 in [0, 1], descending
-    labels: Tensor  # (D,) int64, index into the model's classes; background is not a class
-    ids: Tensor | None = None  # (D,) int64, unique within a video, from 1; None before tracking
+    boxes: NDArray[np.float32]  # (D, 4) x1 y1 x2 y2, pixels of the original frame; x2, y2 exclusive
+    scores: NDArray[np.float32]  # (D,) in [0, 1], descending
+    labels: NDArray[np.int64]  # (D,) index into the model's classes; background is not a class
+    ids: NDArray[np.int64] | None = None  # (D,) unique in a video, from 1; None before tracking
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
 
-    def __getitem__(self, keep: Tensor) -> Detections:
+    def __getitem__(self, keep: NDArray) -> Detections:
         """Select by mask (D,) bool or by indices; every field at once."""
         ids = None if self.ids is None else self.ids[keep]
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], ids)
 
-    def to(self, device: torch.device | str) -> Detections:
-        ids = None if self.ids is None else self.ids.to(device)
-        return Detections(
-            self.boxes.to(device), self.scores.to(device), self.labels.to(device), ids
-        )
-
     @staticmethod
     def empty() -> Detections:
         """No detections, without ids."""
-        return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+        return Detections(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ class Truth:
     @staticmethod
     def empty() -> Truth:
         """A labelled frame that holds nothing."""
+        import torch
+
         none = torch.zeros(0, dtype=torch.int64)
         return Truth(torch.zeros(0, 4), none, none, torch.zeros(0, dtype=torch.bool))
 
@@ -100,7 +102,7 @@ class FrameResult:
     """What a stream found in one frame."""
 
     frame: Frame
-    detections: Detections  # on the CPU, with ids where the stream has a tracker
+    detections: Detections  # with ids where the stream has a tracker
     cut: bool = False  # the first frame of another scene: memory and tracks began anew
     steady: Detections | None = None  # the same boxes with their tracks' class and score, for show
     predicted: Detections | None = None  # tracks without a detection, where they are expected

@@ -1,6 +1,7 @@
 """Small data made on the spot: a labelled set of moving squares, and a tiny model."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from rnndet.config import Config, config_from_dict
 from rnndet.model import VideoDetector, build_model
+from rnndet.structures import Detections
 
 CLASSES = ("square", "bar")
 SIZE_HW = (64, 96)
@@ -37,6 +39,36 @@ TRAINING_TREE = {
 def one_thread():
     """Tiny tensors: threads only cost, and CI has two cores."""
     torch.set_num_threads(1)
+
+
+def detections(boxes, scores, labels, ids=None) -> Detections:
+    """Detections from tensors or lists: boxes (D, 4), and a number each for the others."""
+    return Detections(
+        np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32),
+        np.asarray(labels, np.int64), None if ids is None else np.asarray(ids, np.int64),
+    )  # fmt: skip
+
+
+class AsItIs:
+    """An input specification that leaves every frame its size, for models of a few lines."""
+
+    shorter = longer = 0
+
+    @staticmethod
+    def scaled_hw(height: int, width: int) -> tuple[int, int]:
+        return height, width
+
+
+class FewLines(torch.nn.Module):
+    """What a model of a few lines needs so that a stream takes it; `encode` and `decode` follow."""
+
+    classes: tuple[str, ...] = ("thing",)
+    score_threshold = 0.0
+    detector = SimpleNamespace(input_spec=AsItIs())
+    memory = SimpleNamespace(cells={})
+
+    def step(self, frames, state, *, original_sizes):
+        return self.decode(self.encode(frames, original_sizes=original_sizes), state)
 
 
 def tiny_config(**temporal) -> Config:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOUNS = {"structures", "boxes", "errors", "catalog"}
+NOUNS = {"structures", "boxes", "errors", "catalog", "postprocess", "specs"}
 FOLDERS = ("rnndet", "tools", "examples")
 PACKAGES = ("detectors", "temporal", "tracking", "metrics", "video")
 
@@ -23,6 +23,8 @@ ARROWS: dict[str, set[str]] = {
     "structures": set(),
     "boxes": set(),
     "catalog": {"errors"},
+    "specs": set(),
+    "postprocess": {"boxes", "specs", "structures"},
     "device": {"errors"},
     "lock": {"errors"},
     "progress": set(),
@@ -36,20 +38,41 @@ ARROWS: dict[str, set[str]] = {
     "data": NOUNS | {"video", "config", "degradation"},
     "model": NOUNS | {"detectors", "temporal", "config"},
     "weights_files": {"errors"},
-    "checkpoint": NOUNS | {"model", "config", "weights_files"},
-    "stream": NOUNS | {"model", "temporal", "tracking"},
-    "stream_state": NOUNS | {"checkpoint", "stream"},
-    "doctor": NOUNS | {"checkpoint", "device", "video"},
+    "published": {"errors"},
+    "checkpoint": NOUNS | {"model", "config", "published", "weights_files"},
+    "runtimes": NOUNS
+    | {"checkpoint", "detectors", "device", "model", "published", "temporal", "video"},
+    "jobs": NOUNS | {"runtimes", "sharding", "video"},
+    "export": NOUNS | {"model", "runtimes", "temporal", "video"},
+    "stream": NOUNS | {"model", "runtimes", "tracking"},
+    "stream_state": NOUNS | {"stream"},
+    "doctor": NOUNS | {"device", "published", "video"},
     "exports": NOUNS | {"video"},
     "results": NOUNS | {"exports", "lock", "video"},
+    "pipeline": NOUNS | {"results"},
     "done": NOUNS | {"video"},
-    "publish": NOUNS | {"checkpoint"},
-    "benchmark": NOUNS | {"stream", "video"},
+    "publish": NOUNS | {"checkpoint", "published"},
+    "machine": set(),
+    "stock_loop": NOUNS | {"detectors", "model", "runtimes"},
+    "benchmark": NOUNS
+    | {"checkpoint", "device", "inference", "machine", "runtimes", "stock_loop", "stream", "video"},
+    "untrained": NOUNS | {"checkpoint", "config", "model"},
+    "eval_benchmark": NOUNS | {"data", "evaluation", "machine", "metrics", "model", "scoring"},
+    "process_benchmark": NOUNS | {"inference", "stream", "video"},
     "inference": NOUNS
-    | {"checkpoint", "detectors", "model", "results", "stream", "stream_state"}
-    | {"temporal", "tracking", "video"},
+    | {
+        "model",
+        "pipeline",
+        "published",
+        "results",
+        "runtimes",
+        "stream",
+        "stream_state",
+        "tracking",
+    }
+    | {"video"},
     "scored": NOUNS | {"data", "metrics", "stream", "tracking"},
-    "ablation": NOUNS | {"data", "metrics", "model", "scored", "stream", "temporal"},
+    "ablation": NOUNS | {"data", "metrics", "model", "runtimes", "scored", "stream", "temporal"},
     "evaluation": NOUNS
     | {"ablation", "data", "degradation", "distributed", "metrics", "model", "scored", "stream"},
     "cut_benchmark": NOUNS | {"data", "degradation", "evaluation", "video"},
@@ -89,7 +112,7 @@ FLAGS: dict[str, set[str]] = {
     "benchmark": {  # of all its parts
         "source", "--models", "--frames", "--rounds", "--tracker", "--threads", "--device", "--out",
         "--debug", "config", "--set", "--steps", "root", "--format", "--split", "--degrade",
-        "--cache",
+        "--cache", "weights", "--data", "--runtime", "--every", "--untrained", "--size",
     },
     "cache_frames": {"root", "--cache", "--format", "--option", "--split"},
     "compare": {"a", "b", "--metrics", "--tracker", "--samples", "--out", "--debug"},
@@ -104,13 +127,15 @@ FLAGS: dict[str, set[str]] = {
         "--latency", "--samples", "--ablate-memory", "--degrade", "--degrade-seed", "--every",
         "--max-videos", "--device", "--threads", "--out", "--debug",
     },
+    "export": {"weights", "--out", "--frames", "--overwrite", "--debug"},
     "infer": {
-        "source", "--weights", "--out", "--device", "--score-threshold", "--tracker",
+        "source", "--weights", "--out", "--runtime", "--device", "--half", "--score-threshold",
+        "--tracker",
         "--no-scene-cuts", "--start", "--end", "--stride", "--max-frames", "--strict",
         "--max-pixels", "--allow-network", "--timeout", "--max-reconnects", "--no-video",
         "--load-state", "--save-state",
         "--save", "--trails", "--coast", "--show", "--log-json", "--threads", "--shard", "--resume",
-        "--isolate", "--overwrite", "--quiet", "--debug",
+        "--isolate", "--batch-sources", "--overwrite", "--quiet", "--debug",
     },
     "plot": {"run", "--out", "--debug"},
     "publish_weights": {"source", "name", "--licence"},
@@ -244,7 +269,7 @@ def test_stream_takes_any_iterable_of_frames():
 
 def test_only_builders_know_the_configuration():
     """Constructors take the values that they use (checkpoint.py keeps and restores it)."""
-    knowing = {"model", "checkpoint", "data", "training", "__init__"}
+    knowing = {"model", "checkpoint", "data", "training", "untrained", "__init__"}
     wrong = [
         str(use)
         for file, tree in library().items()

@@ -1,5 +1,6 @@
 """Many videos by tools/infer.py: shards, done.json, runs that are killed and go on."""
 
+import json
 import os
 import signal
 import subprocess
@@ -272,3 +273,44 @@ def test_missing_source_is_exit_3_also_if_it_was_done(infer, tmp_path):
     assert infer(clip, "--resume") == 3
     assert infer(clip, "--overwrite") == 3
     assert (tmp_path / "out" / "a" / "done.json").exists()
+
+
+def test_sources_side_by_side_leave_the_files_of_one_by_one(weights, tmp_path):
+    clips = [write_clip(tmp_path / f"{n}.mp4", length=3 + 2 * n, seed=n) for n in range(4)]
+    tool = load_tool()
+    assert tool.main(order(weights, tmp_path / "alone", *clips)) == 0
+    assert tool.main(order(weights, tmp_path / "beside", *clips, "--batch-sources", 3)) == 0
+    alone, beside = (objects_of(tmp_path / name) for name in ("alone", "beside"))
+    assert alone.keys() == beside.keys()
+    for name, rows in alone.items():
+        assert [row[:2] for row in rows] == [row[:2] for row in beside[name]]
+        np.testing.assert_allclose(
+            [row[2:] for row in rows], [row[2:] for row in beside[name]], atol=0.011
+        )
+    entries = summary_of(tmp_path / "beside")["sources"]
+    assert [entry["folder"] for entry in entries] == ["0", "1", "2", "3"]
+
+
+def objects_of(out):
+    """By folder, rows of frame, label, id, box of all objects."""
+    found = {}
+    for path in out.glob("*/detections.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()][1:-1]
+        found[path.parent.name] = [
+            (line["index"], o["label"], o.get("id", 0), *o["box"])
+            for line in lines
+            for o in line["objects"]
+        ]
+    return found
+
+
+def test_bad_source_beside_others_costs_itself_alone(weights, tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", length=4, seed=0)
+    given = order(weights, tmp_path / "out", clip, tmp_path / "none.mp4", "--batch-sources", 2)
+    assert load_tool().main(given) == 1
+    codes = [entry["exit_code"] for entry in summary_of(tmp_path / "out")["sources"]]
+    assert codes == [0, 3]
+
+
+def test_window_of_several_sources_is_refused(weights, tmp_path):
+    assert load_tool().main(order(weights, tmp_path, "--show", "--batch-sources", 2)) == 2

@@ -19,6 +19,7 @@ from rnndet.benchmark import (
     Contender,
     FrameClock,
     FrameTimes,
+    Round,
     detect_in_stages,
     lines_of,
     measure,
@@ -88,20 +89,17 @@ def report(clip):
 
 
 @pytest.mark.parametrize("temporal", [{}, {"site": "trunk"}, {"cell": "none"}])
-def test_staged_detections_and_state_equal_those_of_forward(temporal):
-    stream, state = tiny_stream(**temporal), None
+def test_staged_detections_and_state_equal_those_of_the_stream(temporal):
+    stream, whole = tiny_stream(**temporal), tiny_stream(**temporal)
     for frame in frames(3):
-        found = detect_in_stages(stream, frame, FrameClock(CPU))
-        pixels = torch.from_numpy(frame.image).permute(2, 0, 1)[None, None]
-        with torch.inference_mode():
-            output = stream.model(pixels, state)
-        state = output.state
-        expected = output.detections[0][0]
-        expected = expected[expected.scores >= stream.score_floor]
+        size_hw = frame.image.shape[:2]
+        found = detect_in_stages(stream, stream.prepare(frame), size_hw, FrameClock(CPU))
+        expected = whole.detect(whole.prepare(frame), size_hw=size_hw)
+        state = whole.state
         assert len(expected) > 0
-        assert torch.equal(found.boxes, expected.boxes)
-        assert torch.equal(found.scores, expected.scores)
-        assert torch.equal(found.labels, expected.labels)
+        assert np.array_equal(found.boxes, expected.boxes)
+        assert np.array_equal(found.scores, expected.scores)
+        assert np.array_equal(found.labels, expected.labels)
         assert stream.state.keys() == state.keys()
         for level, tensors in state.items():
             assert all(map(torch.equal, stream.state[level], tensors))
@@ -111,14 +109,16 @@ def test_staged_detections_equal_those_of_the_stream_when_nothing_is_found():
     staged, whole = tiny_stream(), tiny_stream()
     staged.min_score = whole.min_score = 1.0
     frame = frames(1)[0]
-    found = detect_in_stages(staged, frame, FrameClock(CPU))
-    assert len(found) == len(whole.detect(whole.to_tensor(frame))) == 0
+    size_hw = frame.image.shape[:2]
+    found = detect_in_stages(staged, staged.prepare(frame), size_hw, FrameClock(CPU))
+    assert len(found) == len(whole.detect(whole.prepare(frame), size_hw=size_hw)) == 0
 
 
 @pytest.mark.parametrize("site", ["neck", "trunk"])
 def test_every_stage_of_the_model_takes_time(site):
     clock = FrameClock(CPU)
-    detect_in_stages(tiny_stream(site=site), frames(1)[0], clock)
+    stream, frame = tiny_stream(site=site), frames(1)[0]
+    detect_in_stages(stream, stream.prepare(frame), frame.image.shape[:2], clock)
     clock.end_frame(objects=0)
     (times,) = clock.frames
     assert all(times.stages[name] > 0 for name in benchmark.MODEL_STAGES)
@@ -187,16 +187,19 @@ def times_of(decode: float, memory: float, cpu: float = 0.0) -> FrameTimes:
 
 
 def test_medians_are_milliseconds_over_frames_and_sums_are_made_per_frame():
-    ms = round_medians([times_of(0.001, 0.010, 0.02), times_of(0.002, 0.0), times_of(0.009, 0.002)])
+    ms = round_medians(
+        Round([times_of(0.001, 0.010, 0.02), times_of(0.002, 0.0), times_of(0.009, 0.002)], 0.008)
+    )
     assert ms["decode"] == pytest.approx(2)
     assert ms["memory"] == ms["model"] == pytest.approx(2)
     assert ms["total"] == pytest.approx(11)  # of 11, 2 and 11
     assert ms["cpu"] == 0
+    assert ms["pipeline"] == pytest.approx(8)
     assert tuple(ms) == ROWS
 
 
 def test_shares_are_of_the_sum_of_the_stages_without_the_subtotals():
-    share = shares(round_medians([times_of(0.003, 0.001)]))
+    share = shares(round_medians(Round([times_of(0.003, 0.001)], 0.0)))
     assert (share["decode"], share["memory"], share["write"]) == pytest.approx((0.75, 0.25, 0))
     assert tuple(share) == STAGES
 

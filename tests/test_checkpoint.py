@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from rnndet import checkpoint
+from rnndet import checkpoint, published
 from rnndet.checkpoint import load_model, model_content, read_checkpoint, save_checkpoint
 from rnndet.errors import OutputError, WeightsError
 
@@ -88,7 +88,7 @@ def test_weights_of_other_shape_are_listed(saved):
 
 def test_damaged_published_weights_are_refused(saved, tmp_path, monkeypatch):
     _, path = saved
-    monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(published, "WEIGHTS_DIR", tmp_path)
     good = hashlib.sha256(path.read_bytes()).hexdigest()
     (tmp_path / "weights.toml").write_text(f'[tiny]\nfile = "m.pt"\nsha256 = "{good}"\n')
     assert load_model("tiny").classes

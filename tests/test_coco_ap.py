@@ -10,6 +10,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from conftest import detections
 from rnndet.metrics import METRICS, CocoAP, best_f1, coco_ap, compute
 from rnndet.metrics.record import Predictions, ScoredVideo, scored_frame
 from rnndet.structures import Detections, Truth
@@ -21,7 +22,7 @@ FAR = [200.0, 200.0, 240.0, 240.0]
 def found(*rows: tuple[list[float], float, int]) -> Detections:
     boxes = torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4)
     labels = torch.tensor([row[2] for row in rows], dtype=torch.int64)
-    return Detections(boxes, torch.tensor([row[1] for row in rows]), labels)
+    return detections(boxes, [row[1] for row in rows], labels)
 
 
 def truth(*rows: tuple[list[float], int], ignore: tuple[bool, ...] | None = None) -> Truth:
@@ -59,7 +60,7 @@ def random_frames(count: int = 40) -> list[tuple[Detections, Truth]]:
         order = scores.argsort(descending=True, stable=True)
         frames.append(
             (
-                Detections(near[order], scores[order], guess[order]),
+                detections(near[order], scores[order], guess[order]),
                 Truth(boxes, labels, None, ignore),
             )
         )
@@ -72,14 +73,14 @@ def direct(frames: list[tuple[Detections, Truth]], classes: int) -> COCOeval:
     for i, (predicted, true) in enumerate(frames):
         images.append({"id": i})
         for box, label, crowd in zip(true.boxes, true.labels, true.ignore, strict=True):
-            x1, y1, x2, y2 = box.double().tolist()
+            x1, y1, x2, y2 = map(float, box)
             row = {"id": len(annotations) + 1, "image_id": i, "category_id": int(label)}
             row |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(crowd)}
             annotations.append(row | {"area": (x2 - x1) * (y2 - y1)})
         for box, value, label in zip(
             predicted.boxes, predicted.scores, predicted.labels, strict=True
         ):
-            x1, y1, x2, y2 = box.double().tolist()
+            x1, y1, x2, y2 = map(float, box)
             row = {"image_id": i, "category_id": int(label), "score": float(value)}
             results.append(row | {"bbox": [x1, y1, x2 - x1, y2 - y1]})
     with contextlib.redirect_stdout(io.StringIO()):

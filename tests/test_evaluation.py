@@ -12,8 +12,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from conftest import FewLines, detections
 from rnndet.ablation import STANDARD, USES, predict_ablations
 from rnndet.checkpoint import model_content, save_checkpoint
 from rnndet.config import Config, config_from_dict
@@ -32,27 +32,24 @@ from rnndet.metrics.record import Predictions, save_predictions
 from rnndet.model import VideoDetector, build_model
 from rnndet.scoring import score, table, write_report
 from rnndet.stream import Stream
-from rnndet.structures import Detections, Frame, Truth
+from rnndet.structures import Frame, Truth
 from rnndet.video.image import write_image
 
 BOX = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
 
 
-class Rememberer(nn.Module):
+class Rememberer(FewLines):
     """State: the last bright frame's mean. Sees the object if frame or state is bright.
 
     The score tells the state apart: it is 0.5 plus a thousandth of what was remembered.
     """
-
-    classes = ("thing",)
-    score_threshold = 0.0
 
     def __init__(self) -> None:
         super().__init__()
         self.encoded = 0
         self.eval()
 
-    def encode(self, frames):
+    def encode(self, frames, *, original_sizes=None):
         self.encoded += 1
         size = frames.shape[-2] // 16, frames.shape[-1] // 16
         return frames.float().mean().expand(1, 1, *size)
@@ -63,12 +60,8 @@ class Rememberer(nn.Module):
         after = torch.where(encoded > 20, encoded, before)
         level = float(after.mean())
         boxes = BOX if level > 20 else BOX[:0]
-        scores = torch.full((len(boxes),), 0.5 + level / 1000)
-        found = Detections(boxes, scores, torch.zeros(len(boxes), dtype=torch.int64))
+        found = detections(boxes, [0.5 + level / 1000] * len(boxes), [0] * len(boxes))
         return SimpleNamespace(state={"0": (after,)}, detections=[[found]], losses=None)
-
-    def forward(self, frames, state=None):
-        return self.decode(self.encode(frames), state)
 
 
 def scores_of(predictions: Predictions, digits: int = 3) -> dict[tuple[str, int], list[float]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from pycocotools.coco import COCO
 
 from rnndet.data import read_set
@@ -38,8 +37,8 @@ PREDICTED = {3: [(16, 21, 36, 41, 0.8, 0, 1)]}
 
 
 def detections(rows: list[tuple]) -> Detections:
-    table = torch.tensor([row[:5] for row in rows]).reshape(-1, 5)
-    labels, ids = (torch.tensor([row[k] for row in rows], dtype=torch.int64) for k in (5, 6))
+    table = np.array([row[:5] for row in rows], np.float32).reshape(-1, 5)
+    labels, ids = (np.array([row[k] for row in rows], np.int64) for k in (5, 6))
     return Detections(table[:, :4], table[:, 4], labels, ids)
 
 
@@ -53,7 +52,7 @@ def results(*, stride: int = 1) -> list[FrameResult]:
     made = []
     for index in range(0, LENGTH, stride):
         found = detections(FOUND.get(index, []))
-        labels = torch.where(found.ids == 2, 1, found.labels)
+        labels = np.where(found.ids == 2, 1, found.labels)
         steady = Detections(found.boxes, found.scores, labels, found.ids)
         frame = Frame(picture(index), index, index / 25)
         predicted = detections(PREDICTED.get(index, []))

@@ -17,26 +17,26 @@ FRAMES = int(os.environ.get("RNNDET_FRAMES", "1000"))
 PROGRAM = """
 import os, sys
 from fractions import Fraction
-from types import SimpleNamespace
 import numpy as np
-import torch
 from rnndet.inference import make_stream, run_source
+from rnndet.specs import InputSpec
 from rnndet.structures import Detections, Frame, VideoInfo
 
 EARLY, LATE = 200, int(sys.argv[2])
 
 
-class Stub(torch.nn.Module):
-    classes, score_threshold = ("a", "b"), 0.0
+class Stub:
+    classes, score_threshold, name, device, about = ("a", "b"), 0.0, "stub", "cpu", {}
+    input_spec = InputSpec(64, 120, None, 1, (0.0,) * 3, (1.0,) * 3)
+    rows_of = joined = to_arrays = from_arrays = fingerprint = print  # not called
 
-    def forward(self, frames, state=None):  # two objects that come and go: many tracks
-        count = torch.zeros(1, 1, 1, 1) if state is None else state["0"][0] + 1
-        place = float(count) % 100
-        boxes = torch.tensor([[place, 10, place + 20, 30], [90 - place, 40, 110 - place, 60]])
-        here = Detections(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 1]))
-        if int(count) % 50 < 10:
-            here = here[torch.zeros(2, dtype=torch.bool)]
-        return SimpleNamespace(state={"0": (count,)}, detections=[[here]], losses=None)
+    def detect(self, pictures, original_sizes, state):  # two objects that come and go: many tracks
+        count = 0 if state is None else state + 1
+        place = count % 100
+        boxes = [[place, 10, place + 20, 30], [90 - place, 40, 110 - place, 60]]
+        scores = np.array([0.9, 0.8], np.float32)
+        here = Detections(np.array(boxes, np.float32), scores, np.array([0, 1]))
+        return [Detections.empty() if count % 50 < 10 else here], count
 
 
 class Long:
@@ -54,8 +54,7 @@ def resident(result):
         print(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
 
 
-torch.set_num_threads(1)
-stream = make_stream(Stub().eval())
+stream = make_stream(Stub())
 run_source(stream, Long(), sys.argv[1], save=(), on_frame=resident)
 """
 

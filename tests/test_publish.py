@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from rnndet import checkpoint
+from rnndet import published
 from rnndet.checkpoint import load_model, model_content, read_checkpoint, save_checkpoint
 from rnndet.errors import RnndetError
 from rnndet.publish import publish
@@ -12,7 +12,7 @@ from rnndet.publish import publish
 def run(tmp_path, monkeypatch):
     folder = tmp_path / "weights"
     folder.mkdir()
-    monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", folder)
+    monkeypatch.setattr(published, "WEIGHTS_DIR", folder)
     content = model_content(tiny_model(), tiny_config(), step=3)
     content["config"]["data"]["cache"] = "/secret/place"
     content["config"]["train"]["init"] = "/secret/start.pt"
@@ -39,7 +39,7 @@ def test_entries_of_other_weights_are_kept(run):
     publish(run, "tiny", licence="Apache-2.0")
     publish(run, "other", licence="Apache-2.0")
     publish(run, "tiny", licence="MIT")
-    table = checkpoint.published_weights()
+    table = published.published_weights()
     assert set(table) == {"tiny", "other"}
     assert table["tiny"]["licence"] == "MIT"
 

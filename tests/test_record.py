@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import detections
 from rnndet.errors import InputError, OutputError
 from rnndet.metrics.record import (
     Predictions,
@@ -15,13 +16,13 @@ from rnndet.metrics.record import (
     save_predictions,
     scored_frame,
 )
-from rnndet.structures import Detections, Truth
+from rnndet.structures import Truth
 
 
 def frame(index: int, count: int = 2, *, labelled: bool = True) -> ScoredFrame:
     boxes = torch.arange(4.0 * count).reshape(count, 4) + index
     labels = torch.arange(count)
-    found = Detections(boxes, torch.linspace(1, 0.5, count), labels, labels + 1)
+    found = detections(boxes, torch.linspace(1, 0.5, count), labels, labels + 1)
     truth = Truth(boxes + 1, labels, labels + 7, labels > 0)
     known = truth if labelled else None
     return scored_frame(index, found, known, corrupted=index == 3, seconds=0.1 * index)

@@ -6,11 +6,12 @@ import shutil
 import pytest
 import torch
 
-from rnndet import checkpoint
+from rnndet import published
 from rnndet.boxes import pairwise_iou
-from rnndet.checkpoint import WEIGHTS_DIR, file_sha256, load_model, published_weights
+from rnndet.checkpoint import load_model
 from rnndet.errors import WeightsError
 from rnndet.inference import make_stream
+from rnndet.published import WEIGHTS_DIR, file_sha256, published_weights
 from rnndet.stream import run_video
 from rnndet.video.synthetic import SyntheticClip
 
@@ -57,9 +58,9 @@ def test_default_finds_most_objects_of_a_rendered_clip():
     for result in run_video(stream, clip):
         truth = clip.truth(result.frame.index)
         truth = truth[~truth.ignore]
-        overlap = pairwise_iou(truth.boxes, result.detections.boxes)
+        overlap = pairwise_iou(truth.boxes.numpy(), result.detections.boxes)
         seen += len(truth)
-        found += int((overlap.amax(1) >= 0.5).sum()) if overlap.shape[1] else 0
+        found += int((overlap.max(1) >= 0.5).sum()) if overlap.shape[1] else 0
     assert found / seen > 0.6
 
 
@@ -72,6 +73,6 @@ def test_flipped_bit_of_a_copy_is_noticed_by_name_and_by_path(name, tmp_path, mo
     path.write_bytes(data)
     with pytest.raises(WeightsError, match="damaged"):
         load_model(path)
-    monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", tmp_path / "weights")
+    monkeypatch.setattr(published, "WEIGHTS_DIR", tmp_path / "weights")
     with pytest.raises(WeightsError, match="sha256 is not the one"):
         load_model(name)

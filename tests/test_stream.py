@@ -4,46 +4,60 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import rnndet
+from conftest import tiny_model
 from rnndet.errors import RnndetError
+from rnndet.runtimes import scaled
+from rnndet.specs import InputSpec
 from rnndet.stream import Stream, run_video
 from rnndet.structures import Detections, Frame
 from rnndet.tracking import ByteTracker
 
 ROOT = Path(__file__).resolve().parent.parent
-BOXES = torch.tensor([[10.0, 10, 30, 30], [60, 10, 80, 30], [10, 50, 30, 70], [60, 50, 80, 70]])
+BOXES = np.array([[10, 10, 30, 30], [60, 10, 80, 30], [10, 50, 30, 70], [60, 50, 80, 70]], "f4")
 
 
-class Counter(nn.Module):
-    """Reports four boxes; the state counts frames and sums the pictures' means.
+class Counter:
+    """A runtime that reports four boxes; the state counts frames and sums the pictures' means.
 
     A score falls by 0.001 per frame seen, so a lost or leaked state shows in the scores.
     """
 
-    classes = ("cube", "ball")
-    score_threshold = 0.0
+    name, device, about = "counter", "cpu", MappingProxyType({})
+    classes, score_threshold = ("cube", "ball"), 0.0
+    input_spec = InputSpec(40, 48, None, 1, (0.0,) * 3, (1.0,) * 3)
 
     def __init__(self, scores: tuple[float, ...] = (0.9, 0.4, 0.2, 0.12)) -> None:
-        super().__init__()
-        self.scores = nn.Parameter(torch.tensor(scores), requires_grad=False)
-        self.eval()
+        self.scores = scores
 
-    def forward(self, frames, state=None):
-        assert frames.dtype == torch.uint8
-        assert frames.shape[:3] == (1, 1, 3)
-        seen = torch.zeros(1, 1, 1, 1) if state is None else state["0"][0]
-        total = seen + 1 + frames.float().mean() / 256
-        scores = self.scores - 0.001 * total.flatten()
-        labels = torch.tensor([0, 1, 0, 1])
-        found = [[Detections(BOXES, scores, labels)]]
-        return SimpleNamespace(state={"0": (total,)}, detections=found, losses=None)
+    def detect(self, pictures, original_sizes, state):
+        (picture,), (_,) = pictures, original_sizes  # of one video
+        assert picture.dtype == np.uint8
+        assert picture.shape[2] == 3
+        total = (0.0 if state is None else state) + 1 + float(picture.mean()) / 256
+        scores = (np.array(self.scores) - 0.001 * total).astype(np.float32)
+        return [Detections(BOXES.copy(), scores, np.array([0, 1, 0, 1]))], total
+
+    def rows_of(self, state, count):
+        return [state]
+
+    def joined(self, states):
+        (state,) = states
+        return state
+
+    def to_arrays(self, state):
+        return None if state is None else {"0": [np.full((1, 1, 1, 1), state)]}
+
+    def from_arrays(self, arrays):
+        return None if arrays is None else float(arrays["0"][0])
+
+    def fingerprint(self):
+        return "0" * 64
 
 
 def frames(count: int, *, start: int = 0, size: tuple[int, int] = (80, 96)) -> list[Frame]:
@@ -53,16 +67,15 @@ def frames(count: int, *, start: int = 0, size: tuple[int, int] = (80, 96)) -> l
     ]
 
 
-def test_stream_equals_manual_model_calls():
-    model, stream, state = Counter(), Stream(Counter(), min_score=0.0), None
+def test_stream_equals_manual_calls_of_the_runtime():
+    runtime, stream, state = Counter(), Stream(Counter(), min_score=0.0), None
     for frame in frames(5):
-        pixels = torch.from_numpy(frame.image).permute(2, 0, 1)[None, None]
-        output = model(pixels, state)
-        state = output.state
+        picture = scaled(frame.image, runtime.input_spec)
+        (found,), state = runtime.detect([picture], [frame.image.shape[:2]], state)
         result = stream.step(frame)
         assert result.frame is frame
-        assert torch.equal(result.detections.scores, output.detections[0][0].scores)
-    assert torch.equal(stream.state["0"][0], state["0"][0])
+        assert np.array_equal(result.detections.scores, found.scores)
+    assert stream.state == state
 
 
 def test_reset_forgets_the_state_so_b_after_a_equals_b_alone():
@@ -71,7 +84,7 @@ def test_reset_forgets_the_state_so_b_after_a_equals_b_alone():
     stream = Stream(Counter())
     list(run_video(stream, a))
     after = [r.detections.scores for r in run_video(stream, b)]
-    assert all(torch.equal(x, y) for x, y in zip(alone, after, strict=True))
+    assert all(np.array_equal(x, y) for x, y in zip(alone, after, strict=True))
 
 
 def test_state_can_be_saved_and_set():
@@ -81,7 +94,7 @@ def test_state_can_be_saved_and_set():
     saved = stream.state
     expected = stream.step(second).detections.scores
     stream.state = saved
-    assert torch.equal(stream.step(second).detections.scores, expected)
+    assert np.array_equal(stream.step(second).detections.scores, expected)
 
 
 def test_a_changed_frame_size_raises_with_both_sizes_and_mentions_reset():
@@ -109,15 +122,16 @@ def test_a_picture_of_another_kind_is_refused(image):
 
 @pytest.mark.filterwarnings("error")
 def test_read_only_and_mirrored_pictures_are_accepted():
-    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)[:, ::-1]
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)[:, ::-1]
     image.flags.writeable = False
-    tensor = Stream(Counter()).to_tensor(Frame(image, 0, 0.0))
+    stream = Stream(tiny_model())
+    tensor = stream.runtime.to_tensors([stream.prepare(Frame(image, 0, 0.0))])
     assert np.array_equal(tensor[0, 0].permute(1, 2, 0).numpy(), image)
 
 
 def test_a_model_in_training_mode_is_refused():
     with pytest.raises(RnndetError, match=r"eval\(\)"):
-        Stream(Counter().train()).step(frames(1)[0])
+        Stream(tiny_model().train()).step(frames(1)[0])
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.5])
@@ -137,10 +151,10 @@ def test_low_scores_reach_the_tracker_and_are_shown_only_for_known_objects():
     stream = Stream(model, ByteTracker(), min_score=0.3)
     shown = [stream.step(f).detections for f in frames(3)]
     assert [d.ids.tolist() for d in shown] == [[0, 0], [1, 2], [1, 2]]
-    model.scores.copy_(torch.tensor([0.9, 0.2, 0.19, 0.05]))  # the second object gets hard to see
+    model.scores = (0.9, 0.2, 0.19, 0.05)  # the second object gets hard to see
     held = stream.step(frames(1)[0]).detections
     assert held.ids.tolist() == [1, 2]
-    model.scores.copy_(torch.tensor([0.9, 0.13, 0.12, 0.05]))  # below half of min_score
+    model.scores = (0.9, 0.13, 0.12, 0.05)  # below half of min_score
     assert stream.step(frames(1)[0]).detections.ids.tolist() == [1]
 
 
@@ -156,8 +170,10 @@ def test_frames_without_detections_pass_through_the_tracker():
 
 
 def test_results_can_be_changed_in_place():
-    detections = Stream(Counter()).step(frames(1)[0]).detections
-    detections.boxes.add_(1)  # would raise on an inference-mode tensor
+    detections = Stream(tiny_model(), min_score=0.0).step(frames(1)[0]).detections
+    assert len(detections) > 0
+    for array in (detections.boxes, detections.scores, detections.labels):
+        array += 1  # would raise on a read-only array
 
 
 def test_run_video_is_lazy():
@@ -195,8 +211,8 @@ def test_gap_leaves_the_memory_and_restart_empties_it():
     held = stream.step(replace(second, gap=5)).detections.scores
     other = Stream(Counter())
     other.step(first)
-    assert torch.equal(other.step(second).detections.scores, held)
-    assert torch.equal(stream.step(replace(third, restart=True)).detections.scores, alone)
+    assert np.array_equal(other.step(second).detections.scores, held)
+    assert np.array_equal(stream.step(replace(third, restart=True)).detections.scores, alone)
 
 
 def test_restart_may_bring_another_size_and_ids_go_on():

@@ -91,3 +91,25 @@ def test_state_is_written_also_after_a_stop(recording, tmp_path):
     state = tmp_path / "state.pt"
     run(recording / "whole", tmp_path, stop=lambda: True, save_state=state)
     assert load_stream(state, make_stream(model(), **OPTIONS)) == Position(0, 0.0)
+
+
+DAMAGES = {
+    "cut short": lambda data: data[:-100],
+    "bit of an array": lambda data: flipped(data, data.index(b"\x93NUMPY") + 200),
+    "compression method": lambda data: flipped(data, data.index(b"PK\x01\x02") + 10),
+    "flags": lambda data: flipped(data, data.index(b"PK\x01\x02") + 8),
+    "place of an array": lambda data: flipped(data, data.rindex(b"PK\x03\x04") + 29),
+}
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 32]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_state_is_refused(tmp_path, damage):
+    stream, path = make_stream(model(), **OPTIONS), tmp_path / "s.npz"
+    save_stream(path, stream, Position(0, 0.0))
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(WeightsError, match=r"damaged|incomplete"):
+        load_stream(path, stream)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY_OPTIONS, tiny_config, tiny_model, write_coco_vid
-from rnndet import checkpoint
+from rnndet import published
 from rnndet.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.data import read_set
 
@@ -96,10 +96,10 @@ def test_rendered_clips_are_a_readable_set(tmp_path):
 
 
 def test_publish_writes_the_entry_of_the_weights(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(checkpoint, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(published, "WEIGHTS_DIR", tmp_path)
     save_checkpoint(tmp_path / "run.pt", model_content(tiny_model(), tiny_config(), step=1))
     assert run("publish_weights", tmp_path / "run.pt", "tiny") == 0
-    assert checkpoint.published_weights()["tiny"]["classes"] == ["square", "bar"]
+    assert published.published_weights()["tiny"]["classes"] == ["square", "bar"]
 
 
 def test_publish_refuses_what_is_no_checkpoint(tmp_path, capsys):

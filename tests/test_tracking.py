@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
+from conftest import detections
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections
 from rnndet.tracking import TRACKERS, ByteTracker, IouTracker, SortTracker
@@ -18,10 +18,9 @@ def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
     """Detections from (centre x, centre y, width, height, score, label) rows."""
     if not rows:
         return Detections.empty()
-    table = torch.tensor(sorted(rows, key=lambda row: -row[4]), dtype=torch.float32)
+    table = np.array(sorted(rows, key=lambda row: -row[4]), np.float32)
     centre, half = table[:, :2], table[:, 2:4] / 2
-    boxes = torch.cat([centre - half, centre + half], 1)
-    return Detections(boxes, table[:, 4], table[:, 5].long())
+    return detections(np.hstack([centre - half, centre + half]), table[:, 4], table[:, 5])
 
 
 def run(tracker, frames: list[Detections]) -> list[list[int]]:
@@ -145,7 +144,7 @@ def test_video_b_after_a_equals_b_alone(name):
 def test_frames_without_detections_give_empty_ids(name):
     tracked = TRACKERS[name]().update(Detections.empty(), time=0.0)
     assert len(tracked) == 0
-    assert tracked.ids.dtype == torch.int64
+    assert tracked.ids.dtype == np.int64
     assert tracked.ids.shape == (0,)
 
 
@@ -154,7 +153,7 @@ def test_boxes_scores_and_labels_are_the_detectors(name):
     given = found((30, 30, 20, 20, 0.9, 2), (200, 80, 30, 20, 0.5, 1))
     tracked = TRACKERS[name]().update(given)
     for field in ("boxes", "scores", "labels"):
-        assert torch.equal(getattr(tracked, field), getattr(given, field))
+        assert np.array_equal(getattr(tracked, field), getattr(given, field))
 
 
 def test_none_is_no_tracker():
@@ -253,14 +252,14 @@ def test_low_scores_extend_tracks_but_start_none():
 
 
 def test_ids_are_unique_within_a_frame():
-    generator = torch.Generator().manual_seed(3)
+    generator = np.random.default_rng(3)
     tracker = ByteTracker()
     for k in range(30):
-        table = torch.rand(12, 6, generator=generator) * torch.tensor([200.0, 200, 40, 40, 1, 3])
+        table = generator.random((12, 6)) * [200, 200, 40, 40, 1, 3]
         rows = [(*row[:5], int(row[5])) for row in table.tolist()]
         ids = tracker.update(found(*rows), time=k * FRAME).ids
         given = ids[ids > 0]
-        assert len(given) == len(given.unique())
+        assert len(given) == len(np.unique(given))
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
+from conftest import detections
 from rnndet.errors import OutputError
 from rnndet.structures import Detections, Frame, FrameResult
 from rnndet.video import JsonLinesSink, VideoSink, draw, open_source, write_image
@@ -25,11 +25,11 @@ def result(index: int = 0, *, ids: bool = True, none: bool = False) -> FrameResu
     frame = Frame(np.zeros((8, 8, 3), np.uint8), index, index / 25)
     if none:
         return FrameResult(frame, Detections.empty())
-    found = Detections(
-        torch.tensor([[1.234567, 2, 3, 4.999], [0, 0, 1, 1]]),
-        torch.tensor([0.93335, 0.5]),
-        torch.tensor([0, 1]),
-        torch.tensor([3, 7]) if ids else None,
+    found = detections(
+        [[1.234567, 2, 3, 4.999], [0, 0, 1, 1]],
+        [0.93335, 0.5],
+        [0, 1],
+        [3, 7] if ids else None,
     )
     return FrameResult(frame, found)
 
@@ -260,11 +260,9 @@ def test_picture_with_unknown_suffix_or_folder_is_refused(tmp_path):
 def test_drawing_marks_the_box_and_leaves_the_input_alone(size_hw):
     height, width = size_hw
     image = np.full((height, width, 3), 128, np.uint8)
-    boxes = torch.tensor([[0.4, 0.4, 0.6, 0.6], [0, 0, 0.1, 0.1], [0.9, 0.9, 1, 1]])
-    boxes = boxes * torch.tensor([width, height, width, height])
-    found = Detections(
-        boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 1]), torch.tensor([1, 2, 300])
-    )
+    boxes = [[0.4, 0.4, 0.6, 0.6], [0, 0, 0.1, 0.1], [0.9, 0.9, 1, 1]]
+    boxes = np.array(boxes) * [width, height, width, height]
+    found = detections(boxes, [0.9, 0.8, 0.7], [0, 1, 1], [1, 2, 300])
     drawn = draw(image, found, CLASSES)
     assert (image == 128).all()
     assert drawn.shape == image.shape
@@ -276,7 +274,7 @@ def test_drawing_marks_the_box_and_leaves_the_input_alone(size_hw):
 
 def test_label_of_a_box_in_the_corner_is_inside_and_readable():
     image = np.full((120, 160, 3), 128, np.uint8)
-    found = Detections(torch.tensor([[150.0, 0, 160, 8]]), torch.tensor([0.9]), torch.tensor([0]))
+    found = detections([[150.0, 0, 160, 8]], [0.9], [0])
     drawn = draw(image, found, ("helicopter",))
     changed = (drawn != image).any(-1)
     assert changed.sum() > 600  # a block of letters, not only the box
@@ -301,7 +299,7 @@ def test_labels_of_neighbours_do_not_cover_each_other():
 )
 def test_boxes_beyond_the_picture_are_drawn_at_its_edge(box):
     image = np.full((120, 160, 3), 128, np.uint8)
-    found = Detections(torch.tensor([box]), torch.tensor([0.9]), torch.tensor([0]))
+    found = detections([box], [0.9], [0])
     assert (draw(image, found, CLASSES) != image).any()
 
 
@@ -316,9 +314,9 @@ def test_colour_follows_the_id_and_differs_between_neighbours():
     colours = [colour_of(k) for k in range(12)]
     assert len(set(colours)) == 12
     image = np.zeros((100, 100, 3), np.uint8)
-    box, score = torch.tensor([[20.0, 40, 60, 80]]), torch.tensor([0.5])
+    box, score = [[20.0, 40, 60, 80]], [0.5]
     for label in (0, 1):
-        found = Detections(box, score, torch.tensor([label]), torch.tensor([5]))
+        found = detections(box, score, [label], [5])
         assert tuple(draw(image, found, CLASSES)[80, 40]) == colour_of(5)
 
 

@@ -1,6 +1,9 @@
 """Measure what rnndet costs: python tools/benchmark.py infer clip.mp4 --models aerial aerial_frame
 
-infer: milliseconds per frame and where they go, for one model, or for two in turn.
+infer: milliseconds per frame and where they go, for one model, or for two in turn, by torch, by
+onnxruntime (aerial:runtime=onnx) or as torchvision's documentation runs it (aerial:runtime=stock).
+eval: frames per second of an evaluation. memory: main memory over many frames.
+startup: CPU seconds until something is shown.
 train: frames per second of a training configuration, and where the time of a step goes.
 cuts: how many scene cuts are seen where labelled videos are joined, and how many are false.
 """
@@ -23,12 +26,43 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = infer.add_argument
     add("source", nargs="?", help="video file or folder of pictures; none: a made-up clip")
     add("--models", nargs="+", default=["aerial"], metavar="MODEL",
-        help="one or two names or files, with settings: aerial:tracker=none,score=0.1")  # fmt: skip
+        help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx")  # fmt: skip  # noqa: E501
+    add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
+        help="compare torchvision's own loop with an untrained detector with memory; --models is "
+        "then torch or onnx")  # fmt: skip
+    add("--size", nargs=2, type=at_least_one, default=[192, 320], metavar=("H", "W"),
+        help="of the network's input with --untrained (192 320)")  # fmt: skip
     add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
     add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
     add("--tracker", default="byte", help="byte, sort, iou or none")
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--out", metavar="FILE", help="write all numbers there, as JSON")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    evaluate = parts.add_parser("eval", help="an evaluation, frames per second")
+    evaluate.set_defaults(run=run_eval)
+    add = evaluate.add_argument
+    add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
+    add("--data", metavar="ROOT", help="folder of a CocoVID set; none: made-up clips")
+    add("--split", default="val")
+    add("--frames", type=at_least_one, default=200, help="frames that are counted (200)")
+    add("--threads", type=at_least_one, help="CPU threads of the model")
+    add("--out", metavar="FILE", help="write all numbers there, as JSON")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    memory = parts.add_parser("memory", help="main memory of inference over many frames")
+    memory.set_defaults(run=run_memory)
+    add = memory.add_argument
+    add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
+    add("--runtime", default="torch", help="torch, onnx or auto")
+    add("--frames", type=at_least_one, default=3000, help="frames in all (3000)")
+    add("--every", type=at_least_one, default=500, help="frames between two looks (500)")
+    add("--out", metavar="FILE", help="write all numbers there, as JSON")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    startup = parts.add_parser("startup", help="what a process costs before its first result")
+    startup.set_defaults(run=run_startup)
+    add = startup.add_argument
+    add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
+    add("--rounds", type=at_least_one, default=5, help="rounds of each (5)")
     add("--out", metavar="FILE", help="write all numbers there, as JSON")
     add("--debug", action="store_true", help="show the traceback of an error")
     train = parts.add_parser("train", help="steps of a configuration, stage by stage")
@@ -88,22 +122,72 @@ def run_infer(args: argparse.Namespace) -> int:
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    models = contenders(args)
     count = args.frames + WARM_UP
     with TemporaryDirectory(prefix="rnndet-clip-") as folder:
+        if args.untrained:
+            args.models = untrained(args, Path(folder))
+        models = contenders(args)
         path = args.source or render_clip(Path(folder), length=count)
         total = count * args.rounds * len(models)
         with open_source(path) as source, Progress("measuring", total, quiet=False) as progress:
             report = measure(
                 models, source, frames=args.frames, rounds=args.rounds, on_frame=progress.step
             )
-    print("\n".join(lines_of(report)))
+    return tell(args, report, lines_of(report))
+
+
+def tell(args: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
+    """Print the lines, and write the numbers where that was asked for."""
+    print("\n".join(lines))
     if args.out:
         from rnndet.scoring import write_report
 
         write_report(args.out, report)
         print(f"numbers: {args.out}")
     return 0
+
+
+def run_eval(args: argparse.Namespace) -> int:
+    import torch
+
+    from rnndet.checkpoint import load_model
+    from rnndet.eval_benchmark import measure_eval
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    root = Path(args.data) if args.data else None
+    report = measure_eval(load_model(args.weights), root, split=args.split, frames=args.frames)
+    line = (
+        f"{report['frames']} frames of {report['videos']} videos in {report['seconds']:.1f} s, "
+        f"{report['frames_per_second']:.1f} per second; metrics {report['metrics_seconds']:.1f} s"
+    )
+    return tell(args, report, [report["machine"]["words"], line])
+
+
+def run_memory(args: argparse.Namespace) -> int:
+    from rnndet.inference import make_stream
+    from rnndet.process_benchmark import measure_memory, memory_lines
+    from rnndet.progress import Progress
+    from rnndet.runtimes import open_runtime
+
+    stream = make_stream(open_runtime(args.weights, kind=args.runtime, device="cpu")[0])
+    with Progress("running", args.frames, quiet=False) as progress:
+        report = measure_memory(
+            stream, frames=args.frames, every=args.every, on_frame=progress.step
+        )
+    return tell(args, report, memory_lines(report))
+
+
+def run_startup(args: argparse.Namespace) -> int:
+    from rnndet.machine import machine
+    from rnndet.process_benchmark import measure_startup, startup_commands, startup_lines
+    from rnndet.published import find_weights
+
+    path, _ = find_weights(args.weights)
+    commands = startup_commands(args.weights, has_onnx=path.with_suffix(".onnx").is_file())
+    report = measure_startup(commands, rounds=args.rounds)
+    about = machine()
+    return tell(args, {"machine": about, **report}, [about["words"], *startup_lines(report)])
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -112,13 +196,7 @@ def run_train(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, changes=args.set)
     report = measure_training(config, steps=args.steps, device=args.device)
-    print("\n".join(lines_of(report)))
-    if args.out:
-        from rnndet.scoring import write_report
-
-        write_report(args.out, report)
-        print(f"numbers: {args.out}")
-    return 0
+    return tell(args, report, lines_of(report))
 
 
 def run_cuts(args: argparse.Namespace) -> int:
@@ -133,29 +211,34 @@ def run_cuts(args: argparse.Namespace) -> int:
         report = measure_cuts(
             data, degrade=args.degrade, cache=cache, on_frame=lambda: progress.step_of(total)
         )
-    print("\n".join(lines_of(report)))
-    if args.out:
-        from rnndet.scoring import write_report
+    return tell(args, report, lines_of(report))
 
-        write_report(args.out, report)
-        print(f"numbers: {args.out}")
-    return 0
+
+def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Two settings: torchvision's own loop, and an untrained model with memory by a runtime."""
+    from rnndet.checkpoint import load_model
+    from rnndet.export import export_onnx
+    from rnndet.published import file_sha256
+    from rnndet.untrained import write_untrained
+
+    runtime = args.models[0] if args.models[0] in ("torch", "onnx") else "torch"
+    stock, ours = write_untrained(folder, args.untrained, tuple(args.size))
+    if runtime == "onnx":
+        export_onnx(load_model(ours), ours.with_suffix(".onnx"), weights_file=file_sha256(ours))
+    return [f"{stock}:runtime=stock,tracker=sort", f"{ours}:runtime={runtime}"]
 
 
 def contenders(args: argparse.Namespace) -> list[Any]:
     """The models of the command line, ready to run."""
-    from rnndet.benchmark import Contender, parse_setting
-    from rnndet.checkpoint import load_model
-    from rnndet.device import choose_device
+    from rnndet.benchmark import Contender, open_setting, parse_setting
     from rnndet.inference import describe_model, make_stream
 
-    device, _ = choose_device(args.device)
     chosen = []
     for text in args.models:
         setting = parse_setting(text, tracker=args.tracker)
-        model = load_model(setting.weights, device=device)
-        stream = make_stream(model, tracker=setting.tracker, min_score=setting.min_score)
-        about = {**describe_model(model, setting.weights), "weights": setting.weights}
+        runtime = open_setting(setting, device=args.device, threads=args.threads)
+        stream = make_stream(runtime, tracker=setting.tracker, min_score=setting.min_score)
+        about = {**describe_model(runtime, setting.weights), "weights": setting.weights}
         about |= {"tracker": setting.tracker, "min_score": setting.min_score}
         chosen.append(Contender(text, stream, about))
     return chosen

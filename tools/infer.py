@@ -21,25 +21,16 @@ DEMO_SEED = 7
 log = logging.getLogger("infer")
 # Options that leave the results of a video as they are; done.json keeps all others.
 WITHOUT_EFFECT = {
-    "source", "weights", "out", "device", "threads", "shard", "resume", "isolate", "overwrite",
-    "no_video", "save_state", "strict", "max_pixels", "allow_network", "timeout",
+    "source", "weights", "out", "device", "threads", "batch_sources", "shard", "resume", "isolate",
+    "overwrite", "no_video", "save_state", "strict", "max_pixels", "allow_network", "timeout",
     "max_reconnects", "show", "quiet", "log_json", "debug",
 }  # fmt: skip
-
-
-class Job(NamedTuple):
-    """A source to run."""
-
-    source: str | None  # None: the made-up clip
-    name: str  # of its folder
-    problem: Exception | None = None  # a list of sources that cannot be read
-    part: tuple[int, int] = (1, 1)  # its number in this run, from 1, and of how many
 
 
 class Run(NamedTuple):
     """What all sources of a run share."""
 
-    stream: Any
+    runtime: Any
     header: dict[str, Any]
     args: argparse.Namespace
     stop: Callable[[], bool]
@@ -53,7 +44,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "('clips/*.mp4', 'frames/%%06d.jpg'), camera number, or address")  # fmt: skip
     add("--weights", default="aerial", help="name in weights/weights.toml, or a file")
     add("--out", default="out", help="results go to OUT/<name of the source>/")
+    add("--runtime", default="torch", help="torch, onnx (see tools/export.py), or auto")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--half", action="store_true", help="compute in half precision, on a GPU")
     add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
     add("--tracker", default="byte", help="byte, sort, iou or none")
     add(
@@ -85,6 +78,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--shard", metavar="I/N", help="run part I, from 0, of N of the sources; auto: ask the job")
     add("--resume", action="store_true", help="pass over sources that an earlier run has finished")
     add("--isolate", action="store_true", help="decode in a process of its own, which may crash")
+    add("--batch-sources", type=at_least_one, default=1, metavar="N",
+        help="run N sources at a time through one model, each with its own memory")  # fmt: skip
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--overwrite", action="store_true", help="replace results of an earlier run")
     add("--quiet", action="store_true", help="print errors and nothing else")
@@ -117,24 +112,23 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check(args)
         jobs, summary_name = list_jobs(args)
-        stream, header = build(args)
+        runtime, header = build(args)
     except RnndetError as error:
         return report(error, args)
     except KeyboardInterrupt:
         return 130
+    from rnndet.jobs import run_jobs
     from rnndet.progress import SourcesBar
     from rnndet.results import write_run_summary
     from rnndet.signals import stop_on_signals
 
-    done: list[dict[str, Any]] = []
     overall = SourcesBar(len(jobs), quiet=args.quiet or args.log_json)
     with stop_on_signals() as stop, closing(overall):
-        run = Run(stream, header, args, stop=lambda: stop.number > 0)
-        for number, job in enumerate(jobs, 1):
-            done.append(run_entry(job._replace(part=(number, len(jobs))), run))
-            overall.step()
-            if done[-1].get("interrupted") or stop.number:
-                break
+        run = Run(runtime, header, args, stop=lambda: stop.number > 0)
+        done = run_jobs(
+            jobs, lambda job, own: run_entry(job, run._replace(runtime=own)), runtime,
+            at_a_time=args.batch_sources, stop=run.stop, step=overall.step,
+        )  # fmt: skip
     codes = [entry["exit_code"] for entry in done]
     code = codes[0] if len(codes) == 1 else int(any(codes))
     if stop.number or (done and done[-1].get("interrupted")):
@@ -174,74 +168,61 @@ def check(args: argparse.Namespace) -> None:
     if args.show:
         from rnndet.video.window import check_display
 
+        if args.batch_sources > 1:
+            raise RnndetError("--show: shows one source at a time; leave out --batch-sources")
         check_display()
     check_writable(Path(args.out))
 
 
-def list_jobs(args: argparse.Namespace) -> tuple[list[Job], str]:
+def list_jobs(args: argparse.Namespace) -> tuple[list[Any], str]:
     """What this process is to run, and the name of its summary."""
     from rnndet.errors import RnndetError
-    from rnndet.sharding import read_shard, split
-    from rnndet.video.identity import source_bytes, source_names
+    from rnndet.jobs import find_jobs, jobs_of_shard
 
-    sources = sources_of(args)
-    if (len(sources) > 1 or args.shard or args.resume) and (args.load_state or args.save_state):
+    jobs = find_jobs(args.source)
+    if (len(jobs) > 1 or args.shard or args.resume) and (args.load_state or args.save_state):
         raise RnndetError(
             "--load-state and --save-state are for one source, without --shard and --resume"
         )
-    if not sources:
-        return [Job(None, "demo")], "summary.json"
-    names = source_names([source for source, _ in sources])
-    jobs = [
-        Job(source, name, problem) for (source, problem), name in zip(sources, names, strict=True)
-    ]
-    if args.shard is None:
+    if args.shard is None or not args.source:
         return jobs, "summary.json"
-    shard = read_shard(args.shard, os.environ)
-    part = split([source_bytes(source) for source, _ in sources], shard.count)[shard.index]
-    say(args, f"shard {shard}: {len(part)} of {len(jobs)} sources")
-    return [jobs[place] for place in part], f"summary-{shard.index}-of-{shard.count}.json"
+    mine, shard = jobs_of_shard(jobs, args.shard)
+    say(args, f"shard {shard}: {len(mine)} of {len(jobs)} sources")
+    return mine, f"summary-{shard.index}-of-{shard.count}.json"
 
 
-def sources_of(args: argparse.Namespace) -> list[tuple[str, Exception | None]]:
-    """The sources to run, each with what is wrong with it if it is a list that cannot be read."""
-    from rnndet.errors import RnndetError
-    from rnndet.video import expand
+def stream_of(runtime: Any, args: argparse.Namespace) -> Any:
+    from rnndet.inference import make_stream
 
-    found: list[tuple[str, Exception | None]] = []
-    for argument in args.source:
-        try:
-            found += [(source, None) for source in expand(argument)]
-        except RnndetError as error:
-            found.append((argument, error))
-    return found
+    return make_stream(
+        runtime, tracker=args.tracker, min_score=args.score_threshold,
+        scene_cuts=not args.no_scene_cuts, coast=args.coast,
+    )  # fmt: skip
 
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """The stream, and what the result files say of it."""
-    import torch
+    """What runs the model, and what the result files say of it."""
+    from rnndet.inference import describe_model
+    from rnndet.runtimes import open_runtime
 
-    from rnndet.checkpoint import load_model
-    from rnndet.device import choose_device
-    from rnndet.inference import describe_model, make_stream
-
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    device, why = choose_device(args.device)
-    model = load_model(args.weights, device=device)
-    about = describe_model(model, args.weights)
-    stream = make_stream(
-        model, tracker=args.tracker, min_score=args.score_threshold,
-        scene_cuts=not args.no_scene_cuts, coast=args.coast,
-    )  # fmt: skip
-    say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) on {device}: {why}")
-    return stream, {
+    runtime, why = open_runtime(
+        args.weights,
+        kind=args.runtime,
+        device=args.device,
+        threads=args.threads,
+        half=args.half,
+    )
+    about = describe_model(runtime, args.weights)
+    stream_of(runtime, args)  # says now what is wrong with the options
+    say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) "
+        f"by {runtime.name} on {runtime.device}: {why}")  # fmt: skip
+    return runtime, {
         "model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts,
         "coast": args.coast,
     }  # fmt: skip
 
 
-def run_entry(job: Job, run: Run) -> dict[str, Any]:
+def run_entry(job: Any, run: Run) -> dict[str, Any]:
     """Run one source, unless it is done; what the summary of the run says of it."""
     from rnndet.errors import InputError, RnndetError
     from rnndet.video.base import without_password
@@ -262,7 +243,7 @@ def run_entry(job: Job, run: Run) -> dict[str, Any]:
     return entry
 
 
-def run_unless_done(job: Job, run: Run) -> dict[str, Any]:
+def run_unless_done(job: Any, run: Run) -> dict[str, Any]:
     """`run_one`, with done.json before and after it; its Summary as plain data. Raises."""
     from rnndet.done import describe_job, find_done, forget_done, write_done
     from rnndet.errors import OutputError
@@ -302,14 +283,14 @@ def run_unless_done(job: Job, run: Run) -> dict[str, Any]:
     return result_of(job, summary, args)
 
 
-def result_of(job: Job, summary: Any, args: argparse.Namespace) -> dict[str, Any]:
+def result_of(job: Any, summary: Any, args: argparse.Namespace) -> dict[str, Any]:
     """What the summary of the run says of a source that was run."""
     code = 130 if summary.interrupted else int(args.strict and not summary.is_whole)
     return {"exit_code": code, "folder": job.name, **summary.to_dict()}
 
 
 def run_one(
-    job: Job,
+    job: Any,
     run: Run,
     *,
     overwrite: bool,
@@ -329,12 +310,16 @@ def run_one(
         total = min(filter(None, [opened.info.length, args.max_frames]), default=None)
         with (
             Progress(
-                job.name, total, quiet=args.quiet, lines=args.log_json, part=job.part
+                job.name,
+                total,
+                quiet=args.quiet or args.batch_sources > 1,
+                lines=args.log_json,
+                part=job.part,
             ) as progress,
             Window() if args.show else nullcontext() as window,
         ):
             summary = run_source(
-                run.stream, opened, args.out, name=job.name, header=run.header,
+                stream_of(run.runtime, args), opened, args.out, name=job.name, header=run.header,
                 on_frame=progress.step, save=args.save, trails=args.trails,
                 show=window and window.show,
                 max_frames=args.max_frames, overwrite=overwrite,

@@ -62,7 +62,10 @@ def as_detections(truth: Truth, classes: int) -> Detections:
     labels = truth.labels + classes * truth.ignore
     labels = torch.where(truth.labels < 0, 2 * classes, labels)
     ids = None if truth.ids is None else truth.ids.clamp(min=0)
-    return Detections(truth.boxes, torch.ones(len(truth)), labels, ids)
+    return Detections(
+        truth.boxes.numpy(), np.ones(len(truth), np.float32), labels.numpy(),
+        None if ids is None else ids.numpy(),
+    )  # fmt: skip
 
 
 def names_of(classes: Sequence[str]) -> list[str]:

@@ -50,7 +50,7 @@ def _add(tree: dict[str, Any], clip: SyntheticClip, number: int, root: Path, spl
         tree["images"].append(entry | size)
         truth = clip.truth(frame.index)
         assert truth.ids is not None
-        boxes = box_ops.xyxy_to_xywh(truth.boxes).tolist()
+        boxes = box_ops.xyxy_to_xywh(truth.boxes.numpy()).tolist()
         rows = zip(boxes, truth.labels.tolist(), truth.ids.tolist(), truth.ignore.tolist(), strict=True)  # fmt: skip  # noqa: E501
         for box, label, track, ignore in rows:
             tree["annotations"].append({

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -150,11 +151,13 @@ def _move(
 ) -> Truth:
     if len(truth) == 0:
         return truth
-    moved = box_ops.scale(truth.boxes - truth.boxes.new_tensor([x0, y0, x0, y0]), factor_xy=factor)
+    boxes = truth.boxes.numpy() - np.array([x0, y0, x0, y0], np.float32)
+    moved = box_ops.scale(boxes, factor_xy=factor)
     clipped = box_ops.clip(moved, size_hw=out_hw)
-    visible = box_ops.area(clipped) / box_ops.area(moved).clamp(min=1e-6)
-    whole = Truth(clipped, truth.labels, truth.ids, truth.ignore | (visible < VISIBLE))
-    size = clipped[:, 2:] - clipped[:, :2]
+    visible = box_ops.area(clipped) / np.maximum(box_ops.area(moved), 1e-6)
+    hidden = torch.from_numpy(visible < VISIBLE)
+    whole = Truth(torch.from_numpy(clipped), truth.labels, truth.ids, truth.ignore | hidden)
+    size = whole.boxes[:, 2:] - whole.boxes[:, :2]
     return whole[(size >= 1).all(-1)]
 
 

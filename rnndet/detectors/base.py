@@ -7,14 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models import WeightsEnum
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.catalog import pick
 from rnndet.errors import RnndetError, WeightsError
+from rnndet.postprocess import anchors_of, postprocess
+from rnndet.specs import Box, HeadSpec, InputSpec
 from rnndet.structures import Detections, Truth
 
 log = logging.getLogger(__name__)
@@ -85,13 +91,22 @@ class FrameDetector(nn.Module, ABC):
 
     The steps equal `net(images, targets)`: `losses` in train mode, `detect` in eval mode. Labels
     are ours outside (0 is the first class) and torchvision's inside (0 is background).
+
+    head_spec: what the raw outputs of `head` mean; None where a head is more than one stage.
     """
 
     def __init__(
-        self, net: nn.Module, *, trunk_channels: dict[str, int], neck_channels: dict[str, int]
+        self,
+        net: nn.Module,
+        *,
+        trunk_channels: dict[str, int],
+        neck_channels: dict[str, int],
+        head_spec: HeadSpec | None = None,
     ) -> None:
         super().__init__()
         self.net = net
+        self.head_spec = head_spec
+        self.input_spec = _input_spec(net.transform)
         self.trunk_channels = trunk_channels  # level name -> channels, finest first
         self.neck_channels = neck_channels
 
@@ -105,15 +120,23 @@ class FrameDetector(nn.Module, ABC):
         self.net.score_thresh = value
 
     def prepare(
-        self, images: Sequence[Tensor], truths: Sequence[Truth | None] | None = None
+        self,
+        images: Sequence[Tensor],
+        truths: Sequence[Truth | None] | None = None,
+        *,
+        original_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Prepared:
         """Resize, normalise and batch; images are (3, H, W) uint8 RGB on the model's device.
 
         Truths marked `ignore` and boxes without area are left out. A truth of None stays an
         unlabelled frame: select it away before `losses`. In train mode frames keep their size if
-        the detector was built with `resize_in_training=False`.
+        the detector was built with `resize_in_training=False`; in eval mode truths are not looked
+        at. original_sizes: height and width of the frames that boxes are wanted in, where the
+        images have been scaled already.
         """
         assert all(image.dtype == torch.uint8 for image in images), [i.dtype for i in images]
+        if not self.training:
+            return self._prepare_to_detect(images, original_sizes)
         targets = None
         if truths is not None:
             pairs = zip(truths, images, strict=True)
@@ -126,6 +149,32 @@ class FrameDetector(nn.Module, ABC):
             ]
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         return Prepared(batch.tensors, batch.image_sizes, sizes, scaled)
+
+    def _prepare_to_detect(
+        self, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]] | None
+    ) -> Prepared:
+        """As torchvision's transform, in as many operations for many pictures of a size as for one,
+        and channels last, which is what convolutions on a CPU are fast with."""
+        spec = self.input_spec
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        wanted = [spec.scaled_hw(*size) for size in sizes]
+        if len(set(sizes)) == 1:
+            whole = images[0][None] if len(images) == 1 else torch.stack(list(images))
+            scaled = [_normalised(whole, wanted[0], spec)]
+        else:
+            scaled = [
+                _normalised(image[None], size, spec)
+                for image, size in zip(images, wanted, strict=True)
+            ]
+        height, width = spec.padded_hw(max(h for h, _ in wanted), max(w for _, w in wanted))
+        if len(scaled) == 1 and scaled[0].shape[-2:] == (height, width):
+            pixels = scaled[0]
+        else:
+            pixels = scaled[0].new_zeros(len(images), 3, height, width)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            for place, part in zip(pixels.split([len(p) for p in scaled]), scaled, strict=True):
+                place[..., : part.shape[-2], : part.shape[-1]] = part
+        return Prepared(pixels, wanted, list(original_sizes or sizes), None)
 
     def trunk(self, pixels: Tensor) -> Features:
         """Backbone features of (N, 3, h, w) pixels, levels as in `trunk_channels`."""
@@ -140,12 +189,39 @@ class FrameDetector(nn.Module, ABC):
         assert self.training, "losses() needs train mode"
         return self._losses(prepared, self._neck_levels(features), prepared.known_targets())
 
+    def head(self, features: Features) -> dict[str, Tensor]:
+        """Raw outputs (N, A, ...) of a one-stage head, see `head_spec`, from neck features."""
+        assert self.head_spec is not None, "the head of this detector has two stages"
+        return self.net.head(list(self._neck_levels(features).values()))
+
     def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
-        """Detections of each image in pixels of its original frame; needs eval mode."""
+        """Detections of each image in pixels of its original frame; needs eval mode.
+
+        What is left after `head` is few numbers: it is done on the CPU, see rnndet.postprocess.
+        """
         assert not self.training, "detect() needs eval mode"
-        found = self._detect(prepared, self._neck_levels(features))
-        found = self.net.transform.postprocess(found, prepared.image_sizes, prepared.original_sizes)
-        return [_detections(one) for one in found]
+        spec = self.head_spec
+        assert spec is not None, "a head with two stages has its own detect()"
+        levels = self._neck_levels(features)
+        outputs = {
+            name: value.detach().float().cpu().numpy() for name, value in self.head(levels).items()
+        }
+        grids = tuple((level.shape[-2], level.shape[-1]) for level in levels.values())
+        anchors, level_of = anchors_of(spec, prepared.padded_hw, grids)
+        return [
+            postprocess(
+                {name: value[row] for name, value in outputs.items()},
+                spec,
+                anchors,
+                level_of,
+                size_hw=size,
+                original_hw=original,
+                score_threshold=self.score_threshold,
+            )
+            for row, (size, original) in enumerate(
+                zip(prepared.image_sizes, prepared.original_sizes, strict=True)
+            )
+        ]
 
     def _neck_levels(self, features: Features) -> Features:
         return {name: features[name] for name in self.neck_channels}
@@ -155,10 +231,6 @@ class FrameDetector(nn.Module, ABC):
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
     ) -> Losses:
         """torchvision's loss terms; features are in the order of `neck_channels`."""
-
-    @abstractmethod
-    def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
-        """torchvision's detections at network scale, labels with background."""
 
 
 def per_picture(terms: dict[str, Tensor], prepared: Prepared) -> Losses:
@@ -181,23 +253,39 @@ def _target(truth: Truth | None, device: torch.device) -> dict[str, Tensor]:
     }
 
 
-def _detections(found: dict[str, Tensor]) -> Detections:
+def detections_of(found: dict[str, Tensor]) -> Detections:
+    """torchvision's detections of one picture, whose labels count from 1."""
     scores, order = found["scores"].float().sort(descending=True, stable=True)
-    labels = found["labels"][order] - 1
-    every = Detections(found["boxes"][order].float(), scores, labels)
-    # FCOS and RetinaNet have an output for background as well, which is trained towards 0
-    return every[labels >= 0]
+    boxes, labels = found["boxes"][order].float(), found["labels"][order] - 1
+    return Detections(*(t.detach().cpu().numpy() for t in (boxes, scores, labels)))
 
 
-def split_levels(
-    head_outputs: dict[str, Tensor], anchors: list[Tensor], features: Features
-) -> tuple[dict[str, list[Tensor]], list[list[Tensor]]]:
-    """Cut one-stage head outputs (N, sum of HWA, ...) and anchors per image into their levels."""
-    cells = [level.shape[-2] * level.shape[-1] for level in features.values()]
-    per_cell = anchors[0].shape[0] // sum(cells)
-    counts = [count * per_cell for count in cells]
-    outputs = {key: list(value.split(counts, dim=1)) for key, value in head_outputs.items()}
-    return outputs, [list(each.split(counts)) for each in anchors]
+def _input_spec(transform: GeneralizedRCNNTransform) -> InputSpec:
+    fixed = transform.fixed_size  # width, height
+    return InputSpec(
+        shorter=min(transform.min_size),
+        longer=transform.max_size,
+        fixed_hw=None if fixed is None else (fixed[1], fixed[0]),
+        divisor=transform.size_divisible,
+        mean=tuple(transform.image_mean),
+        std=tuple(transform.image_std),
+    )
+
+
+def _normalised(images: Tensor, size_hw: tuple[int, int], spec: InputSpec) -> Tensor:
+    """(N, 3, H, W) uint8 -> (N, 3, h, w) float32, scaled and normalised, channels last."""
+    pixels = images.to(torch.float32, memory_format=torch.channels_last)
+    if pixels.shape[-2:] != size_hw:
+        pixels = functional.interpolate(pixels, size_hw, mode="bilinear", align_corners=False)
+    mean, std = np.array(spec.mean), np.array(spec.std)
+    factor = torch.tensor(1 / (255 * std), dtype=torch.float32, device=pixels.device)
+    offset = torch.tensor(-mean / std, dtype=torch.float32, device=pixels.device)
+    return torch.addcmul(offset[:, None, None], pixels, factor[:, None, None])
+
+
+def level_cells(anchors: AnchorGenerator) -> tuple[tuple[Box, ...], ...]:
+    """The anchors of torchvision's generator as `HeadSpec.cells`."""
+    return tuple(tuple(tuple(box) for box in cell.tolist()) for cell in anchors.cell_anchors)
 
 
 def check_sizes(num_classes: int, size: Sequence[int], channels: int | None = None) -> None:

@@ -22,11 +22,13 @@ from rnndet.detectors.base import (
     Prepared,
     check_sizes,
     check_structure,
+    detections_of,
     load_published,
     per_picture,
     pick_published,
 )
 from rnndet.detectors.trunks import build_pyramid, finish_trunk, level_strides
+from rnndet.structures import Detections
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +168,14 @@ class FasterRCNN(FrameDetector):
         _, second = self.net.roi_heads(features, proposals, prepared.image_sizes, targets)
         return per_picture({**second, **first}, prepared)
 
-    def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
-        proposals, _ = self.net.rpn(prepared.image_list(), features)
-        found, _ = self.net.roi_heads(features, proposals, prepared.image_sizes)
-        return found
+    def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
+        """As in `FrameDetector`, by torchvision's own second stage."""
+        assert not self.training, "detect() needs eval mode"
+        levels = self._neck_levels(features)
+        proposals, _ = self.net.rpn(prepared.image_list(), levels)
+        found, _ = self.net.roi_heads(levels, proposals, prepared.image_sizes)
+        found = self.net.transform.postprocess(found, prepared.image_sizes, prepared.original_sizes)
+        return [detections_of(one) for one in found]
 
 
 def _published(backbone: str, weights: str | None) -> Published | None:

@@ -1,7 +1,7 @@
 """FCOS: one stage, no anchor shapes, one score per class and cell and a centre-ness."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ class FCOS(OneStage):
 
     published = FCOS_ResNet50_FPN_Weights
     eps = 1e-5
+    outputs: ClassVar = {"scores": "centre", "boxes": "sides", "weights": (1.0, 1.0, 1.0, 1.0)}
 
     @staticmethod
     def build_net(

@@ -13,12 +13,13 @@ from rnndet.detectors.base import (
     Losses,
     Prepared,
     check_sizes,
+    level_cells,
     load_published,
     pick_published,
-    split_levels,
 )
 from rnndet.detectors.trunks import build_pyramid, finish_trunk, level_strides
 from rnndet.errors import RnndetError
+from rnndet.specs import HeadSpec
 
 # What torchvision's fcos_resnet50_fpn and retinanet_resnet50_fpn are built of.
 PUBLISHED = {
@@ -46,6 +47,7 @@ class OneStage(FrameDetector):
 
     published: ClassVar[type[WeightsEnum]]
     eps: ClassVar[float]  # that torchvision gives the frozen batch norms of the published model
+    outputs: ClassVar[dict[str, Any]]  # scores, boxes and weights of `HeadSpec`
 
     def __init__(
         self,
@@ -111,7 +113,18 @@ class OneStage(FrameDetector):
         finish_trunk(
             pyramid.body, fold_batch_norm=fold_batch_norm, trainable_from=trainable_trunk_from
         )
-        super().__init__(net, trunk_channels=trunk_channels, neck_channels=neck_channels)
+        spec = HeadSpec(
+            **self.outputs,
+            cells=level_cells(net.anchor_generator),
+            relative=False,
+            candidates=net.topk_candidates,
+            per_class=False,
+            nms_threshold=nms_threshold,
+            most=detections_per_frame,
+        )
+        super().__init__(
+            net, trunk_channels=trunk_channels, neck_channels=neck_channels, head_spec=spec
+        )
 
     @staticmethod
     @abstractmethod
@@ -143,9 +156,3 @@ class OneStage(FrameDetector):
 
         As many operations for a batch as for one picture.
         """
-
-    def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
-        levels = list(features.values())
-        anchors = self.net.anchor_generator(prepared.image_list(), levels)
-        outputs, split_anchors = split_levels(self.net.head(levels), anchors, features)
-        return self.net.postprocess_detections(outputs, split_anchors, prepared.image_sizes)

@@ -1,6 +1,6 @@
 """RetinaNet: one stage, nine anchor shapes per cell, focal loss."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
@@ -30,6 +30,7 @@ class RetinaNet(OneStage):
 
     published = RetinaNet_ResNet50_FPN_Weights
     eps = 0.0
+    outputs: ClassVar = {"scores": "sigmoid", "boxes": "deltas", "weights": (1.0, 1.0, 1.0, 1.0)}
 
     @staticmethod
     def build_net(

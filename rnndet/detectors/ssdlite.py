@@ -38,6 +38,7 @@ from rnndet.detectors.trunks import (
     freeze_first,
 )
 from rnndet.errors import RnndetError
+from rnndet.specs import Box, HeadSpec
 
 NUM_LEVELS = 6  # two in the trunk, four extra
 
@@ -129,8 +130,22 @@ class SSDLite(FrameDetector):
             fold_batch_norms(extractor.features)
         freeze_first([[part] for part in chain(*extractor.features)], trainable_trunk_from)
         by_level = {str(level): count for level, count in enumerate(channels)}
+        spec = HeadSpec(
+            scores="softmax",
+            boxes="deltas",
+            weights=net.box_coder.weights,
+            cells=_level_cells(boxes),
+            relative=True,
+            candidates=net.topk_candidates,
+            per_class=True,
+            nms_threshold=nms_threshold,
+            most=detections_per_frame,
+        )
         super().__init__(
-            net, trunk_channels={name: by_level[name] for name in "01"}, neck_channels=by_level
+            net,
+            trunk_channels={name: by_level[name] for name in "01"},
+            neck_channels=by_level,
+            head_spec=spec,
         )
 
     def trunk(self, pixels: Tensor) -> Features:
@@ -176,11 +191,6 @@ class SSDLite(FrameDetector):
         is_chosen = rank < self.net.neg_to_pos_ratio * is_object.sum(1, keepdim=True)
         return loss[is_object].sum() + loss[is_chosen].sum()
 
-    def _detect(self, prepared: Prepared, features: Features) -> list[dict[str, Tensor]]:
-        levels = list(features.values())
-        anchors = self.net.anchor_generator(prepared.image_list(), levels)
-        return self.net.postprocess_detections(self.net.head(levels), anchors, prepared.image_sizes)
-
 
 # What torchvision's ssdlite320_mobilenet_v3_large is built of.
 PUBLISHED = {
@@ -188,6 +198,12 @@ PUBLISHED = {
     "backbone_weights": None,
     "head_norm": "frozen",
 }
+
+
+def _level_cells(boxes: DefaultBoxGenerator) -> tuple[tuple[Box, ...], ...]:
+    """torchvision's default boxes as `HeadSpec.cells`: shares of the picture around the centre."""
+    sides = [pairs.clamp(min=0, max=1).tolist() for pairs in boxes._wh_pairs]
+    return tuple(tuple((-w / 2, -h / 2, w / 2, h / 2) for w, h in level) for level in sides)
 
 
 def _extractor(

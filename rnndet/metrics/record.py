@@ -108,13 +108,13 @@ def scored_frame(
 ) -> ScoredFrame:
     """Bring one frame into the form that metrics read; `truth` None = not labelled."""
     known = Truth.empty() if truth is None else truth
-    ids = np.zeros(len(found), np.int64) if found.ids is None else found.ids.cpu().numpy()
+    ids = np.zeros(len(found), np.int64) if found.ids is None else found.ids
     truth_ids = np.full(len(known), -1) if known.ids is None else known.ids.cpu().numpy()
     return ScoredFrame(
         index=index,
-        boxes=found.boxes.cpu().numpy().astype(np.float32).reshape(-1, 4),
-        scores=found.scores.cpu().numpy().astype(np.float32),
-        labels=found.labels.cpu().numpy().astype(np.int32),
+        boxes=found.boxes.astype(np.float32).reshape(-1, 4),
+        scores=found.scores.astype(np.float32),
+        labels=found.labels.astype(np.int32),
         ids=ids.astype(np.int64),
         truth_boxes=known.boxes.cpu().numpy().astype(np.float32).reshape(-1, 4),
         truth_labels=known.labels.cpu().numpy().astype(np.int32),

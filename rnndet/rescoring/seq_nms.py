@@ -4,7 +4,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 from rnndet.boxes import pairwise_iou
 from rnndet.metrics.record import ScoredFrame, ScoredVideo
@@ -37,9 +36,9 @@ def seq_nms(video: ScoredVideo, *, min_score: float = 0.05, rescore: str = "mean
 
 def _one_class(frames, rows, scores, keep, rescore: str) -> None:
     """Change `scores` and `keep` of the boxes of `rows`, which are of one class."""
-    boxes = [torch.from_numpy(f.boxes[r]).double() for f, r in zip(frames, rows, strict=True)]
+    boxes = [f.boxes[r].astype(np.float64) for f, r in zip(frames, rows, strict=True)]
     first = [f.scores[r].astype(np.float64) for f, r in zip(frames, rows, strict=True)]
-    links = [(pairwise_iou(a, b) >= LINK_IOU).numpy() for a, b in pairwise(boxes)]
+    links = [pairwise_iou(a, b) >= LINK_IOU for a, b in pairwise(boxes)]
     free = [np.ones(len(r), bool) for r in rows]
     sums: list[np.ndarray] = [np.zeros(0)] * len(rows)
     back: list[np.ndarray] = [np.zeros(0, int)] * len(rows)
@@ -59,7 +58,7 @@ def _one_class(frames, rows, scores, keep, rescore: str) -> None:
         values = [first[start + n][box] for n, box in enumerate(chain)]
         score = max(values) if rescore == "max" else float(np.mean(values))
         for at, box in enumerate(chain, start):
-            overlap = pairwise_iou(boxes[at][box : box + 1], boxes[at])[0].numpy()
+            overlap = pairwise_iou(boxes[at][box : box + 1], boxes[at])[0]
             gone = free[at] & (overlap > SUPPRESS_IOU)
             gone[box] = False
             keep[at][rows[at][gone]] = False

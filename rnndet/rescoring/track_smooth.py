@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from rnndet.metrics.record import ScoredFrame, ScoredVideo
 from rnndet.structures import Detections
@@ -30,12 +29,8 @@ def track_smooth(
     count = 1 + max((int(f.labels.max(initial=0)) for f in video.frames), default=0)
     frames = []
     for frame in video.frames:
-        found = Detections(
-            torch.from_numpy(frame.boxes),
-            torch.from_numpy(frame.scores),
-            torch.from_numpy(frame.labels).long(),
-        )
-        ids = tracker.update(found, time=frame.index / (video.fps or FPS)).ids.numpy()
+        found = Detections(frame.boxes, frame.scores, frame.labels.astype(np.int64))
+        ids = tracker.update(found, time=frame.index / (video.fps or FPS)).ids
         scores, labels = frame.scores.copy(), frame.labels.copy()
         for row in np.flatnonzero(ids):
             one = int(ids[row])

@@ -27,7 +27,7 @@ class Tracker(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next frame depends on, as plain data and tensors."""
+        """What the next frame depends on, as plain data and arrays."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

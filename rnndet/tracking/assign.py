@@ -1,11 +1,10 @@
 """Which detection belongs to which track: box overlap as a similarity, minimum-cost matching."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from rnndet.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
+from rnndet.boxes import grow, pairwise_iou
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -34,10 +33,4 @@ def buffered_iou(a: Array, b: Array, *, buffer: float) -> Array:
     Buffering the Matching Space", WACV 2023, arXiv 2211.14317. A buffer of 0 is the
     plain IoU.
     """
-    grown = [_grow(torch.from_numpy(boxes), 1 + 2 * buffer) for boxes in (a, b)]
-    return pairwise_iou(*grown).numpy()
-
-
-def _grow(boxes: torch.Tensor, factor: float) -> torch.Tensor:
-    centred = xyxy_to_cxcywh(boxes)
-    return cxcywh_to_xyxy(torch.cat([centred[:, :2], centred[:, 2:] * factor], 1))
+    return pairwise_iou(grow(a, 1 + 2 * buffer), grow(b, 1 + 2 * buffer))

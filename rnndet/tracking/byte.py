@@ -1,13 +1,13 @@
 """Tracking that also uses uncertain detections: sure ones first, then the rest."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
+from rnndet.boxes import nms
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections
 from rnndet.tracking.assign import assign, buffered_iou
@@ -84,7 +84,7 @@ class ByteTracker:
         self._tracks.load_state_dict(state)
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
-        """Return the CPU detections less duplicates, with ids; call once per frame, also with none.
+        """Return the detections less duplicates, with ids; call once per frame, also with none.
 
         time is in seconds. Boxes, scores, labels and order are the detector's. Id 0 means that
         the detection belongs to no track yet: its track is provisional, or its score is too low
@@ -94,9 +94,7 @@ class ByteTracker:
         self._tracks.advance(time)
         ids = self._match(*to_arrays(detections))
         self._tracks.forget_old()
-        return Detections(
-            detections.boxes, detections.scores, detections.labels, torch.from_numpy(ids)
-        )
+        return replace(detections, ids=ids)
 
     def expected(self) -> tuple[Array, Rows]:
         """Where each track with an id is, or is expected to be, now: boxes (N, 4) and ids (N,)."""
@@ -142,5 +140,7 @@ class ByteTracker:
     def _without_duplicates(self, detections: Detections) -> Detections:
         if self._duplicate_iou >= 1 or len(detections) < 2:
             return detections
-        keep = nms(detections.boxes, detections.scores, self._duplicate_iou)
-        return detections[keep.sort().values]
+        order = np.argsort(-detections.scores, kind="stable")  # as they come, unless made by hand
+        any_class = np.zeros(len(order), np.int64)
+        keep = nms(detections.boxes[order], any_class, limit=self._duplicate_iou, most=len(order))
+        return detections[np.sort(order[keep])]

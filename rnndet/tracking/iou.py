@@ -1,10 +1,10 @@
 """Tracking by overlap alone."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows, assign, buffered_iou
@@ -59,7 +59,7 @@ class IouTracker:
         return self._tracks.expected()
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
-        """Return the same CPU detections with ids; call once per frame, also with none.
+        """Return the same detections with ids; call once per frame, also with none.
 
         time is in seconds. Id 0 means that the detection belongs to no track yet.
         """
@@ -74,9 +74,7 @@ class IouTracker:
         new = np.setdiff1d(sure, old)
         ids[new] = self._tracks.begin(boxes[new], scores[new], labels[new])
         self._tracks.forget_old()
-        return Detections(
-            detections.boxes, detections.scores, detections.labels, torch.from_numpy(ids)
-        )
+        return replace(detections, ids=ids)
 
     def _new_motion(self) -> Motion:
         return LastBox()

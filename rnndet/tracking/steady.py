@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from rnndet.boxes import clip, pairwise_iou
 from rnndet.errors import RnndetError
@@ -54,7 +53,13 @@ class SteadyTracks:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next frame depends on, as plain data; not `coast`."""
         rows = [
-            {"id": one, "label": t.label, "score": t.score, "seen": t.seen, "sums": dict(t.sums)}
+            {
+                "id": one,
+                "label": t.label,
+                "score": t.score,
+                "seen": t.seen,
+                "sums": [*t.sums.items()],
+            }
             for one, t in self._tracks.items()
         ]
         return {"tracks": rows}
@@ -63,7 +68,7 @@ class SteadyTracks:
         """Go on from what `state_dict` gave."""
         self._tracks = {
             row["id"]: _Track(
-                row["label"], row["score"], row["seen"], defaultdict(float, row["sums"])
+                row["label"], row["score"], row["seen"], defaultdict(float, map(tuple, row["sums"]))
             )
             for row in state["tracks"]
         }
@@ -78,11 +83,11 @@ class SteadyTracks:
     ) -> tuple[Detections, Detections]:
         """The same detections as they are to be shown, and the missed tracks; once per frame.
 
-        detections are on the CPU, with ids; expected is `Tracker.expected()` after this frame.
+        detections have ids; expected is `Tracker.expected()` after this frame.
         Missed tracks carry their last class and score, and are clipped to the picture.
         """
         assert detections.ids is not None, "only tracked detections belong to tracks"
-        labels, scores = detections.labels.clone(), detections.scores.clone()
+        labels, scores = detections.labels.copy(), detections.scores.copy()
         ids = detections.ids.tolist()
         for row, one in enumerate(ids):  # few: boxes of one frame
             if one > 0:
@@ -131,15 +136,14 @@ class SteadyTracks:
                 rows.append(row)
                 missed.append((track.score, track.label, one))
         if not missed:
-            return replace(Detections.empty(), ids=torch.zeros(0, dtype=torch.int64))
+            return replace(Detections.empty(), ids=np.zeros(0, np.int64))
         scores, labels, ids = zip(*missed, strict=True)
-        boxes = torch.from_numpy(np.asarray(expected[0])[rows]).float()
+        boxes = expected[0][rows].astype(np.float32)
         found = Detections(
-            clip(boxes, size_hw=size_hw), torch.tensor(scores), torch.tensor(labels),
-            torch.tensor(ids),
+            clip(boxes, size_hw=size_hw), np.array(scores, np.float32), np.array(labels, np.int64),
+            np.array(ids, np.int64),
         )  # fmt: skip
-        left = (found.boxes[:, 2:] - found.boxes[:, :2]).amin(1) >= SMALLEST
-        if len(detections):
-            left &= pairwise_iou(found.boxes, detections.boxes).amax(1) < COVERED
+        left = (found.boxes[:, 2:] - found.boxes[:, :2]).min(1) >= SMALLEST
+        left &= pairwise_iou(found.boxes, detections.boxes).max(1, initial=0) < COVERED
         found = found[left]
-        return found[found.scores.argsort(descending=True, stable=True)]
+        return found[np.argsort(-found.scores, kind="stable")]

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rnndet.errors import RnndetError
@@ -154,14 +153,11 @@ class Tracks:
         self._keep((unseen == 0) | (unseen < limit))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next frame depends on, as plain data and tensors; not the rules."""
+        """Everything that the next frame depends on, as plain data and arrays; not the rules."""
         arrays = {"ids": self.ids, "hits": self._hits, "seen": self._seen, "votes": self._votes}
         return {
-            **{name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
-            "motion": {
-                name: torch.from_numpy(array.copy())
-                for name, array in self.motion.state_dict().items()
-            },
+            **{name: array.copy() for name, array in arrays.items()},
+            "motion": {name: array.copy() for name, array in self.motion.state_dict().items()},
             "now": self._now,
             "last_time": self._last_time,
             "given": self._given,
@@ -169,9 +165,9 @@ class Tracks:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave. Raises KeyError where something is missing."""
-        self.ids, self._hits = state["ids"].numpy().copy(), state["hits"].numpy().copy()
-        self._seen, self._votes = state["seen"].numpy().copy(), state["votes"].numpy().copy()
-        self.motion.load_state_dict({n: t.numpy().copy() for n, t in state["motion"].items()})
+        self.ids, self._hits = state["ids"].copy(), state["hits"].copy()
+        self._seen, self._votes = state["seen"].copy(), state["votes"].copy()
+        self.motion.load_state_dict({name: a.copy() for name, a in state["motion"].items()})
         self._now, self._last_time = state["now"], state["last_time"]
         self._given = state["given"]
 
@@ -193,6 +189,6 @@ class Tracks:
 
 
 def to_arrays(detections: Detections) -> tuple[Array, Array, Rows]:
-    """Boxes (D, 4) float64, scores (D,) float64 and labels (D,) int64 of CPU detections."""
-    boxes, scores = detections.boxes.double().numpy(), detections.scores.double().numpy()
-    return boxes, scores, detections.labels.long().numpy()
+    """Boxes (D, 4) float64, scores (D,) float64 and labels (D,) int64."""
+    boxes, scores = detections.boxes.astype(np.float64), detections.scores.astype(np.float64)
+    return boxes, scores, detections.labels.astype(np.int64)

@@ -62,8 +62,9 @@ def _row(model: VideoDetector, video: VideoRecord, cache: Path | None) -> np.nda
     if best is None:
         return None
     clean, seen, pixels, before, truth = best
-    known = Detections(truth.boxes, torch.ones(len(truth)), truth.labels)
-    pictures = [draw(clean, known[truth.labels >= 0], model.classes)]
+    labels = truth.labels.numpy()
+    known = Detections(truth.boxes.numpy(), np.ones(len(truth), np.float32), labels)
+    pictures = [draw(clean, known[labels >= 0], model.classes)]
     for memory in [None, before] if model.memory.levels else [None]:
         pictures.append(draw(seen, _found(model, pixels, memory), model.classes))
     gap = np.full((seen.shape[0], GAP, 3), 255, np.uint8)
@@ -71,5 +72,5 @@ def _row(model: VideoDetector, video: VideoRecord, cache: Path | None) -> np.nda
 
 
 def _found(model: VideoDetector, pixels: Tensor, state: dict | None) -> Detections:
-    found = model(pixels, state).detections[0][0].to("cpu")
+    found = model(pixels, state).detections[0][0]
     return found[found.scores >= SHOWN]

@@ -39,6 +39,7 @@ class Source(ABC):
 
     info: VideoInfo
     notes: tuple[str, ...] = ()  # what to know about the last pass, for the user
+    is_live = False  # its frames are those of now, so they are not to be read ahead
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...

@@ -38,7 +38,7 @@ def draw(
         _draw_trail(canvas, points, colour_of(track), line)
     if predicted is not None:
         _draw_predicted(canvas, predicted, line, font)
-    boxes = np.round(detections.boxes.numpy(force=True)).astype(int).tolist()
+    boxes = np.round(detections.boxes).astype(int).tolist()
     order = list(reversed(range(len(detections))))  # the surest on top
     labels = detections.labels.tolist()
     ids = [0] * len(labels) if detections.ids is None else detections.ids.tolist()
@@ -59,7 +59,7 @@ def draw(
 def _draw_predicted(canvas: np.ndarray, predicted: Detections, line: int, font: float) -> None:
     """Dashed boxes with their ids."""
     assert predicted.ids is not None, "only tracks are predicted"
-    boxes = np.round(predicted.boxes.numpy(force=True)).astype(int).tolist()
+    boxes = np.round(predicted.boxes).astype(int).tolist()
     for box, track in zip(boxes, predicted.ids.tolist(), strict=True):
         thin, colour = max(1, line // 2), colour_of(track)
         x1, y1, x2, y2 = frame = _frame_around(box, thin, canvas.shape)

@@ -37,6 +37,10 @@ class Excerpt(Source):
         return getattr(self._source, "counts", None)
 
     @property
+    def is_live(self) -> bool:
+        return getattr(self._source, "is_live", False)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         return getattr(self._source, "notes", ())
 

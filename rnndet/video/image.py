@@ -58,6 +58,12 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 92) -> No
         ) from None
 
 
+def resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The picture, (H, W, 3) uint8, at another size; bilinear, not smoothed first."""
+    height, width = size_hw
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def encode_jpeg(image: np.ndarray) -> bytes:
     """The bytes of a JPEG file of (H, W, 3) uint8 RGB, for a page rather than for training."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

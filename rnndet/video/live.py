@@ -81,6 +81,8 @@ class LiveSource(Source):
         InputError: the source cannot be opened, gives no picture, or too large a one.
     """
 
+    is_live = True
+
     def __init__(
         self,
         connect: Callable[[], Capture],

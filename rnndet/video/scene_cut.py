@@ -5,7 +5,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 SIZE = 16  # cells across and down that a picture is reduced to
 BLANK = 1.0  # a picture whose cells have a smaller standard deviation (of 255) shows nothing
@@ -36,13 +35,13 @@ class SceneCut:
         self._mean = 0.0  # of the differences, the last ones most
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next frame is compared with, as plain data and a tensor."""
-        last = None if self._last is None else torch.from_numpy(self._last.copy())
+        """What the next frame is compared with, as plain data and an array."""
+        last = None if self._last is None else self._last.copy()
         return {"last": last, "mean": self._mean}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self._last = None if state["last"] is None else state["last"].numpy().copy()
+        self._last = None if state["last"] is None else state["last"].copy()
         self._mean = state["mean"]
 
     def update(self, image: np.ndarray) -> bool:

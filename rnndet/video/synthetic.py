@@ -10,7 +10,6 @@ from fractions import Fraction
 
 import cv2
 import numpy as np
-import torch
 
 from rnndet.structures import Frame, Truth, VideoInfo
 from rnndet.video.synthetic_camera import make_bursts, make_camera_path, streak
@@ -117,6 +116,8 @@ class SyntheticClip:
 
         `ignore` is True where less than a quarter of the object is visible.
         """
+        import torch  # of the labels alone: a clip can be watched without it
+
         self._check(index)
         boxes, labels, ids, ignore = [], [], [], []
         for number, placed in self._place(index):

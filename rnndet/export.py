@@ -1,0 +1,235 @@
+"""A trained model as an ONNX graph of one step: image and state in, raw outputs and new state out.
+
+Sizes and batch are free: whatever frames the model takes, the graph takes. What comes before
+(scaling, normalisation) and after it (scores, boxes, suppression) is said in its metadata and done
+by rnndet.runtimes.onnx_runtime; the graph itself is plain convolutions.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from rnndet.errors import OutputError, RnndetError
+from rnndet.model import VideoDetector
+from rnndet.runtimes.base import scaled
+from rnndet.runtimes.onnx_runtime import IMAGE, ExportSpec, OnnxRuntime, StateSpec
+from rnndet.runtimes.torch_runtime import TorchRuntime
+from rnndet.structures import Detections, Frame
+from rnndet.temporal.state import State
+from rnndet.video import SyntheticClip
+
+OPSET = 17
+TRACED_HW = (270, 480)  # of the frame the graph is traced with; it takes others
+BOX_LIMIT, SCORE_LIMIT = 0.01, 1e-4  # pixels; how far the two runtimes may lie apart
+ALONE_LIMIT = 1e-3  # of all detections
+FAR = 1.0  # pixels: further apart are two objects
+FLOOR = 0.05  # of the scores that are compared
+CLIP_SEED = 7  # the clip of tools/infer.py
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far torch and onnxruntime lie apart over some frames, state carried on by each."""
+
+    frames: int
+    detections: int
+    alone: int  # found by one of them only: two boxes overlap by just the limit of the suppression
+    box: float  # pixels, the largest difference of the others
+    score: float
+
+    @property
+    def is_close(self) -> bool:
+        is_rare = self.alone <= ALONE_LIMIT * self.detections
+        return is_rare and self.box <= BOX_LIMIT and self.score <= SCORE_LIMIT
+
+
+class _Step(nn.Module):
+    """One step with flat inputs and outputs, as a graph has them."""
+
+    def __init__(self, model: VideoDetector, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, pixels: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        outputs, state = self.model.raw_step(pixels, _nested(self.names, states))
+        return (*outputs.values(), *(t for level in state.values() for t in level))
+
+
+def export_checked(
+    model: VideoDetector, path: str | Path, *, weights_file: str = "", frames: int = 100
+) -> tuple[ExportSpec, Parity]:
+    """Write the graph if it finds what the model finds, see `parity`.
+
+    weights_file: sha256 of the file that the model came from. Raises RnndetError where the two
+    differ, for a detector with a second stage and where a package is missing; OutputError if the
+    file cannot be written. After an error the file that was there is as it was.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        spec = export_onnx(model, part, weights_file=weights_file)
+        clip = SyntheticClip(CLIP_SEED, length=frames)
+        close = parity(model, part, clip, reset_at=frames // 2)
+        if not close.is_close:
+            raise RnndetError(
+                f"{path}: the graph is not what the model is: boxes differ by {close.box:.3g} px, "
+                f"scores by {close.score:.3g}, {close.alone} of {close.detections} are found by "
+                "one alone; nothing was written"
+            )
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return spec, close
+
+
+def export_onnx(model: VideoDetector, path: Path, *, weights_file: str = "") -> ExportSpec:
+    """Write the graph, unchecked. Raises as `export_checked`, and OSError."""
+    try:
+        import onnx
+    except ImportError:
+        raise RnndetError("export needs the package onnx: pip install 'rnndet[onnx]'") from None
+    model = model.eval()
+    runtime = TorchRuntime(model)
+    if model.detector.head_spec is None:
+        raise RnndetError(
+            f"{runtime.about['detector']} cannot be exported: its second stage looks at what its "
+            "first one finds; one-stage detectors can: fcos, retinanet, ssdlite"
+        )
+    spec, example = _described(model, runtime, weights_file)
+    inputs = [IMAGE, *(one.name for one in spec.states)]
+    with torch.no_grad():
+        outputs, _ = model.raw_step(example[0], _nested(inputs[1:], example[1:]))
+    names = [*outputs, *(f"new_{one.name}" for one in spec.states)]
+    axes = {name: {0: "batch", 2: f"{name}.height", 3: f"{name}.width"} for name in inputs}
+    axes |= {name: {0: "batch", 1: "anchors"} for name in outputs}
+    buffer = io.BytesIO()
+    with torch.no_grad(), _quiet():
+        torch.onnx.export(
+            _Step(model, inputs[1:]).eval(), tuple(example), buffer, input_names=inputs,
+            output_names=names, dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+        )  # fmt: skip
+    graph = onnx.load_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(graph, spec.to_metadata())
+    onnx.checker.check_model(graph)
+    with path.open("wb") as file:
+        file.write(graph.SerializeToString(deterministic=True))
+        file.flush()
+        os.fsync(file.fileno())
+    return spec
+
+
+def parity(
+    model: VideoDetector, path: str | Path, video: Iterable[Frame], *, reset_at: int
+) -> Parity:
+    """Run a video through both runtimes, each with its own state, which is lost at one frame.
+
+    Compared are the detections from a score of FLOOR on.
+    """
+    ours, theirs = TorchRuntime(model), OnnxRuntime(path)
+    ours.score_threshold = theirs.score_threshold = FLOOR
+    frames, count, alone, box, score = 0, 0, 0, 0.0, 0.0
+    states = [None, None]
+    for frame in video:
+        frames += 1
+        if frame.index == reset_at:
+            states = [None, None]
+        picture, size = scaled(frame.image, ours.input_spec), frame.image.shape[:2]
+        (a,), states[0] = ours.detect([picture], [size], states[0])
+        (b,), states[1] = theirs.detect([picture], [size], states[1])
+        count += len(a)
+        a, b, unmatched = _matched(a, b)
+        alone += unmatched
+        box = max(box, float(np.abs(a.boxes - b.boxes).max(initial=0)))
+        score = max(score, float(np.abs(a.scores - b.scores).max(initial=0)))
+    return Parity(frames, count, alone, box, score)
+
+
+def _matched(a: Detections, b: Detections) -> tuple[Detections, Detections, int]:
+    """The detections of both that are of the same object, pair by pair, and how many have no pair.
+
+    Without those whose score is at the floor, which only one may have.
+    """
+    edge = FLOOR + 2 * SCORE_LIMIT
+    a, b = (found[found.scores > edge] for found in (a, b))
+    apart = np.abs(a.boxes[:, None] - b.boxes[None]).max(-1)  # equal scores may change places
+    apart = np.minimum(apart, FAR) + FAR * (a.labels[:, None] != b.labels[None])
+    rows, columns = linear_sum_assignment(apart + np.abs(a.scores[:, None] - b.scores[None]))
+    near = apart[rows, columns] < FAR
+    return a[rows[near]], b[columns[near]], len(a) + len(b) - 2 * int(near.sum())
+
+
+def _described(
+    model: VideoDetector, runtime: TorchRuntime, weights_file: str
+) -> tuple[ExportSpec, list[Tensor]]:
+    """The metadata, and inputs to trace with: the image, and a state of two videos."""
+    detector = model.detector
+    assert detector.head_spec is not None
+    height, width = runtime.input_spec.padded_hw(*runtime.input_spec.scaled_hw(*TRACED_HW))
+    pixels = torch.zeros(2, 3, height, width)
+    with torch.no_grad():
+        trunk = detector.trunk(pixels)
+        neck = detector.neck(trunk)
+        _, state = model.memory(neck if model.site == "neck" else trunk, None, 1)
+    states, example = [], [pixels]
+    for level, tensors in state.items():
+        for place, tensor in enumerate(tensors):
+            stride = _stride(tensor, (height, width))
+            states.append(StateSpec(f"state.{level}.{place}", tensor.shape[1], stride))
+            example.append(torch.zeros_like(tensor))
+    strides = tuple(_stride(neck[name], (height, width)) for name in detector.neck_channels)
+    spec = ExportSpec(
+        classes=model.classes,
+        input_spec=detector.input_spec,
+        head_spec=detector.head_spec,
+        strides=strides,
+        states=tuple(states),
+        about=dict(runtime.about),
+        weights=runtime.fingerprint(),
+        weights_file=weights_file,
+    )
+    return spec, example
+
+
+def _stride(feature: Tensor, padded_hw: tuple[int, int]) -> int:
+    """Pixels for a cell, a power of two: a map of n cells is made of one of 2n or 2n - 1."""
+    for power in range(12):
+        if all(
+            -(-side // 2**power) == cells
+            for side, cells in zip(padded_hw, feature.shape[-2:], strict=True)
+        ):
+            return 2**power
+    raise RnndetError(f"a level of {tuple(feature.shape[-2:])} cells for {padded_hw} pixels")
+
+
+def _nested(names: Sequence[str], tensors: Sequence[Tensor]) -> State:
+    """The tensors as the state that the model takes."""
+    state: dict[str, list[Tensor]] = {}
+    for name, tensor in zip(names, tensors, strict=True):
+        state.setdefault(name.split(".")[1], []).append(tensor)
+    return {level: tuple(each) for level, each in state.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing warns of every shape that Python looks at; `parity` is what shows that none matters.
+
+    The exporter that traces is deprecated; its successor takes 50 times as long.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,41 @@
+"""Which weights are shipped, and where: weights/weights.toml."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from rnndet.errors import WeightsError
+
+WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "weights"
+
+
+def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:
+    """The file of a name or a path, and its sha256 where weights.toml gives one."""
+    table = published_weights()
+    name = str(name_or_path)
+    if name in table:
+        entry = table[name]
+        return WEIGHTS_DIR / entry["file"], entry["sha256"]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path, None
+    names = ", ".join(sorted(table)) or "none"
+    raise WeightsError(f"weights {name!r}: neither a file nor a published name ({names})")
+
+
+def published_weights(path: Path | None = None) -> dict[str, dict[str, Any]]:
+    """The entries of weights/weights.toml (or of `path`) by name; empty where it is absent."""
+    path = path or WEIGHTS_DIR / "weights.toml"
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        return tomllib.load(file)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

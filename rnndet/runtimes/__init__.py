@@ -1,0 +1,112 @@
+"""What runs a trained model: torch, or an exported graph without it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnndet.catalog import pick
+from rnndet.errors import DeviceError, WeightsError
+from rnndet.published import file_sha256, find_weights
+from rnndet.runtimes.base import Runtime, scaled
+
+if TYPE_CHECKING:
+    from rnndet.model import VideoDetector
+    from rnndet.runtimes.onnx_runtime import OnnxRuntime
+
+RUNTIMES = {
+    "torch": "the model itself, on a CPU or a GPU",
+    "onnx": "the graph of tools/export.py on onnxruntime, on a CPU",
+    "auto": "onnx where it is installed, the graph is there and no GPU is; torch otherwise",
+}
+NVIDIA = Path("/proc/driver/nvidia")  # is there where its driver is loaded (Linux)
+
+
+def as_runtime(model: VideoDetector | Runtime) -> Runtime:
+    """A runtime as it is; a `VideoDetector` in a `TorchRuntime`."""
+    if isinstance(model, Runtime):
+        return model
+    from rnndet.runtimes.torch_runtime import TorchRuntime
+
+    return TorchRuntime(model)
+
+
+def open_runtime(
+    weights: str | Path,
+    *,
+    kind: str = "torch",
+    device: str = "auto",
+    threads: int | None = None,
+    half: bool = False,
+) -> tuple[Runtime, str]:
+    """Weights, ready to run, and why in this way; a name, a checkpoint or an exported graph.
+
+    kind: of `RUNTIMES`; a graph by its own name (.onnx) is run by onnx whatever it says. threads:
+    of the CPU, None for the default. half: see `TorchRuntime`; on a GPU only, for CPUs compute it
+    far slower. Raises RnndetError.
+    """
+    pick(kind, RUNTIMES, what="runtime")
+    path, _ = find_weights(weights)
+    if half and (kind == "onnx" or path.suffix == ".onnx"):
+        raise DeviceError("--half: is for --runtime torch on a GPU")
+    if path.suffix == ".onnx":
+        return _onnx(path, None, device=device, threads=threads)
+    if kind == "onnx":
+        return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
+    if kind == "auto":
+        why_not = "half precision" if half else _why_not_onnx(path, device)
+        if why_not is None:
+            return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
+        runtime, why = _torch(weights, device=device, threads=threads, half=half)
+        return runtime, f"{why}; not onnx: {why_not}"
+    return _torch(weights, device=device, threads=threads, half=half)
+
+
+def _torch(
+    weights: str | Path, *, device: str, threads: int | None, half: bool
+) -> tuple[Runtime, str]:
+    import torch
+
+    from rnndet.checkpoint import load_model
+    from rnndet.device import choose_device
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    from rnndet.runtimes.torch_runtime import TorchRuntime
+
+    chosen, why = choose_device(device)
+    if half and chosen.type != "cuda":
+        raise DeviceError("--half: no GPU is used, and a CPU computes half precision far slower")
+    return TorchRuntime(load_model(weights, device=chosen), half=half), why
+
+
+def _onnx(
+    path: Path, weights: Path | None, *, device: str, threads: int | None
+) -> tuple[OnnxRuntime, str]:
+    from rnndet.runtimes.onnx_runtime import OnnxRuntime
+
+    if device == "cuda":
+        raise DeviceError("--device cuda: exported graphs run on a CPU; use --runtime torch")
+    if weights is not None and not path.is_file():
+        raise WeightsError(f"{path}: no such file; make it: python tools/export.py {weights}")
+    runtime = OnnxRuntime(path, threads=threads)
+    if weights is not None and runtime.spec.weights_file != file_sha256(weights):
+        raise WeightsError(
+            f"{path}: exported from other weights than {weights.name} beside it; export again: "
+            f"python tools/export.py {weights} --overwrite"
+        )
+    return runtime, f"onnxruntime {runtime.version}, {path.name}"
+
+
+def _why_not_onnx(weights: Path, device: str) -> str | None:
+    if device == "cuda" or (device == "auto" and NVIDIA.exists()):
+        return "it runs on a CPU only"
+    if find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed"
+    if not weights.with_suffix(".onnx").is_file():
+        return f"no {weights.stem}.onnx; tools/export.py makes it"
+    return None
+
+
+__all__ = ["RUNTIMES", "Runtime", "as_runtime", "open_runtime", "scaled"]

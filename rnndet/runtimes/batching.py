@@ -1,0 +1,144 @@
+"""Several videos through one model at once: each its own stream, one call for the frames of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Condition
+from types import TracebackType
+from typing import Any, Self
+
+from rnndet.runtimes.base import Picture, Runtime, StateArrays
+from rnndet.specs import InputSpec
+from rnndet.structures import Detections
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """The next frame of one video."""
+
+    picture: Picture
+    original_size: tuple[int, int]
+    state: Any
+    found: Detections | None = None
+    error: BaseException | None = None
+    is_done: bool = field(default=False)
+
+
+class Batcher:
+    """Gathers a frame of every member and runs them together, those of one size in one call.
+
+    Members are used from a thread each; the last one to ask does the work for all. So the videos
+    go in step, and one that is slow to read holds the others.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._members = 0
+        self._waiting: list[_Request] = []
+        self._changed = Condition()
+
+    def join(self) -> None:
+        """One more video takes part from now on."""
+        with self._changed:
+            self._members += 1
+
+    def leave(self) -> None:
+        """A video has ended: nobody waits for it any more."""
+        with self._changed:
+            self._members -= 1
+            self._run_if_complete()
+
+    def detect(self, request: _Request) -> None:
+        """Wait until the request is done."""
+        with self._changed:
+            self._waiting.append(request)
+            self._run_if_complete()
+            self._changed.wait_for(lambda: request.is_done)
+
+    def _run_if_complete(self) -> None:
+        """Run what waits once every member does; the lock is held."""
+        if not self._waiting or len(self._waiting) < self._members:
+            return
+        requests, self._waiting = self._waiting, []
+        groups: dict[tuple[int, ...], list[_Request]] = {}
+        for request in requests:
+            groups.setdefault(request.picture.shape, []).append(request)
+        for group in groups.values():
+            try:
+                self._run(group)
+            except BaseException as error:  # each member raises it
+                for request in group:
+                    request.error = error
+        for request in requests:
+            request.is_done = True
+        self._changed.notify_all()
+
+    def _run(self, group: Sequence[_Request]) -> None:
+        found, state = self.runtime.detect(
+            [request.picture for request in group],
+            [request.original_size for request in group],
+            self.runtime.joined([request.state for request in group]),
+        )
+        states = self.runtime.rows_of(state, len(group))
+        for request, one, after in zip(group, found, states, strict=True):
+            request.found, request.state = one, after
+
+
+class Member:
+    """The `Runtime` of one video among several; a context manager, in which it takes part."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+        self._runtime = runtime = batcher.runtime
+        self.name: str = runtime.name
+        self.classes: tuple[str, ...] = runtime.classes
+        self.device: str = runtime.device
+        self.about: Mapping[str, Any] = runtime.about
+        self.input_spec: InputSpec = runtime.input_spec
+
+    @property
+    def score_threshold(self) -> float:
+        return self._runtime.score_threshold
+
+    @score_threshold.setter
+    def score_threshold(self, value: float) -> None:
+        self._runtime.score_threshold = value
+
+    def detect(
+        self, pictures: Sequence[Picture], original_sizes: Sequence[tuple[int, int]], state: Any
+    ) -> tuple[list[Detections], Any]:
+        (picture,), (size,) = pictures, original_sizes
+        request = _Request(picture, size, state)
+        self._batcher.detect(request)
+        if request.error is not None:
+            raise request.error
+        assert request.found is not None, "a request that is done has an answer or an error"
+        return [request.found], request.state
+
+    def rows_of(self, state: Any, count: int) -> list[Any]:
+        return self._runtime.rows_of(state, count)
+
+    def joined(self, states: Sequence[Any]) -> Any:
+        return self._runtime.joined(states)
+
+    def to_arrays(self, state: Any) -> StateArrays | None:
+        return self._runtime.to_arrays(state)
+
+    def from_arrays(self, arrays: StateArrays | None) -> Any:
+        return self._runtime.from_arrays(arrays)
+
+    def fingerprint(self) -> str:
+        return self._runtime.fingerprint()
+
+    def __enter__(self) -> Self:
+        self._batcher.join()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._batcher.leave()

@@ -1,0 +1,38 @@
+"""Untrained models of a wanted size, for comparing speeds: what they find means nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rnndet.checkpoint import model_content, save_checkpoint
+from rnndet.config import config_from_dict
+from rnndet.model import build_model
+
+CLASSES = 90  # as many as COCO has
+# Weights like those of torchvision's published models: as they come, and folded for us.
+DETECTORS = {
+    "ssdlite": {"backbone": "mobilenet_v3_large", "head_norm": "frozen"},
+    "fcos": {"backbone": "mobilenet_v2", "channels": 64, "head_convs": 2},
+    "retinanet": {"backbone": "mobilenet_v2", "channels": 64, "head_convs": 2},
+}
+MEMORY = {"cell": "bottleneck_lstm", "levels": ["0", "1"], "hidden": 32, "site": "neck"}
+
+
+def write_untrained(folder: Path, detector: str, size_hw: tuple[int, int]) -> tuple[Path, Path]:
+    """stock.pt, the detector as torchvision has it, and ours.pt, the same with a memory and folded.
+
+    Raises RnndetError for a detector that is not in `DETECTORS`.
+    """
+    paths = []
+    for name, folded, memory in (("stock", False, {"cell": "none"}), ("ours", True, MEMORY)):
+        options = {**DETECTORS[detector], "size": list(size_hw), "fold_batch_norm": folded}
+        tree = {"model": {"detector": detector, "options": options, "temporal": memory}}
+        config = config_from_dict(tree, where="untrained")
+        torch.manual_seed(0)
+        model = build_model(config.model, tuple(f"class {k}" for k in range(CLASSES))).eval()
+        path = folder / f"{name}.pt"
+        save_checkpoint(path, model_content(model, config, step=0))
+        paths.append(path)
+    return paths[0], paths[1]

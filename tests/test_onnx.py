@@ -1,0 +1,302 @@
+"""rnndet/export.py and the runtime that needs no torch: the graph finds what the model finds."""
+
+import builtins
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import SIZE_HW, TINY_OPTIONS, tiny_config, tiny_model
+from rnndet.checkpoint import model_content, save_checkpoint
+from rnndet.config import config_from_dict
+from rnndet.errors import OutputError, RnndetError, WeightsError
+from rnndet.export import export_checked, export_onnx, parity
+from rnndet.model import build_model
+from rnndet.published import file_sha256
+from rnndet.runtimes import open_runtime
+from rnndet.runtimes.onnx_runtime import OnnxRuntime
+from rnndet.runtimes.torch_runtime import TorchRuntime
+from rnndet.stream import Stream, run_video
+from rnndet.stream_state import Position, load_stream, save_stream
+from rnndet.structures import Frame
+from rnndet.temporal import CELLS
+from rnndet.tracking import ByteTracker
+
+pytest.importorskip("onnxruntime")
+ROOT = Path(__file__).resolve().parent.parent
+HOLDING = {"gated_hold", "two_frame"}  # these need fusion "state"
+
+
+def noise(count, *, size_hw=SIZE_HW, seed=0):
+    """Frames that are all different."""
+    random = np.random.default_rng(seed)
+    for index in range(count):
+        yield Frame(random.integers(0, 256, (*size_hw, 3), np.uint8), index, index / 25)
+
+
+def spread(model):
+    """The model with scores that differ from anchor to anchor, many above 0.05; none is cut off."""
+    torch.manual_seed(1)
+    for key, tensor in model.detector.net.head.named_parameters():
+        if tensor.dim() == 4:
+            nn.init.normal_(tensor, std=0.1 if "classification" in key else 0.2)
+        elif "cls_logits" in key:
+            nn.init.constant_(tensor, -1)
+    model.detector.head_spec = replace(model.detector.head_spec, most=300)
+    return model
+
+
+def with_cell(cell, **temporal):
+    fusion = {"fusion": "state", "hidden": 0} if cell in HOLDING else {}
+    return spread(tiny_model(cell=cell, **fusion, **temporal))
+
+
+def exported(model, folder, **about):
+    path = folder / "model.onnx"
+    export_onnx(model, path, **about)
+    return path
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """A tiny model with memory, and its graph."""
+    model = with_cell("conv_lstm")
+    return model, exported(model, tmp_path_factory.mktemp("graph"))
+
+
+def assert_parity(model, path, **about):
+    close = parity(model, path, noise(100, **about), reset_at=60)
+    assert close.detections > 500
+    assert close.is_close, close
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_every_cell_finds_the_same_over_100_frames(cell, tmp_path):
+    model = with_cell(cell)
+    assert_parity(model, exported(model, tmp_path))
+
+
+@pytest.mark.parametrize("site", ["neck", "trunk"])
+@pytest.mark.parametrize("detector", ["fcos", "retinanet", "ssdlite"])
+def test_every_one_stage_detector_finds_the_same_over_100_frames(detector, site, tmp_path):
+    options = {"size": list(SIZE_HW), "backbone": "mobilenet_v3_small"}
+    options |= {} if detector == "ssdlite" else {"channels": 32, "head_convs": 1}
+    temporal = {"cell": "conv_gru", "levels": ["0", "1"], "hidden": 4, "site": site}
+    tree = {"model": {"detector": detector, "options": options, "temporal": temporal}}
+    torch.manual_seed(0)
+    model = spread(build_model(config_from_dict(tree, where="test").model, ("a", "b")).eval())
+    assert_parity(model, exported(model, tmp_path))
+
+
+@pytest.mark.parametrize("size_hw", [(50, 90), (120, 70), (64, 200)])
+def test_graph_takes_frames_of_any_size(graph, size_hw):
+    model, path = graph
+    close = parity(model, path, noise(4, size_hw=size_hw), reset_at=2)
+    assert close.is_close and close.detections > 0
+
+
+def test_model_without_memory_has_no_state(tmp_path):
+    path = exported(with_cell("none"), tmp_path)
+    assert OnnxRuntime(path).spec.states == ()
+    assert_parity(with_cell("none"), path)
+
+
+def test_state_matters_in_the_graph(graph):
+    runtime = OnnxRuntime(graph[1])
+    first, second = noise(2)
+    _, state = runtime.detect([first.image], [SIZE_HW], None)
+    (carried,), _ = runtime.detect([second.image], [SIZE_HW], state)
+    (alone,), _ = runtime.detect([second.image], [SIZE_HW], None)
+    assert not np.array_equal(carried.scores, alone.scores)
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_videos_side_by_side_give_what_each_gives_alone(graph, kind):
+    model, path = graph
+    runtime = OnnxRuntime(path) if kind == "onnx" else TorchRuntime(model)
+    videos = [list(noise(3, seed=seed)) for seed in (1, 2)]
+    alone = []
+    for video in videos:
+        state, found = None, []
+        for frame in video:
+            (one,), state = runtime.detect([frame.image], [SIZE_HW], state)
+            found.append(one)
+        alone.append(found)
+    states = [None, None]
+    for k, frames in enumerate(zip(*videos, strict=True)):
+        pictures = [frame.image for frame in frames]
+        both, state = runtime.detect(pictures, [SIZE_HW] * 2, runtime.joined(states))
+        states = runtime.rows_of(state, 2)
+        for one, before in zip(both, alone, strict=True):
+            np.testing.assert_allclose(one.scores, before[k].scores, atol=1e-5)
+
+
+def test_video_that_begins_beside_one_that_goes_on_has_an_empty_state(graph):
+    runtime = OnnxRuntime(graph[1])
+    a, b = noise(2)
+    _, state = runtime.detect([a.image], [SIZE_HW], None)
+    both, _ = runtime.detect([b.image] * 2, [SIZE_HW] * 2, runtime.joined([state, None]))
+    (fresh,), _ = runtime.detect([b.image], [SIZE_HW], None)
+    np.testing.assert_allclose(both[1].scores, fresh.scores, atol=1e-5)
+    assert not np.allclose(both[0].scores[:5], fresh.scores[:5], atol=1e-5)
+
+
+def test_ids_are_those_of_torch(graph):
+    model, path = graph
+    ids = [
+        [r.detections.ids.tolist() for r in run_video(Stream(r, ByteTracker()), noise(20))]
+        for r in (TorchRuntime(model), OnnxRuntime(path))
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_state_of_torch_goes_on_in_the_graph(graph, tmp_path):
+    model, path = graph
+    before, after = Stream(TorchRuntime(model)), Stream(OnnxRuntime(path))
+    frames = list(noise(4))
+    for frame in frames[:3]:
+        before.step(frame)
+    save_stream(tmp_path / "state", before, Position(2, 0.08))
+    load_stream(tmp_path / "state", after)
+    expected, found = (s.step(frames[3]).detections.scores for s in (before, after))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_export_twice_gives_the_same_bytes(graph, tmp_path):
+    assert exported(graph[0], tmp_path).read_bytes() == graph[1].read_bytes()
+
+
+def test_two_stage_detector_is_refused_by_name(tmp_path):
+    options = {**TINY_OPTIONS}
+    options.pop("head_convs")
+    tree = {"model": {"detector": "faster_rcnn", "options": options}}
+    tree["model"]["temporal"] = {"cell": "none"}
+    model = build_model(config_from_dict(tree, where="test").model, ("a",))
+    with pytest.raises(RnndetError, match="faster_rcnn cannot be exported"):
+        export_onnx(model, tmp_path / "x.onnx")
+
+
+def test_graph_that_differs_is_not_kept(tmp_path, monkeypatch):
+    model = with_cell("conv_rnn")
+    other = TorchRuntime.detect
+
+    def wrong(self, *given):
+        (found,), state = other(self, *given)
+        return [replace(found, boxes=found.boxes + 1)], state
+
+    monkeypatch.setattr(TorchRuntime, "detect", wrong)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"before")
+    with pytest.raises(RnndetError, match="not what the model is"):
+        export_checked(model, path, frames=2)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot be written"):
+        export_checked(with_cell("conv_rnn"), tmp_path / "file" / "x.onnx", frames=2)
+
+
+# which runtime is opened
+
+
+@pytest.fixture
+def weights(tmp_path, graph):
+    """A checkpoint with its graph beside it."""
+    path = tmp_path / "tiny.pt"
+    save_checkpoint(path, model_content(graph[0], tiny_config(cell="conv_lstm"), step=0))
+    export_onnx(graph[0], tmp_path / "tiny.onnx", weights_file=file_sha256(path))
+    return path
+
+
+@pytest.mark.parametrize("kind, name", [("torch", "torch"), ("onnx", "onnx"), ("auto", "onnx")])
+def test_runtime_is_the_one_that_was_asked_for(weights, kind, name):
+    assert open_runtime(weights, kind=kind)[0].name == name
+
+
+def test_graph_is_run_by_its_own_name(weights):
+    runtime, why = open_runtime(weights.with_suffix(".onnx"))
+    assert runtime.name == "onnx"
+    assert "tiny.onnx" in why
+
+
+def test_auto_without_a_graph_says_why_it_is_torch(weights):
+    weights.with_suffix(".onnx").unlink()
+    runtime, why = open_runtime(weights, kind="auto")
+    assert runtime.name == "torch"
+    assert "no tiny.onnx; tools/export.py makes it" in why
+
+
+def test_missing_graph_names_the_command(weights):
+    weights.with_suffix(".onnx").unlink()
+    with pytest.raises(WeightsError, match=r"make it: python tools/export\.py"):
+        open_runtime(weights, kind="onnx")
+
+
+def test_graph_of_other_weights_is_refused(weights):
+    save_checkpoint(weights, model_content(tiny_model(seed=9), tiny_config(), step=0))
+    with pytest.raises(WeightsError, match="exported from other weights"):
+        open_runtime(weights, kind="onnx")
+
+
+def test_graph_on_a_gpu_is_refused(weights):
+    with pytest.raises(RnndetError, match="use --runtime torch"):
+        open_runtime(weights, kind="onnx", device="cuda")
+
+
+def test_unknown_runtime_lists_the_choices(weights):
+    with pytest.raises(RnndetError, match="auto, onnx, torch"):
+        open_runtime(weights, kind="tensorrt")
+
+
+def test_onnxruntime_that_is_missing_names_the_extra(weights, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "onnxruntime":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(WeightsError, match=r"pip install 'rnndet\[onnx\]'"):
+        open_runtime(weights, kind="onnx")
+
+
+def test_other_files_are_refused(tmp_path):
+    import onnx
+
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no graph")
+    with pytest.raises(WeightsError, match="not a graph that onnxruntime takes"):
+        open_runtime(broken)
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [value], [other])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(WeightsError, match="not a graph of rnndet"):
+        open_runtime(tmp_path / "foreign.onnx")
+
+
+def test_inference_of_a_graph_imports_no_torch(weights, tmp_path):
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['infer.py', '--weights', {str(weights)!r}, '--runtime', 'onnx', '--quiet',\n"
+        f"  '--max-frames', '3', '--out', {str(tmp_path / 'out')!r}, '--tracker', 'byte']\n"
+        "try:\n"
+        "    runpy.run_path('tools/infer.py', run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    sys.exit(stop.code or 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "demo" / "detections.jsonl").exists()

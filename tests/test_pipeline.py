@@ -1,0 +1,255 @@
+"""rnndet/pipeline.py and rnndet/runtimes/batching.py: threads change nothing but the time."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from conftest import tiny_model
+from rnndet.errors import InputError, OutputError
+from rnndet.inference import make_stream, run_source
+from rnndet.pipeline import DEPTH, WriteBehind, read_ahead
+from rnndet.results import StageClock
+from rnndet.runtimes.batching import Batcher, Member
+from rnndet.runtimes.torch_runtime import TorchRuntime
+from rnndet.stream import Stream, run_video
+from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
+from rnndet.tracking import ByteTracker
+from rnndet.video import JsonLinesSink
+
+SIZE_HW = (64, 96)
+
+
+def noise(count, *, seed=0, size_hw=SIZE_HW):
+    random = np.random.default_rng(seed)
+    for index in range(count):
+        yield Frame(random.integers(0, 256, (*size_hw, 3), np.uint8), index, index / 25)
+
+
+def results(count):
+    return [FrameResult(frame, Detections.empty()) for frame in noise(count)]
+
+
+def threads(name):
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+def failing(count, error):
+    yield from noise(count)
+    raise error
+
+
+# reading ahead
+
+
+def test_frames_read_ahead_are_the_frames_in_order():
+    assert [f.index for f in read_ahead(noise(20), StageClock())] == list(range(20))
+
+
+def test_error_of_the_source_comes_after_the_frames_before_it():
+    seen = []
+    with pytest.raises(InputError, match="broken"):
+        seen.extend(f.index for f in read_ahead(failing(5, InputError("broken")), StageClock()))
+    frames, kept = read_ahead(failing(5, InputError("broken")), StageClock()), []
+    with pytest.raises(InputError):
+        for frame in frames:
+            kept.append(frame.index)
+    assert kept == [0, 1, 2, 3, 4]
+
+
+def test_few_frames_are_read_ahead_however_long_the_video():
+    read = []
+
+    def source():
+        for frame in noise(1000):
+            read.append(frame.index)
+            yield frame
+
+    frames = read_ahead(source(), StageClock())
+    next(frames)
+    time.sleep(0.2)
+    assert len(read) <= DEPTH + 2  # those that wait, the one that is held out, the one that came
+    frames.close()
+
+
+def test_reading_ends_where_nobody_reads_on():
+    frames = read_ahead(noise(1000), StageClock())
+    next(frames)
+    frames.close()
+    assert not threads("read ahead")
+
+
+# writing behind
+
+
+def test_results_are_written_in_order_and_all_at_the_end():
+    written = []
+    with WriteBehind(lambda result: written.append(result.frame.index)) as writer:
+        for result in results(20):
+            writer.put(result)
+    assert written == list(range(20))
+    assert not threads("write behind")
+
+
+def test_error_of_a_file_is_raised_and_nothing_is_written_after_it():
+    written = []
+
+    def write(result):
+        if result.frame.index == 2:
+            raise OutputError("full")
+        written.append(result.frame.index)
+
+    with pytest.raises(OutputError, match="full"), WriteBehind(write) as writer:
+        for result in results(50):
+            writer.put(result)
+    assert written == [0, 1]
+
+
+def test_error_of_the_last_result_is_raised_on_leaving():
+    def write(result):
+        raise OutputError("full")
+
+    with pytest.raises(OutputError, match="full"), WriteBehind(write) as writer:
+        writer.put(results(1)[0])
+
+
+@pytest.mark.parametrize("error", [InputError("broken"), KeyboardInterrupt()])
+def test_what_was_found_before_an_error_is_written(error):
+    written = []
+
+    def write(result):
+        time.sleep(0.01)
+        written.append(result.frame.index)
+
+    with pytest.raises(type(error)), WriteBehind(write) as writer:
+        for result in results(4):
+            writer.put(result)
+        raise error
+    assert written == [0, 1, 2, 3]
+
+
+def test_depth_0_writes_on_the_same_thread():
+    written_by = []
+    with WriteBehind(lambda _: written_by.append(threading.current_thread()), depth=0) as writer:
+        writer.put(results(1)[0])
+    assert written_by == [threading.main_thread()]
+
+
+class Listed(list):
+    """Frames as a source."""
+
+    info = VideoInfo("clip", "clip", SIZE_HW[1], SIZE_HW[0], None, None)
+
+
+def test_live_source_is_read_by_the_stream_itself(tmp_path):
+    class Live(Listed):
+        is_live = True
+
+        def __iter__(self):
+            assert threading.current_thread() is threading.main_thread()
+            return super().__iter__()
+
+    stream = make_stream(tiny_model())
+    assert run_source(stream, Live(noise(3)), tmp_path, save=()).frames == 3
+
+
+def test_run_that_cannot_write_leaves_no_thread(tmp_path, monkeypatch):
+    def write(self, result, classes):
+        raise OutputError("disk full")
+
+    monkeypatch.setattr(JsonLinesSink, "write", write)
+    with pytest.raises(OutputError, match="disk full"):
+        run_source(make_stream(tiny_model()), Listed(noise(30)), tmp_path, save=())
+    assert not threads("read ahead") and not threads("write behind")
+
+
+# several videos at once
+
+
+def shown(runtime, video):
+    stream = Stream(runtime, ByteTracker(min_score=0.01), min_score=0.01)
+    return [result.detections for result in run_video(stream, video)]
+
+
+def together(videos, *, runtime=None):
+    batcher = Batcher(runtime or TorchRuntime(tiny_model()))
+
+    def one(video):
+        with Member(batcher) as member:
+            return shown(member, video)
+
+    with ThreadPoolExecutor(len(videos)) as pool:
+        return list(pool.map(one, videos))
+
+
+def test_videos_of_all_lengths_give_what_each_gives_alone():
+    lengths = (6, 3, 1)
+    found = together([noise(n, seed=n) for n in lengths])
+    for n, results_of in zip(lengths, found, strict=True):
+        alone = shown(TorchRuntime(tiny_model()), noise(n, seed=n))
+        assert [d.ids.tolist() for d in results_of] == [d.ids.tolist() for d in alone]
+        for a, b in zip(results_of, alone, strict=True):
+            np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+
+
+def test_videos_of_different_sizes_go_side_by_side():
+    found = together([noise(3), noise(3, size_hw=(64, 64))])
+    alone = shown(TorchRuntime(tiny_model()), noise(3, size_hw=(64, 64)))
+    for a, b in zip(found[1], alone, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+
+
+def test_frames_of_one_size_are_one_call():
+    class Counting(TorchRuntime):
+        sizes: tuple[int, ...] = ()
+
+        def detect(self, pictures, *others):
+            self.sizes += (len(pictures),)
+            return super().detect(pictures, *others)
+
+    runtime, start = Counting(tiny_model()), threading.Barrier(3)
+
+    def video(seed):
+        for frame in noise(4, seed=seed):
+            if frame.index == 0:
+                start.wait()  # until all take part
+            yield frame
+
+    together([video(seed) for seed in range(3)], runtime=runtime)
+    assert runtime.sizes == (3, 3, 3, 3)
+
+
+def test_error_of_the_model_reaches_every_video():
+    class Broken(TorchRuntime):
+        def detect(self, *_):
+            raise RuntimeError("out of memory")
+
+    batcher, failed = Batcher(Broken(tiny_model())), []
+
+    def one(video):
+        with Member(batcher) as member, pytest.raises(RuntimeError, match="out of memory"):
+            shown(member, video)
+        failed.append(1)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, [noise(2), noise(2)]))
+    assert failed == [1, 1]
+
+
+def test_video_that_fails_holds_nobody():
+    batcher = Batcher(TorchRuntime(tiny_model()))
+
+    def bad():
+        with Member(batcher) as member, pytest.raises(InputError):
+            shown(member, failing(1, InputError("broken")))
+
+    def good():
+        with Member(batcher) as member:
+            return len(shown(member, noise(5)))
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(bad), pool.submit(good)
+        first.result(timeout=60)
+        assert second.result(timeout=60) == 5

@@ -1,0 +1,73 @@
+"""rnndet/runtimes/torch_runtime.py: what it changes for speed leaves the results as they are."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import FrozenBatchNorm2d
+
+from conftest import SIZE_HW, TINY_OPTIONS, tiny_model
+from rnndet.checkpoint import content_sha256
+from rnndet.config import config_from_dict
+from rnndet.errors import RnndetError
+from rnndet.model import build_model
+from rnndet.runtimes import open_runtime
+from rnndet.runtimes.torch_runtime import TorchRuntime
+
+
+def unfolded():
+    """A model whose frozen batch norms are not the identity."""
+    options = {**TINY_OPTIONS, "fold_batch_norm": False}
+    tree = {"model": {"options": options, "temporal": {"levels": ["0"], "hidden": 4}}}
+    torch.manual_seed(0)
+    model = build_model(config_from_dict(tree, where="test").model, ("a", "b")).eval()
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return model
+
+
+def noise(seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*SIZE_HW, 3), np.uint8)
+
+
+def looked(runtime):
+    (found,), _ = runtime.detect([noise()], [SIZE_HW], None)
+    return found
+
+
+def test_folding_in_a_copy_gives_what_the_model_gives():
+    model = unfolded()
+    model.score_threshold = 0.0
+    pixels = torch.from_numpy(noise()).permute(2, 0, 1)[None, None]
+    with torch.inference_mode():
+        expected = model(pixels).detections[0][0]
+    found = looked(TorchRuntime(model))
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+def test_model_that_was_given_keeps_its_norms():
+    model = unfolded()
+    before = content_sha256(model.state_dict())
+    runtime = TorchRuntime(model)
+    assert not any(isinstance(m, FrozenBatchNorm2d) for m in runtime.model.modules())
+    assert content_sha256(model.state_dict()) == before == runtime.fingerprint()
+
+
+def test_half_precision_finds_nearly_the_same():
+    model = tiny_model()
+    model.score_threshold = 0.0
+    whole, half = (looked(TorchRuntime(model, half=half)) for half in (False, True))
+    np.testing.assert_allclose(half.scores[:20], whole.scores[:20], atol=0.02)
+    assert half.boxes.dtype == np.float32
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_half_precision_on_a_cpu_is_refused():
+    with pytest.raises(RnndetError, match="--half"):
+        open_runtime("aerial", half=True)
+
+
+def test_half_precision_of_a_graph_is_refused():
+    with pytest.raises(RnndetError, match="--half"):
+        open_runtime("aerial", kind="onnx", half=True)
