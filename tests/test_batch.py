@@ -292,15 +292,12 @@ def test_sources_side_by_side_leave_the_files_of_one_by_one(weights, tmp_path):
 
 
 def objects_of(out):
-    """By folder, rows of frame, label, id, box of all objects."""
+    """By folder, frame, label and box of all objects, in an order that ties do not change."""
     found = {}
     for path in out.glob("*/detections.jsonl"):
         lines = [json.loads(line) for line in path.read_text().splitlines()][1:-1]
-        found[path.parent.name] = [
-            (line["index"], o["label"], o.get("id", 0), *o["box"])
-            for line in lines
-            for o in line["objects"]
-        ]
+        rows = [(line["index"], o["label"], *o["box"]) for line in lines for o in line["objects"]]
+        found[path.parent.name] = sorted(rows, key=lambda row: [*row[:2], *np.round(row[2:], 1)])
     return found
 
 
