@@ -2,13 +2,13 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import FrozenBatchNorm2d
 
 from conftest import SIZE_HW, picture, tiny_config, tiny_model
 from rnndet import benchmark
@@ -23,6 +23,7 @@ from rnndet.benchmark import (
     detect_in_stages,
     lines_of,
     measure,
+    open_setting,
     paired_ratio,
     parse_setting,
     render_clip,
@@ -30,11 +31,16 @@ from rnndet.benchmark import (
     run_round,
     shares,
 )
-from rnndet.checkpoint import model_content, save_checkpoint
+from rnndet.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.errors import InputError, RnndetError
+from rnndet.eval_benchmark import measure_eval
 from rnndet.inference import make_stream
+from rnndet.process_benchmark import measure_memory, measure_startup, startup_commands
+from rnndet.runtimes.torch_runtime import TorchRuntime
+from rnndet.stock_loop import StockRuntime
 from rnndet.stream import Stream
 from rnndet.structures import Frame, VideoInfo
+from rnndet.untrained import write_untrained
 from rnndet.video import Camera, VideoSink, open_source
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "benchmark.py"
@@ -342,18 +348,58 @@ def test_wrong_usage_is_exit_2(arguments):
 
 def test_the_list_of_flags_is_frozen():
     assert set(vars(load_tool().parse(["infer"]))) == {
-        "part", "run", "source", "models", "frames", "rounds", "tracker", "threads", "device",
-        "out", "debug",
+        "part", "run", "source", "models", "untrained", "size", "frames", "rounds", "tracker",
+        "threads", "device", "out", "debug",
     }  # fmt: skip
 
 
-def test_help_does_not_import_torch():
-    check = (
-        "import runpy, sys\n"
-        f"sys.argv = [{str(TOOL)!r}, 'infer', '--help']\n"
-        "try:\n"
-        f"    runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
-        "except SystemExit as stop:\n"
-        "    sys.exit(stop.code or 'torch' in sys.modules)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", check], capture_output=True).returncode == 0
+def test_stock_loop_finds_what_the_model_finds_without_its_memory():
+    model, frame = tiny_model(cell="none"), frames(1)[0]
+    model.score_threshold = 0.0
+    size_hw = frame.image.shape[:2]
+    (stock,), _ = StockRuntime(model).detect([frame.image], [size_hw], None)
+    (ours,), _ = TorchRuntime(model).detect([frame.image], [size_hw], None)
+    shown = min(len(stock), len(ours))
+    assert shown > 0
+    np.testing.assert_allclose(stock.scores[:shown], ours.scores[:shown], atol=1e-5)
+
+
+def test_settings_name_the_runtime():
+    assert parse_setting("aerial:runtime=onnx,tracker=none").runtime == "onnx"
+    stock = open_setting(parse_setting("aerial:runtime=stock"), device="cpu", threads=None)
+    assert isinstance(stock, StockRuntime)
+
+
+def test_untrained_pair_is_the_same_detector_folded_and_with_memory(tmp_path):
+    stock, ours = map(load_model, write_untrained(tmp_path, "ssdlite", (64, 96)))
+    assert any(isinstance(module, FrozenBatchNorm2d) for module in stock.modules())
+    assert not stock.memory.cells and ours.memory.cells
+    assert TorchRuntime(ours).input_spec == TorchRuntime(stock).input_spec
+
+
+def test_evaluation_is_measured(coco_vid_root):
+    report = measure_eval(tiny_model(), coco_vid_root, split="train", frames=5)
+    assert report["frames"] == 5
+    assert report["frames_per_second"] == pytest.approx(5 / report["seconds"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_memory_is_looked_at_in_steps_after_frame_200():
+    report = measure_memory(make_stream(tiny_model()), frames=260, every=25)
+    assert [index for index, _ in report["resident_mib"]] == [200, 225, 250, 259]
+    assert all(mib > 1 for _, mib in report["resident_mib"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs getrusage")
+def test_startup_is_that_of_the_whole_process():
+    spent = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    report = measure_startup({"busy": ["-c", spent], "idle": ["-c", ""]}, rounds=1)
+    assert report["busy"]["cpu_s"] > report["idle"]["cpu_s"] + 0.2
+    assert report["idle"]["peak_mib"] > 1
+
+
+def test_startup_looks_at_every_tool_and_runtime():
+    commands = startup_commands("aerial", has_onnx=True)
+    helped = {name.split()[0] for name in commands if name.endswith("--help")}
+    assert helped == {path.name for path in TOOL.parent.glob("*.py")}
+    assert {"one frame, torch", "one frame, onnx"} <= commands.keys()

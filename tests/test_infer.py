@@ -372,18 +372,6 @@ def test_counts_below_one_are_usage_errors(infer, flag):
     assert stop.value.code == 2
 
 
-def test_help_does_not_import_torch():
-    check = (
-        "import runpy, sys\n"
-        f"sys.argv = [{str(TOOL)!r}, '--help']\n"
-        "try:\n"
-        f"    runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
-        "except SystemExit as stop:\n"
-        "    sys.exit(stop.code or 'torch' in sys.modules)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", check], capture_output=True).returncode == 0
-
-
 def test_the_list_of_flags_is_frozen():
     flags = {name for name in vars(load_tool().parse([]))}
     assert flags == {

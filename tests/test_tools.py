@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,18 @@ def test_evaluate_writes_figures_of_a_trained_run(config, coco_vid_root, tmp_pat
     found = json.loads((out / "report.json").read_text())
     assert found["protocol"]["frames scored"] == 6
     assert 0 <= found["results"]["all frames"]["AP50"] <= 1
+
+
+@pytest.mark.parametrize("tool", sorted(path.name for path in TOOLS.glob("*.py")))
+def test_help_imports_nothing_heavy(tool):
+    check = (
+        "import runpy, sys\n"
+        f"sys.argv = [{tool!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(TOOLS / tool)!r}, run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    heavy = {'torch', 'torchvision', 'cv2', 'scipy', 'onnxruntime'} & set(sys.modules)\n"
+        "    sys.exit(stop.code or str(heavy or '') or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,80 @@
+"""Milliseconds per frame of an ultralytics tracker, to set beside those of tools/benchmark.py.
+
+Run it with the Python of an environment of its own, in which ultralytics is installed (AGPL-3.0;
+it is no part of rnndet and never needed by it):
+
+    python examples/ultralytics_speed.py clip.mp4 --model yolo26n.yaml --size 320 --threads 1
+
+A model from a .yaml is untrained and finds nothing, which is its best case. Decoding, the model
+and the tracker are timed, "decode" to "track" of tools/benchmark.py; nothing is drawn or written.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from statistics import median
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("video")
+    add("--model", default="yolo26n.yaml", help="a structure (.yaml) or weights (.pt)")
+    add("--format", choices=["torch", "onnx", "openvino"], default="torch")
+    add("--size", type=int, default=320, help="longer side of the input, a multiple of 32")
+    add("--frames", type=int, default=100)
+    add("--warm-up", type=int, default=5)
+    add("--threads", type=int, default=1)
+    add("--folder", default=".", help="where exported models go")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    os.environ["YOLO_VERBOSE"] = "False"
+    import cv2
+    import torch
+    from ultralytics import YOLO
+    from ultralytics import __version__ as version
+
+    video = str(Path(args.video).resolve())
+    os.chdir(args.folder)
+    torch.set_num_threads(args.threads)
+    model = YOLO(args.model)
+    capture = cv2.VideoCapture(video)
+    width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    scale = args.size / max(width, height)
+    size = [-(-round(side * scale) // 32) * 32 for side in (height, width)]
+    if args.format != "torch":
+        model.model.names = {k: str(k) for k in range(80)}
+        model = YOLO(model.export(format=args.format, imgsz=size, verbose=False), task="detect")
+    walls, cpus = [], []
+    while len(walls) < args.frames + args.warm_up:
+        wall, cpu = time.perf_counter(), time.process_time()
+        ok, frame = capture.read()
+        if not ok:
+            break
+        model.track(frame, imgsz=size, persist=True, verbose=False, device="cpu")
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    print(
+        json.dumps(
+            {
+                "ultralytics": version,
+                "model": args.model,
+                "format": args.format,
+                "input": size,
+                "threads": args.threads,
+                "frames": len(walls) - args.warm_up,
+                "ms": 1000 * median(walls[args.warm_up :]),
+                "cpu_ms": 1000 * median(cpus[args.warm_up :]),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
