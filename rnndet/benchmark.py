@@ -26,7 +26,6 @@ import torch
 
 from rnndet.catalog import pick
 from rnndet.checkpoint import load_model
-from rnndet.device import choose_device
 from rnndet.errors import InputError, RnndetError
 from rnndet.inference import run_source
 from rnndet.machine import machine, peak_memory_mib
@@ -147,7 +146,7 @@ def open_setting(setting: Setting, *, device: str, threads: int | None) -> Runti
         return open_runtime(setting.weights, kind=setting.runtime, device=device, threads=threads)[
             0
         ]
-    return StockRuntime(load_model(setting.weights, device=choose_device(device)[0]))
+    return StockRuntime(load_model(setting.weights), device=device)
 
 
 def render_clip(folder: Path, *, length: int) -> Path:

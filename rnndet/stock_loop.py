@@ -27,11 +27,13 @@ class _AsItComes(InputSpec):
 class StockRuntime:
     """`net([frame / 255])` for each frame: torchvision's own transform, anchors and postprocessing,
     memory format and all, on the same weights, and no memory. A `Runtime`, for benchmarks.
+
+    device: auto, cpu or cuda. Sets nothing for the process, as `rnndet.device.choose_device` does.
     """
 
     name = "stock"
 
-    def __init__(self, model: VideoDetector) -> None:
+    def __init__(self, model: VideoDetector, *, device: str = "cpu") -> None:
         self.model = copy.deepcopy(model).eval()
         self.model.memory.cells.clear()  # not run, not counted
         self.net = self.model.detector.net.to(memory_format=torch.contiguous_format)
@@ -39,7 +41,9 @@ class StockRuntime:
         self.about = {**describe(model), "cell": "none"}
         spec = model.detector.input_spec
         self.input_spec = _AsItComes(**spec.to_dict())
-        self._device = next(self.net.parameters()).device
+        has_gpu = device != "cpu" and torch.cuda.is_available()
+        self._device = torch.device("cuda" if has_gpu else "cpu")
+        self.net.to(self._device)
         self.device = str(self._device)
 
     @property

@@ -55,7 +55,8 @@ ARROWS: dict[str, set[str]] = {
     "machine": set(),
     "stock_loop": NOUNS | {"detectors", "model", "runtimes"},
     "benchmark": NOUNS
-    | {"checkpoint", "device", "inference", "machine", "runtimes", "stock_loop", "stream", "video"},
+    | {"checkpoint", "inference", "machine", "runtimes", "stock_loop", "stream", "video"},
+    "apart_benchmark": NOUNS | {"benchmark"},
     "untrained": NOUNS | {"checkpoint", "config", "model"},
     "eval_benchmark": NOUNS | {"data", "evaluation", "machine", "metrics", "model", "scoring"},
     "process_benchmark": NOUNS | {"inference", "stream", "video"},
@@ -92,7 +93,7 @@ ARROWS: dict[str, set[str]] = {
 
 # Where a third-party module may be used: files, or folders that end in "/".
 HOMES: dict[str, tuple[str, ...]] = {
-    "cv2": ("rnndet/video/",),
+    "cv2": ("rnndet/video/", "examples/"),
     "av": ("rnndet/video/",),
     "pycocotools": ("rnndet/metrics/coco_ap.py",),
     "trackeval": ("rnndet/metrics/mot.py",),
@@ -113,6 +114,7 @@ FLAGS: dict[str, set[str]] = {
         "source", "--models", "--frames", "--rounds", "--tracker", "--threads", "--device", "--out",
         "--debug", "config", "--set", "--steps", "root", "--format", "--split", "--degrade",
         "--cache", "weights", "--data", "--runtime", "--every", "--untrained", "--size",
+        "--apart",
     },
     "cache_frames": {"root", "--cache", "--format", "--option", "--split"},
     "compare": {"a", "b", "--metrics", "--tracker", "--samples", "--out", "--debug"},

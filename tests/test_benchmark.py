@@ -349,7 +349,7 @@ def test_wrong_usage_is_exit_2(arguments):
 def test_the_list_of_flags_is_frozen():
     assert set(vars(load_tool().parse(["infer"]))) == {
         "part", "run", "source", "models", "untrained", "size", "frames", "rounds", "tracker",
-        "threads", "device", "out", "debug",
+        "apart", "threads", "device", "out", "debug",
     }  # fmt: skip
 
 
@@ -362,6 +362,25 @@ def test_stock_loop_finds_what_the_model_finds_without_its_memory():
     shown = min(len(stock), len(ours))
     assert shown > 0
     np.testing.assert_allclose(stock.scores[:shown], ours.scores[:shown], atol=1e-5)
+
+
+def test_rounds_in_processes_of_their_own_give_the_same_report(clip, weights, capsys, tmp_path):
+    given = ["infer", str(clip), "--models", f"{weights}:runtime=stock", str(weights), "--apart"]
+    given += ["--frames", str(FEW), "--rounds", "2", "--out", str(tmp_path / "numbers.json")]
+    assert load_tool().main(given) == 0
+    report = json.loads((tmp_path / "numbers.json").read_text())
+    assert [model["runtime"] for model in report["models"]] == ["stock", "torch"]
+    assert [len(model["ms_by_round"]) for model in report["models"]] == [2, 2]
+    a, b = (model["ms_by_round"] for model in report["models"])
+    quotients = [x["total"] / y["total"] for x, y in zip(a, b, strict=True)]
+    assert report["ratio"]["total"]["min"] == pytest.approx(min(quotients))
+    assert "medians of 2 rounds of each in turn" in capsys.readouterr().out
+
+
+def test_fault_in_a_process_is_said_in_its_words(clip, capsys):
+    given = ["infer", str(clip), "--models", "none", "--apart", "--frames", "3", "--rounds", "1"]
+    assert load_tool().main(given) == 2
+    assert "weights 'none'" in capsys.readouterr().err
 
 
 def test_settings_name_the_runtime():

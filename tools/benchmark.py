@@ -37,6 +37,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--tracker", default="byte", help="byte, sort, iou or none")
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--apart", action="store_true",
+        help="every round in a process of its own, as if it were alone")  # fmt: skip
     add("--out", metavar="FILE", help="write all numbers there, as JSON")
     add("--debug", action="store_true", help="show the traceback of an error")
     evaluate = parts.add_parser("eval", help="an evaluation, frames per second")
@@ -126,6 +128,9 @@ def run_infer(args: argparse.Namespace) -> int:
     with TemporaryDirectory(prefix="rnndet-clip-") as folder:
         if args.untrained:
             args.models = untrained(args, Path(folder))
+        if args.apart:
+            report = apart(args, Path(folder))
+            return tell(args, report, lines_of(report))
         models = contenders(args)
         path = args.source or render_clip(Path(folder), length=count)
         total = count * args.rounds * len(models)
@@ -212,6 +217,21 @@ def run_cuts(args: argparse.Namespace) -> int:
             data, degrade=args.degrade, cache=cache, on_frame=lambda: progress.step_of(total)
         )
     return tell(args, report, lines_of(report))
+
+
+def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The report from rounds in processes of their own."""
+    from rnndet.apart_benchmark import measure_apart
+    from rnndet.benchmark import WARM_UP, render_clip
+    from rnndet.progress import Progress
+
+    source = args.source or str(render_clip(folder, length=args.frames + WARM_UP))
+    order = [__file__, "infer", source, "--frames", str(args.frames), "--rounds", "1",
+             "--tracker", args.tracker, "--device", args.device]  # fmt: skip
+    order += [] if args.threads is None else ["--threads", str(args.threads)]
+    commands = [[*order, "--models", model] for model in args.models]
+    with Progress("rounds", args.rounds * len(commands), quiet=False) as progress:
+        return measure_apart(commands, rounds=args.rounds, on_round=progress.step)
 
 
 def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
