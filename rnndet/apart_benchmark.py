@@ -24,8 +24,8 @@ def measure_apart(
 ) -> dict[str, Any]:
     """The report of `rnndet.benchmark.measure` on one or two models, from processes in turn.
 
-    commands: one for each model; each measures one round of it and gets `--out FILE` added, where it
-    leaves its own report. Raises RnndetError with what a process said if it fails.
+    commands: one for each model; each measures one round of it and gets `--out FILE` added, where
+    it leaves its own report. Raises RnndetError with what a process said if it fails.
     """
     reports: list[list[dict[str, Any]]] = [[] for _ in commands]
     with TemporaryDirectory(prefix="rnndet-benchmark-") as folder:
