@@ -18,6 +18,8 @@ from typing import Any
 from rnndet.benchmark import NEGLIGIBLE_MS, ROWS, paired_ratio, shares
 from rnndet.errors import RnndetError
 
+SAYS = "benchmark: "  # what tools/benchmark.py begins its errors with
+
 
 def measure_apart(
     commands: Sequence[Sequence[str]], *, rounds: int, on_round: Callable[[], None] = lambda: None
@@ -36,7 +38,8 @@ def measure_apart(
                     [sys.executable, *command, "--out", str(path)], capture_output=True, text=True
                 )
                 if run.returncode != 0:
-                    raise RnndetError(run.stderr.strip().splitlines()[-1])
+                    said = run.stderr.strip().splitlines() or [f"it ended with {run.returncode}"]
+                    raise RnndetError(f"in its own process: {said[-1].removeprefix(SAYS)}")
                 done.append(json.loads(path.read_text(encoding="utf-8")))
                 on_round()
     return combined(reports)

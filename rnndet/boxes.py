@@ -8,12 +8,6 @@ Array = NDArray[np.floating]
 BLOCK = 128  # boxes that are compared all with all at once
 
 
-def xywh_to_xyxy(boxes_xywh: Array) -> Array:
-    """Left, top, width, height -> left, top, right, bottom; (D, 4) -> (D, 4)."""
-    low = boxes_xywh[..., :2]
-    return np.concatenate([low, low + boxes_xywh[..., 2:]], -1)
-
-
 def xyxy_to_xywh(boxes: Array) -> Array:
     """Left, top, right, bottom -> left, top, width, height; (D, 4) -> (D, 4)."""
     low = boxes[..., :2]

@@ -44,7 +44,7 @@ def track(
     any iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
     tracker: none, iou, sort or byte. scene_cuts: begin anew where another scene begins, see
     `rnndet.video.SceneCut`. coast: seconds for which `predicted` holds a missed track, see
-    `rnndet.tracking.SteadyTracks`. The model stays where it is; its `score_threshold` is set.
+    `rnndet.tracking.SteadyTracks`. The model stays where it is.
     Raises RnndetError (a source that cannot be opened: InputError), bad names at the call.
     """
     stream = make_stream(
@@ -122,13 +122,12 @@ def run_source(
         begin()
         try:
             with (
-                closing(_timed(source, max_frames, clock)) as read,
+                closing(_frames_of(source, max_frames, clock)) as frames,
                 WriteBehind(partial(files.write, clock=clock), depth=depth) as writer,
             ):
-                frames = read
-                if before is not None:
-                    frames = continued(frames, before, fps=source.info.fps)
-                for result in _timed_results(stream, frames, clock):
+                fps = source.info.fps
+                seen = frames if before is None else continued(frames, before, fps=fps)
+                for result in _timed_results(stream, seen, clock):
                     writer.put(result)
                     tally.add(result)
                     last = Position(result.frame.index, result.frame.time)
@@ -188,7 +187,7 @@ def _as_frames(source: Iterable[Frame | np.ndarray]) -> Iterator[Frame]:
         yield item if isinstance(item, Frame) else Frame(item, index, index / ARRAY_FPS)
 
 
-def _timed(
+def _frames_of(
     source: Source | SyntheticClip, max_frames: int | None, clock: StageClock
 ) -> Iterator[Frame]:
     """The frames of a source, read ahead; those of a live one as they come, for they are of now."""

@@ -119,5 +119,5 @@ class WriteBehind:
             return
         self._waiting.put(None)
         self._thread.join()
-        if kind is None and self._error is not None:
-            raise self._error
+        if self._error is not None and error is not self._error:
+            raise self._error  # also at Ctrl-C: the files are not what they should be

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rnndet.errors import RnndetError
 from rnndet.inference import run_source
 from rnndet.stream import Stream
 from rnndet.structures import Frame, FrameResult, VideoInfo
@@ -66,8 +67,11 @@ def measure_memory(
 
 
 def resident_mib() -> float:
-    """Main memory that this process holds now, in MiB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    """Main memory that this process holds now, in MiB. Raises RnndetError where it is not known."""
+    told = Path("/proc/self/statm")
+    if not told.exists():
+        raise RnndetError(f"main memory is read from {told}, which only Linux has")
+    pages = int(told.read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -86,7 +90,8 @@ def measure_startup(commands: Mapping[str, Sequence[str]], *, rounds: int) -> di
             )  # fmt: skip
             wall = time.perf_counter() - began
             code, cpu, peak = done.stdout.split()
-            assert code == "0", (name, arguments, code)
+            if code != "0":
+                raise RnndetError(f"{name}: the process ended with {code}")
             times[name].append((float(cpu), wall, float(peak) / 2**10))
     return {
         name: dict(zip(("cpu_s", "wall_s", "peak_mib"), map(median, zip(*rows, strict=True)),

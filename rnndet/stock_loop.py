@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from rnndet.detectors.base import detections_of
 from rnndet.model import VideoDetector
-from rnndet.runtimes.base import Picture, StateArrays
-from rnndet.runtimes.torch_runtime import describe
+from rnndet.runtimes.base import Picture
+from rnndet.runtimes.torch_runtime import TorchRuntime, describe
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections
+from rnndet.temporal.state import State
 
 
 class _AsItComes(InputSpec):
@@ -24,7 +24,7 @@ class _AsItComes(InputSpec):
         return height, width
 
 
-class StockRuntime:
+class StockRuntime(TorchRuntime):
     """`net([frame / 255])` for each frame: torchvision's own transform, anchors and postprocessing,
     memory format and all, on the same weights, and no memory. A `Runtime`, for benchmarks.
 
@@ -34,6 +34,7 @@ class StockRuntime:
     name = "stock"
 
     def __init__(self, model: VideoDetector, *, device: str = "cpu") -> None:
+        self._given = model
         self.model = copy.deepcopy(model).eval()
         self.model.memory.cells.clear()  # not run, not counted
         self.net = self.model.detector.net.to(memory_format=torch.contiguous_format)
@@ -46,36 +47,16 @@ class StockRuntime:
         self.net.to(self._device)
         self.device = str(self._device)
 
-    @property
-    def score_threshold(self) -> float:
-        return self.model.score_threshold
-
-    @score_threshold.setter
-    def score_threshold(self, value: float) -> None:
-        self.model.score_threshold = value
-
     def detect(
-        self, pictures: Sequence[Picture], original_sizes: Sequence[tuple[int, int]], state: Any
-    ) -> tuple[list[Detections], Any]:
+        self,
+        pictures: Sequence[Picture],
+        original_sizes: Sequence[tuple[int, int]],
+        state: State | None,
+    ) -> tuple[list[Detections], State]:
         images = [
             torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1).to(self._device) / 255
             for p in pictures
         ]
         with torch.no_grad():
             found = [detections_of(one) for one in self.net(images)]
-        return [one[one.labels >= 0] for one in found], None
-
-    def rows_of(self, state: Any, count: int) -> list[Any]:
-        return [None] * count
-
-    def joined(self, states: Sequence[Any]) -> Any:
-        return None
-
-    def to_arrays(self, state: Any) -> StateArrays | None:
-        return None
-
-    def from_arrays(self, arrays: StateArrays | None) -> Any:
-        return None
-
-    def fingerprint(self) -> str:
-        return ""
+        return [one[one.labels >= 0] for one in found], {}

@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
     "done": NOUNS | {"video"},
     "publish": NOUNS | {"checkpoint", "published"},
     "machine": set(),
-    "stock_loop": NOUNS | {"detectors", "model", "runtimes"},
+    "stock_loop": NOUNS | {"detectors", "model", "runtimes", "temporal"},
     "benchmark": NOUNS
     | {"checkpoint", "inference", "machine", "runtimes", "stock_loop", "stream", "video"},
     "apart_benchmark": NOUNS | {"benchmark"},

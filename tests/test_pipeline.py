@@ -115,6 +115,15 @@ def test_error_of_the_last_result_is_raised_on_leaving():
         writer.put(results(1)[0])
 
 
+def test_error_of_a_file_is_raised_also_at_ctrl_c():
+    def write(result):
+        raise OutputError("full")
+
+    with pytest.raises(OutputError, match="full"), WriteBehind(write) as writer:
+        writer.put(results(1)[0])
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("error", [InputError("broken"), KeyboardInterrupt()])
 def test_what_was_found_before_an_error_is_written(error):
     written = []

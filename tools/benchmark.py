@@ -39,8 +39,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--apart", action="store_true",
         help="every round in a process of its own, as if it were alone")  # fmt: skip
-    add("--out", metavar="FILE", help="write all numbers there, as JSON")
-    add("--debug", action="store_true", help="show the traceback of an error")
     evaluate = parts.add_parser("eval", help="an evaluation, frames per second")
     evaluate.set_defaults(run=run_eval)
     add = evaluate.add_argument
@@ -49,8 +47,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--split", default="val")
     add("--frames", type=at_least_one, default=200, help="frames that are counted (200)")
     add("--threads", type=at_least_one, help="CPU threads of the model")
-    add("--out", metavar="FILE", help="write all numbers there, as JSON")
-    add("--debug", action="store_true", help="show the traceback of an error")
     memory = parts.add_parser("memory", help="main memory of inference over many frames")
     memory.set_defaults(run=run_memory)
     add = memory.add_argument
@@ -58,15 +54,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--runtime", default="torch", help="torch, onnx or auto")
     add("--frames", type=at_least_one, default=3000, help="frames in all (3000)")
     add("--every", type=at_least_one, default=500, help="frames between two looks (500)")
-    add("--out", metavar="FILE", help="write all numbers there, as JSON")
-    add("--debug", action="store_true", help="show the traceback of an error")
     startup = parts.add_parser("startup", help="what a process costs before its first result")
     startup.set_defaults(run=run_startup)
     add = startup.add_argument
     add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
     add("--rounds", type=at_least_one, default=5, help="rounds of each (5)")
-    add("--out", metavar="FILE", help="write all numbers there, as JSON")
-    add("--debug", action="store_true", help="show the traceback of an error")
     train = parts.add_parser("train", help="steps of a configuration, stage by stage")
     train.set_defaults(run=run_train)
     add = train.add_argument
@@ -74,8 +66,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     add("--steps", type=at_least_one, default=20, help="steps that are counted (20)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--out", metavar="FILE", help="write all numbers there, as JSON")
-    add("--debug", action="store_true", help="show the traceback of an error")
     cuts = parts.add_parser("cuts", help="scene cuts between joined videos, seen and false")
     cuts.set_defaults(run=run_cuts)
     add = cuts.add_argument
@@ -84,8 +74,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--split", default="val")
     add("--degrade", metavar="PLAN", help="corrupt frames: standard, or one kind")
     add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
-    add("--out", metavar="FILE", help="write all numbers there, as JSON")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    for part in (infer, evaluate, memory, startup, train, cuts):
+        part.add_argument("--out", metavar="FILE", help="write all numbers there, as JSON")
+        part.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     if args.part == "infer" and len(args.models) > 2:
         infer.error(f"--models takes one or two, found {len(args.models)}; put SOURCE before it")
@@ -236,12 +227,15 @@ def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
     """Two settings: torchvision's own loop, and an untrained model with memory by a runtime."""
+    from rnndet.catalog import pick
     from rnndet.checkpoint import load_model
     from rnndet.export import export_onnx
     from rnndet.published import file_sha256
     from rnndet.untrained import write_untrained
 
-    runtime = args.models[0] if args.models[0] in ("torch", "onnx") else "torch"
+    is_default = args.models == ["aerial"]  # which names no runtime
+    runtime = "torch" if is_default else args.models[0]
+    pick(runtime, {"torch": 0, "onnx": 0}, what="with --untrained, --models")
     stock, ours = write_untrained(folder, args.untrained, tuple(args.size))
     if runtime == "onnx":
         export_onnx(load_model(ours), ours.with_suffix(".onnx"), weights_file=file_sha256(ours))

@@ -70,11 +70,10 @@ def _torch(
 
     from rnndet.checkpoint import load_model
     from rnndet.device import choose_device
+    from rnndet.runtimes.torch_runtime import TorchRuntime
 
     if threads is not None:
         torch.set_num_threads(threads)
-    from rnndet.runtimes.torch_runtime import TorchRuntime
-
     chosen, why = choose_device(device)
     if half and chosen.type != "cuda":
         raise DeviceError("--half: no GPU is used, and a CPU computes half precision far slower")
