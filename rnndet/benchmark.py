@@ -4,9 +4,10 @@ The work is that of `inference.run_source`, frame by frame; only the model's cal
 `detect_in_stages`. Two models take turns (A B A B ...), so that both meet the same weather on a
 shared machine, and are compared round by round.
 
-All numbers are medians over the frames of a round, then over rounds. They are of the calling
-thread: decoder and encoder also work on threads of their own, beside the other stages; the CPU
-time counts every thread.
+All numbers are medians over the frames of a round, then over rounds; with key frames, over its
+cycles, each the mean of as many frames as lie from one key frame to the next. They are of the
+calling thread: decoder and encoder also work on threads of their own, beside the other stages; the
+CPU time counts every thread.
 """
 
 from __future__ import annotations
@@ -24,25 +25,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from rnndet.catalog import pick
-from rnndet.checkpoint import load_model
 from rnndet.errors import InputError, RnndetError
 from rnndet.inference import run_source
 from rnndet.machine import machine, peak_memory_mib
-from rnndet.runtimes import Runtime, open_runtime
+from rnndet.runtimes import Runtime
 from rnndet.runtimes.torch_runtime import TorchRuntime
-from rnndet.stock_loop import StockRuntime
 from rnndet.stream import Stream
 from rnndet.structures import Detections, FrameResult
 from rnndet.video import Camera, JsonLinesSink, Source, SyntheticClip, VideoSink, draw
 
-STAGES = ("decode", "preprocess", "network", "memory", "head", "track", "draw", "write")
-MODEL_STAGES = ("preprocess", "network", "memory", "head")  # together the row "model"
+STAGES = ("decode", "preprocess", "network", "memory", "head", "follow", "track", "draw", "write")
+MODEL_STAGES = ("preprocess", "network", "memory", "head", "follow")  # together the row "model"
 # cpu: of all threads of the process; pipeline: the same frames by `run_source`, its threads and all
 ROWS = (*STAGES, "model", "total", "cpu", "pipeline")
 NAMES = {
     "network": "network (trunk, neck)",
     "head": "head, postprocess",
+    "follow": "follow (no key frame)",
     "cpu": "CPU time",
     "pipeline": "total, with threads",
 }
@@ -52,16 +51,6 @@ NEGLIGIBLE_MS = 0.05  # a stage that does nothing: its ratio would be one of clo
 CLIP_SEED = 7  # the clip of tools/infer.py
 
 Numbers = dict[str, float]  # by ROWS
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One of the things to compare."""
-
-    weights: str  # a name of weights/weights.toml, or a path
-    tracker: str
-    min_score: float
-    runtime: str = "torch"  # of `RUNTIMES`, or stock: torchvision's own loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +77,7 @@ class Round:
 
     frames: list[FrameTimes]
     pipeline: float  # seconds of a frame: the whole run by the clock on the wall
+    cycle: int = 1  # frames from one key frame to the next
 
 
 class FrameClock:
@@ -119,34 +109,6 @@ class FrameClock:
     def _wait(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-
-
-def parse_setting(text: str, *, tracker: str = "byte", min_score: float = 0.3) -> Setting:
-    """Read `aerial`, `aerial:tracker=none`, `aerial:runtime=onnx` or `a.pt:tracker=iou,score=0.1`.
-
-    Raises RnndetError for an unknown key or a score that is no number.
-    """
-    weights, colon, tail = text.rpartition(":")
-    if not colon or "=" not in tail or Path(text).is_file():
-        return Setting(text, tracker, min_score)
-    given = {"tracker": tracker, "score": str(min_score), "runtime": "torch"}
-    for pair in tail.split(","):
-        key, _, value = pair.partition("=")
-        pick(key, given, what=f"{text}: setting")
-        given[key] = value
-    try:
-        return Setting(weights, given["tracker"], float(given["score"]), given["runtime"])
-    except ValueError:
-        raise RnndetError(f"{text}: score = {given['score']!r} is not a number") from None
-
-
-def open_setting(setting: Setting, *, device: str, threads: int | None) -> Runtime:
-    """What runs the weights of a setting. Raises RnndetError."""
-    if setting.runtime != "stock":
-        return open_runtime(setting.weights, kind=setting.runtime, device=device, threads=threads)[
-            0
-        ]
-    return StockRuntime(load_model(setting.weights), device=device)
 
 
 def render_clip(folder: Path, *, length: int) -> Path:
@@ -195,7 +157,9 @@ def measure(
                     contender.stream, source, folder, name="whole", max_frames=limit,
                     overwrite=True,
                 )  # fmt: skip
-                done.append(Round(times[WARM_UP:], whole.seconds / whole.frames))
+                keys = contender.stream.keys
+                cycle = 1 if keys is None else keys.every
+                done.append(Round(times[WARM_UP:], whole.seconds / whole.frames, cycle))
     info = source.info
     return {
         "machine": about,
@@ -258,10 +222,32 @@ def detect_in_stages(
 
     Of another runtime than torch all is one part, "network".
     """
-    runtime = stream.runtime
-    if type(runtime) is not TorchRuntime:  # the stock loop cannot be cut open
+    runtime, keys = stream.runtime, stream.keys
+    if keys is not None:
+        with clock.stage("follow"):
+            followed = keys.between(picture, size_hw=size_hw)
+        if followed is not None:
+            return followed
+    if type(runtime) is TorchRuntime:
+        found = _found_in_stages(stream, runtime, picture, size_hw, clock)
+    else:  # the stock loop cannot be cut open
         with clock.stage("network"):
-            return stream.detect(picture, size_hw=size_hw)
+            (found,), stream.state = runtime.detect([picture], [size_hw], stream.state)
+    found = found[found.scores >= stream.score_floor]
+    if keys is not None:
+        with clock.stage("follow"):
+            keys.keep(picture, found)
+    return found
+
+
+def _found_in_stages(
+    stream: Stream,
+    runtime: TorchRuntime,
+    picture: np.ndarray,
+    size_hw: tuple[int, int],
+    clock: FrameClock,
+) -> Detections:
+    """`TorchRuntime.detect` of one frame of the stream."""
     model, detector = runtime.model, runtime.model.detector
     with torch.inference_mode():
         with clock.stage("preprocess"):
@@ -277,19 +263,26 @@ def detect_in_stages(
             with clock.stage("network"):
                 features = detector.neck(features)
         with clock.stage("head"):
-            found = detector.detect(prepared, features)[0]
-            return found[found.scores >= stream.score_floor]
+            return detector.detect(prepared, features)[0]
 
 
 def round_medians(done: Round) -> Numbers:
-    """Milliseconds by ROWS, each the median over the frames of one round."""
+    """Milliseconds by ROWS, each the median over the frames, or the cycles, of one round."""
     frames = done.frames
     rows = {name: [frame.stages[name] for frame in frames] for name in STAGES}
     rows["model"] = [sum(frame.stages[name] for name in MODEL_STAGES) for frame in frames]
     rows["total"] = [sum(frame.stages.values()) for frame in frames]
     rows["cpu"] = [frame.cpu for frame in frames]
     rows["pipeline"] = [done.pipeline]
-    return {name: 1000 * median(seconds) for name, seconds in rows.items()}
+    return {name: 1000 * median(_means(seconds, done.cycle)) for name, seconds in rows.items()}
+
+
+def _means(values: Sequence[float], size: int) -> list[float]:
+    """Of each `size` values that follow each other; of all, if they are fewer."""
+    whole = len(values) // size * size
+    if whole == 0:
+        return [sum(values) / len(values)]
+    return [sum(values[i : i + size]) / size for i in range(0, whole, size)]
 
 
 def shares(ms: Mapping[str, float]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions
 from rnndet.model import VideoDetector
 from rnndet.scored import ScoredFrames
-from rnndet.stream import Stream
+from rnndet.stream import KeyFramePolicy, Stream
 from rnndet.structures import Frame
 
 SCORE_FLOOR = 0.001  # COCO practice: precision at high recall needs the weak detections
@@ -68,6 +68,7 @@ def evaluate_set(
     degrade: str | None = None,
     degrade_seed: int = 0,
     every: int = 1,
+    keys: KeyFramePolicy | None = None,
     max_videos: int | None = None,
     world: World | None = None,
     progress: Callable[[int], None] | None = None,
@@ -76,7 +77,8 @@ def evaluate_set(
 
     `uses` are of rnndet.ablation.USES; without them the model runs as it is, under the name "".
     `degrade` corrupts the frames by their `named_plan`. `every` and `max_videos` show fewer
-    frames and videos. `progress` is told the number of all frames after each. The model's
+    frames and videos; with `keys`, which `uses` do not take, the model sees the key frames alone.
+    `progress` is told the number of all frames after each. The model's
     `score_threshold` is set to SCORE_FLOOR. With a
     `world` of several processes each runs its share of the videos, and the first gets them all; the
     others get no runs.
@@ -105,11 +107,12 @@ def evaluate_set(
         )  # fmt: skip
     else:
         pairs = ((videos[place], frames_of(videos[place])) for place in mine)
-        stream = Stream(model, min_score=SCORE_FLOOR)
+        stream = Stream(model, min_score=SCORE_FLOOR, keys=keys)
         runs = {"": predict(stream, pairs, corrupted=hard, progress=tick)}
     about = {
         "score floor": SCORE_FLOOR,
         "every": every,
+        "key frames": "all" if keys is None else f"every {keys.every}, lost {keys.lost:g}",
         "degraded": "no" if degrade is None else f"{degrade}, seed {degrade_seed}",
     }
     for use, run in runs.items():

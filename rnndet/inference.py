@@ -21,7 +21,7 @@ from rnndet.stream import Stream, run_video
 from rnndet.stream_state import Position, continued, load_stream, save_stream
 from rnndet.structures import Frame, FrameResult
 from rnndet.tracking import TRACKERS
-from rnndet.video import SceneCut, Source, SyntheticClip, open_source
+from rnndet.video import SceneCut, Source, SyntheticClip, choose_key_frames, open_source
 
 if TYPE_CHECKING:
     from rnndet.model import VideoDetector
@@ -37,6 +37,8 @@ def track(
     tracker: str = "byte",
     scene_cuts: bool = True,
     coast: float = 0.0,
+    key_every: int = 1,
+    key_lost: float = 0.0,
 ) -> Iterator[FrameResult]:
     """Return a generator over the results of one video; nothing is kept, so any length will do.
 
@@ -44,12 +46,15 @@ def track(
     any iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
     tracker: none, iou, sort or byte. scene_cuts: begin anew where another scene begins, see
     `rnndet.video.SceneCut`. coast: seconds for which `predicted` holds a missed track, see
-    `rnndet.tracking.SteadyTracks`. The model stays where it is.
+    `rnndet.tracking.SteadyTracks`. key_every: the model sees every n-th frame, and sooner one in
+    which less than the share key_lost could be followed, see `rnndet.video.KeyFrames`. The
+    model stays where it is.
     Raises RnndetError (a source that cannot be opened: InputError), bad names at the call.
     """
     stream = make_stream(
-        model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts, coast=coast
-    )
+        model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts, coast=coast,
+        key_every=key_every, key_lost=key_lost,
+    )  # fmt: skip
     if isinstance(source, str | Path | int):
         return _results(stream, open_source(source))
     return run_video(stream, _as_frames(source))
@@ -62,11 +67,22 @@ def make_stream(
     min_score: float = 0.3,
     scene_cuts: bool = True,
     coast: float = 0.0,
+    key_every: int = 1,
+    key_lost: float = 0.0,
 ) -> Stream:
-    """A stream whose tracker and model go by one threshold; sets the model's `score_threshold`."""
+    """A stream whose tracker and model go by one threshold; sets the model's `score_threshold`.
+
+    The arguments are those of `track`.
+    """
     chosen = pick(tracker, TRACKERS, what="tracker")(min_score=min_score)
-    cuts = SceneCut() if scene_cuts else None
-    stream = Stream(as_runtime(model), chosen, min_score=min_score, cuts=cuts, coast=coast)
+    stream = Stream(
+        as_runtime(model),
+        chosen,
+        min_score=min_score,
+        cuts=SceneCut() if scene_cuts else None,
+        keys=choose_key_frames(key_every, key_lost),
+        coast=coast,
+    )
     stream.runtime.score_threshold = stream.score_floor
     return stream
 
@@ -152,6 +168,7 @@ def run_source(
             objects=tally.objects(),
             tracks=tally.tracks(),
             cuts=tally.cuts,
+            followed=tally.followed,
             interrupted=interrupted,
             codec=files.codec,
             note=files.note,

@@ -38,6 +38,7 @@ class Summary:
     objects: dict[str, int]  # boxes shown, by class, over all frames
     tracks: dict[str, int]  # different ids by class; empty without a tracker
     cuts: int  # frames at which another scene began
+    followed: int  # frames between key frames
     interrupted: bool
     codec: str | None  # of the video; None without one
     note: str | None  # what to know about playing the video
@@ -63,6 +64,9 @@ class Summary:
         ]
         if self.cuts:
             lines.append(f"scene cuts: {self.cuts}; memory and tracks began anew there")
+        if self.followed:
+            seen = self.frames - self.followed
+            lines.append(f"key frames: {seen} of {self.frames}; in the others boxes followed")
         lines += [f"warning: {text}" for text in self._losses()]
         lines += [f"warning: {text}" for text in self.warnings]
         if self.note is not None:
@@ -105,6 +109,7 @@ class Summary:
             "objects": self.objects,
             "tracks": self.tracks,
             "cuts": self.cuts,
+            "followed": self.followed,
             "codec": self.codec,
             **self._reading(),
         }
@@ -163,6 +168,7 @@ class Tally:
     classes: tuple[str, ...]
     frames: int = 0
     cuts: int = 0
+    followed: int = 0
     boxes: Counter[int] = field(default_factory=Counter)
     votes: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
 
@@ -170,6 +176,7 @@ class Tally:
         detections = result.detections
         self.frames += 1
         self.cuts += result.cut
+        self.followed += result.followed
         labels = detections.labels.tolist()
         self.boxes.update(labels)
         if detections.ids is not None:

@@ -33,6 +33,39 @@ class CutDetector(Protocol):
         ...
 
 
+class KeyFramePolicy(Protocol):
+    """Says which frames the model sees, and where boxes are in the others, such as
+    `rnndet.video.KeyFrames`, which says more."""
+
+    every: int
+    lost: float
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the last frame was no key frame."""
+        ...
+
+    def between(self, picture: np.ndarray, *, size_hw: tuple[int, int]) -> Detections | None:
+        """The detections of the next frame; None: it is a key frame, `keep` follows."""
+        ...
+
+    def keep(self, picture: np.ndarray, found: Detections) -> None:
+        """What the model found in a key frame."""
+        ...
+
+    def reset(self) -> None:
+        """The next frame is a key frame."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next frame depends on, as plain data and arrays."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        ...
+
+
 if TYPE_CHECKING:
     from rnndet.model import VideoDetector
     from rnndet.tracking import Tracker
@@ -56,6 +89,8 @@ class Stream:
     cuts finds the frames at which another scene begins; there the memory is emptied and the tracks
     end, because what was remembered of the old scene does harm in the new one. None: never.
 
+    keys says which frames the model sees; in the others its boxes follow the picture. None: all.
+
     coast: seconds for which a missed track is reported in `FrameResult.predicted`, see
     `SteadyTracks`; needs a tracker.
 
@@ -72,6 +107,7 @@ class Stream:
         *,
         min_score: float = 0.3,
         cuts: CutDetector | None = None,
+        keys: KeyFramePolicy | None = None,
         coast: float = 0.0,
     ) -> None:
         if not 0 <= min_score <= 1:
@@ -83,6 +119,7 @@ class Stream:
         self.tracker = tracker
         self.min_score = min_score
         self.cuts = cuts
+        self.keys = keys
         self.steady = SteadyTracks(coast=coast)
         self.reset()
 
@@ -100,6 +137,8 @@ class Stream:
             self.tracker.reset()
         if self.cuts is not None:
             self.cuts.reset()
+        if self.keys is not None:
+            self.keys.reset()
 
     def state_dict(self) -> dict[str, Any]:
         """Memory, tracks and the rest that the next frame depends on: plain data and arrays.
@@ -111,6 +150,7 @@ class Stream:
             "size_hw": None if self._size_hw is None else list(self._size_hw),
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
             "cuts": None if self.cuts is None else self.cuts.state_dict(),
+            "keys": None if self.keys is None else self.keys.state_dict(),
             "steady": self.steady.state_dict(),
         }
 
@@ -123,6 +163,8 @@ class Stream:
             self.tracker.load_state_dict(state["tracker"])
         if self.cuts is not None:
             self.cuts.load_state_dict(state["cuts"])
+        if self.keys is not None:
+            self.keys.load_state_dict(state["keys"])
         self.steady.load_state_dict(state["steady"])
 
     def step(self, frame: Frame) -> FrameResult:
@@ -164,6 +206,8 @@ class Stream:
             return False
         self.state = None
         self.steady.reset()
+        if self.keys is not None:
+            self.keys.reset()
         if self.tracker is not None:
             self.tracker.end_tracks()
         return True
@@ -176,14 +220,24 @@ class Stream:
             self.tracker.end_tracks()
         if self.cuts is not None:
             self.cuts.reset()
+        if self.keys is not None:
+            self.keys.reset()
 
     def detect(self, picture: np.ndarray, *, size_hw: tuple[int, int]) -> Detections:
         """Second part of `step`: run the model, keep its state; detections >= score_floor.
 
-        picture: what `prepare` gave; size_hw: of the frame.
+        Between key frames follow the last ones instead. picture: what `prepare` gave; size_hw: of
+        the frame.
         """
+        if self.keys is not None:
+            followed = self.keys.between(picture, size_hw=size_hw)
+            if followed is not None:
+                return followed
         (found,), self.state = self.runtime.detect([picture], [size_hw], self.state)
-        return found[found.scores >= self.score_floor]
+        found = found[found.scores >= self.score_floor]
+        if self.keys is not None:
+            self.keys.keep(picture, found)
+        return found
 
     def track(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Third part of `step`: give ids and keep what is to be shown; no tracker, no change."""
@@ -193,13 +247,14 @@ class Stream:
 
     def result(self, frame: Frame, detections: Detections, *, cut: bool) -> FrameResult:
         """Last part of `step`: what is to be shown of the tracks beside the detections."""
+        followed = self.keys is not None and self.keys.is_between
         if self.tracker is None or detections.ids is None:
-            return FrameResult(frame, detections, cut)
+            return FrameResult(frame, detections, cut, followed=followed)
         height, width = frame.image.shape[:2]
         steady, predicted = self.steady.update(
             detections, self.tracker.expected(), time=frame.time, size_hw=(height, width)
         )
-        return FrameResult(frame, detections, cut, steady, predicted)
+        return FrameResult(frame, detections, cut, steady, predicted, followed)
 
 
 def track(

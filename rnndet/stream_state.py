@@ -17,7 +17,7 @@ from rnndet.errors import OutputError, WeightsError
 from rnndet.stream import Stream
 from rnndet.structures import Frame
 
-KIND = "rnndet stream state, 2"
+KIND = "rnndet stream state, 3"
 ASSUMED_FPS = 25  # of a source without a rate
 
 
@@ -84,6 +84,7 @@ def _options(stream: Stream) -> dict[str, str]:
         "tracker": type(stream.tracker).__name__,
         "scene cuts": type(stream.cuts).__name__,
         "min_score": str(stream.min_score),
+        "key frames": "all" if stream.keys is None else f"{stream.keys.every}, {stream.keys.lost}",
     }
 
 

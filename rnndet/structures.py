@@ -106,6 +106,7 @@ class FrameResult:
     cut: bool = False  # the first frame of another scene: memory and tracks began anew
     steady: Detections | None = None  # the same boxes with their tracks' class and score, for show
     predicted: Detections | None = None  # tracks without a detection, where they are expected
+    followed: bool = False  # no key frame: the boxes of an earlier frame, moved with the picture
 
     @property
     def shown(self) -> Detections:

@@ -291,6 +291,16 @@ def test_sources_side_by_side_leave_the_files_of_one_by_one(weights, tmp_path):
     assert [entry["folder"] for entry in entries] == ["0", "1", "2", "3"]
 
 
+def test_key_frames_of_sources_side_by_side_are_those_of_one_by_one(weights, tmp_path):
+    clips = [write_clip(tmp_path / f"{n}.mp4", length=3 + 2 * n, seed=n) for n in range(3)]
+    for name, count in (("alone", 1), ("beside", 3)):
+        given = order(weights, tmp_path / name, *clips, "--batch-sources", count)
+        assert load_tool().main([*given, "--key-every", "2"]) == 0
+    alone, beside = (objects_of(tmp_path / name) for name in ("alone", "beside"))
+    for name, rows in alone.items():
+        assert [row[:2] for row in rows] == [row[:2] for row in beside[name]]
+
+
 def objects_of(out):
     """By folder, frame, label and box of all objects, in an order that ties do not change."""
     found = {}

@@ -23,14 +23,13 @@ from rnndet.benchmark import (
     detect_in_stages,
     lines_of,
     measure,
-    open_setting,
     paired_ratio,
-    parse_setting,
     render_clip,
     round_medians,
     run_round,
     shares,
 )
+from rnndet.benchmark_settings import open_setting, parse_setting
 from rnndet.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.errors import InputError, RnndetError
 from rnndet.eval_benchmark import measure_eval
@@ -127,7 +126,22 @@ def test_every_stage_of_the_model_takes_time(site):
     detect_in_stages(stream, stream.prepare(frame), frame.image.shape[:2], clock)
     clock.end_frame(objects=0)
     (times,) = clock.frames
-    assert all(times.stages[name] > 0 for name in benchmark.MODEL_STAGES)
+    assert all(times.stages[name] > 0 for name in benchmark.MODEL_STAGES if name != "follow")
+
+
+def test_staged_detections_equal_those_of_the_stream_with_key_frames():
+    staged, whole = (make_stream(tiny_model(), min_score=0.01, key_every=3) for _ in range(2))
+    clock = FrameClock(CPU)
+    for frame in frames(4):
+        clock.begin_frame()
+        size_hw = frame.image.shape[:2]
+        found = detect_in_stages(staged, staged.prepare(frame), size_hw, clock)
+        assert np.array_equal(
+            found.boxes, whole.detect(whole.prepare(frame), size_hw=size_hw).boxes
+        )
+        clock.end_frame(objects=0)
+    assert [times.stages["memory"] > 0 for times in clock.frames] == [True, False, False, True]
+    assert all(times.stages["follow"] > 0 for times in clock.frames)
 
 
 def test_a_round_counts_every_frame_and_leaves_the_results_of_inference(clip, tmp_path):
@@ -136,7 +150,8 @@ def test_a_round_counts_every_frame_and_leaves_the_results_of_inference(clip, tm
         for limit in (3, 4):  # the second replaces the first
             times = run_round(stream, source, tmp_path, limit=limit)
     assert len(times) == 4
-    assert all(seconds > 0 for frame in times for seconds in frame.stages.values())
+    stages = [name for name in STAGES if name != "follow"]
+    assert all(frame.stages[name] > 0 for frame in times for name in stages)
     lines = (tmp_path / "detections.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["index"] for line in lines] == [0, 1, 2, 3]
     with open_source(tmp_path / "annotated.mp4") as video:
@@ -202,6 +217,12 @@ def test_medians_are_milliseconds_over_frames_and_sums_are_made_per_frame():
     assert ms["cpu"] == 0
     assert ms["pipeline"] == pytest.approx(8)
     assert tuple(ms) == ROWS
+
+
+def test_with_key_frames_the_median_is_over_the_means_of_their_cycles():
+    times = [times_of(0.0, memory) for memory in (0.004, 0.0, 0.008, 0.0, 0.012, 0.0, 0.5)]
+    assert round_medians(Round(times, 0.0, 2))["memory"] == pytest.approx(4)  # of 2, 4 and 6
+    assert round_medians(Round(times[:1], 0.0, 2))["memory"] == pytest.approx(4)
 
 
 def test_shares_are_of_the_sum_of_the_stages_without_the_subtotals():
@@ -381,6 +402,13 @@ def test_fault_in_a_process_is_said_in_its_words(clip, capsys):
     given = ["infer", str(clip), "--models", "none", "--apart", "--frames", "3", "--rounds", "1"]
     assert load_tool().main(given) == 2
     assert "weights 'none'" in capsys.readouterr().err
+
+
+def test_settings_name_the_key_frames():
+    setting = parse_setting("aerial:key_every=5,key_lost=0.5")
+    assert (setting.key_every, setting.key_lost) == (5, 0.5)
+    with pytest.raises(RnndetError, match="aerial:key_every=often"):
+        parse_setting("aerial:key_every=often")
 
 
 def test_settings_name_the_runtime():

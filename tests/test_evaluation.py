@@ -363,6 +363,22 @@ def test_tool_writes_a_row_for_each_memory_and_subset(
     assert "reset, other frames" in shown and "score floor: 0.001" in shown
 
 
+def test_tool_scores_every_frame_with_key_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, config = tiny_model()
+    save_checkpoint(tmp_path / "w.pt", model_content(model, config, step=0))
+    write_data(tmp_path / "data")
+    arguments = [str(tmp_path / "w.pt"), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    arguments += ["--key-every", "2", "--out", str(tmp_path / "out")]
+    assert tool().main(arguments) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["protocol"]["frames scored"] == 6
+    assert report["protocol"]["key frames"] == "every 2, lost 0"
+    assert tool().main([*arguments, "--ablate-memory"]) == 2
+    assert "--key-every" in capsys.readouterr().err
+
+
 def test_tool_reports_user_errors_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert tool().main(["missing.pt", "--data", "nowhere"]) == 5
     errors = capsys.readouterr().err

@@ -116,6 +116,19 @@ def test_frames_in_are_frames_out_and_the_json_has_its_parts(infer, clip, tmp_pa
     assert "on cpu" in printed[0]
 
 
+def test_frames_between_key_frames_are_marked_and_counted(infer, clip, tmp_path, capsys):
+    assert infer(clip, "--key-every", 3, "--no-scene-cuts") == 0
+    header, *frames, summary = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert (header["key_every"], header["key_lost"]) == (3, 0)
+    assert [line.get("followed", False) for line in frames] == [k % 3 > 0 for k in range(10)]
+    assert summary["followed"] == 6
+    assert "key frames: 4 of 10" in capsys.readouterr().out
+
+
+def test_share_of_lost_boxes_without_key_frames_is_a_usage_error(infer, clip):
+    assert infer(clip, "--key-lost", 0.5) == 2
+
+
 def test_results_are_replaced_only_with_overwrite(infer, clip, tmp_path, capsys):
     assert infer(clip, "--max-frames", 2) == 0
     first = (tmp_path / "sky" / "detections.jsonl").read_bytes()
@@ -376,7 +389,7 @@ def test_the_list_of_flags_is_frozen():
     flags = {name for name in vars(load_tool().parse([]))}
     assert flags == {
         "source", "weights", "out", "runtime", "device", "half", "score_threshold", "tracker",
-        "max_frames",
+        "max_frames", "key_every", "key_lost",
         "allow_network", "max_pixels", "max_reconnects", "strict", "timeout",
         "no_scene_cuts", "start", "end", "stride", "load_state", "save_state", "save", "no_video",
         "trails", "coast", "show", "threads", "shard", "resume", "isolate", "batch_sources",

@@ -189,6 +189,64 @@ def test_run_video_is_lazy():
     assert taken == [0]
 
 
+class Twice:
+    """Key frames: every second frame; in the others the boxes are half a pixel further right."""
+
+    every, lost, is_between = 2, 0.0, False
+
+    def __init__(self) -> None:
+        self.found = None
+
+    def between(self, picture, *, size_hw):
+        self.is_between = self.found is not None and not self.is_between
+        return self.found if self.is_between else None
+
+    def keep(self, picture, found):
+        self.found = Detections(found.boxes + 0.5, found.scores, found.labels)
+
+    def reset(self):
+        self.found, self.is_between = None, False
+
+    def state_dict(self):
+        return {"is_between": self.is_between}
+
+    def load_state_dict(self, state):
+        self.is_between = state["is_between"]
+
+
+def test_the_model_sees_key_frames_only():
+    stream = Stream(Counter(), min_score=0.0, keys=Twice())
+    results = [stream.step(frame) for frame in frames(4)]
+    assert [r.followed for r in results] == [False, True, False, True]
+    assert stream.state == pytest.approx(2 + (0 + 20) / 256)  # frames 0 and 2
+    assert np.array_equal(results[3].detections.boxes, results[2].detections.boxes + 0.5)
+
+
+@pytest.mark.parametrize("how", ["cut", "restart", "reset"])
+def test_what_begins_anew_begins_with_a_key_frame(how):
+    class CutAtOne:
+        def update(self, image):
+            return how == "cut" and image.mean() == 10
+
+        def reset(self):
+            pass
+
+    first, second = frames(2)
+    stream = Stream(Counter(), cuts=CutAtOne(), keys=Twice())
+    stream.step(first)
+    if how == "reset":
+        stream.reset()
+    assert not stream.step(replace(second, restart=how == "restart")).followed
+
+
+def test_followed_boxes_reach_the_tracker():
+    model = Counter((0.9, 0.8, 0.2, 0.12))
+    stream = Stream(model, ByteTracker(), min_score=0.3, keys=Twice())
+    results = [stream.step(frame) for frame in frames(4)]
+    assert [r.followed for r in results] == [False, True, False, True]
+    assert results[3].detections.ids.tolist() == [1, 2]
+
+
 def test_importing_rnndet_loads_nothing_heavy():
     check = "import sys, rnndet; print(sorted({'torch', 'cv2', 'scipy'} & set(sys.modules)))"
     done = subprocess.run(

@@ -55,6 +55,23 @@ def test_two_files_give_what_the_whole_gives(recording, tmp_path, tracker):
     assert parts == whole
 
 
+@pytest.mark.parametrize("every", [2, 3, 4])
+def test_key_frames_go_on_from_file_to_file(recording, tmp_path, every):
+    options = OPTIONS | {"key_every": every}
+    whole = run(recording / "whole", tmp_path, options=options)
+    state = tmp_path / "state.npz"
+    parts = run(recording / "first", tmp_path, options=options, save_state=state)
+    parts += run(recording / "second", tmp_path, options=options, load_state=state)
+    assert [bool(line.get("followed")) for line in whole] == [k % every > 0 for k in range(LENGTH)]
+    assert parts == whole
+
+
+def test_state_of_other_key_frames_is_refused(tmp_path):
+    save_stream(tmp_path / "s.npz", make_stream(model(), **OPTIONS), Position(0, 0.0))
+    with pytest.raises(WeightsError, match="use the same options"):
+        load_stream(tmp_path / "s.npz", make_stream(model(), key_every=2, **OPTIONS))
+
+
 def test_without_the_state_the_second_file_differs(recording, tmp_path):
     whole = run(recording / "whole", tmp_path)
     alone = run(recording / "second", tmp_path)

@@ -26,7 +26,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = infer.add_argument
     add("source", nargs="?", help="video file or folder of pictures; none: a made-up clip")
     add("--models", nargs="+", default=["aerial"], metavar="MODEL",
-        help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx")  # fmt: skip  # noqa: E501
+        help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
+        "key_every=5,key_lost=0.5")  # fmt: skip
     add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
         help="compare torchvision's own loop with an untrained detector with memory; --models is "
         "then torch or onnx")  # fmt: skip
@@ -244,14 +245,18 @@ def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
 
 def contenders(args: argparse.Namespace) -> list[Any]:
     """The models of the command line, ready to run."""
-    from rnndet.benchmark import Contender, open_setting, parse_setting
+    from rnndet.benchmark import Contender
+    from rnndet.benchmark_settings import open_setting, parse_setting
     from rnndet.inference import describe_model, make_stream
 
     chosen = []
     for text in args.models:
         setting = parse_setting(text, tracker=args.tracker)
         runtime = open_setting(setting, device=args.device, threads=args.threads)
-        stream = make_stream(runtime, tracker=setting.tracker, min_score=setting.min_score)
+        stream = make_stream(
+            runtime, tracker=setting.tracker, min_score=setting.min_score,
+            key_every=setting.key_every, key_lost=setting.key_lost,
+        )  # fmt: skip
         about = {**describe_model(runtime, setting.weights), "weights": setting.weights}
         about |= {"tracker": setting.tracker, "min_score": setting.min_score}
         chosen.append(Contender(text, stream, about))

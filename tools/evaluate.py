@@ -13,7 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 # What only a run of weights heeds, and its defaults.
-NEEDS_WEIGHTS = {"ablate_memory": None, "degrade": None, "every": 1, "max_videos": None}
+NEEDS_WEIGHTS = {
+    "ablate_memory": None,
+    "degrade": None,
+    "every": 1,
+    "key_every": 1,
+    "key_lost": 0.0,
+    "max_videos": None,
+}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -52,6 +59,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--degrade-seed", type=int, default=0)
     add("--every", type=int, default=1, metavar="N",
         help="show every N-th frame only: a lower frame rate")  # fmt: skip
+    add("--key-every", type=int, default=1, metavar="N",
+        help="the model sees every N-th frame; in the others its boxes follow the picture")  # fmt: skip  # noqa: E501
+    add("--key-lost", type=float, default=0.0, metavar="SHARE",
+        help="and a frame in which less than this share could be followed")  # fmt: skip
     add("--max-videos", type=int, metavar="N", help="N videos, spread over the set")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--threads", type=int, help="CPU threads; default: torch's choice")
@@ -211,10 +222,15 @@ def predict(args: argparse.Namespace, here):
     from rnndet.ablation import STANDARD
     from rnndet.checkpoint import load_model
     from rnndet.device import choose_device
+    from rnndet.errors import RnndetError
     from rnndet.evaluation import evaluate_set
     from rnndet.metrics.record import save_predictions
     from rnndet.progress import Progress
+    from rnndet.video import choose_key_frames
 
+    keys = choose_key_frames(args.key_every, args.key_lost)
+    if keys is not None and args.ablate_memory is not None:
+        raise RnndetError("--key-every: not with --ablate-memory, which shows every frame")
     if args.threads is not None:
         torch.set_num_threads(max(1, args.threads))
     device, why = choose_device(args.device)
@@ -230,6 +246,7 @@ def predict(args: argparse.Namespace, here):
             degrade=args.degrade,
             degrade_seed=args.degrade_seed,
             every=args.every,
+            keys=keys,
             max_videos=args.max_videos,
             world=here,
             progress=progress.step_of,

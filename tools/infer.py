@@ -54,6 +54,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="keep memory and tracks where the scene changes",
     )
+    add("--key-every", type=at_least_one, default=1, metavar="N",
+        help="run the model on every N-th frame; in the others its boxes follow the picture")  # fmt: skip  # noqa: E501
+    add("--key-lost", type=float, default=0.0, metavar="SHARE",
+        help="run it also where less than this share of the boxes could be followed, 0 to 1")  # fmt: skip  # noqa: E501
     add("--start", type=seconds, default=0.0, help="begin at this time of each source, in seconds")
     add("--end", type=seconds, help="stop each source at this time, in seconds")
     add("--stride", type=at_least_one, default=1, help="look at every n-th frame only")
@@ -197,6 +201,7 @@ def stream_of(runtime: Any, args: argparse.Namespace) -> Any:
     return make_stream(
         runtime, tracker=args.tracker, min_score=args.score_threshold,
         scene_cuts=not args.no_scene_cuts, coast=args.coast,
+        key_every=args.key_every, key_lost=args.key_lost,
     )  # fmt: skip
 
 
@@ -218,7 +223,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         f"by {runtime.name} on {runtime.device}: {why}")  # fmt: skip
     return runtime, {
         "model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts,
-        "coast": args.coast,
+        "coast": args.coast, "key_every": args.key_every, "key_lost": args.key_lost,
     }  # fmt: skip
 
 

@@ -157,7 +157,7 @@ class FrameDetector(nn.Module, ABC):
         and channels last, which is what convolutions on a CPU are fast with."""
         spec = self.input_spec
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        wanted = [spec.scaled_hw(*size) for size in sizes]
+        wanted = [spec.scaled_hw(*size) for size in sizes] if original_sizes is None else sizes
         if len(set(sizes)) == 1:
             whole = images[0][None] if len(images) == 1 else torch.stack(list(images))
             scaled = [_normalised(whole, wanted[0], spec)]

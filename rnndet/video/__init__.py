@@ -5,6 +5,7 @@ from rnndet.video.base import ReadCounts, Source
 from rnndet.video.draw import draw
 from rnndet.video.excerpt import Excerpt
 from rnndet.video.image import read_image, write_image
+from rnndet.video.key_frames import KeyFrames, choose_key_frames
 from rnndet.video.listing import expand
 from rnndet.video.live import Camera, LiveOptions
 from rnndet.video.pictures import ImageFolder
@@ -19,6 +20,7 @@ __all__ = [
     "Excerpt",
     "ImageFolder",
     "JsonLinesSink",
+    "KeyFrames",
     "LiveOptions",
     "ReadCounts",
     "SceneCut",
@@ -26,6 +28,7 @@ __all__ = [
     "SyntheticClip",
     "VideoFile",
     "VideoSink",
+    "choose_key_frames",
     "describe",
     "describe_result",
     "draw",
