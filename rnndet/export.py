@@ -62,7 +62,7 @@ class _Step(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, pixels: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        outputs, state = self.model.raw_step(pixels, _nested(self.names, states))
+        outputs, state, _ = self.model.raw_step(pixels, _nested(self.names, states))
         return (*outputs.values(), *(t for level in state.values() for t in level))
 
 
@@ -113,7 +113,7 @@ def export_onnx(model: VideoDetector, path: Path, *, weights_file: str = "") -> 
     spec, example = _described(model, runtime, weights_file)
     inputs = [IMAGE, *(one.name for one in spec.states)]
     with torch.no_grad():
-        outputs, _ = model.raw_step(example[0], _nested(inputs[1:], example[1:]))
+        outputs, _, _ = model.raw_step(example[0], _nested(inputs[1:], example[1:]))
     names = [*outputs, *(f"new_{one.name}" for one in spec.states)]
     axes = {name: {0: "batch", 2: f"{name}.height", 3: f"{name}.width"} for name in inputs}
     axes |= {name: {0: "batch", 1: "anchors"} for name in outputs}

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.detectors import build_detector
-from rnndet.detectors.base import FrameDetector, Prepared
+from rnndet.detectors.base import FrameDetector, Grids, Prepared
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections, Truth
 from rnndet.temporal.head import TemporalHead
@@ -108,17 +108,17 @@ class VideoDetector(nn.Module):
         with torch.inference_mode():
             return self.decode(self.encode(frames, original_sizes=original_sizes), state)
 
-    def raw_step(self, pixels: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One frame of each video without what comes before and after: this is what is exported.
+    def raw_step(self, pixels: Tensor, state: State) -> tuple[dict[str, Tensor], State, Grids]:
+        """One frame of each video without what comes before and after: exported, and compiled.
 
         pixels: (B, 3, H, W) float32, normalised and padded. The raw outputs of a one-stage head,
-        see `FrameDetector.head`, and the new state.
+        see `FrameDetector.head`, the new state, and the sizes of the head's levels.
         """
         features = self._features(pixels)
         features, state = self.memory(features, state or None, 1)
         if self.site == "trunk":
             features = self.detector.neck(features)
-        return self.detector.head(features), state
+        return self.detector.head(features), state, self.detector.grids(features)
 
     def encode(
         self,

@@ -132,7 +132,8 @@ FLAGS: dict[str, set[str]] = {
     },
     "export": {"weights", "--out", "--frames", "--overwrite", "--debug"},
     "infer": {
-        "source", "--weights", "--out", "--runtime", "--device", "--half", "--score-threshold",
+        "source", "--weights", "--out", "--runtime", "--device", "--half", "--compile",
+        "--score-threshold",
         "--tracker", "--key-every", "--key-lost",
         "--no-scene-cuts", "--start", "--end", "--stride", "--max-frames", "--strict",
         "--max-pixels", "--allow-network", "--timeout", "--max-reconnects", "--no-video",

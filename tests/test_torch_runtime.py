@@ -62,6 +62,60 @@ def test_half_precision_finds_nearly_the_same():
     assert half.boxes.dtype == np.float32
 
 
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile without a compiler for the CPU, which would take a minute; what it is given."""
+    calls, compile_ = [], torch.compile
+
+    def without_compiler(step, **options):
+        calls.append(options)
+        return compile_(step, backend="eager", fullgraph=True, dynamic=options["dynamic"])
+
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    return calls
+
+
+@pytest.mark.parametrize("videos", [1, 2])
+def test_compiled_step_finds_what_the_model_finds(traced, videos):
+    model = tiny_model()
+    model.score_threshold = 0.01
+    plain, compiled = TorchRuntime(model), TorchRuntime(model, compiled=True)
+    states = [None, None]
+    for k in range(4):
+        pictures, sizes = [noise(k + v) for v in range(videos)], [SIZE_HW] * videos
+        a, states[0] = plain.detect(pictures, sizes, states[0])
+        b, states[1] = compiled.detect(pictures, sizes, states[1])
+        for one, other in zip(a, b, strict=True):
+            assert len(one) > 0
+            np.testing.assert_allclose(other.boxes, one.boxes, atol=1e-3)
+            np.testing.assert_allclose(other.scores, one.scores, atol=1e-5)
+    assert traced == [{"mode": "default", "dynamic": False}]
+
+
+def test_state_of_a_compiled_step_is_not_overwritten_by_the_next(traced):
+    compiled = TorchRuntime(tiny_model(), compiled=True)
+    _, state = compiled.detect([noise()], [SIZE_HW], None)
+    _, state = compiled.detect([noise(1)], [SIZE_HW], state)
+    before = {level: tuple(t.clone() for t in each) for level, each in state.items()}
+    compiled.detect([noise(2)], [SIZE_HW], state)
+    for level, each in state.items():
+        assert all(map(torch.equal, each, before[level]))
+
+
+def test_two_stages_are_not_compiled():
+    options = {"size": list(SIZE_HW), "backbone": "mobilenet_v3_small", "strides": [8, 16]}
+    tree = {"model": {"detector": "faster_rcnn", "options": {**options, "channels": 32}}}
+    tree["model"]["temporal"] = {"cell": "none"}
+    model = build_model(config_from_dict(tree, where="test").model, ("a",)).eval()
+    with pytest.raises(RnndetError, match=r"faster_rcnn.*fcos"):
+        TorchRuntime(model, compiled=True)
+
+
+def test_graph_is_not_compiled():
+    with pytest.raises(RnndetError, match="--compile"):
+        open_runtime("aerial", kind="onnx", compiled=True)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_half_precision_on_a_cpu_is_refused():
     with pytest.raises(RnndetError, match="--half"):

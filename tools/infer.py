@@ -47,6 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--runtime", default="torch", help="torch, onnx (see tools/export.py), or auto")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--half", action="store_true", help="compute in half precision, on a GPU")
+    add("--compile", action="store_true", help="compile the model first, which takes minutes")
     add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
     add("--tracker", default="byte", help="byte, sort, iou or none")
     add(
@@ -216,6 +217,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         device=args.device,
         threads=args.threads,
         half=args.half,
+        compiled=args.compile,
     )
     about = describe_model(runtime, args.weights)
     stream_of(runtime, args)  # says now what is wrong with the options

@@ -25,6 +25,7 @@ from rnndet.structures import Detections, Truth
 
 log = logging.getLogger(__name__)
 
+Grids = tuple[tuple[int, int], ...]  # height and width of each level, finest first
 Features = dict[str, Tensor]  # level name -> (N, C, H, W), finest first
 
 
@@ -195,18 +196,25 @@ class FrameDetector(nn.Module, ABC):
         return self.net.head(list(self._neck_levels(features).values()))
 
     def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
-        """Detections of each image in pixels of its original frame; needs eval mode.
-
-        What is left after `head` is few numbers: it is done on the CPU, see rnndet.postprocess.
-        """
+        """Detections of each image in pixels of its original frame; needs eval mode."""
         assert not self.training, "detect() needs eval mode"
+        return self.detections(prepared, self.head(features), self.grids(features))
+
+    def grids(self, features: Features) -> Grids:
+        """Height and width of each level of neck features."""
+        levels = self._neck_levels(features).values()
+        return tuple((level.shape[-2], level.shape[-1]) for level in levels)
+
+    def detections(
+        self, prepared: Prepared, raw: dict[str, Tensor], grids: Grids
+    ) -> list[Detections]:
+        """The end of `detect`: from what `head` gave of levels of these sizes.
+
+        What is left is few numbers: it is done on the CPU, see rnndet.postprocess.
+        """
         spec = self.head_spec
         assert spec is not None, "a head with two stages has its own detect()"
-        levels = self._neck_levels(features)
-        outputs = {
-            name: value.detach().float().cpu().numpy() for name, value in self.head(levels).items()
-        }
-        grids = tuple((level.shape[-2], level.shape[-1]) for level in levels.values())
+        outputs = {name: value.detach().float().cpu().numpy() for name, value in raw.items()}
         anchors, level_of = anchors_of(spec, prepared.padded_hw, grids)
         return [
             postprocess(

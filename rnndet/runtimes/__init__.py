@@ -39,32 +39,34 @@ def open_runtime(
     device: str = "auto",
     threads: int | None = None,
     half: bool = False,
+    compiled: bool = False,
 ) -> tuple[Runtime, str]:
     """Weights, ready to run, and why in this way; a name, a checkpoint or an exported graph.
 
     kind: of `RUNTIMES`; a graph by its own name (.onnx) is run by onnx whatever it says. threads:
-    of the CPU, None for the default. half: see `TorchRuntime`; on a GPU only, for CPUs compute it
-    far slower. Raises RnndetError.
+    of the CPU, None for the default. half, compiled: see `TorchRuntime`; half on a GPU only, for
+    CPUs compute it far slower. Raises RnndetError.
     """
     pick(kind, RUNTIMES, what="runtime")
     path, _ = find_weights(weights)
-    if half and (kind == "onnx" or path.suffix == ".onnx"):
-        raise DeviceError("--half: is for --runtime torch on a GPU")
+    for flag, is_given in (("--half", half), ("--compile", compiled)):
+        if is_given and (kind == "onnx" or path.suffix == ".onnx"):
+            raise DeviceError(f"{flag}: is for --runtime torch")
     if path.suffix == ".onnx":
         return _onnx(path, None, device=device, threads=threads)
     if kind == "onnx":
         return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
     if kind == "auto":
-        why_not = "half precision" if half else _why_not_onnx(path, device)
+        why_not = "half precision" if half else "compiled" if compiled else None
+        why_not = why_not or _why_not_onnx(path, device)
         if why_not is None:
             return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
-        runtime, why = _torch(weights, device=device, threads=threads, half=half)
-        return runtime, f"{why}; not onnx: {why_not}"
-    return _torch(weights, device=device, threads=threads, half=half)
+    runtime, why = _torch(weights, device=device, threads=threads, half=half, compiled=compiled)
+    return runtime, why if kind == "torch" else f"{why}; not onnx: {why_not}"
 
 
 def _torch(
-    weights: str | Path, *, device: str, threads: int | None, half: bool
+    weights: str | Path, *, device: str, threads: int | None, half: bool, compiled: bool
 ) -> tuple[Runtime, str]:
     import torch
 
@@ -77,7 +79,8 @@ def _torch(
     chosen, why = choose_device(device)
     if half and chosen.type != "cuda":
         raise DeviceError("--half: no GPU is used, and a CPU computes half precision far slower")
-    return TorchRuntime(load_model(weights, device=chosen), half=half), why
+    model = load_model(weights, device=chosen)
+    return TorchRuntime(model, half=half, compiled=compiled), why
 
 
 def _onnx(

@@ -15,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from rnndet.checkpoint import content_sha256
 from rnndet.detectors import DETECTORS
 from rnndet.detectors.trunks import fold_batch_norms
+from rnndet.errors import RnndetError
 from rnndet.model import VideoDetector
 from rnndet.runtimes.base import Picture, StateArrays
 from rnndet.structures import Detections
@@ -28,13 +29,16 @@ class TorchRuntime:
     has beside its convolutions are folded into them, in a copy.
 
     half: convolutions in half precision (torch.autocast), float16 on a GPU, bfloat16 elsewhere.
+    compiled: all between the pixels and the raw outputs is compiled (torch.compile; on a GPU into a
+    CUDA graph), once for each size of a frame and number of videos, which takes a minute or more.
 
-    Raises RnndetError in `detect` for a model in training mode.
+    Raises RnndetError in `detect` for a model in training mode, and for `compiled` with a detector
+    of two stages.
     """
 
     name = "torch"
 
-    def __init__(self, model: VideoDetector, *, half: bool = False) -> None:
+    def __init__(self, model: VideoDetector, *, half: bool = False, compiled: bool = False) -> None:
         first = next(model.parameters(), None)
         self._given = model
         if any(isinstance(module, FrozenBatchNorm2d) for module in model.modules()):
@@ -47,6 +51,15 @@ class TorchRuntime:
         self.about = describe(model)
         self._device = torch.device("cpu") if first is None else first.device
         self.device = str(self._device)
+        self._compiled: Any = None  # `VideoDetector.raw_step`
+        if compiled:
+            if model.detector.head_spec is None:
+                raise RnndetError(
+                    f"{self.about['detector']} cannot be compiled: its second stage looks at what "
+                    "its first one finds; one-stage detectors can: fcos, retinanet, ssdlite"
+                )
+            mode = "reduce-overhead" if self._device.type == "cuda" else "default"
+            self._compiled = torch.compile(self.model.raw_step, mode=mode, dynamic=False)
 
     @property
     def score_threshold(self) -> float:
@@ -62,12 +75,29 @@ class TorchRuntime:
         original_sizes: Sequence[tuple[int, int]],
         state: State | None,
     ) -> tuple[list[Detections], State]:
+        if self._compiled is not None and state is not None:  # the first frame makes the state
+            return self._detect_compiled(pictures, original_sizes, state)
         with self._precision():
             output = self.model.step(
                 self.to_tensors(pictures), state, original_sizes=original_sizes
             )
         assert output.detections is not None, "a model called without truths returns detections"
         return output.detections[0], output.state
+
+    def _detect_compiled(
+        self,
+        pictures: Sequence[Picture],
+        original_sizes: Sequence[tuple[int, int]],
+        state: State,
+    ) -> tuple[list[Detections], State]:
+        detector = self.model.detector
+        with torch.inference_mode(), self._precision():
+            images = list(self.to_tensors(pictures)[0])
+            prepared = detector.prepare(images, original_sizes=original_sizes)
+            raw, state, grids = self._compiled(prepared.pixels, state)
+            # the next run of a CUDA graph writes where this one wrote
+            state = {level: tuple(t.clone() for t in each) for level, each in state.items()}
+            return detector.detections(prepared, raw, grids), state
 
     def to_tensors(self, pictures: Sequence[Picture]) -> Tensor:
         """(1, B, 3, H, W) uint8 on the device, channels last."""
