@@ -41,7 +41,7 @@ ROWS = (*STAGES, "model", "total", "cpu", "pipeline")
 NAMES = {
     "network": "network (trunk, neck)",
     "head": "head, postprocess",
-    "follow": "follow (no key frame)",
+    "follow": "follow boxes",
     "cpu": "CPU time",
     "pipeline": "total, with threads",
 }
@@ -77,7 +77,7 @@ class Round:
 
     frames: list[FrameTimes]
     pipeline: float  # seconds of a frame: the whole run by the clock on the wall
-    cycle: int = 1  # frames from one key frame to the next
+    cycle: int = 1  # frames from one key frame to the next, at most
 
 
 class FrameClock:
@@ -148,17 +148,17 @@ def measure(
                 times = run_round(
                     contender.stream, source, Path(folder), limit=limit, tell=on_frame
                 )
-                if len(times) <= WARM_UP:
+                keys = contender.stream.keys
+                cycle = 1 if keys is None else keys.every
+                if len(times) < WARM_UP + cycle:
                     raise InputError(
                         f"{source.info.source}: {len(times)} frames are too few; {WARM_UP} are "
-                        f"warm-up, so give a video of {WARM_UP + 1} or more"
+                        f"warm-up, so give a video, and --frames, of {WARM_UP + cycle} or more"
                     )
                 whole = run_source(
                     contender.stream, source, folder, name="whole", max_frames=limit,
                     overwrite=True,
                 )  # fmt: skip
-                keys = contender.stream.keys
-                cycle = 1 if keys is None else keys.every
                 done.append(Round(times[WARM_UP:], whole.seconds / whole.frames, cycle))
     info = source.info
     return {
@@ -228,9 +228,9 @@ def detect_in_stages(
             followed = keys.between(picture, size_hw=size_hw)
         if followed is not None:
             return followed
-    if type(runtime) is TorchRuntime:
+    if type(runtime) is TorchRuntime and not runtime.is_compiled:
         found = _found_in_stages(stream, runtime, picture, size_hw, clock)
-    else:  # the stock loop cannot be cut open
+    else:  # it cannot be cut open
         with clock.stage("network"):
             (found,), stream.state = runtime.detect([picture], [size_hw], stream.state)
     found = found[found.scores >= stream.score_floor]
@@ -278,10 +278,8 @@ def round_medians(done: Round) -> Numbers:
 
 
 def _means(values: Sequence[float], size: int) -> list[float]:
-    """Of each `size` values that follow each other; of all, if they are fewer."""
+    """Of each `size` values that follow each other; there are as many at least."""
     whole = len(values) // size * size
-    if whole == 0:
-        return [sum(values) / len(values)]
     return [sum(values[i : i + size]) / size for i in range(0, whole, size)]
 
 

@@ -19,7 +19,7 @@ class Setting:
     weights: str  # a name of weights/weights.toml, or a path
     tracker: str
     min_score: float
-    runtime: str = "torch"  # of `RUNTIMES`, or stock: torchvision's own loop
+    runtime: str = "torch"  # of `RUNTIMES`; compiled; or stock: torchvision's own loop
     key_every: int = 1
     key_lost: float = 0.0
 
@@ -50,8 +50,10 @@ def parse_setting(text: str, *, tracker: str = "byte", min_score: float = 0.3) -
 
 def open_setting(setting: Setting, *, device: str, threads: int | None) -> Runtime:
     """What runs the weights of a setting. Raises RnndetError."""
-    if setting.runtime != "stock":
-        return open_runtime(setting.weights, kind=setting.runtime, device=device, threads=threads)[
-            0
-        ]
-    return StockRuntime(load_model(setting.weights), device=device)
+    if setting.runtime == "stock":
+        return StockRuntime(load_model(setting.weights), device=device)
+    is_compiled = setting.runtime == "compiled"
+    kind = "torch" if is_compiled else setting.runtime
+    return open_runtime(
+        setting.weights, kind=kind, device=device, threads=threads, compiled=is_compiled
+    )[0]

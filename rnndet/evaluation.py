@@ -77,12 +77,14 @@ def evaluate_set(
 
     `uses` are of rnndet.ablation.USES; without them the model runs as it is, under the name "".
     `degrade` corrupts the frames by their `named_plan`. `every` and `max_videos` show fewer
-    frames and videos; with `keys`, which `uses` do not take, the model sees the key frames alone.
+    frames and videos; with `keys` the model sees the key frames alone.
     `progress` is told the number of all frames after each. The model's
     `score_threshold` is set to SCORE_FLOOR. With a
     `world` of several processes each runs its share of the videos, and the first gets them all; the
     others get no runs.
     """
+    if uses and keys is not None:
+        raise RnndetError("key frames: not with other uses of the memory, which show every frame")
     model.score_threshold = SCORE_FLOOR
     videos = [thinned(video, every) for video in _spread(data.videos, max_videos)]
     plans: dict[str, Plan] = {}

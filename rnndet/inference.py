@@ -223,7 +223,7 @@ def _timed_results(
         with clock.stage("model"):
             picture = stream.prepare(frame)
             cut = stream.see_cut(frame)
-            found = stream.detect(picture, size_hw=frame.image.shape[:2])
+            found = stream.detect(picture, size_hw=frame.image.shape[:2], gap=frame.gap)
         with clock.stage("track"):
             detections = stream.track(found, time=frame.time)
             result = stream.result(frame, detections, cut=cut)

@@ -103,10 +103,14 @@ class VideoDetector(nn.Module):
         original_sizes: T*B heights and widths of the frames in whose pixels the boxes are wanted,
         time-major. In inference mode: no gradients. Raises RnndetError in training mode.
         """
-        if self.training:
-            raise RnndetError("the model is in training mode; call model.eval() before streaming")
+        self.check_not_training()
         with torch.inference_mode():
             return self.decode(self.encode(frames, original_sizes=original_sizes), state)
+
+    def check_not_training(self) -> None:
+        """Raise RnndetError in training mode."""
+        if self.training:
+            raise RnndetError("the model is in training mode; call model.eval() before streaming")
 
     def raw_step(self, pixels: Tensor, state: State) -> tuple[dict[str, Tensor], State, Grids]:
         """One frame of each video without what comes before and after: exported, and compiled.

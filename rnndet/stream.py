@@ -45,7 +45,9 @@ class KeyFramePolicy(Protocol):
         """Whether the last frame was no key frame."""
         ...
 
-    def between(self, picture: np.ndarray, *, size_hw: tuple[int, int]) -> Detections | None:
+    def between(
+        self, picture: np.ndarray, *, size_hw: tuple[int, int], gap: int = 0
+    ) -> Detections | None:
         """The detections of the next frame; None: it is a key frame, `keep` follows."""
         ...
 
@@ -175,7 +177,7 @@ class Stream:
         """
         picture = self.prepare(frame)
         cut = self.see_cut(frame)
-        found = self.detect(picture, size_hw=frame.image.shape[:2])
+        found = self.detect(picture, size_hw=frame.image.shape[:2], gap=frame.gap)
         return self.result(frame, self.track(found, time=frame.time), cut=cut)
 
     def prepare(self, frame: Frame) -> np.ndarray:
@@ -223,14 +225,14 @@ class Stream:
         if self.keys is not None:
             self.keys.reset()
 
-    def detect(self, picture: np.ndarray, *, size_hw: tuple[int, int]) -> Detections:
+    def detect(self, picture: np.ndarray, *, size_hw: tuple[int, int], gap: int = 0) -> Detections:
         """Second part of `step`: run the model, keep its state; detections >= score_floor.
 
-        Between key frames follow the last ones instead. picture: what `prepare` gave; size_hw: of
-        the frame.
+        Between key frames the boxes of the last one, followed. picture: what `prepare` gave;
+        size_hw, gap: of the frame.
         """
         if self.keys is not None:
-            followed = self.keys.between(picture, size_hw=size_hw)
+            followed = self.keys.between(picture, size_hw=size_hw, gap=gap)
             if followed is not None:
                 return followed
         (found,), self.state = self.runtime.detect([picture], [size_hw], self.state)

@@ -84,7 +84,9 @@ def _options(stream: Stream) -> dict[str, str]:
         "tracker": type(stream.tracker).__name__,
         "scene cuts": type(stream.cuts).__name__,
         "min_score": str(stream.min_score),
-        "key frames": "all" if stream.keys is None else f"{stream.keys.every}, {stream.keys.lost}",
+        "key frames": "all"
+        if stream.keys is None
+        else f"{stream.keys.every}, {stream.keys.lost:g}",
     }
 
 

@@ -125,6 +125,11 @@ def test_frames_between_key_frames_are_marked_and_counted(infer, clip, tmp_path,
     assert "key frames: 4 of 10" in capsys.readouterr().out
 
 
+def test_compiling_for_several_sources_at_a_time_is_a_usage_error(infer, clip, capsys):
+    assert infer(clip, "--compile", "--batch-sources", 2) == 2
+    assert "--compile" in capsys.readouterr().err
+
+
 def test_share_of_lost_boxes_without_key_frames_is_a_usage_error(infer, clip):
     assert infer(clip, "--key-lost", 0.5) == 2
 

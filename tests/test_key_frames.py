@@ -54,6 +54,36 @@ def test_large_box_is_followed():
     assert np.allclose(found.boxes, [[14, 8, 144, 113]], atol=1)
 
 
+@pytest.mark.parametrize("box", [[20, 10, 140, 110], [30, 20, 110, 80], [10, 50, 150, 60]])
+def test_large_box_stays_in_a_still_picture(box):
+    found = started(boxes=[box]).between(scene(), size_hw=HW)
+    assert np.allclose(found.boxes, [box], atol=0.05)
+
+
+@pytest.mark.parametrize("box", [[0, 0, 640, 9], [10, 100, 630, 102], [0, 0, 9, 360]])
+def test_thin_box_is_no_fault(box):
+    wide = cv2.resize(scene(), (640, 360))
+    keys = KeyFrames(5)
+    keys.keep(wide, detections([box], [0.9], [0]))
+    assert np.allclose(keys.between(wide, size_hw=(360, 640)).boxes, [box], atol=0.1)
+
+
+def test_after_lost_frames_boxes_are_looked_for_further_away():
+    keys = started()
+    found = keys.between(scene(20, -9), size_hw=HW, gap=4)
+    assert np.allclose(found.boxes, [[60, 21, 90, 51]], atol=0.5)
+    found = keys.between(scene(24, -10.8), size_hw=HW)  # and the motion is that of one frame
+    assert np.allclose(found.boxes, [[64, 19.2, 94, 49.2]], atol=0.5)
+
+
+def test_box_that_leaves_the_picture_ends_at_its_edge_and_then_is_gone():
+    keys = KeyFrames(20)
+    keys.keep(scene(), detections([[10, 40, 40, 70]], [0.9], [0]))
+    found = [keys.between(scene(-6 * k), size_hw=HW) for k in range(1, 9)]
+    assert [len(one) for one in found] == [1, 1, 1, 1, 1, 1, 0, 0]
+    assert np.allclose(found[3].boxes, [[0, 40, 16, 70]], atol=0.5)
+
+
 def test_scores_and_classes_are_those_of_the_key_frame():
     found = started(scores=[0.7]).between(scene(1, 1), size_hw=HW)
     assert found.scores.tolist() == [np.float32(0.7)]

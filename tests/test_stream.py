@@ -197,7 +197,7 @@ class Twice:
     def __init__(self) -> None:
         self.found = None
 
-    def between(self, picture, *, size_hw):
+    def between(self, picture, *, size_hw, gap=0):
         self.is_between = self.found is not None and not self.is_between
         return self.found if self.is_between else None
 

@@ -8,7 +8,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from conftest import SIZE_HW, TINY_OPTIONS, tiny_model
 from rnndet.checkpoint import content_sha256
 from rnndet.config import config_from_dict
-from rnndet.errors import RnndetError
+from rnndet.errors import DeviceError, RnndetError
 from rnndet.model import build_model
 from rnndet.runtimes import open_runtime
 from rnndet.runtimes.torch_runtime import TorchRuntime
@@ -100,6 +100,37 @@ def test_state_of_a_compiled_step_is_not_overwritten_by_the_next(traced):
     compiled.detect([noise(2)], [SIZE_HW], state)
     for level, each in state.items():
         assert all(map(torch.equal, each, before[level]))
+
+
+def test_compiled_model_in_training_mode_is_refused(traced):
+    compiled = TorchRuntime(tiny_model(), compiled=True)
+    _, state = compiled.detect([noise()], [SIZE_HW], None)
+    compiled.model.train()
+    with pytest.raises(RnndetError, match=r"eval\(\)"):
+        compiled.detect([noise()], [SIZE_HW], state)
+
+
+def test_fault_of_the_compiler_is_one_line(monkeypatch):
+    def compile_(step, **options):
+        def fails(*inputs):
+            raise RuntimeError("No working C++ compiler\nand much more")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    compiled = TorchRuntime(tiny_model(), compiled=True)
+    _, state = compiled.detect([noise()], [SIZE_HW], None)
+    with pytest.raises(DeviceError, match=r"--compile: No working C\+\+ compiler; leave it out"):
+        compiled.detect([noise()], [SIZE_HW], state)
+
+
+def test_picture_that_is_scaled_already_is_not_scaled_again():
+    """Scaling may lose a pixel: 240 x 1552 becomes 61 x 399, which would become 61 x 400."""
+    detector = tiny_model().detector
+    picture = torch.zeros(3, 30, 50, dtype=torch.uint8)
+    prepared = detector.prepare([picture], original_sizes=[(90, 150)])
+    assert prepared.image_sizes == [(30, 50)]
+    assert prepared.original_sizes == [(90, 150)]
 
 
 def test_two_stages_are_not_compiled():

@@ -222,15 +222,12 @@ def predict(args: argparse.Namespace, here):
     from rnndet.ablation import STANDARD
     from rnndet.checkpoint import load_model
     from rnndet.device import choose_device
-    from rnndet.errors import RnndetError
     from rnndet.evaluation import evaluate_set
     from rnndet.metrics.record import save_predictions
     from rnndet.progress import Progress
     from rnndet.video import choose_key_frames
 
     keys = choose_key_frames(args.key_every, args.key_lost)
-    if keys is not None and args.ablate_memory is not None:
-        raise RnndetError("--key-every: not with --ablate-memory, which shows every frame")
     if args.threads is not None:
         torch.set_num_threads(max(1, args.threads))
     device, why = choose_device(args.device)

@@ -21,9 +21,9 @@ DEMO_SEED = 7
 log = logging.getLogger("infer")
 # Options that leave the results of a video as they are; done.json keeps all others.
 WITHOUT_EFFECT = {
-    "source", "weights", "out", "device", "threads", "batch_sources", "shard", "resume", "isolate",
-    "overwrite", "no_video", "save_state", "strict", "max_pixels", "allow_network", "timeout",
-    "max_reconnects", "show", "quiet", "log_json", "debug",
+    "source", "weights", "out", "device", "compile", "threads", "batch_sources", "shard", "resume",
+    "isolate", "overwrite", "no_video", "save_state", "strict", "max_pixels", "allow_network",
+    "timeout", "max_reconnects", "show", "quiet", "log_json", "debug",
 }  # fmt: skip
 
 
@@ -170,6 +170,8 @@ def check(args: argparse.Namespace) -> None:
         raise RnndetError(f"--end {args.end:g}: expected more than --start, {args.start:g}")
     if args.coast and args.tracker == "none":
         raise RnndetError("--coast: only tracks are shown while missed; use a --tracker")
+    if args.compile and args.batch_sources > 1:
+        raise RnndetError("--compile: for one source at a time; leave out --batch-sources")
     if args.show:
         from rnndet.video.window import check_display
 

@@ -49,9 +49,9 @@ def open_runtime(
     """
     pick(kind, RUNTIMES, what="runtime")
     path, _ = find_weights(weights)
-    for flag, is_given in (("--half", half), ("--compile", compiled)):
-        if is_given and (kind == "onnx" or path.suffix == ".onnx"):
-            raise DeviceError(f"{flag}: is for --runtime torch")
+    if (half or compiled) and (kind == "onnx" or path.suffix == ".onnx"):
+        flag = "--half" if half else "--compile"
+        raise DeviceError(f"{flag}: is for a checkpoint with --runtime torch, not for a graph")
     if path.suffix == ".onnx":
         return _onnx(path, None, device=device, threads=threads)
     if kind == "onnx":

@@ -29,7 +29,8 @@ class Batcher:
     """Gathers a frame of every member and runs them together, those of one size in one call.
 
     Members are used from a thread each; the last one to ask does the work for all. So the videos
-    go in step, and one that is slow to read holds the others.
+    go in step, and one that is slow to read holds the others; with key frames, which need not fall
+    together, at each of them.
     """
 
     def __init__(self, runtime: Runtime) -> None:

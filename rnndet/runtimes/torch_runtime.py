@@ -15,7 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from rnndet.checkpoint import content_sha256
 from rnndet.detectors import DETECTORS
 from rnndet.detectors.trunks import fold_batch_norms
-from rnndet.errors import RnndetError
+from rnndet.errors import DeviceError, RnndetError
 from rnndet.model import VideoDetector
 from rnndet.runtimes.base import Picture, StateArrays
 from rnndet.structures import Detections
@@ -30,10 +30,11 @@ class TorchRuntime:
 
     half: convolutions in half precision (torch.autocast), float16 on a GPU, bfloat16 elsewhere.
     compiled: all between the pixels and the raw outputs is compiled (torch.compile; on a GPU into a
-    CUDA graph), once for each size of a frame and number of videos, which takes a minute or more.
+    CUDA graph) at the second frame of a video, anew for each size of a frame (torch gives up after
+    eight) and number of videos, which takes a minute or more. Use it from one thread.
 
-    Raises RnndetError in `detect` for a model in training mode, and for `compiled` with a detector
-    of two stages.
+    Raises RnndetError for `compiled` with a detector of two stages, and in `detect` for a model in
+    training mode; DeviceError where it cannot be compiled.
     """
 
     name = "torch"
@@ -60,6 +61,10 @@ class TorchRuntime:
                 )
             mode = "reduce-overhead" if self._device.type == "cuda" else "default"
             self._compiled = torch.compile(self.model.raw_step, mode=mode, dynamic=False)
+
+    @property
+    def is_compiled(self) -> bool:
+        return self._compiled is not None
 
     @property
     def score_threshold(self) -> float:
@@ -90,11 +95,20 @@ class TorchRuntime:
         original_sizes: Sequence[tuple[int, int]],
         state: State,
     ) -> tuple[list[Detections], State]:
+        self.model.check_not_training()
         detector = self.model.detector
         with torch.inference_mode(), self._precision():
             images = list(self.to_tensors(pictures)[0])
             prepared = detector.prepare(images, original_sizes=original_sizes)
-            raw, state, grids = self._compiled(prepared.pixels, state)
+            try:
+                raw, state, grids = self._compiled(prepared.pixels, state)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # of the compiler: no common base
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                raise DeviceError(
+                    f"--compile: {reason[0]}; leave it out, or see that torch.compile works here"
+                ) from error
             # the next run of a CUDA graph writes where this one wrote
             state = {level: tuple(t.clone() for t in each) for level, each in state.items()}
             return detector.detections(prepared, raw, grids), state
