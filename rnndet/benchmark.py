@@ -273,8 +273,8 @@ def round_medians(done: Round) -> Numbers:
     rows["model"] = [sum(frame.stages[name] for name in MODEL_STAGES) for frame in frames]
     rows["total"] = [sum(frame.stages.values()) for frame in frames]
     rows["cpu"] = [frame.cpu for frame in frames]
-    rows["pipeline"] = [done.pipeline]
-    return {name: 1000 * median(_means(seconds, done.cycle)) for name, seconds in rows.items()}
+    numbers = {name: 1000 * median(_means(each, done.cycle)) for name, each in rows.items()}
+    return numbers | {"pipeline": 1000 * done.pipeline}
 
 
 def _means(values: Sequence[float], size: int) -> list[float]:

@@ -221,7 +221,9 @@ def test_medians_are_milliseconds_over_frames_and_sums_are_made_per_frame():
 
 def test_with_key_frames_the_median_is_over_the_means_of_their_cycles():
     times = [times_of(0.0, memory) for memory in (0.004, 0.0, 0.008, 0.0, 0.012, 0.0, 0.5)]
-    assert round_medians(Round(times, 0.0, 2))["memory"] == pytest.approx(4)  # of 2, 4 and 6
+    ms = round_medians(Round(times, 0.007, 2))
+    assert ms["memory"] == pytest.approx(4)  # of 2, 4 and 6
+    assert ms["pipeline"] == pytest.approx(7)
 
 
 def test_shares_are_of_the_sum_of_the_stages_without_the_subtotals():

@@ -16,13 +16,13 @@ from rnndet.structures import Detections
 
 FLOOR = 0.05  # boxes of a lower score stay where they are: they are many, and seldom shown
 MOST = 20  # boxes that are followed, those of the highest scores; the cost grows with them
-AROUND = 0.15  # of its size on every side of a box that is looked for with it: its outline ...
+AROUND = 0.3  # of its size on every side of a box that is looked for with it: its outline ...
 MARGIN = 8  # ... but at most so many pixels
 REACH = 8  # pixels from where a box is expected, in each direction, that it is looked for ...
 LONGEST = 4  # ... times the frames since the last one, which are more where frames were lost
 SMALLEST = 4  # pixels; nothing smaller can be told from anything else
 LARGEST = 64  # pixels; what is larger is looked for in a smaller picture
-ALIKE = 0.6  # correlation from which on a box is found again
+ALIKE = 0.4  # correlation from which on a box is found again
 PLAIN = 1.0  # standard deviation of grey values, of 255, under which there is nothing to look for
 
 Grey = NDArray[np.uint8]
