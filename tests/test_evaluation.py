@@ -343,14 +343,19 @@ def write_data(root: Path) -> None:
     (root / "annotations" / "val.json").write_text(json.dumps(tree), encoding="utf-8")
 
 
+def tiny_run(folder: Path) -> list[str]:
+    """Arguments of the tool: a tiny model's weights and data, which lie in the folder then."""
+    model, config = tiny_model()
+    save_checkpoint(folder / "w.pt", model_content(model, config, step=0))
+    write_data(folder / "data")
+    return [str(folder / "w.pt"), "--data", str(folder / "data"), "--device", "cpu"]
+
+
 def test_tool_writes_a_row_for_each_memory_and_subset(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, config = tiny_model()
-    save_checkpoint(tmp_path / "w.pt", model_content(model, config, step=0))
-    write_data(tmp_path / "data")
     out = tmp_path / "out"
-    arguments = [str(tmp_path / "w.pt"), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    arguments = tiny_run(tmp_path)
     arguments += ["--degrade", "standard", "--degrade-seed", "4"]  # corrupts one frame of each
     arguments += ["--ablate-memory", "--out", str(out)]
     assert tool().main(arguments) == 0
@@ -366,10 +371,7 @@ def test_tool_writes_a_row_for_each_memory_and_subset(
 def test_tool_scores_every_frame_with_key_frames(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, config = tiny_model()
-    save_checkpoint(tmp_path / "w.pt", model_content(model, config, step=0))
-    write_data(tmp_path / "data")
-    arguments = [str(tmp_path / "w.pt"), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    arguments = tiny_run(tmp_path)
     arguments += ["--key-every", "2", "--out", str(tmp_path / "out")]
     assert tool().main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
@@ -388,10 +390,7 @@ def test_tool_reports_user_errors_in_one_line(capsys: pytest.CaptureFixture[str]
 def test_tool_scores_saved_predictions_without_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, config = tiny_model()
-    save_checkpoint(tmp_path / "w.pt", model_content(model, config, step=0))
-    write_data(tmp_path / "data")
-    arguments = [str(tmp_path / "w.pt"), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    arguments = tiny_run(tmp_path)
     assert tool().main([*arguments, "--metrics", "all", "--out", str(tmp_path / "one")]) == 0
     first = json.loads((tmp_path / "one" / "report.json").read_text(encoding="utf-8"))
     saved = str(tmp_path / "one" / "predictions.npz")
@@ -411,10 +410,7 @@ def test_tool_scores_saved_predictions_without_the_model(
 def test_tool_compares_saved_predictions_by_every_metric(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, config = tiny_model()
-    save_checkpoint(tmp_path / "w.pt", model_content(model, config, step=0))
-    write_data(tmp_path / "data")
-    arguments = [str(tmp_path / "w.pt"), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    arguments = tiny_run(tmp_path)
     assert tool().main([*arguments, "--out", str(tmp_path / "one")]) == 0
     saved = str(tmp_path / "one" / "predictions.npz")
     capsys.readouterr()

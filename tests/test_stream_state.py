@@ -44,24 +44,24 @@ def run(source, out, *, options=OPTIONS, **rest) -> list[dict]:
     return [line for line in map(json.loads, lines) if line["type"] == "frame"]
 
 
+def whole_and_parts(recording, out, options) -> tuple[list[dict], list[dict]]:
+    """The frame lines of the recording, and of its two files with the state carried between."""
+    whole = run(recording / "whole", out, options=options)
+    state = out / "state.npz"
+    parts = run(recording / "first", out, options=options, save_state=state)
+    return whole, parts + run(recording / "second", out, options=options, load_state=state)
+
+
 @pytest.mark.parametrize("tracker", ["none", "iou", "sort", "byte"])
 def test_two_files_give_what_the_whole_gives(recording, tmp_path, tracker):
-    options = OPTIONS | {"tracker": tracker}
-    whole = run(recording / "whole", tmp_path, options=options)
-    state = tmp_path / "state.pt"
-    parts = run(recording / "first", tmp_path, options=options, save_state=state)
-    parts += run(recording / "second", tmp_path, options=options, load_state=state)
+    whole, parts = whole_and_parts(recording, tmp_path, OPTIONS | {"tracker": tracker})
     assert any(line["objects"] for line in whole[HALF:])
     assert parts == whole
 
 
 @pytest.mark.parametrize("every", [2, 3, 4])
 def test_key_frames_go_on_from_file_to_file(recording, tmp_path, every):
-    options = OPTIONS | {"key_every": every}
-    whole = run(recording / "whole", tmp_path, options=options)
-    state = tmp_path / "state.npz"
-    parts = run(recording / "first", tmp_path, options=options, save_state=state)
-    parts += run(recording / "second", tmp_path, options=options, load_state=state)
+    whole, parts = whole_and_parts(recording, tmp_path, OPTIONS | {"key_every": every})
     assert [bool(line.get("followed")) for line in whole] == [k % every > 0 for k in range(LENGTH)]
     assert parts == whole
 

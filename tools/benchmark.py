@@ -1,7 +1,8 @@
 """Measure what rnndet costs: python tools/benchmark.py infer clip.mp4 --models aerial aerial_frame
 
 infer: milliseconds per frame and where they go, for one model, or for two in turn, by torch, by
-onnxruntime (aerial:runtime=onnx) or as torchvision's documentation runs it (aerial:runtime=stock).
+onnxruntime (aerial:runtime=onnx), compiled by torch (aerial:runtime=compiled), as torchvision's
+documentation runs it (aerial:runtime=stock), or with key frames (aerial:key_every=5).
 eval: frames per second of an evaluation. memory: main memory over many frames.
 startup: CPU seconds until something is shown.
 train: frames per second of a training configuration, and where the time of a step goes.

@@ -56,13 +56,15 @@ def open_runtime(
         return _onnx(path, None, device=device, threads=threads)
     if kind == "onnx":
         return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
+    remark = ""
     if kind == "auto":
-        why_not = "half precision" if half else "compiled" if compiled else None
-        why_not = why_not or _why_not_onnx(path, device)
+        wanted = "half precision" if half else "compiled" if compiled else None
+        why_not = wanted or _why_not_onnx(path, device)
         if why_not is None:
             return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
+        remark = f"; not onnx: {why_not}"
     runtime, why = _torch(weights, device=device, threads=threads, half=half, compiled=compiled)
-    return runtime, why if kind == "torch" else f"{why}; not onnx: {why_not}"
+    return runtime, why + remark
 
 
 def _torch(
