@@ -1,18 +1,23 @@
 import dataclasses
 import json
 import signal
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from conftest import TRAINING_TREE, tiny_config, tiny_model
+from conftest import SIZE_HW, TRAINING_TREE, detections, tiny_config, tiny_model
 from rnndet.checkpoint import load_model, read_checkpoint
 from rnndet.config import SourceConfig, TrainConfig, config_from_dict
+from rnndet.data import read_set
 from rnndet.detectors.base import Losses
+from rnndet.distributed import World
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.model import VideoDetector
 from rnndet.signals import Stopped
-from rnndet.structures import Truth
+from rnndet.stream import Stream
+from rnndet.structures import Detections, Truth
 from rnndet.training import optim
 from rnndet.training.benchmark import measure_training
 from rnndet.training.log import MetricsLog
@@ -20,6 +25,7 @@ from rnndet.training.loop import Run
 from rnndet.training.losses import judged_frames
 from rnndet.training.restart import start_from
 from rnndet.training.run import read_source, read_sources, run_training
+from rnndet.training.samples import GAP, sample_sheet
 from rnndet.video.image import read_image
 
 
@@ -50,6 +56,19 @@ def test_videos_of_data_val_are_validated_on(coco_vid_root):
     data = dataclasses.replace(config.data, holdout=(), val=config.data.train)
     train_sets, held = read_sources(dataclasses.replace(config, data=data))
     assert len(held.videos) == len(train_sets[0].videos) == 2
+
+
+@pytest.mark.parametrize(("most", "seen"), [(2, 2), (0, 6)])
+def test_first_frames_of_a_video_are_validated_on(coco_vid_root, tmp_path, monkeypatch, most, seen):
+    step, frames = Stream.step, []
+
+    def counted(self, frame):
+        frames.append(frame.index)
+        return step(self, frame)
+
+    monkeypatch.setattr(Stream, "step", counted)
+    train(coco_vid_root, tmp_path / "run", steps=1, validate_frames=most)
+    assert frames == list(range(seen))  # 0: all of them
 
 
 def test_run_says_what_it_was_made_with(coco_vid_root, tmp_path):
@@ -112,6 +131,80 @@ def test_stability_is_a_part_of_the_loss(coco_vid_root, tmp_path):
     lines = [line for line in log_of(tmp_path / "run") if "loss" in line]
     found = [line["restoration"] + 0.5 * line["stability"] for line in lines]
     assert found == pytest.approx([line["loss"] for line in lines], rel=1e-3)
+
+
+def watch_states(monkeypatch, *, spoilt=()):
+    """A list that gets, for each row of each training step, whether its state comes in empty.
+
+    In the calls numbered in `spoilt` the model gets NaN for its state.
+    """
+    forward, seen, calls = VideoDetector.forward, [], count()
+
+    def watched(self, frames, state=None, **given):
+        if not self.training:
+            return forward(self, frames, state, **given)
+        rows, tensors = frames.shape[1], [t for level in (state or {}).values() for t in level]
+        seen.extend(not any(t[row].any() for t in tensors) for row in range(rows))
+        if next(calls) in spoilt:
+            state = {n: tuple(torch.full_like(t, torch.nan) for t in ts) for n, ts in state.items()}
+        return forward(self, frames, state, **given)
+
+    monkeypatch.setattr(VideoDetector, "forward", watched)
+    return seen
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_state_is_empty_in_the_rows_that_begin_a_clip_and_in_no_other(
+    coco_vid_root, tmp_path, monkeypatch, pieces
+):
+    """Clips of two windows; the second row begins its clips one step after the first."""
+    empty = watch_states(monkeypatch)
+    train(coco_vid_root, tmp_path / "run", accumulate=pieces)
+    assert empty == [True, True, False, True, True, False, False, True]
+
+
+def test_state_is_empty_after_a_step_that_was_not_finite(coco_vid_root, tmp_path, monkeypatch):
+    empty = watch_states(monkeypatch, spoilt=[1])
+    config = config_for(coco_vid_root)
+    config = dataclasses.replace(config, clip=dataclasses.replace(config.clip, windows=5))
+    run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    assert empty == [True, True, False, False, True, True, False, False]
+    skipped = [line["step"] for line in log_of(tmp_path / "run") if "skipped" in line]
+    assert skipped == [1]
+
+
+class OneOfTwo(World):
+    """The first of two processes; the other has the same losses, of three times as many things."""
+
+    def __init__(self):
+        super().__init__(0, 2)
+
+    def sum(self, tensor):
+        return tensor * 4
+
+    def gather(self, value):
+        return [value]
+
+    def gather_all(self, value):
+        return [value, value]
+
+    def parallel(self, module, device):
+        return module
+
+    def from_first(self, tensor):
+        pass
+
+    def wait(self):
+        pass
+
+
+def test_losses_of_a_process_count_by_its_share_of_what_was_matched(coco_vid_root, tmp_path):
+    config, folder = config_for(coco_vid_root, steps=1), tmp_path / "two"
+    run_training(config, folder, device="cpu", quiet=True, world=OneOfTwo())
+    train(coco_vid_root, tmp_path / "alone", steps=1, batch=1)  # the same row
+    two, alone = (log_of(tmp_path / name)[0] for name in ("two", "alone"))
+    for name in ("loss", "classification"):
+        assert two[name] == pytest.approx(alone[name] / 4 * 2, rel=1e-3)
 
 
 def test_rows_that_cannot_be_shared_out_are_refused(coco_vid_root, tmp_path):
@@ -273,6 +366,32 @@ def test_log_tells_what_the_gates_do(coco_vid_root, tmp_path):
 def test_validation_leaves_a_sheet_of_samples(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", steps=1)
     assert read_image(tmp_path / "run" / "samples.jpg").ndim == 3
+
+
+class SeesByMemory(torch.nn.Module):
+    """Detects nothing with an empty state, and a box with that of an earlier frame."""
+
+    classes, memory = ("square", "bar"), SimpleNamespace(levels=("0",))
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Parameter(torch.ones(1, 1, 1, 1))
+
+    def forward(self, pixels, state=None):
+        is_empty = state is None or not state["0"][0].any()
+        found = Detections.empty() if is_empty else detections([[30, 8, 90, 56]], [0.9], [0])
+        return SimpleNamespace(state={"0": (self.one,)}, detections=[[found]])
+
+
+def test_sheet_shows_what_is_found_with_the_memory_of_the_frames_before(coco_vid_root, tmp_path):
+    videos = read_set("coco_vid", coco_vid_root, "train").videos
+    sample_sheet(SeesByMemory(), videos, tmp_path / "samples.jpg", cache=None)
+    row = read_image(tmp_path / "samples.jpg")[: SIZE_HW[0]].astype(int)
+    width = SIZE_HW[1]
+    empty, carried = (row[:, (width + GAP) * k : (width + GAP) * k + width] for k in (1, 2))
+    assert row.shape[1] == 3 * width + 2 * GAP
+    differs = abs(carried - empty).max(-1) > 60
+    assert differs[:, 88:92].any(1).sum() > 40  # the right side of the box
 
 
 def test_tensorboard_gets_the_figures(tmp_path):
