@@ -53,6 +53,21 @@ def test_corruption_keeps_the_truth(coco_vid_root):
     assert not torch.equal(clean.frames, spoilt.frames)
 
 
+def test_clips_take_every_nth_frame_with_n_from_stride_min_to_stride_max(coco_vid_root):
+    """The object moves 3 px to the right from frame to frame."""
+    clips = ClipDataset(
+        [(read_set("coco_vid", coco_vid_root, "train"), 1.0, None)],
+        size_hw=SIZE_HW,
+        clip=ClipConfig(length=2, stride_min=2, stride_max=4),
+        augment=AugmentConfig(crop=SIZE_HW, zoom_min=1.0, zoom_max=1.0, flip=0.0, reverse=0.0),
+        rows=1,
+        steps=40,
+    )
+    pairs = [clips[item].truths for item in range(len(clips))]
+    moved = {float(after.boxes[0, 0] - before.boxes[0, 0]) for before, after in pairs}
+    assert moved == {6, 9, 12}
+
+
 def test_batch_is_time_first(coco_vid_root):
     clips = dataset(coco_vid_root)
     batch = collate([clips[0], clips[1]])

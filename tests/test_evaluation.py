@@ -274,6 +274,18 @@ def test_degraded_frames_follow_the_plan_by_position() -> None:
     assert corrupted_frames(record, plan) == {20, 30}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_occluders_cover_the_objects_of_the_truth(seed: int) -> None:
+    boxes = [BOX, BOX + torch.tensor([20.0, 6.0, 20.0, 6.0])]
+    records = [FrameRecord(10 * (k + 1), replace(here(), boxes=b)) for k, b in enumerate(boxes)]
+    record = VideoRecord("sparse", 32, 48, None, tuple(records))
+    source = [Frame(np.full((32, 48, 3), 250, np.uint8), r.index, 0.0) for r in records]
+    plan = [Corruption("occluder", 1.0, seed << 16) for _ in records]
+    for frame, box in zip(degraded(record, source, plan), boxes, strict=True):
+        x1, y1, x2, y2 = box[0].int().tolist()
+        assert (frame.image[y1:y2, x1:x2] != 250).any(-1).mean() > 0.75
+
+
 def test_thinned_keeps_every_nth_frame() -> None:
     assert [frame.index for frame in thinned(video("one", 7), 3).frames] == [0, 3, 6]
     with pytest.raises(RnndetError, match="every = 0"):
