@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import rnndet
 from conftest import FewLines, detections
 from rnndet.errors import RnndetError
 from rnndet.inference import run_source
@@ -53,6 +54,11 @@ def test_class_follows_what_is_seen_for_long():
     assert labels[50] == 0
     assert labels[-1] == 1
     assert sum(a != b for a, b in pairwise(labels)) == 1
+
+
+def test_class_is_the_one_with_the_largest_sum_of_scores():
+    assert shown_labels([0, 0, 0, 1], [0.1, 0.1, 0.1, 0.9]) == [0, 0, 0, 1]
+    assert shown_labels([0, 1, 1, 1], [0.9, 0.1, 0.1, 0.1]) == [0] * 4
 
 
 def test_score_of_a_track_moves_less_than_that_of_its_detections():
@@ -180,6 +186,11 @@ def test_coasting_is_off_by_default_and_needs_a_tracker():
         SteadyTracks(coast=-1)
 
 
+def test_track_predicts_for_the_seconds_it_is_asked_for():
+    results = list(rnndet.track(Blinking(), frames(), coast=0.12))
+    assert [k for k, result in enumerate(results) if len(result.predicted)] == [5, 6, 7]
+
+
 def test_cut_ends_coasting():
     cuts = SimpleNamespace(update=lambda image: image[0, 0, 0] > 0, reset=lambda: None)
     stream = Stream(Blinking(), ByteTracker(), coast=1.0, cuts=cuts)
@@ -193,10 +204,31 @@ def test_cut_ends_coasting():
     assert len(stream.step(Frame(bright, 6, 6 / 25)).predicted) == 0
 
 
-def test_predicted_boxes_count_as_no_objects(tmp_path):
-    class Source(list):
-        info = VideoInfo("clip", "clip", SIZE_HW[1], SIZE_HW[0], None, None)
+class Source(list):
+    """Frames as a source for `run_source`."""
 
+    info = VideoInfo("clip", "clip", SIZE_HW[1], SIZE_HW[0], None, None)
+
+
+class Unsure(Blinking):
+    """One box that stays: class 0 at 0.35 in three frames, then class 1 at 0.9 in two."""
+
+    def step(self, frames, state, *, original_sizes):
+        count = 0 if state is None else int(state["0"][0])
+        score, label = (0.35, 0) if count < 3 else (0.9, 1)
+        found = detections([[10, 10, 30, 30]], [score], [label])
+        next_state = {"0": (torch.full((1, 1, 1, 1), count + 1),)}
+        return SimpleNamespace(state=next_state, detections=[[found]], losses=None)
+
+
+def test_track_counts_for_the_class_with_the_largest_sum_of_scores(tmp_path):
+    stream = Stream(Unsure(), ByteTracker(min_hits=1, start_margin=0), min_score=0.3)
+    summary = run_source(stream, Source(frames(5)), tmp_path, save=())
+    assert summary.objects == {"cube": 3, "ball": 2}
+    assert summary.tracks == {"ball": 1}
+
+
+def test_predicted_boxes_count_as_no_objects(tmp_path):
     stream = Stream(Blinking(), ByteTracker(), coast=1.0)
     summary = run_source(stream, Source(frames()), tmp_path, save=("csv",))
     assert summary.objects == {"cube": 8, "ball": 1}

@@ -9,6 +9,7 @@ from rnndet.structures import Detections
 from rnndet.tracking import TRACKERS, ByteTracker, IouTracker, SortTracker
 from rnndet.tracking.assign import assign, buffered_iou
 from rnndet.tracking.kalman import ConstantVelocity
+from rnndet.tracking.tracks import LastBox, Tracks
 
 FRAME = 0.04  # seconds
 REAL = ["iou", "sort", "byte"]
@@ -236,6 +237,14 @@ def test_of_two_equal_candidates_the_one_of_the_same_class_is_taken():
     assert tracker.update(pair, time=3 * FRAME).ids.tolist() == [0, 1]
 
 
+def test_classes_of_a_track_are_weighed_by_score():
+    tracks = Tracks(LastBox(), min_hits=1, max_age=1.0, frame_interval=FRAME)
+    box = np.array([[0.0, 0, 10, 10]])
+    tracks.begin(box, np.array([0.2]), np.array([0]))
+    tracks.extend(np.array([0]), box, np.array([0.6]), np.array([1]))
+    np.testing.assert_allclose(tracks.class_share(np.array([0, 1])), [[0.25, 0.75]])
+
+
 def test_one_object_seen_as_two_classes_is_one_detection():
     twice = found((50, 50, 20, 20, 0.9, 0), (51, 50, 20, 20, 0.6, 3), (150, 50, 20, 20, 0.5, 1))
     tracked = ByteTracker().update(twice)
@@ -249,6 +258,17 @@ def test_low_scores_extend_tracks_but_start_none():
     assert run(ByteTracker(), frames)[1:] == [[1]] * 4
     assert run(ByteTracker(), walk(5, step=2, score=0.35)) == [[0]] * 5
     assert run(SortTracker(), frames)[2:4] == [[0], [0]]
+
+
+@pytest.mark.parametrize(("hidden", "ids"), [(0.32, [1]), (0.36, [0])])
+def test_uncertain_detection_revives_a_track_for_a_third_of_a_second(hidden, ids):
+    tracker = ByteTracker()
+    run(tracker, walk(3, step=0))
+    last = 2 * FRAME
+    for k in range(1, round(hidden / FRAME)):
+        tracker.update(Detections.empty(), time=last + k * FRAME)
+    weak = found((100, 50, 20, 20, 0.2, 0))
+    assert tracker.update(weak, time=last + hidden).ids.tolist() == ids
 
 
 def test_ids_are_unique_within_a_frame():
