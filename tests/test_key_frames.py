@@ -76,6 +76,14 @@ def test_after_lost_frames_boxes_are_looked_for_further_away():
     assert np.allclose(found.boxes, [[64, 19.2, 94, 49.2]], atol=0.5)
 
 
+def test_motion_goes_on_through_lost_frames():
+    """Sixty pixels, nearly twice as far as a box is looked for around its expected place."""
+    keys = started(20)
+    keys.between(scene(6), size_hw=HW)
+    found = keys.between(scene(66), size_hw=HW, gap=9)
+    assert np.allclose(found.boxes, [[106, 30, 136, 60]], atol=0.5)
+
+
 def test_box_that_leaves_the_picture_ends_at_its_edge_and_then_is_gone():
     keys = KeyFrames(20)
     keys.keep(scene(), detections([[10, 40, 40, 70]], [0.9], [0]))

@@ -111,6 +111,20 @@ def test_lost_connection_is_renewed_with_a_gap_and_a_restart():
     assert all(capture.released for capture in captures)
 
 
+def test_gap_of_a_lost_connection_is_the_time_that_passed_in_frames():
+    gates = [threading.Semaphore(1), threading.Semaphore(0)]
+    captures = [FakeCapture([k], gate=g) for k, g in zip((1, 2), gates, strict=True)]
+    with live(*captures) as source:
+        frames = iter(source)
+        next(frames)
+        gates[0].release(100)  # nothing comes any more
+        time.sleep(0.4)
+        gates[1].release(1)
+        frame = next(frames)
+        assert frame.gap == round(10 * frame.time) - 1 >= 2  # 10 frames per second
+        gates[1].release(100)
+
+
 def test_failed_reads_alone_are_no_lost_connection():
     gate = threading.Semaphore(1)
     with live(FakeCapture([1, -1, -1, 2], gate=gate)) as source:

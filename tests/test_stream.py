@@ -12,10 +12,11 @@ import pytest
 import rnndet
 from conftest import tiny_model
 from rnndet.errors import RnndetError
+from rnndet.inference import run_source
 from rnndet.runtimes import scaled
 from rnndet.specs import InputSpec
 from rnndet.stream import Stream, run_video
-from rnndet.structures import Detections, Frame
+from rnndet.structures import Detections, Frame, VideoInfo
 from rnndet.tracking import ByteTracker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -220,6 +221,30 @@ def test_the_model_sees_key_frames_only():
     assert [r.followed for r in results] == [False, True, False, True]
     assert stream.state == pytest.approx(2 + (0 + 20) / 256)  # frames 0 and 2
     assert np.array_equal(results[3].detections.boxes, results[2].detections.boxes + 0.5)
+
+
+class Source(list):
+    """Frames as a source for `run_source`."""
+
+    info = VideoInfo("clip", "clip", 96, 80, None, None)
+
+
+@pytest.mark.parametrize("way", ["run_video", "run_source"])
+def test_key_frame_policy_is_told_how_many_frames_were_lost(way, tmp_path):
+    gaps = []
+
+    class Asked(Twice):
+        def between(self, picture, *, size_hw, gap=0):
+            gaps.append(gap)
+            return super().between(picture, size_hw=size_hw, gap=gap)
+
+    first, second, third = frames(3)
+    source, stream = Source([first, replace(second, gap=3), third]), Stream(Counter(), keys=Asked())
+    if way == "run_video":
+        list(run_video(stream, source))
+    else:
+        run_source(stream, source, tmp_path, save=())
+    assert gaps == [0, 3, 0]
 
 
 @pytest.mark.parametrize("how", ["cut", "restart", "reset"])
