@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +34,14 @@ from rnndet.benchmark_settings import open_setting, parse_setting
 from rnndet.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.errors import InputError, RnndetError
 from rnndet.eval_benchmark import measure_eval
-from rnndet.inference import make_stream
+from rnndet.inference import make_stream, run_source
 from rnndet.process_benchmark import measure_memory, measure_startup, startup_commands
 from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.stock_loop import StockRuntime
 from rnndet.stream import Stream
 from rnndet.structures import Frame, VideoInfo
 from rnndet.untrained import write_untrained
-from rnndet.video import Camera, VideoSink, open_source
+from rnndet.video import Camera, SceneCut, SyntheticClip, VideoSink, open_source
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "benchmark.py"
 CPU = torch.device("cpu")
@@ -156,6 +157,32 @@ def test_a_round_counts_every_frame_and_leaves_the_results_of_inference(clip, tm
     assert [json.loads(line)["index"] for line in lines] == [0, 1, 2, 3]
     with open_source(tmp_path / "annotated.mp4") as video:
         assert len(list(video)) == 4
+
+
+class Scenes(list):
+    """Two scenes of four frames each."""
+
+    info = VideoInfo("scenes", "scenes", 80, 64, Fraction(25), 8)
+
+    def __init__(self) -> None:
+        clips = [SyntheticClip(s, length=4, size_hw=(64, 80), degrade=False) for s in (1, 2)]
+        images = [frame.image for clip in clips for frame in clip]
+        super().__init__(Frame(image, k, k / 25) for k, image in enumerate(images))
+
+
+def test_a_round_sees_the_scene_cuts_that_inference_sees(tmp_path):
+    run_round(tiny_stream(tracker="byte"), Scenes(), tmp_path / "round", limit=8)
+    run_source(tiny_stream(tracker="byte"), Scenes(), tmp_path, name="whole", save=())
+    timed, whole = (
+        [json.loads(line) for line in (tmp_path / name / "detections.jsonl").open()]
+        for name in ("round", "whole")
+    )
+    whole = [line for line in whole if line["type"] == "frame"]
+    assert [line["index"] for line in timed if line.get("cut")] == [4]
+    for name in ("box", "score", "id"):
+        assert [[o.get(name) for o in line["objects"]] for line in timed] == [
+            [o.get(name) for o in line["objects"]] for line in whole
+        ]
 
 
 def test_a_frame_that_is_not_ended_is_not_counted():
@@ -343,6 +370,13 @@ def test_the_tool_compares_two_settings_and_writes_json(weights, clip, tmp_path,
     assert [model["min_score"] for model in report["models"]] == [0.01, 0.3]
     assert report["parameter_ratio"] == 1.0
     assert report["models"][0]["cell"] == "conv_lstm"
+
+
+def test_the_tool_times_streams_that_find_scene_cuts(weights):
+    tool = load_tool()
+    arguments = ["infer", "--models", str(weights), "--device", "cpu"]
+    (contender,) = tool.contenders(tool.parse(arguments))
+    assert isinstance(contender.stream.cuts, SceneCut)
 
 
 def test_the_tool_makes_its_own_clip_for_one_model(weights, capsys):

@@ -11,8 +11,8 @@ from rnndet.errors import DeviceError
 # them may each find the one before split by something small.
 PAGES = """
 import resource, torch
-from rnndet.device import keep_freed_memory
-assert keep_freed_memory()
+from rnndet.device import choose_device, keep_freed_memory
+assert CALL
 for turn in range(40):
     if turn == 30:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -22,9 +22,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_freed_memory_is_kept():
+@pytest.mark.parametrize("call", ["keep_freed_memory()", "choose_device('cpu')"])
+def test_freed_memory_is_kept(call):
+    program = PAGES.replace("CALL", call)
     shown = subprocess.run(
-        [sys.executable, "-c", PAGES], check=True, capture_output=True, text=True
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert int(shown.stdout) < 1000  # of 163,840
 
