@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from test_stream import Counter
 
 from conftest import tiny_model
 from rnndet.errors import InputError, OutputError
@@ -150,6 +151,53 @@ class Listed(list):
     """Frames as a source."""
 
     info = VideoInfo("clip", "clip", SIZE_HW[1], SIZE_HW[0], None, None)
+
+
+def bright_then_dark():
+    for index, level in enumerate((200, 200, 0, 0)):
+        yield Frame(np.full((*SIZE_HW, 3), level, np.uint8), index, index / 10)
+
+
+def test_run_of_files_begins_a_scene_as_the_stream_does(tmp_path):
+    class CutAtTwo:
+        seen = 0
+
+        def update(self, image):
+            self.seen += 1
+            return self.seen == 3
+
+        def reset(self):
+            self.seen = 0
+
+    stream, found = Stream(Counter(), cuts=CutAtTwo()), []
+    expected = [r.detections.scores.tolist() for r in run_video(stream, bright_then_dark())]
+    run_source(
+        stream, Listed(bright_then_dark()), tmp_path, save=(),
+        on_frame=lambda result: found.append(result.detections.scores.tolist()),
+    )  # fmt: skip
+    assert found == expected
+
+
+@pytest.mark.parametrize("run", ["step by step", "into files"])
+def test_tracker_goes_by_the_times_of_the_frames(run, tmp_path):
+    class Timed(ByteTracker):
+        def update(self, found, *, time=None):
+            times.append(time)
+            return super().update(found, time=time)
+
+    stream, times = Stream(Counter(), Timed()), []
+    if run == "into files":
+        run_source(stream, Listed(bright_then_dark()), tmp_path, save=())
+    else:
+        list(run_video(stream, bright_then_dark()))
+    assert times == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_tracker_and_stream_go_by_one_threshold():
+    """Objects below the tracker's own threshold of 0.3 get ids where they are to be shown."""
+    stream = make_stream(Counter((0.25, 0.24, 0.23, 0.22)), tracker="byte", min_score=0.1)
+    *_, last = run_video(stream, bright_then_dark())
+    assert (last.detections.ids > 0).all()
 
 
 def test_live_source_is_read_by_the_stream_itself(tmp_path):
