@@ -8,6 +8,7 @@ import pytest
 
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo
+from rnndet.scored import with_tracks
 from rnndet.scoring import (
     build_metrics,
     check_same,
@@ -17,6 +18,7 @@ from rnndet.scoring import (
     score,
     shown,
 )
+from rnndet.tracking import ByteTracker
 
 BOX = np.array([[10, 10, 50, 50]], np.float32)
 
@@ -99,6 +101,24 @@ def test_the_protocol_names_what_differs_between_runs() -> None:
     facts = protocol({"A": a, "B": b}, {})
     assert facts["every"] == 1 and facts["frames scored"] == 2
     assert facts["memory"] == {"A": "carried", "B": "reset"}
+
+
+def test_tracks_of_a_video_do_not_depend_on_the_one_before() -> None:
+    (first,) = run("1111").videos
+    tracker = ByteTracker()
+    one, two = (with_tracks(first, tracker) for _ in range(2))
+    assert [f.ids.tolist() for f in one.frames] == [f.ids.tolist() for f in two.frames]
+
+
+def test_tracker_goes_by_the_numbers_of_the_frames() -> None:
+    class Timed(ByteTracker):
+        def update(self, found, *, time=None):
+            times.append(time)
+            return super().update(found, time=time)
+
+    (video,), times = run("1111111").videos, []
+    with_tracks(video.only(lambda frame: frame.index % 3 == 0), Timed())
+    assert times == pytest.approx([0.0, 0.1, 0.2])
 
 
 def test_all_metrics_include_streaming_only_with_latencies() -> None:
