@@ -258,6 +258,31 @@ def test_videos_of_different_sizes_go_side_by_side():
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
 
 
+def test_boxes_are_in_pixels_of_the_own_frame():
+    """Frames of both sizes are the same picture to the network."""
+    runtime = TorchRuntime(tiny_model())
+    (picture,) = (frame.image for frame in noise(1))
+    sizes = [SIZE_HW, (2 * SIZE_HW[0], 2 * SIZE_HW[1])]
+    batcher = Batcher(runtime)
+
+    def one(size_hw):
+        with Member(batcher) as member:
+            barrier.wait()
+            return member.detect([picture], [size_hw], None)[0][0]
+
+    barrier = threading.Barrier(2)
+    runtime.score_threshold = 0.001
+    with ThreadPoolExecutor(2) as pool:
+        small, large = pool.map(one, sizes)
+    np.testing.assert_allclose(large.boxes, 2 * small.boxes, atol=1e-3)
+
+
+def test_threshold_of_a_member_is_that_of_the_model():
+    runtime = TorchRuntime(tiny_model())
+    Member(Batcher(runtime)).score_threshold = 0.25
+    assert runtime.score_threshold == 0.25
+
+
 def test_frames_of_one_size_are_one_call():
     class Counting(TorchRuntime):
         sizes: tuple[int, ...] = ()
