@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from conftest import SIZE_HW
@@ -44,6 +46,43 @@ def test_boxes_lie_on_the_object_after_augmentation(coco_vid_root):
                 if not ignore:
                     x1, y1, x2, y2 = box
                     assert red[y1:y2, x1:x2].float().mean() > 0.75
+
+
+def test_zoom_is_relative_to_what_inference_sees(coco_vid_root):
+    """Frames of the model's input size stay as large as they are; objects are 16x16 and 24x10."""
+    clips = dataset(coco_vid_root, zoom_min=1.0, zoom_max=1.0, on_object=0.0)
+    boxes = torch.cat([truth.boxes[~truth.ignore] for i in range(10) for truth in clips[i].truths])
+    sizes = (boxes[:, 2:] - boxes[:, :2]).tolist()
+    assert [16, 16] in sizes and [24, 10] in sizes
+
+
+def test_share_of_the_classes_is_that_of_the_configuration(coco_vid_root):
+    whole = read_set("coco_vid", coco_vid_root, "train")
+    rare = replace(whole.videos[1], frames=whole.videos[1].frames[:1])
+    counts = {}
+    for classes in ("even", "natural"):
+        clips = ClipDataset(
+            [(replace(whole, videos=(whole.videos[0], rare)), 1.0, None)],
+            size_hw=SIZE_HW,
+            clip=ClipConfig(length=1, classes=classes),
+            augment=AugmentConfig(crop=(64, 64)),
+            rows=1,
+            steps=60,
+        )
+        counts[classes] = sum(clips[i].place.startswith("v1") for i in range(60))
+    assert counts["natural"] < 16 < 20 < counts["even"]  # 1 in 7, 1 in 2
+
+
+def test_only_the_kinds_of_corruption_that_are_named_happen(coco_vid_root):
+    clips = dataset(coco_vid_root, keep_clean=True, corrupt=1.0, corrupt_share=0.8, kinds=("drop",))
+    spoilt = [
+        frame
+        for i in range(10)
+        for frame, clean in zip(clips[i].frames, clips[i].clean, strict=True)
+        if not torch.equal(frame, clean)
+    ]
+    assert len(spoilt) > 10
+    assert all(frame.float().std() < 10 for frame in spoilt)
 
 
 def test_corruption_keeps_the_truth(coco_vid_root):

@@ -13,16 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import FewLines, detections
+from conftest import FewLines, detections, write_coco_vid
 from rnndet.ablation import STANDARD, USES, predict_ablations
 from rnndet.checkpoint import model_content, save_checkpoint
 from rnndet.config import Config, config_from_dict
 from rnndet.corruption import Corruption
+from rnndet.data import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.degradation import named_plan
+from rnndet.distributed import World
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import (
+    SCORE_FLOOR,
     corrupted_frames,
     degraded,
+    evaluate_set,
     match_classes,
     predict,
     thinned,
@@ -33,6 +38,7 @@ from rnndet.model import VideoDetector, build_model
 from rnndet.scoring import score, table, write_report
 from rnndet.stream import Stream
 from rnndet.structures import Frame, Truth
+from rnndet.video import choose_key_frames
 from rnndet.video.image import write_image
 
 BOX = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
@@ -290,6 +296,50 @@ def test_thinned_keeps_every_nth_frame() -> None:
     assert [frame.index for frame in thinned(video("one", 7), 3).frames] == [0, 3, 6]
     with pytest.raises(RnndetError, match="every = 0"):
         thinned(VIDEOS[0], 0)
+
+
+def evaluated(root: Path, *, length: int = 6, **options) -> tuple[Rememberer, Predictions]:
+    """The model, and its run over a set of two videos as the tool does it."""
+    write_coco_vid(root, length=length)
+    data, model = read_set("coco_vid", root, "train"), Rememberer()
+    return model, evaluate_set(model, data, **options).get("", Predictions(()))
+
+
+def test_set_is_run_at_the_floor_of_evaluation(tmp_path: Path) -> None:
+    model, _ = evaluated(tmp_path)
+    assert model.score_threshold == SCORE_FLOOR
+
+
+def test_set_at_a_lower_rate_shows_every_nth_frame(tmp_path: Path) -> None:
+    model, run = evaluated(tmp_path, every=2)
+    assert [[f.index for f in v.frames] for v in run.videos] == [[0, 2, 4], [0, 2, 4]]
+    assert model.encoded == 6
+
+
+def test_set_with_key_frames_shows_the_model_those_alone(tmp_path: Path) -> None:
+    model, run = evaluated(tmp_path, keys=choose_key_frames(3, 0.0))
+    assert model.encoded == 4
+    assert run.frame_count == 12
+
+
+def test_degraded_frames_of_a_set_are_marked(tmp_path: Path) -> None:
+    _, run = evaluated(tmp_path, length=30, degrade="standard")
+    for video in run.videos:
+        plan = named_plan("standard", video.name, 30, seed=0)
+        assert [f.corrupted for f in video.frames] == [entry is not None for entry in plan]
+    assert any(frame.corrupted for video in run.videos for frame in video.frames)
+
+
+def test_each_process_runs_its_own_videos_of_a_set(tmp_path: Path) -> None:
+    class Unheard(World):
+        def gather(self, value):
+            return [value]
+
+    names = [
+        [video.name for video in evaluated(tmp_path, world=Unheard(rank, 2))[1].videos]
+        for rank in range(2)
+    ]
+    assert names == [["v0"], ["v1"]]
 
 
 def test_labels_follow_the_class_names_of_the_model() -> None:

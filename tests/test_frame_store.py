@@ -1,7 +1,9 @@
+import dataclasses
+
 import pytest
 import torch
 
-from conftest import TRAINING_TREE
+from conftest import TRAINING_TREE, write_coco_vid
 from rnndet.config import config_from_dict
 from rnndet.data import frames, read_set, transforms
 from rnndet.data.store import FrameStore
@@ -33,6 +35,20 @@ def test_kept_frames_are_not_decoded_again(coco_vid_root, monkeypatch):
     before = store.load(video, video.frames[:2])
     monkeypatch.setattr(frames, "load", None)
     assert torch.equal(store.load(video, video.frames[:2]), before)
+
+
+@pytest.mark.parametrize("as_files", [False, True])
+def test_videos_of_two_sets_may_have_one_name(tmp_path, as_files):
+    for name, videos in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        write_coco_vid(tmp_path / name, videos=videos, as_files=as_files)
+    (square,) = read_set("coco_vid", tmp_path / "a", "train").videos
+    bar = read_set("coco_vid", tmp_path / "b", "train").videos[1]
+    other = dataclasses.replace(bar, name=square.name)
+    store = FrameStore("cpu", budget=2**30)
+    store.load(square, square.frames[:1])
+    expected = FrameStore("cpu", budget=0).load(bar, bar.frames[:1])
+    assert torch.equal(store.load(other, other.frames[:1]), expected)
 
 
 def test_budget_is_not_passed(coco_vid_root):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.model import build_model
 from rnndet.structures import Truth
 from rnndet.temporal import CELLS
+from rnndet.temporal.restoration import object_cells, restoration_loss
 from rnndet.temporal.state import detach_state
 
 HOLD = {"cell": "gated_hold", "fusion": "state", "hidden": 0}
@@ -130,6 +133,40 @@ def test_frames_that_are_not_judged_give_no_detector_loss():
     judged = torch.zeros(2, 1, dtype=torch.bool)
     losses = tiny_model().train()(frames, truths=truths, clean=frames, judged=judged).losses
     assert list(losses) == ["restoration"]
+
+
+def test_a_judged_frame_is_judged_by_its_own_truth():
+    """Frame 0 of the second of three videos, each frame with a box of its own."""
+    frames, model = noise(2, 3), tiny_model().train()
+    truths = [
+        [replace(truth(), boxes=truth().boxes + 6.0 * (3 * t + b)) for b in range(3)]
+        for t in range(2)
+    ]
+    judged = torch.tensor([[False, True, False], [False, False, False]])
+    alone = [[truths[0][1] if (t, b) == (0, 1) else None for b in range(3)] for t in range(2)]
+    found = model(frames, truths=truths, judged=judged).losses
+    for name, loss in model(frames, truths=alone).losses.items():
+        torch.testing.assert_close(found[name], loss)
+
+
+def test_restoration_is_measured_against_the_clean_frames():
+    model, frames = tiny_model().train(), noise(2)
+    one, other = (
+        model(frames, truths=[[truth()], [truth()]], clean=clean).losses["restoration"]
+        for clean in (frames, noise(2, seed=7))
+    )
+    assert one != other
+
+
+def test_restoration_weighs_the_cells_of_the_objects():
+    model, frames, clean = tiny_model().train(), noise(2), noise(2)
+    clean[..., 10:40, 10:40] = 255  # the object is what is to be restored
+    found = model(frames, truths=[[truth()], [truth()]], clean=clean).losses["restoration"]
+    wanted = model.encode(clean).features
+    cells = object_cells([truth().boxes] * 2, wanted, size_hw=(64, 96))
+    features, _ = seen_by_head(model, frames)
+    expected = restoration_loss(features, wanted, cells, spread=model.memory.spread())
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
 def test_model_without_memory_takes_the_settings_of_any_memory():

@@ -146,6 +146,15 @@ def test_video_that_begins_beside_one_that_goes_on_has_an_empty_state(graph):
     assert not np.allclose(both[0].scores[:5], fresh.scores[:5], atol=1e-5)
 
 
+def test_graph_gives_what_is_above_the_threshold_that_was_set(graph):
+    runtime, (frame,) = OnnxRuntime(graph[1]), noise(1)
+    (low,), _ = runtime.detect([frame.image], [SIZE_HW], None)
+    threshold = runtime.score_threshold = float(np.median(low.scores))
+    (high,), _ = runtime.detect([frame.image], [SIZE_HW], None)
+    assert 0 < len(high) < len(low)
+    assert high.scores.min() > threshold
+
+
 def test_ids_are_those_of_torch(graph):
     model, path = graph
     ids = [
@@ -219,6 +228,25 @@ def weights(tmp_path, graph):
 @pytest.mark.parametrize("kind, name", [("torch", "torch"), ("onnx", "onnx"), ("auto", "onnx")])
 def test_runtime_is_the_one_that_was_asked_for(weights, kind, name):
     assert open_runtime(weights, kind=kind)[0].name == name
+
+
+@pytest.mark.parametrize("kind", ["onnx", "auto"])
+def test_graph_gets_the_threads_that_were_asked_for(weights, kind, monkeypatch):
+    asked = []
+
+    class Spied(OnnxRuntime):
+        def __init__(self, path, *, threads=None):
+            asked.append(threads)
+            super().__init__(path, threads=threads)
+
+    monkeypatch.setattr("rnndet.runtimes.onnx_runtime.OnnxRuntime", Spied)
+    open_runtime(weights, kind=kind, threads=1)
+    assert asked == [1]
+
+
+def test_torch_gets_the_threads_that_were_asked_for(weights):
+    open_runtime(weights, kind="torch", device="cpu", threads=2)
+    assert torch.get_num_threads() == 2
 
 
 def test_graph_is_run_by_its_own_name(weights):

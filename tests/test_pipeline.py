@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from test_stream import Counter
 
 from conftest import tiny_model
 from rnndet.errors import InputError, OutputError
@@ -152,6 +153,53 @@ class Listed(list):
     info = VideoInfo("clip", "clip", SIZE_HW[1], SIZE_HW[0], None, None)
 
 
+def bright_then_dark():
+    for index, level in enumerate((200, 200, 0, 0)):
+        yield Frame(np.full((*SIZE_HW, 3), level, np.uint8), index, index / 10)
+
+
+def test_run_of_files_begins_a_scene_as_the_stream_does(tmp_path):
+    class CutAtTwo:
+        seen = 0
+
+        def update(self, image):
+            self.seen += 1
+            return self.seen == 3
+
+        def reset(self):
+            self.seen = 0
+
+    stream, found = Stream(Counter(), cuts=CutAtTwo()), []
+    expected = [r.detections.scores.tolist() for r in run_video(stream, bright_then_dark())]
+    run_source(
+        stream, Listed(bright_then_dark()), tmp_path, save=(),
+        on_frame=lambda result: found.append(result.detections.scores.tolist()),
+    )  # fmt: skip
+    assert found == expected
+
+
+@pytest.mark.parametrize("run", ["step by step", "into files"])
+def test_tracker_goes_by_the_times_of_the_frames(run, tmp_path):
+    class Timed(ByteTracker):
+        def update(self, found, *, time=None):
+            times.append(time)
+            return super().update(found, time=time)
+
+    stream, times = Stream(Counter(), Timed()), []
+    if run == "into files":
+        run_source(stream, Listed(bright_then_dark()), tmp_path, save=())
+    else:
+        list(run_video(stream, bright_then_dark()))
+    assert times == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_tracker_and_stream_go_by_one_threshold():
+    """Objects below the tracker's own threshold of 0.3 get ids where they are to be shown."""
+    stream = make_stream(Counter((0.25, 0.24, 0.23, 0.22)), tracker="byte", min_score=0.1)
+    *_, last = run_video(stream, bright_then_dark())
+    assert (last.detections.ids > 0).all()
+
+
 def test_live_source_is_read_by_the_stream_itself(tmp_path):
     class Live(Listed):
         is_live = True
@@ -208,6 +256,31 @@ def test_videos_of_different_sizes_go_side_by_side():
     alone = shown(TorchRuntime(tiny_model()), noise(3, size_hw=(64, 64)))
     for a, b in zip(found[1], alone, strict=True):
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+
+
+def test_boxes_are_in_pixels_of_the_own_frame():
+    """Frames of both sizes are the same picture to the network."""
+    runtime = TorchRuntime(tiny_model())
+    (picture,) = (frame.image for frame in noise(1))
+    sizes = [SIZE_HW, (2 * SIZE_HW[0], 2 * SIZE_HW[1])]
+    batcher = Batcher(runtime)
+
+    def one(size_hw):
+        with Member(batcher) as member:
+            barrier.wait()
+            return member.detect([picture], [size_hw], None)[0][0]
+
+    barrier = threading.Barrier(2)
+    runtime.score_threshold = 0.001
+    with ThreadPoolExecutor(2) as pool:
+        small, large = pool.map(one, sizes)
+    np.testing.assert_allclose(large.boxes, 2 * small.boxes, atol=1e-3)
+
+
+def test_threshold_of_a_member_is_that_of_the_model():
+    runtime = TorchRuntime(tiny_model())
+    Member(Batcher(runtime)).score_threshold = 0.25
+    assert runtime.score_threshold == 0.25
 
 
 def test_frames_of_one_size_are_one_call():

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,6 +57,18 @@ def test_clip_takes_every_nth_frame(stride):
         assert indices == list(range(indices[0], indices[0] + 4 * stride, stride))
 
 
+def test_every_stride_from_least_to_most_is_drawn():
+    firsts = [choice.records[:2] for choice in draws([video("a", 0)], 60, stride=(1, 3))]
+    assert {b.index - a.index for a, b in firsts} == {1, 2, 3}
+
+
+def test_chosen_frame_is_anywhere_in_the_clip():
+    records = list(video("a", None).frames)
+    records[10] = replace(records[10], truth=truth(0))
+    shown = draws([replace(video("a", None), frames=tuple(records))], 60)
+    assert {choice.records.index(records[10]) for choice in shown} == {0, 1, 2, 3}
+
+
 def test_short_video_gets_a_smaller_stride():
     choice = draws([video("a", 0, length=5)], 1, length=5, stride=(3, 3))[0]
     assert [record.index for record in choice.records] == [0, 1, 2, 3, 4]
@@ -69,6 +82,12 @@ def test_video_shorter_than_the_clip_repeats_its_last_frame():
 def test_unlabelled_video_is_never_drawn():
     drawn = {c.video.name for c in draws([video("a", 0), video("u", None)], 50)}
     assert drawn == {"a"}
+
+
+def test_video_whose_objects_are_ignored_is_never_drawn():
+    ignored = replace(truth(1), ignore=torch.tensor([True]))
+    other = replace(video("b", None), frames=(FrameRecord(0, ignored),))
+    assert {choice.video.name for choice in draws([video("a", 0), other], 50)} == {"a"}
 
 
 def test_set_without_objects_is_an_error():

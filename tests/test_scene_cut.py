@@ -8,6 +8,7 @@ from rnndet.data import read_set
 from rnndet.data.rendered import render_set
 from rnndet.errors import RnndetError
 from rnndet.stream import Stream, run_video
+from rnndet.structures import Frame
 from rnndet.tracking import ByteTracker
 from rnndet.video import SceneCut, SyntheticClip
 
@@ -54,6 +55,14 @@ def test_fast_pan_is_one_cut_at_most():
     pan = [np.roll(ramp, 12 * i, axis=1).astype(np.uint8) for i in range(1, 10)]
     assert cuts([*still, *pan], ratio=0.0) == list(range(5, 14))  # each differs by enough
     assert cuts([*still, *pan]) == [5]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_comes_after_a_restart_is_not_compared_with_what_was_before(restart):
+    images = [*clip(1), *clip(2)]
+    shown = [Frame(image, k, k / 25, restart=restart and k == 12) for k, image in enumerate(images)]
+    found = [result.cut for result in run_video(Stream(Counter(), cuts=SceneCut()), shown)]
+    assert found[12] is not restart
 
 
 def test_reset_makes_the_next_frame_the_first():

@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo
+from rnndet.scored import with_tracks, with_truths
 from rnndet.scoring import (
     build_metrics,
     check_same,
@@ -17,6 +20,8 @@ from rnndet.scoring import (
     score,
     shown,
 )
+from rnndet.structures import Truth
+from rnndet.tracking import ByteTracker
 
 BOX = np.array([[10, 10, 50, 50]], np.float32)
 
@@ -73,6 +78,15 @@ def test_a_better_run_has_an_interval_above_zero() -> None:
     assert low > 0
 
 
+def test_both_runs_of_a_comparison_get_the_tracker_that_was_asked_for() -> None:
+    """Without a tracker no detection has an id, so nothing is tracked in either."""
+    pytest.importorskip("trackeval")
+    metrics = build_metrics(["mot"], ("a",))
+    found = compare(run("1111"), run("1111"), metrics, tracker="none", samples=2)
+    assert found["HOTA"][:2] == (0.0, 0.0)
+    assert compare(run("1111"), run("1111"), metrics, samples=2)["HOTA"][1] > 0
+
+
 def test_runs_over_other_frames_are_not_compared() -> None:
     with pytest.raises(RnndetError, match="different frames of v0"):
         check_same(run("11"), run("111"))
@@ -99,6 +113,38 @@ def test_the_protocol_names_what_differs_between_runs() -> None:
     facts = protocol({"A": a, "B": b}, {})
     assert facts["every"] == 1 and facts["frames scored"] == 2
     assert facts["memory"] == {"A": "carried", "B": "reset"}
+
+
+def test_other_labels_replace_all_that_was_known() -> None:
+    """Frame 1 is not in the other data: it becomes unlabelled."""
+    truth = Truth(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0]), torch.tensor([7]),
+                  torch.tensor([True]))  # fmt: skip
+    record = VideoRecord("v0", 64, 64, 30.0, (FrameRecord(0, truth),))
+    (video,) = with_truths(run("11"), VideoSet(("a",), (record,))).videos
+    first, second = video.frames
+    assert first.truth_boxes.tolist() == [[0, 0, 9, 9]]
+    assert (first.truth_ids.tolist(), first.truth_ignore.tolist()) == ([7], [True])
+    assert first.boxes.tolist() == BOX.tolist()
+    assert [frame.labelled for frame in video.frames] == [True, False]
+    assert len(second.truth_boxes) == 0
+
+
+def test_tracks_of_a_video_do_not_depend_on_the_one_before() -> None:
+    (first,) = run("1111").videos
+    tracker = ByteTracker()
+    one, two = (with_tracks(first, tracker) for _ in range(2))
+    assert [f.ids.tolist() for f in one.frames] == [f.ids.tolist() for f in two.frames]
+
+
+def test_tracker_goes_by_the_numbers_of_the_frames() -> None:
+    class Timed(ByteTracker):
+        def update(self, found, *, time=None):
+            times.append(time)
+            return super().update(found, time=time)
+
+    (video,), times = run("1111111").videos, []
+    with_tracks(video.only(lambda frame: frame.index % 3 == 0), Timed())
+    assert times == pytest.approx([0.0, 0.1, 0.2])
 
 
 def test_all_metrics_include_streaming_only_with_latencies() -> None:

@@ -1,8 +1,10 @@
 """A recording in parts, with the state carried in a file, gives what the whole gives."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import tiny_config
@@ -11,6 +13,7 @@ from rnndet.errors import WeightsError
 from rnndet.inference import make_stream, run_source
 from rnndet.model import build_model
 from rnndet.stream_state import Position, load_stream, save_stream
+from rnndet.structures import Frame, VideoInfo
 from rnndet.video import SyntheticClip, open_source, write_image
 
 LENGTH, HALF = 12, 5
@@ -83,6 +86,20 @@ def test_the_end_of_the_same_file_keeps_its_numbers(recording, tmp_path):
     run(recording / "whole", tmp_path, max_frames=2, save_state=state)
     stream = make_stream(model().eval(), **OPTIONS)
     assert load_stream(state, stream) == Position(1, 0.04)
+
+
+def test_times_go_on_at_the_rate_of_the_source(tmp_path):
+    class Source(list):
+        info = VideoInfo("clip", "clip", 80, 64, Fraction(10), None)
+
+    frames = [Frame(np.zeros((64, 80, 3), np.uint8), k, k / 10) for k in range(2)]
+    state, times = tmp_path / "state.npz", []
+    for name, carried in (("a", {"save_state": state}), ("b", {"load_state": state})):
+        run_source(
+            make_stream(model().eval(), **OPTIONS), Source(frames), tmp_path, name=name, save=(),
+            on_frame=lambda result: times.append(result.frame.time), **carried,
+        )  # fmt: skip
+    assert times == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def test_state_of_other_weights_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from scored_videos import BOX, Found, There, random_video, scored, shifted, vide
 
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import ScoredVideo
-from rnndet.metrics.streaming import delayed, schedule, timing
+from rnndet.metrics.streaming import StreamingAP, delayed, schedule, timing
 
 
 def moving(count: int, *, step: int = 1, fps: float | None = 30.0) -> ScoredVideo:
@@ -58,6 +58,12 @@ def test_a_given_rate_goes_before_the_video_s() -> None:
     assert schedule(moving(8), [0.12], fps=10).shown.tolist() == (
         schedule(moving(8, fps=None), [0.12], fps=10).shown.tolist()
     )
+
+
+def test_a_video_with_a_rate_of_its_own_streams_at_it() -> None:
+    metric = StreamingAP(("thing",), latencies=[0.12], fps=30.0)
+    _, plan = metric.measure(moving(8, fps=10.0))
+    assert plan.shown.tolist() == schedule(moving(8, fps=10.0), [0.12]).shown.tolist()
 
 
 def test_rounding_costs_no_frame_in_a_long_video() -> None:

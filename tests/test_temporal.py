@@ -572,6 +572,12 @@ def test_calibrate_sets_scale_to_four_standard_deviations():
     assert head.fusions["p4"].scale.item() == pytest.approx(4 * features["p4"].std().item())
 
 
+def test_spread_is_the_standard_deviation_that_was_measured():
+    head, features = make_head(levels=("p4",)), make_features(2, 2)
+    head.calibrate(features)
+    assert head.spread()["p4"].item() == pytest.approx(features["p4"].std().item())
+
+
 def test_scale_is_saved_with_the_weights():
     source, copy = make_head(), make_head()
     source.calibrate(make_features(2, 2))

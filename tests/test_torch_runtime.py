@@ -92,6 +92,20 @@ def test_compiled_step_finds_what_the_model_finds(traced, videos):
     assert traced == [{"mode": "default", "dynamic": False}]
 
 
+def test_compiled_step_computes_in_half_precision_where_that_is_asked_for(traced):
+    model = tiny_model()
+    model.score_threshold = 0.001
+    scores = []
+    for options in ({}, {"half": True}, {"half": True, "compiled": True}):
+        runtime, state = TorchRuntime(model, **options), None
+        for k in range(2):
+            (found,), state = runtime.detect([noise(k)], [SIZE_HW], state)
+        scores.append(found.scores[:20])
+    whole, half, compiled = scores
+    np.testing.assert_allclose(compiled, half, atol=1e-6)
+    assert np.abs(half - whole).max() > 1e-5
+
+
 def test_state_of_a_compiled_step_is_not_overwritten_by_the_next(traced):
     compiled = TorchRuntime(tiny_model(), compiled=True)
     _, state = compiled.detect([noise()], [SIZE_HW], None)

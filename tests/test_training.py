@@ -14,7 +14,8 @@ from rnndet.data import read_set
 from rnndet.detectors.base import Losses
 from rnndet.distributed import World
 from rnndet.errors import OutputError, RnndetError, WeightsError
-from rnndet.model import VideoDetector
+from rnndet.evaluation import SCORE_FLOOR
+from rnndet.model import VideoDetector, build_model
 from rnndet.signals import Stopped
 from rnndet.stream import Stream
 from rnndet.structures import Detections, Truth
@@ -22,9 +23,9 @@ from rnndet.training import optim
 from rnndet.training.benchmark import measure_training
 from rnndet.training.log import MetricsLog
 from rnndet.training.loop import Run
-from rnndet.training.losses import judged_frames
+from rnndet.training.losses import judged_frames, weighted_sum
 from rnndet.training.restart import start_from
-from rnndet.training.run import read_source, read_sources, run_training
+from rnndet.training.run import build_run, read_source, read_sources, run_training, score
 from rnndet.training.samples import GAP, sample_sheet
 from rnndet.video.image import read_image
 
@@ -40,6 +41,31 @@ def train(root, folder, *, resume=False, **changes):
 
 def log_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def settings_of_forward(monkeypatch):
+    """The keyword arguments of each call of the model in training, as they come."""
+    seen, forward = [], VideoDetector.forward
+
+    def spied(self, *args, **settings):
+        if settings.get("truths") is not None:
+            seen.append(settings)
+        return forward(self, *args, **settings)
+
+    monkeypatch.setattr(VideoDetector, "forward", spied)
+    return seen
+
+
+def validation_of(monkeypatch, figures):
+    """Validation gives these AP50 one after the other; the weights it was of, as they come."""
+    validated, numbers = [], iter(figures)
+
+    def scored(model, *_, **__):
+        validated.append({n: t.clone() for n, t in model.state_dict().items()})
+        return {"AP50": next(numbers), "AP": 0.0}
+
+    monkeypatch.setattr("rnndet.training.run.score", scored)
+    return validated
 
 
 def test_run_leaves_weights_log_and_figures(coco_vid_root, tmp_path):
@@ -71,6 +97,32 @@ def test_first_frames_of_a_video_are_validated_on(coco_vid_root, tmp_path, monke
     assert frames == list(range(seen))  # 0: all of them
 
 
+def test_what_is_held_out_is_not_trained_on(coco_vid_root):
+    (train_set,), held = read_sources(config_for(coco_vid_root))
+    assert [v.name for v in train_set.videos] == ["v0"]
+    assert [v.name for v in held.videos] == ["v1"]
+
+
+def test_weight_of_a_source_is_its_share_of_the_clips(coco_vid_root, tmp_path):
+    """The hold-out leaves the first source v0 alone; the second has both."""
+    config = config_for(coco_vid_root, steps=12)
+    (source,) = config.data.train
+    sources = (dataclasses.replace(source, weight=1e6), source)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=sources))
+    _, dataset = build_run(config, tmp_path / "run", device="cpu", quiet=True)
+    assert all(dataset[i].place.startswith("v0 ") for i in range(len(dataset)))
+
+
+def test_seed_decides_what_is_seen(coco_vid_root, tmp_path):
+    configs = [config_for(coco_vid_root, seed=seed) for seed in (0, 0, 1)]
+    first, same, other = (
+        build_run(config, tmp_path / str(i), device="cpu", quiet=True)[1][0].frames
+        for i, config in enumerate(configs)
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
 def test_run_says_what_it_was_made_with(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", steps=1)
     versions = json.loads((tmp_path / "run" / "versions.json").read_text())
@@ -100,6 +152,59 @@ def test_resumed_run_equals_an_uninterrupted_one(coco_vid_root, tmp_path, monkey
             assert torch.equal(tensor, parts[kind][name]), (kind, name)
 
 
+def test_kept_weights_are_the_averaged_ones(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run")
+    last = read_checkpoint(tmp_path / "run" / "last.pt")
+    kept = read_checkpoint(tmp_path / "run" / "weights.pt")["model"]
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in last["average"].items())
+    assert not all(torch.equal(tensor, kept[name]) for name, tensor in last["model"].items())
+
+
+def test_kept_weights_are_what_is_validated(coco_vid_root, tmp_path, monkeypatch):
+    validated = validation_of(monkeypatch, [0.5])
+    train(coco_vid_root, tmp_path / "run")
+    kept = read_checkpoint(tmp_path / "run" / "weights.pt")["model"]
+    assert all(torch.equal(tensor, validated[0][name]) for name, tensor in kept.items())
+
+
+def test_validation_on_the_way_changes_nothing(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "one")
+    train(coco_vid_root, tmp_path / "two", validate_every=1)
+    one, two = (read_checkpoint(tmp_path / n / "last.pt")["model"] for n in ("one", "two"))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_best_weights_are_not_replaced_by_worse_ones(coco_vid_root, tmp_path, monkeypatch):
+    validation_of(monkeypatch, [0.4, 0.5, 0.3, 0.45])
+    train(coco_vid_root, tmp_path / "run", validate_every=1)
+    best = read_checkpoint(tmp_path / "run" / "best.pt")
+    assert (best["figures"]["AP50"], best["step"]) == (0.5, 2)
+
+
+def test_best_weights_are_not_replaced_by_worse_ones_after_a_resume(
+    coco_vid_root, tmp_path, monkeypatch
+):
+    validation_of(monkeypatch, [0.1, 0.5, 0.4])
+    train(coco_vid_root, tmp_path / "run", steps=2, validate_every=1)
+    train(coco_vid_root, tmp_path / "run", steps=3, resume=True)
+    assert read_checkpoint(tmp_path / "run" / "last.pt")["step"] == 3
+    assert read_checkpoint(tmp_path / "run" / "best.pt")["figures"]["AP50"] == 0.5
+
+
+def test_validation_keeps_weak_detections(coco_vid_root, monkeypatch):
+    """What the curve of precision needs is below the threshold of everyday use."""
+    floors, detect = [], VideoDetector.step
+
+    def spied(self, *args, **settings):
+        floors.append(self.score_threshold)
+        return detect(self, *args, **settings)
+
+    monkeypatch.setattr(VideoDetector, "step", spied)
+    config, model = config_for(coco_vid_root), tiny_model()
+    score(model, read_sources(config)[1], config, cache=None)
+    assert set(floors) == {SCORE_FLOOR}
+
+
 def test_run_folder_in_use_is_refused(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", steps=2)
     with pytest.raises(OutputError, match="--resume"):
@@ -124,6 +229,68 @@ def test_rows_in_two_pieces_train_as_at_once(coco_vid_root, tmp_path):
         train(coco_vid_root, tmp_path / str(pieces), **changes)
     one, two = ([line["loss"] for line in log_of(tmp_path / n) if "loss" in line] for n in "12")
     assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_rows_in_two_pieces_have_the_gradient_of_all(coco_vid_root, tmp_path):
+    """AdamW hides a factor; the norm, which is what gets clipped, does not."""
+    for pieces in (1, 2):
+        changes = {"accumulate": pieces, "detection": 0.0, "restoration": 1.0, "steps": 1}
+        train(coco_vid_root, tmp_path / str(pieces), **changes)
+    one, two = (log_of(tmp_path / n)[0]["norm"] for n in "12")
+    assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_rows_in_two_pieces_keep_their_own_state(coco_vid_root, tmp_path):
+    """After three steps the second row is inside a clip; the weights stay as they are."""
+    for pieces in (1, 2):
+        rates = {"lr": 1e-12, "lr_trunk": 1e-12, "lr_memory": 1e-12}
+        train(coco_vid_root, tmp_path / str(pieces), accumulate=pieces, steps=3, **rates)
+    one, two = (read_checkpoint(tmp_path / n / "last.pt")["state"] for n in "12")
+    for level, tensors in one.items():
+        for a, b in zip(tensors, two[level], strict=True):
+            assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_gradient_is_cut_to_its_largest_norm(coco_vid_root, tmp_path):
+    """Far below AdamW's eps nothing moves any more."""
+    bias = "detector.net.head.classification_head.cls_logits.bias"
+    train(coco_vid_root, tmp_path / "cut", steps=1, clip_norm=1e-14)
+    train(coco_vid_root, tmp_path / "run", steps=1)
+    cut, moved = (read_checkpoint(tmp_path / n / "last.pt")["model"][bias] for n in ("cut", "run"))
+    start = build_model(config_for(coco_vid_root).model, ("square", "bar")).state_dict()[bias]
+    assert (cut - start).abs().max() < 1e-7
+    assert (moved - start).abs().max() > 1e-5
+
+
+def test_other_frames_are_judged_at_other_steps(coco_vid_root, tmp_path, monkeypatch):
+    seen = settings_of_forward(monkeypatch)
+    config = config_for(coco_vid_root, steps=8)
+    config = dataclasses.replace(config, clip=dataclasses.replace(config.clip, labelled=0.5))
+    run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    judged = [tuple(settings["judged"].flatten().tolist()) for settings in seen]
+    assert {sum(each) for each in judged} == {2}
+    assert len(set(judged)) > 1
+
+
+def test_activations_are_computed_again_in_as_many_parts_as_asked(
+    coco_vid_root, tmp_path, monkeypatch
+):
+    seen = settings_of_forward(monkeypatch)
+    train(coco_vid_root, tmp_path / "run", steps=1, recompute=2)
+    assert [settings["recompute"] for settings in seen] == [2]
+
+
+def test_stability_needs_no_restoration(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run", steps=1, stability=0.5)
+    line = log_of(tmp_path / "run")[0]
+    assert "stability" in line
+    assert "restoration" not in line
+
+
+def test_detector_losses_have_their_weight():
+    losses = {"classification": torch.tensor(2.0), "restoration": torch.tensor(3.0)}
+    config = TrainConfig(detection=0.25, restoration=0.5)
+    assert weighted_sum(losses, config, zero=torch.tensor(0.0)) == 0.25 * 2 + 0.5 * 3
 
 
 def test_stability_is_a_part_of_the_loss(coco_vid_root, tmp_path):
@@ -333,6 +500,14 @@ def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
     name = "memory.fusions.0.scale"
     first = read_checkpoint(tmp_path / "first" / "weights.pt")["model"][name]
     assert read_checkpoint(tmp_path / "second" / "weights.pt")["model"][name] == first
+
+
+def test_memory_is_fitted_to_the_features_of_the_first_step_only(coco_vid_root, tmp_path):
+    for steps in (1, 4):
+        train(coco_vid_root, tmp_path / str(steps), steps=steps)
+    name = "memory.fusions.0.scale"
+    one, four = (read_checkpoint(tmp_path / n / "last.pt")["model"][name] for n in "14")
+    assert one == four
 
 
 def test_option_of_a_source_that_is_no_option_of_its_format_is_refused():

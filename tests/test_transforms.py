@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -53,6 +55,15 @@ def test_mostly_cut_object_is_ignored():
     assert clip.truths[0].ignore.tolist() == [True]
 
 
+def test_ignored_object_that_is_whole_stays_ignored():
+    clip = clip_of([4, 4, 10, 10])
+    ignored = replace(clip.truths[0], ignore=torch.tensor([True]))
+    cut = transforms.crop_resize(
+        Clip(clip.frames, [ignored, clip.truths[1]]), Region(0, 0, 20, 20), out_hw=(20, 20)
+    )
+    assert [truth.ignore.tolist() for truth in cut.truths] == [[True], [False]]
+
+
 def test_object_outside_the_crop_is_gone():
     clip = transforms.crop_resize(clip_of([0, 0, 10, 10]), Region(20, 0, 20, 20), out_hw=(20, 20))
     assert len(clip.truths[0]) == 0
@@ -95,6 +106,12 @@ def test_mosaic_joins_four_clips_and_keeps_ids_apart():
     assert joined.frames.shape == (2, 3, 80, 120)
     assert joined.truths[0].boxes[3].tolist() == [60, 40, 65, 45]
     assert len(set(joined.truths[0].ids.tolist())) == 4
+
+
+def test_mosaic_with_an_unlabelled_part_is_unlabelled():
+    clips = [clip_of([0, 0, 5, 5]) for _ in range(4)]
+    clips[2] = Clip(clips[2].frames, [None, clips[2].truths[1]])
+    assert [truth is None for truth in transforms.mosaic(clips).truths] == [True, False]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rnndet.checkpoint import model_content, save_checkpoint
+from rnndet.checkpoint import model_content, read_checkpoint, save_checkpoint
 from rnndet.config import config_to_dict
 from rnndet.errors import WeightsError
 from rnndet.temporal.state import State, join_states, state_rows, state_to
@@ -53,7 +53,8 @@ def resume_run(run: Run) -> None:
     for name, tensor in content["average"].items():
         run.average.tensors[name].copy_(tensor)
     run.average.steps = content["average_steps"]
-    run.step, run.best = content["step"], content["best"]
+    run.step = content["step"]
+    run.best = max(content["best"], _best_kept(run))
     if len(content["random"]) == run.world.size:
         torch.set_rng_state(content["random"][run.world.rank])
     run.state = _carried(run, content["state"])
@@ -69,6 +70,14 @@ def _carried(run: Run, state: State) -> State | None:
         return None
     mine = state_rows(state, run.rows)
     return state_to(mine, run.device)
+
+
+def _best_kept(run: Run) -> float:
+    """What best.pt validated at, -1 without one; last.pt is saved before its step is validated."""
+    try:
+        return read_checkpoint(run.folder / "best.pt").get("figures", {}).get("AP50", 0.0)
+    except WeightsError:
+        return -1.0
 
 
 def averaged_content(run: Run, figures: dict[str, float]) -> dict[str, Any]:
