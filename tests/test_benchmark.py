@@ -408,13 +408,6 @@ def test_wrong_usage_is_exit_2(arguments):
     assert stop.value.code == 2
 
 
-def test_the_list_of_flags_is_frozen():
-    assert set(vars(load_tool().parse(["infer"]))) == {
-        "part", "run", "source", "models", "untrained", "size", "frames", "rounds", "tracker",
-        "apart", "threads", "device", "out", "debug",
-    }  # fmt: skip
-
-
 def test_stock_loop_finds_what_the_model_finds_without_its_memory():
     model, frame = tiny_model(cell="none"), frames(1)[0]
     model.score_threshold = 0.0

@@ -390,19 +390,6 @@ def test_counts_below_one_are_usage_errors(infer, flag):
     assert stop.value.code == 2
 
 
-def test_the_list_of_flags_is_frozen():
-    flags = {name for name in vars(load_tool().parse([]))}
-    assert flags == {
-        "source", "weights", "out", "runtime", "device", "half", "compile", "score_threshold",
-        "tracker",
-        "max_frames", "key_every", "key_lost",
-        "allow_network", "max_pixels", "max_reconnects", "strict", "timeout",
-        "no_scene_cuts", "start", "end", "stride", "load_state", "save_state", "save", "no_video",
-        "trails", "coast", "show", "threads", "shard", "resume", "isolate", "batch_sources",
-        "overwrite", "quiet", "log_json", "debug",
-    }  # fmt: skip
-
-
 # what is written
 
 
