@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import torch
 from torch.nn import functional
 
-from rnndet.catalog import pick
 from rnndet.data.records import VideoRecord
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions
 from rnndet.model import Encoded, Output, VideoDetector
+from rnndet.registry import pick
 from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.scored import ScoredFrames
 from rnndet.stream import Stream, run_video

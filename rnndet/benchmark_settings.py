@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnndet.catalog import pick
 from rnndet.checkpoint import load_model
 from rnndet.errors import RnndetError
+from rnndet.registry import pick
 from rnndet.runtimes import Runtime, open_runtime
 from rnndet.stock_loop import StockRuntime
 

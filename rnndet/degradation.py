@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnndet.catalog import pick
 from rnndet.corruption import (
     PICTURE_KINDS,
     STEP_BITS,
@@ -25,6 +24,7 @@ from rnndet.corruption import (
     uniform,
 )
 from rnndet.errors import RnndetError
+from rnndet.registry import pick
 from rnndet.structures import Truth
 
 # What the standard plan draws from; published figures depend on it.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnndet.catalog import pick
 from rnndet.errors import InputError
 from rnndet.pipeline import DEPTH, WriteBehind, read_ahead, timed
 from rnndet.published import file_sha256, find_weights
+from rnndet.registry import pick
 from rnndet.results import ResultFiles, StageClock, Summary, Tally
 from rnndet.runtimes import Runtime, as_runtime
 from rnndet.stream import Stream, run_video

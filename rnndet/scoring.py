@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rnndet.catalog import pick
 from rnndet.errors import OutputError, RnndetError
 from rnndet.metrics import METRICS
 from rnndet.metrics.base import Metric, Numbers, unit
 from rnndet.metrics.intervals import Intervals, interval, paired_interval
 from rnndet.metrics.motion import GROUPS
 from rnndet.metrics.record import Predictions, ScoredFrame
+from rnndet.registry import pick
 from rnndet.scored import with_tracks
 from rnndet.tracking import TRACKERS
 

@@ -11,15 +11,7 @@ from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo
 from rnndet.scored import with_tracks, with_truths
-from rnndet.scoring import (
-    build_metrics,
-    check_same,
-    compare,
-    metric_names,
-    protocol,
-    score,
-    shown,
-)
+from rnndet.scoring import build_metrics, check_same, compare, metric_names, protocol, score, shown
 from rnndet.structures import Truth
 from rnndet.tracking import ByteTracker
 

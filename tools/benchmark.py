@@ -229,10 +229,10 @@ def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
     """Two settings: torchvision's own loop, and an untrained model with memory by a runtime."""
-    from rnndet.catalog import pick
     from rnndet.checkpoint import load_model
     from rnndet.export import export_onnx
     from rnndet.published import file_sha256
+    from rnndet.registry import pick
     from rnndet.untrained import write_untrained
 
     is_default = args.models == ["aerial"]  # which names no runtime

@@ -60,7 +60,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--every", type=int, default=1, metavar="N",
         help="show every N-th frame only: a lower frame rate")  # fmt: skip
     add("--key-every", type=int, default=1, metavar="N",
-        help="the model sees every N-th frame; in the others its boxes follow the picture")  # fmt: skip  # noqa: E501
+        help="the model sees every N-th frame; in the others its boxes follow the picture")  # fmt: skip
     add("--key-lost", type=float, default=0.0, metavar="SHARE",
         help="and a frame in which less than this share could be followed")  # fmt: skip
     add("--max-videos", type=int, metavar="N", help="N videos, spread over the set")
@@ -101,10 +101,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rnndet.catalog import pick
     from rnndet.distributed import world
     from rnndet.errors import RnndetError
     from rnndet.metrics.streaming import is_timed
+    from rnndet.registry import pick
     from rnndet.scoring import (
         build_metrics,
         metric_names,

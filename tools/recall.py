@@ -41,9 +41,9 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from rnndet.catalog import pick
     from rnndet.errors import RnndetError
     from rnndet.recall_plots import plot_recall
+    from rnndet.registry import pick
     from rnndet.scoring import write_report
     from rnndet.temporal.recall import VARIANTS, gradient_reach, recalled, train_to_recall
 

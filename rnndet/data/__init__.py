@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from rnndet.catalog import check_options, pick
 from rnndet.config import parse_change
 from rnndet.data import (
     bdd100k_mot,
@@ -23,6 +22,7 @@ from rnndet.data import (
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 from rnndet.errors import InputError, RnndetError
+from rnndet.registry import check_options, pick
 
 logger = logging.getLogger(__name__)
 

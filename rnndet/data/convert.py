@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from rnndet.catalog import pick
 from rnndet.data import coco_vid_write, imagenet_vid_write, mot_write
 from rnndet.data.imagenet_vid import WNIDS
 from rnndet.data.records import VideoSet
+from rnndet.registry import pick
 
 
 def convert(videos: VideoSet, root: Path, split: str, *, to: str, pictures: bool) -> list[str]:

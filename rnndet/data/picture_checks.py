@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rnndet.catalog import pick
 from rnndet.data.findings import Finding, error, first_of
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError
+from rnndet.registry import pick
 from rnndet.video.capture import decode as decode_file
 from rnndet.video.capture import existing_file, open_capture
 from rnndet.video.image import read_image

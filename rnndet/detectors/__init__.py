@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from rnndet.catalog import check_options, check_types, pick
 from rnndet.detectors.base import FrameDetector, Prepared
 from rnndet.detectors.faster_rcnn import FasterRCNN
 from rnndet.detectors.fcos import FCOS
 from rnndet.detectors.retinanet import RetinaNet
 from rnndet.detectors.ssdlite import SSDLite
 from rnndet.errors import RnndetError
+from rnndet.registry import check_options, check_types, pick
 
 __all__ = ["DETECTORS", "FrameDetector", "Prepared", "build_detector"]
 

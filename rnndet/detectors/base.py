@@ -17,9 +17,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
-from rnndet.catalog import pick
 from rnndet.errors import RnndetError, WeightsError
 from rnndet.postprocess import anchors_of, postprocess
+from rnndet.registry import pick
 from rnndet.specs import Box, HeadSpec, InputSpec
 from rnndet.structures import Detections, Truth
 

@@ -14,7 +14,6 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.ops import MultiScaleRoIAlign
 
-from rnndet.catalog import pick
 from rnndet.detectors.base import (
     Features,
     FrameDetector,
@@ -28,6 +27,7 @@ from rnndet.detectors.base import (
     pick_published,
 )
 from rnndet.detectors.trunks import build_pyramid, finish_trunk, level_strides
+from rnndet.registry import pick
 from rnndet.structures import Detections
 
 

@@ -15,7 +15,6 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNet, SSDLiteHead
 from torchvision.ops import FrozenBatchNorm2d
 
-from rnndet.catalog import pick
 from rnndet.detectors.base import (
     Features,
     FrameDetector,
@@ -25,12 +24,7 @@ from rnndet.detectors.base import (
     load_published,
     pick_published,
 )
-from rnndet.detectors.matching import (
-    match_anchors,
-    matched_boxes,
-    matched_labels,
-    padded_targets,
-)
+from rnndet.detectors.matching import match_anchors, matched_boxes, matched_labels, padded_targets
 from rnndet.detectors.trunks import (
     classifier_state,
     fold_batch_norms,
@@ -38,6 +32,7 @@ from rnndet.detectors.trunks import (
     freeze_first,
 )
 from rnndet.errors import RnndetError
+from rnndet.registry import pick
 from rnndet.specs import Box, HeadSpec
 
 NUM_LEVELS = 6  # two in the trunk, four extra

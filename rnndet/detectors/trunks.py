@@ -14,8 +14,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from rnndet.catalog import pick
 from rnndet.errors import RnndetError, WeightsError
+from rnndet.registry import pick
 
 # Families whose parts run one after the other in the order they are registered, batch norm after
 # convolution, as both IntermediateLayerGetter and folding need.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from rnndet.catalog import pick
 from rnndet.exports.base import Export, ExportedVideo
 from rnndet.exports.coco import CocoExport
 from rnndet.exports.csv_table import CsvExport
@@ -10,6 +9,7 @@ from rnndet.exports.cvat import CvatExport
 from rnndet.exports.mot import MotExport
 from rnndet.exports.pictures import CropsExport, FramesExport
 from rnndet.exports.video import VideoExport
+from rnndet.registry import pick
 
 EXPORTS: dict[str, type[Export]] = {
     "video": VideoExport,

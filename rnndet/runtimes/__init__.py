@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnndet.catalog import pick
 from rnndet.errors import DeviceError, WeightsError
 from rnndet.published import file_sha256, find_weights
+from rnndet.registry import pick
 from rnndet.runtimes.base import Runtime, scaled
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnndet.catalog import check_options, pick
 from rnndet.errors import RnndetError
+from rnndet.registry import check_options, pick
 from rnndet.temporal import CELLS, RecurrentCell
 from rnndet.temporal.conv_rnn import at_least_float32
 from rnndet.temporal.gates import Gate

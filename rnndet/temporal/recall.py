@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rnndet.catalog import pick
+from rnndet.registry import pick
 from rnndet.temporal import CELLS, RecurrentCell
 from rnndet.temporal.head import run_cell
 

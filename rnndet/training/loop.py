@@ -21,13 +21,7 @@ from rnndet.errors import RnndetError
 from rnndet.model import VideoDetector
 from rnndet.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 from rnndet.temporal.gates import watch_gates
-from rnndet.temporal.state import (
-    State,
-    detach_state,
-    join_states,
-    reset_state,
-    state_rows,
-)
+from rnndet.temporal.state import State, detach_state, join_states, reset_state, state_rows
 from rnndet.training.clock import StepClock
 from rnndet.training.faults import out_of_memory
 from rnndet.training.keeping import averaged_content, resume_run, save_run
