@@ -1,6 +1,6 @@
 """The rounds of two models in processes of their own, in turn: each as if it were alone.
 
-What one sets for its process (the allocator of main memory above all, rnndet/device.py) neither
+What one sets for its process (the allocator of main memory above all, rnndet/system/device.py) neither
 helps nor hinders the other.
 """
 

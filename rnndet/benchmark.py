@@ -27,11 +27,11 @@ import torch
 
 from rnndet.errors import InputError, RnndetError
 from rnndet.inference import run_source
-from rnndet.machine import machine, peak_memory_mib
 from rnndet.runtimes import Runtime
 from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.stream import Stream
 from rnndet.structures import Detections, FrameResult
+from rnndet.system.environment import machine, peak_memory_mib
 from rnndet.video import Camera, JsonLinesSink, Source, SyntheticClip, VideoSink, draw
 
 STAGES = ("decode", "preprocess", "network", "memory", "head", "follow", "track", "draw", "write")

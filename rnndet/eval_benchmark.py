@@ -13,10 +13,10 @@ from rnndet.data.records import VideoSet
 from rnndet.data.rendered import render_set
 from rnndet.errors import InputError
 from rnndet.evaluation import evaluate_set, match_classes
-from rnndet.machine import machine
 from rnndet.metrics import CocoAP
 from rnndet.model import VideoDetector
 from rnndet.scoring import score
+from rnndet.system.environment import machine
 
 CLIP = 50  # frames of each made-up clip
 FIRST_SEED = 9000

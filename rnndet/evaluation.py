@@ -17,13 +17,13 @@ from rnndet.ablation import predict_ablations
 from rnndet.data.frames import iterate, load
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.degradation import Degrader, Plan, named_plan
-from rnndet.distributed import World
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions
 from rnndet.model import VideoDetector
 from rnndet.scored import ScoredFrames
 from rnndet.stream import KeyFramePolicy, Stream
 from rnndet.structures import Frame
+from rnndet.system.distributed import World
 
 SCORE_FLOOR = 0.001  # COCO practice: precision at high recall needs the weak detections
 

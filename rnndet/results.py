@@ -18,8 +18,8 @@ import numpy as np
 import rnndet
 from rnndet.errors import OutputError
 from rnndet.exports import EXPORTS, ExportedVideo
-from rnndet.lock import FolderLock
 from rnndet.structures import Frame, FrameResult, VideoInfo
+from rnndet.system.lock import FolderLock
 from rnndet.video import Annotator, JsonLinesSink, ReadCounts
 
 STAGES = ("decode", "model", "track", "draw", "write")

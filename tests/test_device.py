@@ -4,14 +4,14 @@ import sys
 
 import pytest
 
-from rnndet.device import choose_device
 from rnndet.errors import DeviceError
+from rnndet.system.device import choose_device
 
 # How many pages tensors of 64 MiB need from the system once the heap has grown: the first few of
 # them may each find the one before split by something small.
 PAGES = """
 import resource, torch
-from rnndet.device import choose_device, keep_freed_memory
+from rnndet.system.device import choose_device, keep_freed_memory
 assert CALL
 for turn in range(40):
     if turn == 30:

@@ -1,4 +1,4 @@
-"""rnndet/distributed.py: processes that torchrun starts share the videos of an evaluation."""
+"""rnndet/system/distributed.py: processes that torchrun starts share the videos of an evaluation."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rnndet.distributed import World, world
+from rnndet.system.distributed import World, world
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,7 +19,7 @@ import torch
 from types import SimpleNamespace
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet import evaluation
-from rnndet.distributed import world
+from rnndet.system.distributed import world
 from rnndet.metrics import CocoAP
 from rnndet.scoring import score
 from rnndet.structures import Frame, Truth

@@ -21,7 +21,6 @@ from rnndet.corruption import Corruption
 from rnndet.data import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.degradation import named_plan
-from rnndet.distributed import World
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import (
     SCORE_FLOOR,
@@ -38,6 +37,7 @@ from rnndet.model import VideoDetector, build_model
 from rnndet.scoring import score, table, write_report
 from rnndet.stream import Stream
 from rnndet.structures import Frame, Truth
+from rnndet.system.distributed import World
 from rnndet.video import choose_key_frames
 from rnndet.video.image import write_image
 

@@ -527,7 +527,7 @@ def test_log_as_json_is_all_there_is(infer, clip, tmp_path, monkeypatch, capsys)
 
 
 def test_progress_elsewhere_than_on_a_terminal_is_a_line(infer, clip, monkeypatch, caplog):
-    monkeypatch.setattr("rnndet.progress.LINE_EVERY", 0.0)
+    monkeypatch.setattr("rnndet.system.progress.LINE_EVERY", 0.0)
     caplog.set_level("INFO")
     assert infer(clip, clip, "--max-frames", 2, "--no-video") == 0
     facts = [record.facts for record in caplog.records if hasattr(record, "facts")]

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from rnndet.errors import OutputError
-from rnndet.lock import FolderLock, check_writable
+from rnndet.system.lock import FolderLock, check_writable
 
 ROOT = Path(__file__).resolve().parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from rnndet.lock import FolderLock
+from rnndet.system.lock import FolderLock
 with FolderLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -57,7 +57,7 @@ def test_lock_goes_with_the_block_and_an_empty_folder_too(tmp_path):
 
 
 def test_lock_that_was_removed_while_waiting_is_taken_anew(tmp_path, monkeypatch):
-    import rnndet.lock as module
+    import rnndet.system.lock as module
 
     lock, tries = module._lock, []
 

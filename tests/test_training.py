@@ -12,13 +12,13 @@ from rnndet.checkpoint import load_model, read_checkpoint
 from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.data import read_set
 from rnndet.detectors.base import Losses
-from rnndet.distributed import World
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.evaluation import SCORE_FLOOR
 from rnndet.model import VideoDetector, build_model
-from rnndet.signals import Stopped
 from rnndet.stream import Stream
 from rnndet.structures import Detections, Truth
+from rnndet.system.distributed import World
+from rnndet.system.signals import Stopped
 from rnndet.training import optim
 from rnndet.training.benchmark import measure_training
 from rnndet.training.log import MetricsLog

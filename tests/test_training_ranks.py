@@ -14,7 +14,7 @@ from torch import distributed
 
 from conftest import TINY_OPTIONS
 from rnndet.checkpoint import read_checkpoint
-from rnndet.distributed import store_of_attempt
+from rnndet.system.distributed import store_of_attempt
 
 ROOT = Path(__file__).resolve().parent.parent
 

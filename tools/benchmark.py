@@ -112,7 +112,7 @@ def run_infer(args: argparse.Namespace) -> int:
     import torch
 
     from rnndet.benchmark import WARM_UP, lines_of, measure, render_clip
-    from rnndet.progress import Progress
+    from rnndet.system.progress import Progress
     from rnndet.video import open_source
 
     if args.threads is not None:
@@ -165,8 +165,8 @@ def run_eval(args: argparse.Namespace) -> int:
 def run_memory(args: argparse.Namespace) -> int:
     from rnndet.inference import make_stream
     from rnndet.process_benchmark import measure_memory, memory_lines
-    from rnndet.progress import Progress
     from rnndet.runtimes import open_runtime
+    from rnndet.system.progress import Progress
 
     stream = make_stream(open_runtime(args.weights, kind=args.runtime, device="cpu")[0])
     with Progress("running", args.frames, quiet=False) as progress:
@@ -177,9 +177,9 @@ def run_memory(args: argparse.Namespace) -> int:
 
 
 def run_startup(args: argparse.Namespace) -> int:
-    from rnndet.machine import machine
     from rnndet.process_benchmark import measure_startup, startup_commands, startup_lines
     from rnndet.published import find_weights
+    from rnndet.system.environment import machine
 
     path, _ = find_weights(args.weights)
     commands = startup_commands(args.weights, has_onnx=path.with_suffix(".onnx").is_file())
@@ -200,7 +200,7 @@ def run_train(args: argparse.Namespace) -> int:
 def run_cuts(args: argparse.Namespace) -> int:
     from rnndet.cut_benchmark import lines_of, measure_cuts
     from rnndet.data import read_set
-    from rnndet.progress import Progress
+    from rnndet.system.progress import Progress
 
     data = read_set(args.format, args.root, args.split)
     total = sum(len(video.frames) for video in data.videos)
@@ -216,7 +216,7 @@ def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The report from rounds in processes of their own."""
     from rnndet.apart_benchmark import measure_apart
     from rnndet.benchmark import WARM_UP, render_clip
-    from rnndet.progress import Progress
+    from rnndet.system.progress import Progress
 
     source = args.source or str(render_clip(folder, length=args.frames + WARM_UP))
     order = [__file__, "infer", source, "--frames", str(args.frames), "--rounds", "1",

@@ -101,7 +101,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rnndet.distributed import world
     from rnndet.errors import RnndetError
     from rnndet.metrics.streaming import is_timed
     from rnndet.registry import pick
@@ -113,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         shown_tables,
         write_report,
     )
+    from rnndet.system.distributed import world
     from rnndet.tracking import TRACKERS
 
     latencies = [ms / 1000 for ms in args.latency]
@@ -221,10 +221,10 @@ def predict(args: argparse.Namespace, here):
 
     from rnndet.ablation import STANDARD
     from rnndet.checkpoint import load_model
-    from rnndet.device import choose_device
     from rnndet.evaluation import evaluate_set
     from rnndet.metrics.record import save_predictions
-    from rnndet.progress import Progress
+    from rnndet.system.device import choose_device
+    from rnndet.system.progress import Progress
     from rnndet.video import choose_key_frames
 
     keys = choose_key_frames(args.key_every, args.key_lost)

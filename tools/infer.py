@@ -123,9 +123,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     from rnndet.jobs import run_jobs
-    from rnndet.progress import SourcesBar
     from rnndet.results import write_run_summary
-    from rnndet.signals import stop_on_signals
+    from rnndet.system.progress import SourcesBar
+    from rnndet.system.signals import stop_on_signals
 
     overall = SourcesBar(len(jobs), quiet=args.quiet or args.log_json)
     with stop_on_signals() as stop, closing(overall):
@@ -151,7 +151,7 @@ def set_up_log(args: argparse.Namespace) -> None:
     level = logging.ERROR if args.quiet else logging.INFO
     logging.basicConfig(level=level, format="%(message)s")
     if args.log_json:
-        from rnndet.progress import JsonFormatter
+        from rnndet.system.progress import JsonFormatter
 
         handler = logging.StreamHandler()
         handler.setFormatter(JsonFormatter())
@@ -162,7 +162,7 @@ def check(args: argparse.Namespace) -> None:
     """Raise RnndetError for what can be known to fail before a model is loaded."""
     from rnndet.errors import RnndetError
     from rnndet.exports import export_names
-    from rnndet.lock import check_writable
+    from rnndet.system.lock import check_writable
 
     names = export_names(["video"] if args.save is None else args.save)
     args.save = tuple(name for name in sorted(names) if not (args.no_video and name == "video"))
@@ -308,7 +308,7 @@ def run_one(
 ) -> Any:
     """Run one source, None for the made-up clip; its Summary."""
     from rnndet.inference import run_source
-    from rnndet.progress import Progress
+    from rnndet.system.progress import Progress
     from rnndet.video import Excerpt
     from rnndet.video.window import Window
 

@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         from rnndet.config import load_config
-        from rnndet.distributed import world
-        from rnndet.signals import Stopped
+        from rnndet.system.distributed import world
+        from rnndet.system.signals import Stopped
         from rnndet.training.run import holds_run, run_training
 
         config = load_config(args.config, changes=args.set)

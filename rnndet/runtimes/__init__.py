@@ -73,8 +73,8 @@ def _torch(
     import torch
 
     from rnndet.checkpoint import load_model
-    from rnndet.device import choose_device
     from rnndet.runtimes.torch_runtime import TorchRuntime
+    from rnndet.system.device import choose_device
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from rnndet.checkpoint import save_checkpoint
 from rnndet.config import Config
 from rnndet.data.clips import ClipBatch, ClipDataset
-from rnndet.distributed import World
 from rnndet.errors import RnndetError
 from rnndet.model import VideoDetector
-from rnndet.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
+from rnndet.system.distributed import World
+from rnndet.system.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 from rnndet.temporal.gates import watch_gates
 from rnndet.temporal.state import State, detach_state, join_states, reset_state, state_rows
 from rnndet.training.clock import StepClock

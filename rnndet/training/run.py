@@ -16,14 +16,14 @@ from rnndet.data.clips import ClipDataset
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.sampling import hold_out
-from rnndet.device import choose_device
-from rnndet.distributed import World
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import SCORE_FLOOR, predict
 from rnndet.metrics.base import compute
 from rnndet.metrics.coco_ap import CocoAP
 from rnndet.model import VideoDetector, build_model
 from rnndet.stream import Stream
+from rnndet.system.device import choose_device
+from rnndet.system.distributed import World
 from rnndet.training.loop import Run
 from rnndet.training.restart import start_from
 from rnndet.training.samples import sample_sheet
