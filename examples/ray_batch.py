@@ -94,7 +94,7 @@ def run_jobs(
     ray: Any, jobs: list[Job], order: tuple[str, ...], given: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
     """What became of each video, in the order given; and whether Ctrl-C came before the end."""
-    from rnndet.video.identity import source_bytes
+    from rnndet.video.sources.identity import source_bytes
 
     remote = ray.remote(num_cpus=1, num_gpus=given.gpus, max_retries=given.retries)(task)
     longest_first = sorted(range(len(jobs)), key=lambda k: -source_bytes(jobs[k].source))
@@ -117,7 +117,7 @@ def run_jobs(
 
 def result_of(ray: Any, ready: Any, job: Job, *, tries: int) -> dict[str, Any]:
     """The entry of a task that has ended, in whatever way."""
-    from rnndet.video.base import without_password
+    from rnndet.video.sources.base import without_password
 
     entry = {"source": without_password(job.source), "folder": job.name}
     try:

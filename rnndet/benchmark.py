@@ -32,7 +32,11 @@ from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.stream import Stream
 from rnndet.structures import Detections, FrameResult
 from rnndet.system.environment import machine, peak_memory_mib
-from rnndet.video import Camera, JsonLinesSink, Source, SyntheticClip, VideoSink, draw
+from rnndet.video.draw import draw
+from rnndet.video.sink import JsonLinesSink, VideoSink
+from rnndet.video.sources.base import Source
+from rnndet.video.sources.live import Camera
+from rnndet.video.synthetic.clip import SyntheticClip
 
 STAGES = ("decode", "preprocess", "network", "memory", "head", "follow", "track", "draw", "write")
 MODEL_STAGES = ("preprocess", "network", "memory", "head", "follow")  # together the row "model"

@@ -10,7 +10,7 @@ from rnndet.degradation import named_plan
 from rnndet.errors import RnndetError
 from rnndet.evaluation import degraded
 from rnndet.structures import Frame
-from rnndet.video import SceneCut
+from rnndet.video.scene_cut import SceneCut
 
 LATE = 12  # frames after a joint in which a cut still counts as seen: it may begin with a dropout
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import rnndet
 from rnndet.errors import OutputError
-from rnndet.video.identity import fingerprint
+from rnndet.video.sources.identity import fingerprint
 
 NAME = "done.json"
 

@@ -27,7 +27,7 @@ from rnndet.runtimes.onnx_runtime import IMAGE, ExportSpec, OnnxRuntime, StateSp
 from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.structures import Detections, Frame
 from rnndet.temporal.state import State
-from rnndet.video import SyntheticClip
+from rnndet.video.synthetic.clip import SyntheticClip
 
 OPSET = 17
 TRACED_HW = (270, 480)  # of the frame the graph is traced with; it takes others

@@ -21,7 +21,11 @@ from rnndet.stream import Stream, run_video
 from rnndet.stream_state import Position, continued, load_stream, save_stream
 from rnndet.structures import Frame, FrameResult
 from rnndet.tracking import TRACKERS
-from rnndet.video import SceneCut, Source, SyntheticClip, choose_key_frames, open_source
+from rnndet.video.key_frames import choose_key_frames
+from rnndet.video.scene_cut import SceneCut
+from rnndet.video.sources.base import Source
+from rnndet.video.sources.open import open_source
+from rnndet.video.synthetic.clip import SyntheticClip
 
 if TYPE_CHECKING:
     from rnndet.model import VideoDetector

@@ -12,8 +12,8 @@ from rnndet.errors import RnndetError
 from rnndet.runtimes import Runtime
 from rnndet.runtimes.batching import Batcher, Member
 from rnndet.sharding import Shard, read_shard, split
-from rnndet.video import expand
-from rnndet.video.identity import source_bytes, source_names
+from rnndet.video.sources.identity import source_bytes, source_names
+from rnndet.video.sources.listing import expand
 
 
 class Job(NamedTuple):

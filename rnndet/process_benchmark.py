@@ -18,7 +18,8 @@ from rnndet.errors import RnndetError
 from rnndet.inference import run_source
 from rnndet.stream import Stream
 from rnndet.structures import Frame, FrameResult, VideoInfo
-from rnndet.video import Source, SyntheticClip
+from rnndet.video.sources.base import Source
+from rnndet.video.synthetic.clip import SyntheticClip
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP_SEED, CLIP_LENGTH = 7, 50  # rendered once, shown again and again

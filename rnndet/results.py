@@ -20,7 +20,9 @@ from rnndet.errors import OutputError
 from rnndet.exports import EXPORTS, ExportedVideo
 from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.system.lock import FolderLock
-from rnndet.video import Annotator, JsonLinesSink, ReadCounts
+from rnndet.video.annotate import Annotator
+from rnndet.video.sink import JsonLinesSink
+from rnndet.video.sources.base import ReadCounts
 
 STAGES = ("decode", "model", "track", "draw", "write")
 

@@ -28,7 +28,9 @@ from rnndet.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.config import load_config
 from rnndet.errors import RnndetError
 from rnndet.model import build_model
-from rnndet.video import VideoSink, open_source, read_image, write_image
+from rnndet.video.image import read_image, write_image
+from rnndet.video.sink import VideoSink
+from rnndet.video.sources.open import open_source
 from rnndet.video.writers import Mpeg4Writer
 
 CASE_LIMIT = 20  # seconds

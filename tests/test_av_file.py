@@ -10,8 +10,8 @@ import pytest
 
 from rnndet.errors import InputError
 from rnndet.structures import VideoInfo
-from rnndet.video import VideoFile, open_source, read_frames
-from rnndet.video.av_file import AvFile, is_plain_stream
+from rnndet.video.sources.av_file import AvFile, is_plain_stream
+from rnndet.video.sources.open import VideoFile, open_source, read_frames
 
 av = pytest.importorskip("av")
 
@@ -76,7 +76,7 @@ def test_av1_is_read_without_asking(tmp_path):
 
 def test_av1_without_pyav_says_what_to_install(tmp_path, monkeypatch):
     path = encode(tmp_path / "clip.mp4", codec="libsvtav1", size_hw=(64, 64))
-    monkeypatch.setattr("rnndet.video.source.has_pyav", lambda: False)
+    monkeypatch.setattr("rnndet.video.sources.open.has_pyav", lambda: False)
     try:
         source = open_source(path)
     except InputError as error:

@@ -15,9 +15,9 @@ from batches import TOOL, frames_of, load_tool, order, save_weights, summary_of,
 from rnndet.done import describe_job, find_done, write_done
 from rnndet.errors import OutputError
 from rnndet.sharding import split
-from rnndet.video import write_image
-from rnndet.video.identity import source_bytes
-from rnndet.video.isolated import IsolatedSource
+from rnndet.video.image import write_image
+from rnndet.video.sources.identity import source_bytes
+from rnndet.video.sources.isolated import IsolatedSource
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_decoding_apart_changes_nothing_and_a_crash_there_costs_one_source(
 
     tool, out = load_tool(), tmp_path / "out"
     assert tool.main(order(weights, tmp_path / "plain", clips[4])) == 0
-    monkeypatch.setattr("rnndet.video.isolated.IsolatedSource", Crashing)
+    monkeypatch.setattr("rnndet.video.sources.isolated.IsolatedSource", Crashing)
     assert tool.main(order(weights, out, clips[0], clips[4], "--isolate")) == 1
     assert [entry["exit_code"] for entry in summary_of(out)["sources"]] == [3, 0]
     (line,) = capsys.readouterr().err.splitlines()

@@ -41,7 +41,11 @@ from rnndet.stock_loop import StockRuntime
 from rnndet.stream import Stream
 from rnndet.structures import Frame, VideoInfo
 from rnndet.untrained import write_untrained
-from rnndet.video import Camera, SceneCut, SyntheticClip, VideoSink, open_source
+from rnndet.video.scene_cut import SceneCut
+from rnndet.video.sink import VideoSink
+from rnndet.video.sources.live import Camera
+from rnndet.video.sources.open import open_source
+from rnndet.video.synthetic.clip import SyntheticClip
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "benchmark.py"
 CPU = torch.device("cpu")

@@ -14,7 +14,8 @@ from rnndet.data import imagenet_vid, mot, preview
 from rnndet.data.preview import as_detections, names_of
 from rnndet.data.problems import Problems
 from rnndet.structures import Truth
-from rnndet.video import open_source, read_image
+from rnndet.video.image import read_image
+from rnndet.video.sources.open import open_source
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "dataset.py"
 

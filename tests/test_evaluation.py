@@ -38,8 +38,8 @@ from rnndet.scoring import score, table, write_report
 from rnndet.stream import Stream
 from rnndet.structures import Frame, Truth
 from rnndet.system.distributed import World
-from rnndet.video import choose_key_frames
 from rnndet.video.image import write_image
+from rnndet.video.key_frames import choose_key_frames
 
 BOX = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
 

@@ -6,8 +6,8 @@ import pytest
 
 from rnndet.errors import RnndetError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video import Source
-from rnndet.video.excerpt import Excerpt
+from rnndet.video.sources.base import Source
+from rnndet.video.sources.excerpt import Excerpt
 
 
 class Clip(Source):

@@ -16,8 +16,10 @@ from rnndet.data import read_set
 from rnndet.errors import OutputError, RnndetError
 from rnndet.exports import EXPORTS, ExportedVideo, export_names
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
-from rnndet.video import VideoSink, describe, describe_result, open_source, read_image
-from rnndet.video.base import safe_name
+from rnndet.video.image import read_image
+from rnndet.video.sink import VideoSink, describe, describe_result
+from rnndet.video.sources.base import safe_name
+from rnndet.video.sources.open import open_source
 
 CLASSES = ("bird", 'a <b> & "c"')
 SIZE_HW = (64, 96)

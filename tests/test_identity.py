@@ -4,8 +4,16 @@ import shutil
 import numpy as np
 import pytest
 
-from rnndet.video import VideoSink, open_source, write_image
-from rnndet.video.identity import END_BYTES, fingerprint, source_bytes, source_name, source_names
+from rnndet.video.image import write_image
+from rnndet.video.sink import VideoSink
+from rnndet.video.sources.identity import (
+    END_BYTES,
+    fingerprint,
+    source_bytes,
+    source_name,
+    source_names,
+)
+from rnndet.video.sources.open import open_source
 
 
 @pytest.fixture

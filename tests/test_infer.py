@@ -27,7 +27,10 @@ from rnndet.inference import make_stream, run_source
 from rnndet.jobs import Job
 from rnndet.model import build_model
 from rnndet.structures import Frame
-from rnndet.video import SyntheticClip, VideoSink, open_source, write_image
+from rnndet.video.image import write_image
+from rnndet.video.sink import VideoSink
+from rnndet.video.sources.open import open_source
+from rnndet.video.synthetic.clip import SyntheticClip
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "infer.py"
 CLASSES = ("drone", "bird")

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from rnndet.errors import InputError
-from rnndet.video import Excerpt, LiveOptions, VideoSink, open_source, write_image
-from rnndet.video.isolated import IsolatedSource
+from rnndet.video.image import write_image
+from rnndet.video.sink import VideoSink
+from rnndet.video.sources.excerpt import Excerpt
+from rnndet.video.sources.isolated import IsolatedSource
+from rnndet.video.sources.live import LiveOptions
+from rnndet.video.sources.open import open_source
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,7 @@ def test_hang_of_the_decoder_is_an_input_error(clip):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_child_ends_with_its_parent(clip, tmp_path):
     code = (
-        "import sys, time; from rnndet.video.isolated import IsolatedSource\n"
+        "import sys, time; from rnndet.video.sources.isolated import IsolatedSource\n"
         "source = IsolatedSource(sys.argv[1]); print(source.pid, flush=True); time.sleep(60)"
     )
     root = Path(__file__).resolve().parent.parent

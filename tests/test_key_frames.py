@@ -6,8 +6,7 @@ import pytest
 
 from conftest import detections
 from rnndet.errors import RnndetError
-from rnndet.video import KeyFrames, choose_key_frames
-from rnndet.video.key_frames import FLOOR, MOST, follow
+from rnndet.video.key_frames import FLOOR, MOST, KeyFrames, choose_key_frames, follow
 
 HW = (120, 160)
 BOX = [40, 30, 70, 60]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from rnndet.errors import InputError
-from rnndet.video import expand, open_source, write_image
+from rnndet.video.image import write_image
+from rnndet.video.sources.listing import expand
+from rnndet.video.sources.open import open_source
 
 
 @pytest.fixture

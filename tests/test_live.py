@@ -16,16 +16,17 @@ import numpy as np
 import pytest
 
 from rnndet.errors import InputError
-from rnndet.video import LiveOptions, VideoSink, open_source
-from rnndet.video.base import without_password
-from rnndet.video.live import Camera, LiveSource, address_name
+from rnndet.video.sink import VideoSink
+from rnndet.video.sources.base import without_password
+from rnndet.video.sources.live import Camera, LiveOptions, LiveSource, address_name
+from rnndet.video.sources.open import open_source
 
 NETWORK = LiveOptions(allow_network=True, timeout=5.0, max_reconnects=2)
 
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch):
-    monkeypatch.setattr("rnndet.video.live.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("rnndet.video.sources.live.FIRST_WAIT", 0.01)
 
 
 class FakeCapture:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rnndet.errors import InputError
-from rnndet.video import ImageFolder, open_source, write_image
-from rnndet.video.pictures import numbers
+from rnndet.video.image import write_image
+from rnndet.video.sources.image_folder import ImageFolder, numbers
+from rnndet.video.sources.open import open_source
 
 
 def write_pictures(folder: Path, found, *, form: str = "f%04d.png") -> None:

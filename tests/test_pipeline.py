@@ -18,7 +18,7 @@ from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.stream import Stream, run_video
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
 from rnndet.tracking import ByteTracker
-from rnndet.video import JsonLinesSink
+from rnndet.video.sink import JsonLinesSink
 
 SIZE_HW = (64, 96)
 

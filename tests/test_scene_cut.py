@@ -10,7 +10,8 @@ from rnndet.errors import RnndetError
 from rnndet.stream import Stream, run_video
 from rnndet.structures import Frame
 from rnndet.tracking import ByteTracker
-from rnndet.video import SceneCut, SyntheticClip
+from rnndet.video.scene_cut import SceneCut
+from rnndet.video.synthetic.clip import SyntheticClip
 
 SIZE_HW = (192, 256)
 

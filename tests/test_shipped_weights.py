@@ -13,7 +13,7 @@ from rnndet.errors import WeightsError
 from rnndet.inference import make_stream
 from rnndet.published import WEIGHTS_DIR, file_sha256, published_weights
 from rnndet.stream import run_video
-from rnndet.video.synthetic import SyntheticClip
+from rnndet.video.synthetic.clip import SyntheticClip
 
 NAMES = sorted(published_weights())
 

@@ -15,7 +15,8 @@ from rnndet.inference import run_source
 from rnndet.stream import Stream
 from rnndet.structures import Detections, Frame, VideoInfo
 from rnndet.tracking import TRACKERS, ByteTracker, SteadyTracks
-from rnndet.video import Annotator, describe_result
+from rnndet.video.annotate import Annotator
+from rnndet.video.sink import describe_result
 
 SIZE_HW = (80, 96)
 NOTHING = (np.zeros((0, 4)), np.zeros(0, np.int64))

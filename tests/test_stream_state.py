@@ -14,7 +14,9 @@ from rnndet.inference import make_stream, run_source
 from rnndet.model import build_model
 from rnndet.stream_state import Position, load_stream, save_stream
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video import SyntheticClip, open_source, write_image
+from rnndet.video.image import write_image
+from rnndet.video.sources.open import open_source
+from rnndet.video.synthetic.clip import SyntheticClip
 
 LENGTH, HALF = 12, 5
 OPTIONS = {"min_score": 0.01}

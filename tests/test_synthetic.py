@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from rnndet.structures import Truth
-from rnndet.video import SyntheticClip
-from rnndet.video.synthetic_objects import MODELS, Pose, draw_sprite
+from rnndet.video.synthetic.clip import SyntheticClip
+from rnndet.video.synthetic.objects import MODELS, Pose, draw_sprite
 
 SMALL = {"length": 24, "size_hw": (128, 160)}
 

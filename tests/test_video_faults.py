@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rnndet.errors import InputError
-from rnndet.video import VideoFile, VideoSink, open_source
+from rnndet.video.sink import VideoSink
+from rnndet.video.sources.open import VideoFile, open_source
 
 
 def write_avi(path: Path, *, length: int = 10, size_hw: tuple[int, int] = (48, 64)) -> Path:
@@ -142,7 +143,7 @@ def test_large_pictures_are_refused_before_they_are_decoded(tmp_path, monkeypatc
     def decode(*_, **__):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("rnndet.video.source.decode", decode)
+    monkeypatch.setattr("rnndet.video.sources.open.decode", decode)
     with pytest.raises(InputError, match=r"clip\.avi: 64x48 is more than 3071 pixels") as error:
         open_source(path, max_pixels=48 * 64 - 1)
     assert error.value.exit_code == 3

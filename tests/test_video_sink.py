@@ -13,9 +13,11 @@ import pytest
 from conftest import detections
 from rnndet.errors import OutputError
 from rnndet.structures import Detections, Frame, FrameResult
-from rnndet.video import JsonLinesSink, VideoSink, draw, open_source, write_image
 from rnndet.video import writers as writers_module
-from rnndet.video.draw import _free_place, colour_of
+from rnndet.video.draw import _free_place, colour_of, draw
+from rnndet.video.image import write_image
+from rnndet.video.sink import JsonLinesSink, VideoSink
+from rnndet.video.sources.open import open_source
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("bird", "drone")
@@ -224,7 +226,7 @@ def test_json_lines_end_with_a_whole_line_on_a_full_disk(tmp_path):
     check = (
         "import resource, signal, sys\n"
         "from rnndet.errors import OutputError\n"
-        "from rnndet.video import JsonLinesSink\n"
+        "from rnndet.video.sink import JsonLinesSink\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "sink = JsonLinesSink(sys.argv[1])\n"
         "try:\n"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from rnndet.errors import InputError
-from rnndet.video import ImageFolder, VideoFile, open_source, read_frames, read_image, write_image
-from rnndet.video.base import Clock, safe_name
-from rnndet.video.capture import frame_rate
-from rnndet.video.pictures import natural_key
+from rnndet.video.image import read_image, write_image
+from rnndet.video.sources.base import Clock, safe_name
+from rnndet.video.sources.capture import frame_rate
+from rnndet.video.sources.image_folder import ImageFolder, natural_key
+from rnndet.video.sources.open import VideoFile, open_source, read_frames
 
 
 def grey_of(index: int) -> int:

@@ -113,7 +113,7 @@ def run_infer(args: argparse.Namespace) -> int:
 
     from rnndet.benchmark import WARM_UP, lines_of, measure, render_clip
     from rnndet.system.progress import Progress
-    from rnndet.video import open_source
+    from rnndet.video.sources.open import open_source
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)

@@ -225,7 +225,7 @@ def predict(args: argparse.Namespace, here):
     from rnndet.metrics.record import save_predictions
     from rnndet.system.device import choose_device
     from rnndet.system.progress import Progress
-    from rnndet.video import choose_key_frames
+    from rnndet.video.key_frames import choose_key_frames
 
     keys = choose_key_frames(args.key_every, args.key_lost)
     if args.threads is not None:

@@ -234,7 +234,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 def run_entry(job: Any, run: Run) -> dict[str, Any]:
     """Run one source, unless it is done; what the summary of the run says of it."""
     from rnndet.errors import InputError, RnndetError
-    from rnndet.video.base import without_password
+    from rnndet.video.sources.base import without_password
 
     entry = {"source": "demo" if job.source is None else without_password(job.source)}
     try:
@@ -256,7 +256,7 @@ def run_unless_done(job: Any, run: Run) -> dict[str, Any]:
     """`run_one`, with done.json before and after it; its Summary as plain data. Raises."""
     from rnndet.done import describe_job, find_done, forget_done, write_done
     from rnndet.errors import OutputError
-    from rnndet.video.base import without_password
+    from rnndet.video.sources.base import without_password
 
     args = run.args
     folder = Path(args.out) / job.name
@@ -309,7 +309,7 @@ def run_one(
     """Run one source, None for the made-up clip; its Summary."""
     from rnndet.inference import run_source
     from rnndet.system.progress import Progress
-    from rnndet.video import Excerpt
+    from rnndet.video.sources.excerpt import Excerpt
     from rnndet.video.window import Window
 
     args = run.args
@@ -342,8 +342,10 @@ def run_one(
 
 def open_job(source: str | None, run: Run) -> Any:
     """The source as a context manager; None is the made-up clip. Raises InputError."""
-    from rnndet.video import LiveOptions, SyntheticClip, open_source
-    from rnndet.video.isolated import IsolatedSource
+    from rnndet.video.sources.isolated import IsolatedSource
+    from rnndet.video.sources.live import LiveOptions
+    from rnndet.video.sources.open import open_source
+    from rnndet.video.synthetic.clip import SyntheticClip
 
     args = run.args
     if source is None:

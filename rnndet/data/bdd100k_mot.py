@@ -26,7 +26,7 @@ from rnndet.data.video_builder import (
     size_of,
 )
 from rnndet.errors import InputError, NothingFoundError
-from rnndet.video.pictures import list_images
+from rnndet.video.sources.image_folder import list_images
 
 CLASSES = ("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 DISTRACTORS = ("other person", "trailer", "other vehicle")

@@ -34,9 +34,9 @@ from rnndet.data.video_builder import (
 )
 from rnndet.errors import InputError
 from rnndet.structures import VideoInfo
-from rnndet.video.base import safe_name
-from rnndet.video.pictures import list_images
-from rnndet.video.source import VIDEO_SUFFIXES, open_source
+from rnndet.video.sources.base import safe_name
+from rnndet.video.sources.image_folder import list_images
+from rnndet.video.sources.open import VIDEO_SUFFIXES, open_source
 
 Box = tuple[float, float, float, float]
 

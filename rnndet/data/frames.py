@@ -16,7 +16,7 @@ from rnndet.data.records import FrameRecord, VideoRecord
 from rnndet.errors import InputError, OutputError
 from rnndet.structures import Frame
 from rnndet.video.image import read_image, write_image
-from rnndet.video.source import open_source, read_frames
+from rnndet.video.sources.open import open_source, read_frames
 
 QUALITY = 92  # JPEG, 0 to 100
 

@@ -33,8 +33,8 @@ from rnndet.data.text import rows
 from rnndet.data.truths import ANY_CLASS
 from rnndet.data.video_builder import VideoBuilder, count_unlabelled, read_each
 from rnndet.errors import InputError, NothingFoundError
-from rnndet.video.base import safe_name
-from rnndet.video.pictures import natural_key
+from rnndet.video.sources.base import safe_name
+from rnndet.video.sources.image_folder import natural_key
 
 LABEL_SUFFIXES = (".json", ".xml", ".txt")
 

@@ -28,8 +28,8 @@ from rnndet.data.truths import ANY_CLASS, MAX_TRACK, TruthBuilder
 from rnndet.data.video_builder import MAX_FRAMES
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
-from rnndet.video.pictures import list_images, natural_key
-from rnndet.video.source import VIDEO_SUFFIXES
+from rnndet.video.sources.image_folder import list_images, natural_key
+from rnndet.video.sources.open import VIDEO_SUFFIXES
 
 GT = "gt/gt.txt"
 LABELS = "gt/labels.txt"

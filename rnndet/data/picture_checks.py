@@ -12,9 +12,9 @@ from rnndet.data.findings import Finding, error, first_of
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError
 from rnndet.registry import pick
-from rnndet.video.capture import decode as decode_file
-from rnndet.video.capture import existing_file, open_capture
 from rnndet.video.image import read_image
+from rnndet.video.sources.capture import decode as decode_file
+from rnndet.video.sources.capture import existing_file, open_capture
 
 # How many frames of each video are decoded; None for all.
 DECODE: dict[str, int | None] = {"all": None, "sample": 5, "none": 0}

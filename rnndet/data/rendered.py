@@ -1,4 +1,4 @@
-"""Write rendered clips (rnndet/video/synthetic.py) as a CocoVID set of picture files."""
+"""Write rendered clips (rnndet/video/synthetic/clip.py) as a CocoVID set of picture files."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from rnndet import boxes as box_ops
 from rnndet.errors import OutputError
 from rnndet.video.image import write_image
-from rnndet.video.synthetic import SyntheticClip
+from rnndet.video.synthetic.clip import SyntheticClip
 
 
 def render_set(root: Path, *, clips: int, length: int, first_seed: int, split: str) -> Path:

@@ -12,7 +12,7 @@ from rnndet.data.truths import ANY_CLASS, MAX_TRACK, TruthBuilder
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
 from rnndet.video.image import read_image
-from rnndet.video.pictures import list_images, natural_key
+from rnndet.video.sources.image_folder import list_images, natural_key
 
 MAX_FRAMES = 1_000_000  # of one video; a larger number is a mistake
 

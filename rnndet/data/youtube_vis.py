@@ -15,7 +15,7 @@ from rnndet.data.text import inside, read_json
 from rnndet.data.truths import TruthBuilder
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
-from rnndet.video.base import safe_name
+from rnndet.video.sources.base import safe_name
 
 
 def read(

@@ -14,7 +14,7 @@ import numpy as np
 
 from rnndet.exports.base import ExportedVideo, TextExport
 from rnndet.structures import FrameResult
-from rnndet.video import describe
+from rnndet.video.sink import describe
 
 
 class CocoExport(TextExport):

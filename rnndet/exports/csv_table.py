@@ -11,7 +11,7 @@ import numpy as np
 
 from rnndet.exports.base import ExportedVideo, TextExport
 from rnndet.structures import FrameResult
-from rnndet.video import describe_result
+from rnndet.video.sink import describe_result
 
 COLUMNS = (
     "frame", "time", "id", "label", "track_label", "score", "x1", "y1", "x2", "y2", "predicted",

@@ -16,7 +16,7 @@ import numpy as np
 
 from rnndet.exports.base import ExportedVideo, TextExport, TextFile
 from rnndet.structures import FrameResult
-from rnndet.video import describe_result
+from rnndet.video.sink import describe_result
 
 
 class _Boxes:

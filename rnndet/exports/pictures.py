@@ -16,8 +16,8 @@ import numpy as np
 from rnndet.errors import OutputError
 from rnndet.exports.base import Export, ExportedVideo, reported
 from rnndet.structures import FrameResult
-from rnndet.video import write_image
-from rnndet.video.base import safe_name
+from rnndet.video.image import write_image
+from rnndet.video.sources.base import safe_name
 
 
 class PicturesExport(Export):

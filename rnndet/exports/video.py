@@ -6,7 +6,7 @@ import numpy as np
 
 from rnndet.exports.base import Export, ExportedVideo
 from rnndet.structures import FrameResult
-from rnndet.video import VideoSink
+from rnndet.video.sink import VideoSink
 
 
 class VideoExport(Export):

@@ -13,7 +13,7 @@ from rnndet.data.records import VideoRecord
 from rnndet.degradation import Degrader, standard_plan
 from rnndet.model import VideoDetector
 from rnndet.structures import Detections
-from rnndet.video import draw
+from rnndet.video.draw import draw
 from rnndet.video.image import write_image
 
 VIDEOS = 4  # rows of the sheet

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.video.source import open_source
+from rnndet.video.sources.open import open_source
 from rnndet.video.writers import H264Writer, Mpeg4Writer
 
 SIZE_HW = (64, 64)

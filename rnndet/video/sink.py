@@ -14,7 +14,7 @@ import numpy as np
 
 from rnndet.errors import InputError, OutputError
 from rnndet.structures import Detections, FrameResult
-from rnndet.video.capture import open_capture
+from rnndet.video.sources.capture import open_capture
 from rnndet.video.writers import Writer, open_writer
 
 ASSUMED_FPS = Fraction(25)  # for sources without a rate

@@ -11,7 +11,8 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.base import (
+from rnndet.video.image import read_image
+from rnndet.video.sources.base import (
     ASSUMED_FPS,
     MAX_PIXELS,
     ReadCounts,
@@ -21,8 +22,7 @@ from rnndet.video.base import (
     safe_name,
     size_text,
 )
-from rnndet.video.capture import existing_file
-from rnndet.video.image import read_image
+from rnndet.video.sources.capture import existing_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 UNREADABLE_SHARE = 0.05  # of the pictures; with more, the folder is not what the user thinks

@@ -25,18 +25,25 @@ import numpy as np
 
 from rnndet.errors import InputError, RnndetError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.base import MAX_PIXELS, ReadCounts, Source, exists, is_address, without_password
-from rnndet.video.live import LiveOptions
-from rnndet.video.source import open_source
+from rnndet.video.sources.base import (
+    MAX_PIXELS,
+    ReadCounts,
+    Source,
+    exists,
+    is_address,
+    without_password,
+)
+from rnndet.video.sources.live import LiveOptions
+from rnndet.video.sources.open import open_source
 
 FRAME_LIMIT = 60.0  # seconds without a frame, start of the process included, that are a hang
 AHEAD = 2  # frames that wait in the parent; more wait in the pipe
 POLL = 0.1  # seconds between looks at `stop` while no frame comes
 SANE_PIXELS = 2**30  # of one frame
 MAX_LINE = 1_000_000  # bytes of JSON; a frame's are about 100
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 # -P keeps the working folder, which may hold anything, off the child's import path
-CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import rnndet.video.isolated as i; i.serve()"
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from rnndet.video.sources import isolated; isolated.serve()"
 
 
 class IsolatedSource(Source):

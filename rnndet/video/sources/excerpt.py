@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rnndet.errors import RnndetError
 from rnndet.structures import Frame
-from rnndet.video.base import ASSUMED_FPS, ReadCounts, Source
+from rnndet.video.sources.base import ASSUMED_FPS, ReadCounts, Source
 
 
 class Excerpt(Source):

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 from rnndet.structures import Frame, Truth, VideoInfo
-from rnndet.video.synthetic_camera import make_bursts, make_camera_path, streak
-from rnndet.video.synthetic_flight import Flyer, make_flyer
-from rnndet.video.synthetic_objects import MODELS, Pose, Sprite, draw_sprite
-from rnndet.video.synthetic_scene import Scene, make_scene
+from rnndet.video.synthetic.camera import make_bursts, make_camera_path, streak
+from rnndet.video.synthetic.flight import Flyer, make_flyer
+from rnndet.video.synthetic.objects import MODELS, Pose, Sprite, draw_sprite
+from rnndet.video.synthetic.scene import Scene, make_scene
 
 CLASSES = ("airplane", "bird", "drone", "helicopter")
 SEEN_ALPHA = 0.12  # a pixel belongs to an object from this opacity on

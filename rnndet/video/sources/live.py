@@ -14,7 +14,7 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.base import (
+from rnndet.video.sources.base import (
     ASSUMED_FPS,
     MAX_PIXELS,
     ReadCounts,
@@ -24,7 +24,7 @@ from rnndet.video.base import (
     size_text,
     without_password,
 )
-from rnndet.video.capture import FAILED_READS, frame_rate, open_address, open_camera, to_rgb
+from rnndet.video.sources.capture import FAILED_READS, frame_rate, open_address, open_camera, to_rgb
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.base import (
+from rnndet.video.sources.base import (
     ASSUMED_FPS,
     MAX_PIXELS,
     Clock,
@@ -27,7 +27,7 @@ from rnndet.video.base import (
     safe_name,
     size_text,
 )
-from rnndet.video.capture import CONTAINERS, FAILED_READS, existing_file, frame_rate
+from rnndet.video.sources.capture import CONTAINERS, FAILED_READS, existing_file, frame_rate
 
 # cv2.rotate's code for the degrees by which PyAV says that a picture is turned the wrong way
 _UPRIGHT = {

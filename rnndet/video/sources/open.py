@@ -14,8 +14,8 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
-from rnndet.video.av_file import AvFile, NoVideoError, has_pyav, is_plain_stream
-from rnndet.video.base import (
+from rnndet.video.sources.av_file import AvFile, NoVideoError, has_pyav, is_plain_stream
+from rnndet.video.sources.base import (
     ASSUMED_FPS,
     MAX_PIXELS,
     Clock,
@@ -28,7 +28,7 @@ from rnndet.video.base import (
     safe_name,
     without_password,
 )
-from rnndet.video.capture import (
+from rnndet.video.sources.capture import (
     codec_name,
     decode,
     existing_file,
@@ -36,9 +36,9 @@ from rnndet.video.capture import (
     open_address,
     open_capture,
 )
-from rnndet.video.listing import is_list, read_list
-from rnndet.video.live import Camera, LiveAddress, LiveOptions, address_name
-from rnndet.video.pictures import ImageFolder, is_image, is_picture_pattern
+from rnndet.video.sources.image_folder import ImageFolder, is_image, is_picture_pattern
+from rnndet.video.sources.listing import is_list, read_list
+from rnndet.video.sources.live import Camera, LiveAddress, LiveOptions, address_name
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",

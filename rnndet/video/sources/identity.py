@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.errors import InputError
-from rnndet.video.base import exists, is_address, safe_name, without_password
-from rnndet.video.capture import existing_file
-from rnndet.video.live import address_name
-from rnndet.video.pictures import is_image, is_picture_pattern, picture_files, pictures_name
+from rnndet.video.sources.base import exists, is_address, safe_name, without_password
+from rnndet.video.sources.capture import existing_file
+from rnndet.video.sources.image_folder import (
+    is_image,
+    is_picture_pattern,
+    picture_files,
+    pictures_name,
+)
+from rnndet.video.sources.live import address_name
 
 END_BYTES = 2**20  # of a file's beginning and end; containers keep their index in one of them
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from rnndet.errors import InputError
-from rnndet.video.base import exists
+from rnndet.video.sources.base import exists
 
 FAILED_READS = 30  # consecutive failures after which a video has ended
 

@@ -4,8 +4,8 @@ import glob
 from pathlib import Path
 
 from rnndet.errors import InputError
-from rnndet.video.base import exists, is_address
-from rnndet.video.pictures import is_image, matches
+from rnndet.video.sources.base import exists, is_address
+from rnndet.video.sources.image_folder import is_image, matches
 
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 2**24

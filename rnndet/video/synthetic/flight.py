@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnndet.video.synthetic_camera import smooth, wander
-from rnndet.video.synthetic_objects import Pose, view_matrix
+from rnndet.video.synthetic.camera import smooth, wander
+from rnndet.video.synthetic.objects import Pose, view_matrix
 
 SMALLEST_PX, LARGEST_PX = 16.0, 90.0
 
