@@ -12,10 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rnndet.checkpoint import load_model
     from rnndet.config import load_config
     from rnndet.inference import track
-    from rnndet.model import VideoDetector
+    from rnndet.models.checkpoint import load_model
+    from rnndet.models.video_detector import VideoDetector
     from rnndet.stream import Stream
     from rnndet.structures import Detections
 
@@ -25,9 +25,9 @@ __all__ = ["Detections", "Stream", "VideoDetector", "load_config", "load_model",
 _HOMES = {
     "Detections": "structures",
     "Stream": "stream",
-    "VideoDetector": "model",
+    "VideoDetector": "models.video_detector",
     "load_config": "config",
-    "load_model": "checkpoint",
+    "load_model": "models.checkpoint",
     "track": "inference",
 }
 

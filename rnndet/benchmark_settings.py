@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnndet.checkpoint import load_model
 from rnndet.errors import RnndetError
+from rnndet.models.checkpoint import load_model
 from rnndet.registry import pick
 from rnndet.runtimes import Runtime, open_runtime
 from rnndet.stock_loop import StockRuntime

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import rnndet
-from rnndet.published import WEIGHTS_DIR, file_sha256, published_weights
+from rnndet.models.zoo import WEIGHTS_DIR, file_sha256, published_weights
 from rnndet.system.device import choose_device
 from rnndet.video.probe import encoders, reads_av1
 

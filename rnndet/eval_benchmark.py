@@ -14,7 +14,7 @@ from rnndet.data.rendered import render_set
 from rnndet.errors import InputError
 from rnndet.evaluation import evaluate_set, match_classes
 from rnndet.metrics import CocoAP
-from rnndet.model import VideoDetector
+from rnndet.models.video_detector import VideoDetector
 from rnndet.scoring import score
 from rnndet.system.environment import machine
 

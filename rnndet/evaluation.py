@@ -19,7 +19,7 @@ from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.degradation import Degrader, Plan, named_plan
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions
-from rnndet.model import VideoDetector
+from rnndet.models.video_detector import VideoDetector
 from rnndet.scored import ScoredFrames
 from rnndet.stream import KeyFramePolicy, Stream
 from rnndet.structures import Frame

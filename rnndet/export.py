@@ -21,12 +21,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from rnndet.errors import OutputError, RnndetError
-from rnndet.model import VideoDetector
+from rnndet.models.temporal.state import State
+from rnndet.models.video_detector import VideoDetector
 from rnndet.runtimes.base import scaled
 from rnndet.runtimes.onnx_runtime import IMAGE, ExportSpec, OnnxRuntime, StateSpec
 from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.structures import Detections, Frame
-from rnndet.temporal.state import State
 from rnndet.video.synthetic.clip import SyntheticClip
 
 OPSET = 17

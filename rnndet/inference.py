@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnndet.errors import InputError
+from rnndet.models.zoo import file_sha256, find_weights
 from rnndet.pipeline import DEPTH, WriteBehind, read_ahead, timed
-from rnndet.published import file_sha256, find_weights
 from rnndet.registry import pick
 from rnndet.results import ResultFiles, StageClock, Summary, Tally
 from rnndet.runtimes import Runtime, as_runtime
@@ -28,7 +28,7 @@ from rnndet.video.sources.open import open_source
 from rnndet.video.synthetic.clip import SyntheticClip
 
 if TYPE_CHECKING:
-    from rnndet.model import VideoDetector
+    from rnndet.models.video_detector import VideoDetector
 
 ARRAY_FPS = 25  # frame times of plain arrays, which have none
 

@@ -69,7 +69,7 @@ class KeyFramePolicy(Protocol):
 
 
 if TYPE_CHECKING:
-    from rnndet.model import VideoDetector
+    from rnndet.models.video_detector import VideoDetector
     from rnndet.tracking import Tracker
 
 TRACKER_FLOOR = 0.1  # scores from here on reach the tracker; ByteTrack's lower threshold

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from rnndet.checkpoint import model_content, save_checkpoint
 from rnndet.config import config_from_dict
-from rnndet.model import build_model
+from rnndet.models.checkpoint import model_content, save_checkpoint
+from rnndet.models.video_detector import build_model
 
 CLASSES = 90  # as many as COCO has
 # Weights like those of torchvision's published models: as they come, and folded for us.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from conftest import tiny_config, tiny_model
-from rnndet.checkpoint import model_content, save_checkpoint
+from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.video.sink import VideoSink
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "infer.py"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rnndet.config import Config, config_from_dict
-from rnndet.model import VideoDetector, build_model
+from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.structures import Detections
 
 CLASSES = ("square", "bar")

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from conftest import TRAINING_TREE, tiny_config, tiny_model
-from rnndet.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.config import load_config
 from rnndet.errors import RnndetError
-from rnndet.model import build_model
+from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
+from rnndet.models.video_detector import build_model
 from rnndet.video.image import read_image, write_image
 from rnndet.video.sink import VideoSink
 from rnndet.video.sources.open import open_source

@@ -31,10 +31,10 @@ from rnndet.benchmark import (
     shares,
 )
 from rnndet.benchmark_settings import open_setting, parse_setting
-from rnndet.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.errors import InputError, RnndetError
 from rnndet.eval_benchmark import measure_eval
 from rnndet.inference import make_stream, run_source
+from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.process_benchmark import measure_memory, measure_startup, startup_commands
 from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.stock_loop import StockRuntime

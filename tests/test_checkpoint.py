@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from rnndet import checkpoint, published
-from rnndet.checkpoint import load_model, model_content, read_checkpoint, save_checkpoint
 from rnndet.errors import OutputError, WeightsError
+from rnndet.models import checkpoint
+from rnndet.models import zoo as published
+from rnndet.models.checkpoint import load_model, model_content, read_checkpoint, save_checkpoint
 
 
 @pytest.fixture

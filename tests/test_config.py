@@ -1,8 +1,8 @@
 import pytest
 
 from rnndet.config import Config, config_from_dict, config_to_dict, load_config
-from rnndet.detectors import build_detector
 from rnndet.errors import RnndetError
+from rnndet.models.detectors import build_detector
 
 
 def write(path, text):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import detection
 
-from rnndet.detectors import DETECTORS, FrameDetector, build_detector
 from rnndet.errors import RnndetError
+from rnndet.models.detectors import DETECTORS, FrameDetector, build_detector
 from rnndet.structures import Detections, Truth
 
 SMALL = {"size": [96, 128], "backbone": "mobilenet_v3_small", "score_threshold": 0.0}
@@ -453,7 +453,7 @@ def test_faster_rcnn_with_resnet50_has_the_published_structure():
 def test_other_number_of_classes_starts_an_untrained_head_with_a_warning(name, monkeypatch, caplog):
     options, factory, weights, _ = PUBLISHED[name]
     publish(monkeypatch, factory, weights)
-    with caplog.at_level(logging.WARNING, logger="rnndet.detectors.base"):
+    with caplog.at_level(logging.WARNING, logger="rnndet.models.detectors.base"):
         detector = build_detector(name, 2, {**options, "weights": "DEFAULT"})
     assert "knows 90 classes and the model has 2" in caplog.text
     assert (detect(detector, pictures((64, 64)))[0].labels < 2).all()

@@ -15,7 +15,6 @@ import torch
 
 from conftest import FewLines, detections, write_coco_vid
 from rnndet.ablation import STANDARD, USES, predict_ablations
-from rnndet.checkpoint import model_content, save_checkpoint
 from rnndet.config import Config, config_from_dict
 from rnndet.corruption import Corruption
 from rnndet.data import read_set
@@ -33,7 +32,8 @@ from rnndet.evaluation import (
 )
 from rnndet.metrics import CocoAP, compute
 from rnndet.metrics.record import Predictions, save_predictions
-from rnndet.model import VideoDetector, build_model
+from rnndet.models.checkpoint import model_content, save_checkpoint
+from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.scoring import score, table, write_report
 from rnndet.stream import Stream
 from rnndet.structures import Frame, Truth

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from rnndet.temporal import CELLS
-from rnndet.temporal.gates import watch_gates
-from rnndet.temporal.head import TemporalHead
+from rnndet.models.temporal.cells import CELLS
+from rnndet.models.temporal.gates import watch_gates
+from rnndet.models.temporal.head import TemporalHead
 
 GATES = {
     "bottleneck_lstm": {"f", "i", "o"},

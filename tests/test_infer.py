@@ -20,12 +20,12 @@ import pytest
 import torch
 
 import rnndet
-from rnndet.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.config import config_from_dict
 from rnndet.errors import InputError, OutputError, RnndetError
 from rnndet.inference import make_stream, run_source
 from rnndet.jobs import Job
-from rnndet.model import build_model
+from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
+from rnndet.models.video_detector import build_model
 from rnndet.structures import Frame
 from rnndet.video.image import write_image
 from rnndet.video.sink import VideoSink

@@ -3,7 +3,7 @@ import torch
 from torchvision.models.detection._utils import Matcher, SSDMatcher
 from torchvision.ops import box_iou
 
-from rnndet.detectors.matching import match_anchors, padded_targets
+from rnndet.models.detectors.matching import match_anchors, padded_targets
 
 
 def boxes(count, seed):

@@ -6,11 +6,11 @@ import torch
 
 from conftest import tiny_model
 from rnndet.config import ModelConfig, TemporalConfig
-from rnndet.model import build_model
+from rnndet.models.temporal.cells import CELLS
+from rnndet.models.temporal.restoration import object_cells, restoration_loss
+from rnndet.models.temporal.state import detach_state
+from rnndet.models.video_detector import build_model
 from rnndet.structures import Truth
-from rnndet.temporal import CELLS
-from rnndet.temporal.restoration import object_cells, restoration_loss
-from rnndet.temporal.state import detach_state
 
 HOLD = {"cell": "gated_hold", "fusion": "state", "hidden": 0}
 HOLDING = ("gated_hold", "two_frame")

@@ -12,19 +12,19 @@ import torch
 from torch import nn
 
 from conftest import SIZE_HW, TINY_OPTIONS, tiny_config, tiny_model
-from rnndet.checkpoint import model_content, save_checkpoint
 from rnndet.config import config_from_dict
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.export import export_checked, export_onnx, parity
-from rnndet.model import build_model
-from rnndet.published import file_sha256
+from rnndet.models.checkpoint import model_content, save_checkpoint
+from rnndet.models.temporal.cells import CELLS
+from rnndet.models.video_detector import build_model
+from rnndet.models.zoo import file_sha256
 from rnndet.runtimes import open_runtime
 from rnndet.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.stream import Stream, run_video
 from rnndet.stream_state import Position, load_stream, save_stream
 from rnndet.structures import Frame
-from rnndet.temporal import CELLS
 from rnndet.tracking import ByteTracker
 
 pytest.importorskip("onnxruntime")

@@ -1,4 +1,4 @@
-"""rnndet/postprocess.py and the suppression, against torchvision's."""
+"""rnndet/models/postprocess.py and the suppression, against torchvision's."""
 
 import copy
 from dataclasses import replace
@@ -14,8 +14,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms
 
 from rnndet.boxes import nms
-from rnndet.detectors import build_detector
-from rnndet.postprocess import anchors_of, postprocess
+from rnndet.models.detectors import build_detector
+from rnndet.models.postprocess import anchors_of, postprocess
 
 ONE_STAGE = ["fcos", "retinanet", "ssdlite"]
 one_stage = pytest.mark.parametrize("name", ONE_STAGE)

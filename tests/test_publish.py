@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from rnndet import published
-from rnndet.checkpoint import load_model, model_content, read_checkpoint, save_checkpoint
 from rnndet.errors import RnndetError
-from rnndet.publish import publish
+from rnndet.models import zoo as published
+from rnndet.models.checkpoint import load_model, model_content, read_checkpoint, save_checkpoint
+from rnndet.models.publish import publish
 
 
 @pytest.fixture

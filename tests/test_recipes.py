@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from conftest import SIZE_HW, TINY_OPTIONS
-from rnndet.checkpoint import load_model, read_checkpoint
 from rnndet.config import load_config
+from rnndet.models.checkpoint import load_model, read_checkpoint
 from rnndet.training.run import run_training
 from rnndet.video.image import write_image
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rnndet.temporal.restoration import object_cells, restoration_loss
+from rnndet.models.temporal.restoration import object_cells, restoration_loss
 
 
 def levels(*values):

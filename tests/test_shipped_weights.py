@@ -6,12 +6,12 @@ import shutil
 import pytest
 import torch
 
-from rnndet import published
 from rnndet.boxes import pairwise_iou
-from rnndet.checkpoint import load_model
 from rnndet.errors import WeightsError
 from rnndet.inference import make_stream
-from rnndet.published import WEIGHTS_DIR, file_sha256, published_weights
+from rnndet.models import zoo as published
+from rnndet.models.checkpoint import load_model
+from rnndet.models.zoo import WEIGHTS_DIR, file_sha256, published_weights
 from rnndet.stream import run_video
 from rnndet.video.synthetic.clip import SyntheticClip
 

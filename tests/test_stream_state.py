@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from conftest import tiny_config
-from rnndet.checkpoint import model_content, save_checkpoint
 from rnndet.errors import WeightsError
 from rnndet.inference import make_stream, run_source
-from rnndet.model import build_model
+from rnndet.models.checkpoint import model_content, save_checkpoint
+from rnndet.models.video_detector import build_model
 from rnndet.stream_state import Position, load_stream, save_stream
 from rnndet.structures import Frame, VideoInfo
 from rnndet.video.image import write_image

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from rnndet.errors import RnndetError
-from rnndet.temporal import CELLS
-from rnndet.temporal.bottleneck_lstm import BottleneckLSTMCell
-from rnndet.temporal.conv_gru import ConvGRUCell
-from rnndet.temporal.conv_lstm import ConvLSTMCell
-from rnndet.temporal.conv_rnn import ConvRNNCell
-from rnndet.temporal.gated_hold import GatedHoldCell
-from rnndet.temporal.head import TemporalHead, run_cell
-from rnndet.temporal.min_gru import MinGRUCell
-from rnndet.temporal.state import detach_state, reset_state, state_to
-from rnndet.temporal.two_frame import TwoFrameCell
+from rnndet.models.temporal.cells import CELLS
+from rnndet.models.temporal.cells.bottleneck_lstm import BottleneckLSTMCell
+from rnndet.models.temporal.cells.conv_gru import ConvGRUCell
+from rnndet.models.temporal.cells.conv_lstm import ConvLSTMCell
+from rnndet.models.temporal.cells.conv_rnn import ConvRNNCell
+from rnndet.models.temporal.cells.gated_hold import GatedHoldCell
+from rnndet.models.temporal.cells.min_gru import MinGRUCell
+from rnndet.models.temporal.cells.two_frame import TwoFrameCell
+from rnndet.models.temporal.head import TemporalHead, run_cell
+from rnndet.models.temporal.state import detach_state, reset_state, state_to
 
 VARIANTS = [(name, {}) for name in sorted(CELLS)] + [
     ("conv_rnn", {"separable": True}),

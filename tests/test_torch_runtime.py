@@ -6,10 +6,10 @@ import torch
 from torchvision.ops import FrozenBatchNorm2d
 
 from conftest import SIZE_HW, TINY_OPTIONS, tiny_model
-from rnndet.checkpoint import content_sha256
 from rnndet.config import config_from_dict
 from rnndet.errors import DeviceError, RnndetError
-from rnndet.model import build_model
+from rnndet.models.checkpoint import content_sha256
+from rnndet.models.video_detector import build_model
 from rnndet.runtimes import open_runtime
 from rnndet.runtimes.torch_runtime import TorchRuntime
 

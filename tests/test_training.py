@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from conftest import SIZE_HW, TRAINING_TREE, detections, tiny_config, tiny_model
-from rnndet.checkpoint import load_model, read_checkpoint
 from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.data import read_set
-from rnndet.detectors.base import Losses
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.evaluation import SCORE_FLOOR
-from rnndet.model import VideoDetector, build_model
+from rnndet.models.checkpoint import load_model, read_checkpoint
+from rnndet.models.detectors.base import Losses
+from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.stream import Stream
 from rnndet.structures import Detections, Truth
 from rnndet.system.distributed import World
@@ -397,7 +397,7 @@ def test_damaged_last_checkpoint_falls_back_to_the_one_before(coco_vid_root, tmp
 
 
 def test_five_bad_losses_in_a_row_stop_the_run(coco_vid_root, tmp_path, monkeypatch):
-    from rnndet.detectors.fcos import FCOS
+    from rnndet.models.detectors.fcos import FCOS
 
     nan = torch.tensor(float("nan"), requires_grad=True)
     bad = Losses({"bad": nan}, torch.tensor(1.0))
@@ -407,7 +407,7 @@ def test_five_bad_losses_in_a_row_stop_the_run(coco_vid_root, tmp_path, monkeypa
 
 
 def test_init_takes_the_weights_that_fit(tmp_path):
-    from rnndet.checkpoint import model_content, save_checkpoint
+    from rnndet.models.checkpoint import model_content, save_checkpoint
 
     frame_model = tiny_model(seed=1, cell="none")
     save_checkpoint(tmp_path / "f.pt", model_content(frame_model, tiny_config(cell="none"), step=0))

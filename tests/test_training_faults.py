@@ -10,10 +10,10 @@ import time
 import pytest
 
 from conftest import TRAINING_TREE
-from rnndet.checkpoint import previous_of, read_checkpoint
 from rnndet.config import config_from_dict
 from rnndet.data.clips import ClipDataset
 from rnndet.errors import OutputError, RnndetError, WeightsError
+from rnndet.models.checkpoint import previous_of, read_checkpoint
 from rnndet.training.run import run_training
 
 

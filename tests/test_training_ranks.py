@@ -13,7 +13,7 @@ import pytest
 from torch import distributed
 
 from conftest import TINY_OPTIONS
-from rnndet.checkpoint import read_checkpoint
+from rnndet.models.checkpoint import read_checkpoint
 from rnndet.system.distributed import store_of_attempt
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from rnndet.detectors.trunks import build_pyramid, build_trunk, level_strides
 from rnndet.errors import RnndetError, WeightsError
+from rnndet.models.detectors.backbones import build_pyramid, build_trunk, level_strides
 
 
 def run(trunk: nn.Module, x: torch.Tensor, until: str) -> torch.Tensor:

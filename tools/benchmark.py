@@ -148,8 +148,8 @@ def tell(args: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> 
 def run_eval(args: argparse.Namespace) -> int:
     import torch
 
-    from rnndet.checkpoint import load_model
     from rnndet.eval_benchmark import measure_eval
+    from rnndet.models.checkpoint import load_model
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -177,8 +177,8 @@ def run_memory(args: argparse.Namespace) -> int:
 
 
 def run_startup(args: argparse.Namespace) -> int:
+    from rnndet.models.zoo import find_weights
     from rnndet.process_benchmark import measure_startup, startup_commands, startup_lines
-    from rnndet.published import find_weights
     from rnndet.system.environment import machine
 
     path, _ = find_weights(args.weights)
@@ -229,9 +229,9 @@ def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
     """Two settings: torchvision's own loop, and an untrained model with memory by a runtime."""
-    from rnndet.checkpoint import load_model
     from rnndet.export import export_onnx
-    from rnndet.published import file_sha256
+    from rnndet.models.checkpoint import load_model
+    from rnndet.models.zoo import file_sha256
     from rnndet.registry import pick
     from rnndet.untrained import write_untrained
 

@@ -220,9 +220,9 @@ def predict(args: argparse.Namespace, here):
     import torch
 
     from rnndet.ablation import STANDARD
-    from rnndet.checkpoint import load_model
     from rnndet.evaluation import evaluate_set
     from rnndet.metrics.record import save_predictions
+    from rnndet.models.checkpoint import load_model
     from rnndet.system.device import choose_device
     from rnndet.system.progress import Progress
     from rnndet.video.key_frames import choose_key_frames

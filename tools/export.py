@@ -39,10 +39,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rnndet.checkpoint import load_model
     from rnndet.errors import OutputError
     from rnndet.export import export_checked
-    from rnndet.published import file_sha256, find_weights
+    from rnndet.models.checkpoint import load_model
+    from rnndet.models.zoo import file_sha256, find_weights
 
     path, _ = find_weights(args.weights)
     out = Path(args.out) if args.out else path.with_suffix(".onnx")

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     from rnndet.errors import RnndetError
 
     try:
-        from rnndet.publish import publish
+        from rnndet.models.publish import publish
 
         path = publish(Path(args.source), args.name, licence=args.licence)
     except RnndetError as error:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnndet.errors import DeviceError, WeightsError
-from rnndet.published import file_sha256, find_weights
+from rnndet.models.zoo import file_sha256, find_weights
 from rnndet.registry import pick
 from rnndet.runtimes.base import Runtime, scaled
 
 if TYPE_CHECKING:
-    from rnndet.model import VideoDetector
+    from rnndet.models.video_detector import VideoDetector
     from rnndet.runtimes.onnx_runtime import OnnxRuntime
 
 RUNTIMES = {
@@ -72,7 +72,7 @@ def _torch(
 ) -> tuple[Runtime, str]:
     import torch
 
-    from rnndet.checkpoint import load_model
+    from rnndet.models.checkpoint import load_model
     from rnndet.runtimes.torch_runtime import TorchRuntime
     from rnndet.system.device import choose_device
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnndet.errors import WeightsError
-from rnndet.postprocess import anchors_of, postprocess
+from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.runtimes.base import Picture, StateArrays
 from rnndet.specs import HeadSpec, InputSpec
 from rnndet.structures import Detections

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torchvision.ops import FrozenBatchNorm2d
 
-from rnndet.checkpoint import content_sha256
-from rnndet.detectors import DETECTORS
-from rnndet.detectors.trunks import fold_batch_norms
 from rnndet.errors import DeviceError, RnndetError
-from rnndet.model import VideoDetector
+from rnndet.models.checkpoint import content_sha256
+from rnndet.models.detectors import DETECTORS
+from rnndet.models.detectors.backbones import fold_batch_norms
+from rnndet.models.temporal.cells import CELLS
+from rnndet.models.temporal.state import State, join_states, state_rows
+from rnndet.models.video_detector import VideoDetector
 from rnndet.runtimes.base import Picture, StateArrays
 from rnndet.structures import Detections
-from rnndet.temporal import CELLS
-from rnndet.temporal.state import State, join_states, state_rows
 
 
 class TorchRuntime:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rnndet.models.temporal.cells import CELLS, RecurrentCell
+from rnndet.models.temporal.head import run_cell
 from rnndet.registry import pick
-from rnndet.temporal import CELLS, RecurrentCell
-from rnndet.temporal.head import run_cell
 
 SIZE = 8  # height and width of the maps
 CHANNELS = 8  # of the input: the pattern, the cue, and noise

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rnndet.checkpoint import model_content, read_checkpoint, save_checkpoint
 from rnndet.config import config_to_dict
 from rnndet.errors import WeightsError
-from rnndet.temporal.state import State, join_states, state_rows, state_to
+from rnndet.models.checkpoint import model_content, read_checkpoint, save_checkpoint
+from rnndet.models.temporal.state import State, join_states, state_rows, state_to
 from rnndet.training.restart import read_last
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rnndet.checkpoint import save_checkpoint
 from rnndet.config import Config
 from rnndet.data.clips import ClipBatch, ClipDataset
 from rnndet.errors import RnndetError
-from rnndet.model import VideoDetector
+from rnndet.models.checkpoint import save_checkpoint
+from rnndet.models.temporal.gates import watch_gates
+from rnndet.models.temporal.state import State, detach_state, join_states, reset_state, state_rows
+from rnndet.models.video_detector import VideoDetector
 from rnndet.system.distributed import World
 from rnndet.system.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
-from rnndet.temporal.gates import watch_gates
-from rnndet.temporal.state import State, detach_state, join_states, reset_state, state_rows
 from rnndet.training.clock import StepClock
 from rnndet.training.faults import out_of_memory
 from rnndet.training.keeping import averaged_content, resume_run, save_run

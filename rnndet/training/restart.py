@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from rnndet.checkpoint import previous_of, read_checkpoint
 from rnndet.errors import WeightsError
-from rnndet.model import VideoDetector
+from rnndet.models.checkpoint import previous_of, read_checkpoint
+from rnndet.models.video_detector import VideoDetector
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from rnndet.checkpoint import previous_of
 from rnndet.config import Config, ModelConfig, SourceConfig, config_to_dict
 from rnndet.data import check_names, read_set
 from rnndet.data.clips import ClipDataset
@@ -20,7 +19,8 @@ from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import SCORE_FLOOR, predict
 from rnndet.metrics.base import compute
 from rnndet.metrics.coco_ap import CocoAP
-from rnndet.model import VideoDetector, build_model
+from rnndet.models.checkpoint import previous_of
+from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.stream import Stream
 from rnndet.system.device import choose_device
 from rnndet.system.distributed import World

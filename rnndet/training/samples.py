@@ -11,7 +11,7 @@ from torch import Tensor
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord
 from rnndet.degradation import Degrader, standard_plan
-from rnndet.model import VideoDetector
+from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Detections
 from rnndet.video.draw import draw
 from rnndet.video.image import write_image

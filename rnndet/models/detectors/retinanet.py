@@ -10,16 +10,16 @@ from torchvision.models.detection.retinanet import RetinaNet as TorchvisionRetin
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import sigmoid_focal_loss
 
-from rnndet.detectors.base import Losses, Prepared, per_picture
-from rnndet.detectors.matching import (
+from rnndet.errors import RnndetError
+from rnndet.models.detectors.base import Losses, Prepared, per_picture
+from rnndet.models.detectors.matching import (
     BETWEEN,
     match_anchors,
     matched_boxes,
     matched_labels,
     padded_targets,
 )
-from rnndet.detectors.one_stage import OneStage
-from rnndet.errors import RnndetError
+from rnndet.models.detectors.one_stage import OneStage
 
 
 class RetinaNet(OneStage):

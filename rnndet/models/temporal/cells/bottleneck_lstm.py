@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from rnndet.temporal.conv_lstm import check_clamp
-from rnndet.temporal.conv_rnn import at_least_float32, convolution
-from rnndet.temporal.gates import Gate
+from rnndet.models.temporal.cells.conv_lstm import check_clamp
+from rnndet.models.temporal.cells.conv_rnn import at_least_float32, convolution
+from rnndet.models.temporal.gates import Gate
 
 
 class BottleneckLSTMCell(nn.Module):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from rnndet.temporal.conv_rnn import at_least_float32, convolution
-from rnndet.temporal.gates import Gate
+from rnndet.models.temporal.cells.conv_rnn import at_least_float32, convolution
+from rnndet.models.temporal.gates import Gate
 
 KEEP_BIAS = -1.0  # of the write gate: the start is to keep s(1) = 73 % of the memory per frame
 

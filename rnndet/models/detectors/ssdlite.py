@@ -15,7 +15,14 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNet, SSDLiteHead
 from torchvision.ops import FrozenBatchNorm2d
 
-from rnndet.detectors.base import (
+from rnndet.errors import RnndetError
+from rnndet.models.detectors.backbones import (
+    classifier_state,
+    fold_batch_norms,
+    freeze_batch_norms,
+    freeze_first,
+)
+from rnndet.models.detectors.base import (
     Features,
     FrameDetector,
     Losses,
@@ -24,14 +31,12 @@ from rnndet.detectors.base import (
     load_published,
     pick_published,
 )
-from rnndet.detectors.matching import match_anchors, matched_boxes, matched_labels, padded_targets
-from rnndet.detectors.trunks import (
-    classifier_state,
-    fold_batch_norms,
-    freeze_batch_norms,
-    freeze_first,
+from rnndet.models.detectors.matching import (
+    match_anchors,
+    matched_boxes,
+    matched_labels,
+    padded_targets,
 )
-from rnndet.errors import RnndetError
 from rnndet.registry import pick
 from rnndet.specs import Box, HeadSpec
 

@@ -10,9 +10,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS as TorchvisionFCOS
 from torchvision.models.detection.fcos import FCOSHead
 
-from rnndet.detectors.base import Losses, Prepared
-from rnndet.detectors.matching import padded_targets
-from rnndet.detectors.one_stage import OneStage
+from rnndet.models.detectors.base import Losses, Prepared
+from rnndet.models.detectors.matching import padded_targets
+from rnndet.models.detectors.one_stage import OneStage
 
 
 class FCOS(OneStage):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from rnndet.temporal.state import Features
+from rnndet.models.temporal.state import Features
 
 
 def stability_loss(

@@ -18,7 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import RnndetError, WeightsError
-from rnndet.postprocess import anchors_of, postprocess
+from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.registry import pick
 from rnndet.specs import Box, HeadSpec, InputSpec
 from rnndet.structures import Detections, Truth
@@ -210,7 +210,7 @@ class FrameDetector(nn.Module, ABC):
     ) -> list[Detections]:
         """The end of `detect`: from what `head` gave of levels of these sizes.
 
-        What is left is few numbers: it is done on the CPU, see rnndet.postprocess.
+        What is left is few numbers: it is done on the CPU, see rnndet.models.postprocess.
         """
         spec = self.head_spec
         assert spec is not None, "a head with two stages has its own detect()"

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from rnndet.errors import RnndetError
+from rnndet.models.temporal.cells import CELLS, RecurrentCell
+from rnndet.models.temporal.cells.conv_rnn import at_least_float32
+from rnndet.models.temporal.gates import Gate
+from rnndet.models.temporal.state import Features, State
 from rnndet.registry import check_options, pick
-from rnndet.temporal import CELLS, RecurrentCell
-from rnndet.temporal.conv_rnn import at_least_float32
-from rnndet.temporal.gates import Gate
-from rnndet.temporal.state import Features, State
 
 # m = scale * conv1x1(h) with h in [-1, 1] has about the spread of the features at this many times
 # their standard deviation, measured on two pyramids (std 2 wanted a scale of 8).

@@ -14,7 +14,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.ops import MultiScaleRoIAlign
 
-from rnndet.detectors.base import (
+from rnndet.models.detectors.backbones import build_pyramid, finish_trunk, level_strides
+from rnndet.models.detectors.base import (
     Features,
     FrameDetector,
     Losses,
@@ -26,7 +27,6 @@ from rnndet.detectors.base import (
     per_picture,
     pick_published,
 )
-from rnndet.detectors.trunks import build_pyramid, finish_trunk, level_strides
 from rnndet.registry import pick
 from rnndet.structures import Detections
 

@@ -4,12 +4,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from rnndet.detectors.base import FrameDetector, Prepared
-from rnndet.detectors.faster_rcnn import FasterRCNN
-from rnndet.detectors.fcos import FCOS
-from rnndet.detectors.retinanet import RetinaNet
-from rnndet.detectors.ssdlite import SSDLite
 from rnndet.errors import RnndetError
+from rnndet.models.detectors.base import FrameDetector, Prepared
+from rnndet.models.detectors.faster_rcnn import FasterRCNN
+from rnndet.models.detectors.fcos import FCOS
+from rnndet.models.detectors.retinanet import RetinaNet
+from rnndet.models.detectors.ssdlite import SSDLite
 from rnndet.registry import check_options, check_types, pick
 
 __all__ = ["DETECTORS", "FrameDetector", "Prepared", "build_detector"]

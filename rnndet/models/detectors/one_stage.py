@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from rnndet.detectors.base import (
+from rnndet.errors import RnndetError
+from rnndet.models.detectors.backbones import build_pyramid, finish_trunk, level_strides
+from rnndet.models.detectors.base import (
     Features,
     FrameDetector,
     Losses,
@@ -17,8 +19,6 @@ from rnndet.detectors.base import (
     load_published,
     pick_published,
 )
-from rnndet.detectors.trunks import build_pyramid, finish_trunk, level_strides
-from rnndet.errors import RnndetError
 from rnndet.specs import HeadSpec
 
 # What torchvision's fcos_resnet50_fpn and retinanet_resnet50_fpn are built of.

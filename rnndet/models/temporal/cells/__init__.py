@@ -7,13 +7,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from rnndet.temporal.bottleneck_lstm import BottleneckLSTMCell
-from rnndet.temporal.conv_gru import ConvGRUCell
-from rnndet.temporal.conv_lstm import ConvLSTMCell
-from rnndet.temporal.conv_rnn import ConvRNNCell
-from rnndet.temporal.gated_hold import GatedHoldCell
-from rnndet.temporal.min_gru import MinGRUCell
-from rnndet.temporal.two_frame import TwoFrameCell
+from rnndet.models.temporal.cells.bottleneck_lstm import BottleneckLSTMCell
+from rnndet.models.temporal.cells.conv_gru import ConvGRUCell
+from rnndet.models.temporal.cells.conv_lstm import ConvLSTMCell
+from rnndet.models.temporal.cells.conv_rnn import ConvRNNCell
+from rnndet.models.temporal.cells.gated_hold import GatedHoldCell
+from rnndet.models.temporal.cells.min_gru import MinGRUCell
+from rnndet.models.temporal.cells.two_frame import TwoFrameCell
 
 __all__ = ["CELLS", "RecurrentCell"]
 

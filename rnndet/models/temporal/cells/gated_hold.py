@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from rnndet.errors import RnndetError
-from rnndet.temporal.conv_rnn import at_least_float32, convolution
-from rnndet.temporal.gates import Gate
+from rnndet.models.temporal.cells.conv_rnn import at_least_float32, convolution
+from rnndet.models.temporal.gates import Gate
 
 
 class GatedHoldCell(nn.Module):

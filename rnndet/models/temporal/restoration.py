@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rnndet.temporal.state import Features
+from rnndet.models.temporal.state import Features
 
 
 def restoration_loss(

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rnndet import checkpoint, published
 from rnndet.errors import RnndetError
+from rnndet.models import checkpoint
+from rnndet.models import zoo as published
 
 MAX_BYTES = 16_000_000  # of a file that is shipped in the repository
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from rnndet.config import config_from_dict, config_to_dict
 from rnndet.errors import OutputError, WeightsError
-from rnndet.model import VideoDetector, build_model
-from rnndet.published import file_sha256, find_weights
-from rnndet.weights_files import check_file, check_plain, damaged_member
+from rnndet.models.video_detector import VideoDetector, build_model
+from rnndet.models.weights_files import check_file, check_plain, damaged_member
+from rnndet.models.zoo import file_sha256, find_weights
 
 FORMAT = 1  # of the checkpoint's dictionary
 # What torch's reader raises, beside UnpicklingError, for bytes that are not what they should be.

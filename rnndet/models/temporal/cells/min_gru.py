@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from rnndet.temporal.conv_gru import KEEP_BIAS
-from rnndet.temporal.conv_rnn import at_least_float32, convolution
-from rnndet.temporal.gates import Gate
+from rnndet.models.temporal.cells.conv_gru import KEEP_BIAS
+from rnndet.models.temporal.cells.conv_rnn import at_least_float32, convolution
+from rnndet.models.temporal.gates import Gate
 
 
 class MinGRUCell(nn.Module):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from rnndet.temporal.conv_rnn import at_least_float32
-from rnndet.temporal.gated_hold import GatedHoldCell
+from rnndet.models.temporal.cells.conv_rnn import at_least_float32
+from rnndet.models.temporal.cells.gated_hold import GatedHoldCell
 
 
 class TwoFrameCell(GatedHoldCell):

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rnndet.config import ModelConfig, TemporalConfig
-from rnndet.detectors import build_detector
-from rnndet.detectors.base import FrameDetector, Grids, Prepared
 from rnndet.errors import RnndetError
+from rnndet.models.detectors import build_detector
+from rnndet.models.detectors.base import FrameDetector, Grids, Prepared
+from rnndet.models.temporal.head import TemporalHead
+from rnndet.models.temporal.restoration import object_cells, restoration_loss
+from rnndet.models.temporal.stability import stability_loss
+from rnndet.models.temporal.state import Features, State
 from rnndet.structures import Detections, Truth
-from rnndet.temporal.head import TemporalHead
-from rnndet.temporal.restoration import object_cells, restoration_loss
-from rnndet.temporal.stability import stability_loss
-from rnndet.temporal.state import Features, State
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rnndet.errors import WeightsError
 
-WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "weights"
+WEIGHTS_DIR = Path(__file__).resolve().parent.parent.parent / "weights"
 
 
 def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:

@@ -1,0 +1,1 @@
+"""The network: detectors, temporal modules, and their weights."""

@@ -1,0 +1,1 @@
+"""Temporal modules: recurrence over feature maps, independent of detection."""
