@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from rnndet.data.corruption.plan import named_plan
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.degradation import named_plan
 from rnndet.errors import RnndetError
 from rnndet.evaluation import degraded
 from rnndet.structures import Frame

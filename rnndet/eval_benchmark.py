@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rnndet.data import read_set
+from rnndet.data.formats import read_set
 from rnndet.data.records import VideoSet
 from rnndet.data.rendered import render_set
 from rnndet.errors import InputError

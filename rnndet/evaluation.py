@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from rnndet.ablation import predict_ablations
+from rnndet.data.corruption.plan import Degrader, Plan, named_plan
 from rnndet.data.frames import iterate, load
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.degradation import Degrader, Plan, named_plan
 from rnndet.errors import RnndetError
 from rnndet.metrics.record import Predictions
 from rnndet.models.video_detector import VideoDetector

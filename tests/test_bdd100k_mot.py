@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from rnndet.data import bdd100k_mot
+from rnndet.data.formats import bdd100k_mot
 from rnndet.data.problems import Problems
 from rnndet.data.truths import ANY_CLASS
 from rnndet.errors import RnndetError

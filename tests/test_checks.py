@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from conftest import CLASSES, write_coco_vid
-from rnndet.data.checks import check_dataset
-from rnndet.data.label_checks import check_labels
-from rnndet.data.picture_checks import fingerprint
+from rnndet.data.checks.images import fingerprint
+from rnndet.data.checks.labels import check_labels
+from rnndet.data.checks.run import check_dataset
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError, RnndetError
 from rnndet.structures import Truth

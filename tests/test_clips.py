@@ -4,8 +4,8 @@ import torch
 
 from conftest import SIZE_HW
 from rnndet.config import AugmentConfig, ClipConfig
-from rnndet.data import read_set
-from rnndet.data.clips import ClipDataset, WindowSampler, collate
+from rnndet.data.clips.dataset import ClipDataset, WindowSampler, collate
+from rnndet.data.formats import read_set
 
 
 def dataset(root, *, count=20, keep_clean=False, **augment):

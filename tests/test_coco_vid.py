@@ -3,7 +3,7 @@ import json
 import pytest
 
 from conftest import CLASSES
-from rnndet.data import FORMATS, read_set, reader_options
+from rnndet.data.formats import FORMATS, read_set, reader_options
 from rnndet.errors import RnndetError
 
 

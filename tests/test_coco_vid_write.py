@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from conftest import CLASSES, write_coco_vid
-from rnndet.data import coco_vid_write, frames, read_set
-from rnndet.data.coco_vid_write import write
+from rnndet.data import frames
+from rnndet.data.formats import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.writers import coco_vid as coco_vid_write
+from rnndet.data.writers.coco_vid import write
 from rnndet.errors import InputError, OutputError
 from rnndet.structures import Truth
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rnndet.data import cvat_video
+from rnndet.data.formats import cvat_video
 from rnndet.data.problems import Problems
 from rnndet.errors import RnndetError
 from rnndet.video.image import write_image

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import CLASSES
-from rnndet.data import read_set
+from rnndet.data.formats import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.dataset_plots import write_plots
 from rnndet.dataset_stats import measure, text

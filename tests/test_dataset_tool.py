@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from conftest import CLASSES, write_coco_vid
-from rnndet.data import imagenet_vid, mot, preview
+from rnndet.data import preview
+from rnndet.data.formats import imagenet_vid, mot
 from rnndet.data.preview import as_detections, names_of
 from rnndet.data.problems import Problems
 from rnndet.structures import Truth

@@ -1,4 +1,4 @@
-"""rnndet/degradation.py: plans, pictures, and the two ways to apply them."""
+"""rnndet/data/corruption/plan.py: plans, pictures, and the two ways to apply them."""
 
 from itertools import groupby
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from rnndet import corruption
-from rnndet.corruption import Corruption
-from rnndet.degradation import (
+from rnndet.data.corruption import pixels as corruption
+from rnndet.data.corruption.pixels import Corruption
+from rnndet.data.corruption.plan import (
     KINDS,
     STANDARD_KINDS,
     Degrader,

@@ -16,10 +16,10 @@ import torch
 from conftest import FewLines, detections, write_coco_vid
 from rnndet.ablation import STANDARD, USES, predict_ablations
 from rnndet.config import Config, config_from_dict
-from rnndet.corruption import Corruption
-from rnndet.data import read_set
+from rnndet.data.corruption.pixels import Corruption
+from rnndet.data.corruption.plan import named_plan
+from rnndet.data.formats import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.degradation import named_plan
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import (
     SCORE_FLOOR,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from rnndet.data import read_set
+from rnndet.data.formats import read_set
 from rnndet.errors import OutputError, RnndetError
 from rnndet.exports import EXPORTS, ExportedVideo, export_names
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo

@@ -5,8 +5,10 @@ import torch
 
 from conftest import TRAINING_TREE, write_coco_vid
 from rnndet.config import config_from_dict
-from rnndet.data import frames, read_set, transforms
-from rnndet.data.store import FrameStore
+from rnndet.data import frames
+from rnndet.data.clips import transforms
+from rnndet.data.clips.store import FrameStore
+from rnndet.data.formats import read_set
 from rnndet.errors import RnndetError
 from rnndet.training.run import build_run
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from conftest import write_coco_vid
-from rnndet.data import frames, read_set
+from rnndet.data import frames
+from rnndet.data.formats import read_set
 from rnndet.errors import InputError
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from conftest import CLASSES, write_coco_vid
-from rnndet.data import coco_vid, imagenet_vid, read_set
-from rnndet.data.imagenet_vid_write import write
+from rnndet.data.formats import coco_vid, imagenet_vid, read_set
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.writers.imagenet_vid import write
 from rnndet.errors import InputError, OutputError
 from rnndet.structures import Truth
 from rnndet.video.image import write_image

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rnndet.data import labelled_folder
+from rnndet.data.formats import labelled_folder
 from rnndet.data.problems import Problems
 from rnndet.data.truths import ANY_CLASS
 from rnndet.errors import RnndetError

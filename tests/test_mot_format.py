@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from conftest import write_coco_vid
-from rnndet.data import coco_vid, mot
-from rnndet.data.mot_write import write
+from rnndet.data.formats import coco_vid, mot
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.truths import ANY_CLASS
+from rnndet.data.writers.mot import write
 from rnndet.errors import InputError, OutputError
 from rnndet.structures import Truth
 from rnndet.video.image import write_image

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rnndet.data.clips.sampling import ClipSampler, hold_out
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.sampling import ClipSampler, hold_out
 from rnndet.errors import RnndetError
 from rnndet.structures import Truth
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from test_stream import Counter, frames
 
-from rnndet import degradation
 from rnndet.cut_benchmark import lines_of, measure_cuts
-from rnndet.data import read_set
+from rnndet.data.corruption import plan as degradation
+from rnndet.data.formats import read_set
 from rnndet.data.rendered import render_set
 from rnndet.errors import RnndetError
 from rnndet.stream import Stream, run_video

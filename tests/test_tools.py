@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY_OPTIONS, tiny_config, tiny_model, write_coco_vid
-from rnndet.data import read_set
+from rnndet.data.formats import read_set
 from rnndet.models import zoo as published
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import TRAINING_TREE
 from rnndet.config import config_from_dict
-from rnndet.data.clips import ClipDataset
+from rnndet.data.clips.dataset import ClipDataset
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.models.checkpoint import previous_of, read_checkpoint
 from rnndet.training.run import run_training

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rnndet.data import transforms
-from rnndet.data.transforms import Clip, Region
+from rnndet.data.clips import transforms
+from rnndet.data.clips.transforms import Clip, Region
 from rnndet.structures import Truth
 
 

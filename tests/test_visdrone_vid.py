@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rnndet.data import visdrone_vid
+from rnndet.data.formats import visdrone_vid
 from rnndet.data.problems import Problems
 from rnndet.data.truths import ANY_CLASS
 from rnndet.errors import RnndetError

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from rnndet.data import youtube_vis
+from rnndet.data.formats import youtube_vis
 from rnndet.data.problems import Problems
 from rnndet.errors import InputError
 from rnndet.video.image import write_image

@@ -199,7 +199,7 @@ def run_train(args: argparse.Namespace) -> int:
 
 def run_cuts(args: argparse.Namespace) -> int:
     from rnndet.cut_benchmark import lines_of, measure_cuts
-    from rnndet.data import read_set
+    from rnndet.data.formats import read_set
     from rnndet.system.progress import Progress
 
     data = read_set(args.format, args.root, args.split)

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from tqdm import tqdm
 
-        from rnndet.data import read_set, reader_options
+        from rnndet.data.formats import read_set, reader_options
         from rnndet.data.frames import make_cache
 
         options = reader_options(args.option)

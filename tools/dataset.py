@@ -75,8 +75,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    from rnndet.data import reader_options
-    from rnndet.data.checks import check_dataset
+    from rnndet.data.checks.run import check_dataset
+    from rnndet.data.formats import reader_options
     from rnndet.errors import InputError
 
     report = check_dataset(
@@ -91,7 +91,7 @@ def check(args: argparse.Namespace) -> int:
 
 def read(args: argparse.Namespace):
     """The split that the command is about."""
-    from rnndet.data import read_set, reader_options
+    from rnndet.data.formats import read_set, reader_options
 
     options = reader_options(args.option)
     return read_set(args.format, args.root, args.split, skip_bad=args.skip_bad, **options)
@@ -113,7 +113,7 @@ def stats(args: argparse.Namespace) -> int:
 
 
 def convert(args: argparse.Namespace) -> int:
-    from rnndet.data.convert import convert as write
+    from rnndet.data.writers.convert import convert as write
 
     videos = read(args)
     notes = write(videos, Path(args.out), args.split, to=args.to, pictures=args.pictures)

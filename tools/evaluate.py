@@ -159,8 +159,8 @@ def make_folder(path: Path) -> None:
 
 def read(args: argparse.Namespace, classes: tuple[str, ...]):
     """The videos to evaluate, with the labels of a model that has these classes."""
-    from rnndet.data import read_set, reader_options
-    from rnndet.data.sampling import hold_out
+    from rnndet.data.clips.sampling import hold_out
+    from rnndet.data.formats import read_set, reader_options
     from rnndet.evaluation import match_classes
 
     options = reader_options(args.option)

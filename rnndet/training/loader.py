@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rnndet.config import TrainConfig
-from rnndet.data.clips import ClipBatch, ClipDataset, WindowSampler, collate
+from rnndet.data.clips.dataset import ClipBatch, ClipDataset, WindowSampler, collate
 from rnndet.errors import RnndetError
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rnndet.config import Config
-from rnndet.data.clips import ClipBatch, ClipDataset
+from rnndet.data.clips.dataset import ClipBatch, ClipDataset
 from rnndet.errors import RnndetError
 from rnndet.models.checkpoint import save_checkpoint
 from rnndet.models.temporal.gates import watch_gates

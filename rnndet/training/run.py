@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from rnndet.config import Config, ModelConfig, SourceConfig, config_to_dict
-from rnndet.data import check_names, read_set
-from rnndet.data.clips import ClipDataset
+from rnndet.data.clips.dataset import ClipDataset
+from rnndet.data.clips.sampling import hold_out
+from rnndet.data.formats import check_names, read_set
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.sampling import hold_out
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import SCORE_FLOOR, predict
 from rnndet.metrics.base import compute

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnndet.data.corruption.plan import Degrader, standard_plan
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord
-from rnndet.degradation import Degrader, standard_plan
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Detections
 from rnndet.video.draw import draw

@@ -21,11 +21,11 @@ from collections import Counter
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from rnndet.data.formats.text import inside, read_xml, rows
+from rnndet.data.formats.video_builder import MAX_FRAMES
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.text import inside, read_xml, rows
 from rnndet.data.truths import MAX_TRACK, TruthBuilder
-from rnndet.data.video_builder import MAX_FRAMES
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
 from rnndet.video.image import read_image

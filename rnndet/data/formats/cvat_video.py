@@ -21,17 +21,17 @@ from xml.etree.ElementTree import Element
 
 import torch
 
-from rnndet.data.problems import Problems
-from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.text import read_xml
-from rnndet.data.truths import ANY_CLASS, LARGEST
-from rnndet.data.video_builder import (
+from rnndet.data.formats.text import read_xml
+from rnndet.data.formats.video_builder import (
     MAX_FRAMES,
     VideoBuilder,
     count_unlabelled,
     label_files,
     read_each,
 )
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.truths import ANY_CLASS, LARGEST
 from rnndet.errors import InputError
 from rnndet.structures import VideoInfo
 from rnndet.video.sources.base import safe_name

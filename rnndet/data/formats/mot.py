@@ -21,11 +21,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from rnndet.data.formats.text import inside, read_text, rows
+from rnndet.data.formats.video_builder import MAX_FRAMES
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.text import inside, read_text, rows
 from rnndet.data.truths import ANY_CLASS, MAX_TRACK, TruthBuilder
-from rnndet.data.video_builder import MAX_FRAMES
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
 from rnndet.video.sources.image_folder import list_images, natural_key

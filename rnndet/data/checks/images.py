@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rnndet.data.findings import Finding, error, first_of
+from rnndet.data.checks.findings import Finding, error, first_of
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError
 from rnndet.registry import pick

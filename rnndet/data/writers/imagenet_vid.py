@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from rnndet.data.formats.imagenet_vid import WNIDS
+from rnndet.data.formats.text import check_folder_names
 from rnndet.data.frames import iterate
-from rnndet.data.imagenet_vid import WNIDS
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.text import check_folder_names
 from rnndet.errors import OutputError
 from rnndet.video.image import write_image
 

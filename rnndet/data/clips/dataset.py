@@ -12,14 +12,14 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset, Sampler
 
-from rnndet import degradation
 from rnndet.config import AugmentConfig, ClipConfig
-from rnndet.data import transforms
+from rnndet.data.clips import transforms
+from rnndet.data.clips.sampling import ClipSampler
+from rnndet.data.clips.store import FrameStore
+from rnndet.data.clips.transforms import Clip
+from rnndet.data.corruption import plan as degradation
+from rnndet.data.corruption.plan import Plan
 from rnndet.data.records import VideoSet
-from rnndet.data.sampling import ClipSampler
-from rnndet.data.store import FrameStore
-from rnndet.data.transforms import Clip
-from rnndet.degradation import Plan
 from rnndet.structures import Truth
 
 # Seeds: those of random clips begin at 0, of streamed ones and of corruption plans here.

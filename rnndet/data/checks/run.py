@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnndet.data import read_set
-from rnndet.data.findings import Finding, error, note
-from rnndet.data.label_checks import check_labels
-from rnndet.data.picture_checks import check_pictures
+from rnndet.data.checks.findings import Finding, error, note
+from rnndet.data.checks.images import check_pictures
+from rnndet.data.checks.labels import check_labels
+from rnndet.data.checks.splits import check_splits
+from rnndet.data.formats import read_set
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
-from rnndet.data.split_checks import check_splits
 
 SHARES = "boxes lie within 0..1"  # how TruthBuilder's hint begins
 NEARLY_ALL = 0.9  # share of the boxes

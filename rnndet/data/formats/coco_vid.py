@@ -10,12 +10,12 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
-from rnndet.data.json_tables import Entry, corners, is_folder, is_size, table
+from rnndet.data.formats.json_tables import Entry, corners, is_folder, is_size, table
+from rnndet.data.formats.text import inside, is_path, is_path_inside, read_json
+from rnndet.data.formats.video_builder import MAX_FRAMES
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.text import inside, is_path, is_path_inside, read_json
 from rnndet.data.truths import TruthBuilder
-from rnndet.data.video_builder import MAX_FRAMES
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth
 

@@ -11,10 +11,8 @@ The improved labels "XML-v3" have other vehicle types and are not read.
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from rnndet.data.problems import Problems
-from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.text import read_xml
-from rnndet.data.video_builder import (
+from rnndet.data.formats.text import read_xml
+from rnndet.data.formats.video_builder import (
     VideoBuilder,
     count_unlabelled,
     folders_in,
@@ -23,6 +21,8 @@ from rnndet.data.video_builder import (
     read_each,
     size_of,
 )
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import InputError
 
 CLASSES = ("car", "bus", "van", "others")

@@ -12,11 +12,8 @@ are truncated, hardly visible or at most 25 pixels high; here they count.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rnndet.data.problems import Problems
-from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.text import rows
-from rnndet.data.truths import ANY_CLASS
-from rnndet.data.video_builder import (
+from rnndet.data.formats.text import rows
+from rnndet.data.formats.video_builder import (
     VideoBuilder,
     count_unlabelled,
     folders_in,
@@ -25,6 +22,9 @@ from rnndet.data.video_builder import (
     read_each,
     size_of,
 )
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.truths import ANY_CLASS
 from rnndet.errors import InputError
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person", "Person_sitting", "Cyclist", "Tram", "Misc")

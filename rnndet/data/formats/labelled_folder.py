@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rnndet.data import coco_vid
-from rnndet.data.cvat_video import (
+from rnndet.data.formats import coco_vid
+from rnndet.data.formats.cvat_video import (
     Box,
     all_frames,
     build_record,
@@ -27,11 +27,11 @@ from rnndet.data.cvat_video import (
     video_of,
     videos_in,
 )
+from rnndet.data.formats.text import rows
+from rnndet.data.formats.video_builder import VideoBuilder, count_unlabelled, read_each
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
-from rnndet.data.text import rows
 from rnndet.data.truths import ANY_CLASS
-from rnndet.data.video_builder import VideoBuilder, count_unlabelled, read_each
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import natural_key

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rnndet.data.formats.text import is_path_inside
 from rnndet.data.problems import Problems
-from rnndet.data.text import is_path_inside
 
 Entry = dict[str, Any]
 

@@ -8,11 +8,8 @@ The multi-object tracking part has the same form. The frame rate is not publishe
 
 from pathlib import Path
 
-from rnndet.data.problems import Problems
-from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.text import rows
-from rnndet.data.truths import ANY_CLASS
-from rnndet.data.video_builder import (
+from rnndet.data.formats.text import rows
+from rnndet.data.formats.video_builder import (
     VideoBuilder,
     count_unlabelled,
     folders_in,
@@ -21,6 +18,9 @@ from rnndet.data.video_builder import (
     read_each,
     size_of,
 )
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.truths import ANY_CLASS
 from rnndet.errors import NothingFoundError
 
 CLASSES = (

@@ -12,11 +12,8 @@ other vehicles, whatever its class.
 from pathlib import Path
 from typing import Any
 
-from rnndet.data.problems import Problems
-from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.text import inside, read_json
-from rnndet.data.truths import ANY_CLASS
-from rnndet.data.video_builder import (
+from rnndet.data.formats.text import inside, read_json
+from rnndet.data.formats.video_builder import (
     MAX_FRAMES,
     VideoBuilder,
     count_unlabelled,
@@ -25,6 +22,9 @@ from rnndet.data.video_builder import (
     read_each,
     size_of,
 )
+from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.truths import ANY_CLASS
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.video.sources.image_folder import list_images
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
-from rnndet.data.findings import Finding, error, first_of, note
+from rnndet.data.checks.findings import Finding, error, first_of, note
 from rnndet.data.records import VideoSet
 
 Prints = Mapping[bytes, tuple[str, int]]  # fingerprint -> name of the video, frame

@@ -4,9 +4,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from rnndet.data.formats.text import check_folder_names
 from rnndet.data.frames import iterate
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.text import check_folder_names
 from rnndet.errors import OutputError
 from rnndet.video.image import write_image
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import median_low
 
-from rnndet.data.findings import Finding, error, first_of, note
+from rnndet.data.checks.findings import Finding, error, first_of, note
 from rnndet.data.records import VideoRecord, VideoSet
 
 ABSENT = 30  # labelled frames; after a longer absence an identity may have been given again

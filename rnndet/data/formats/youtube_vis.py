@@ -8,10 +8,10 @@ of the video, null where the object is not seen. Masks are not read.
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from rnndet.data.json_tables import Entry, corners, is_size, table
+from rnndet.data.formats.json_tables import Entry, corners, is_size, table
+from rnndet.data.formats.text import inside, read_json
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.text import inside, read_json
 from rnndet.data.truths import TruthBuilder
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Truth

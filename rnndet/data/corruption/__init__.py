@@ -1,0 +1,1 @@
+"""Corruption of frames, for training and evaluation."""
