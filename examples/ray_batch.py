@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import infer  # noqa: E402 tools/infer.py
 
-from rnndet.jobs import Job  # noqa: E402
+from rnndet.inference.batch.jobs import Job  # noqa: E402
 
 EXAMPLES = str(Path(__file__).resolve().parent)
 WORKER_DIED = 3  # exit code of a video that ends its worker: as of one that cannot be read
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         print("ray_batch: Ray is not installed; pip install 'rnndet[ray]'", file=sys.stderr)
         return 2
     from rnndet.errors import RnndetError
-    from rnndet.results import write_run_summary
+    from rnndet.inference.results import write_run_summary
 
     # --resume also lets a video be tried again after its worker died
     order = [*given.source, "--out", given.out, "--resume", "--quiet", *options]

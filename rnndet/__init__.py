@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rnndet.config import load_config
-    from rnndet.inference import track
+    from rnndet.inference.run import track
+    from rnndet.inference.stream import Stream
     from rnndet.models.checkpoint import load_model
     from rnndet.models.video_detector import VideoDetector
-    from rnndet.stream import Stream
     from rnndet.structures import Detections
 
 __version__ = "0.1.0"
@@ -24,11 +24,11 @@ __all__ = ["Detections", "Stream", "VideoDetector", "load_config", "load_model",
 
 _HOMES = {
     "Detections": "structures",
-    "Stream": "stream",
+    "Stream": "inference.stream",
     "VideoDetector": "models.video_detector",
     "load_config": "config",
     "load_model": "models.checkpoint",
-    "track": "inference",
+    "track": "inference.run",
 }
 
 

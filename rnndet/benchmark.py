@@ -26,10 +26,10 @@ import numpy as np
 import torch
 
 from rnndet.errors import InputError, RnndetError
-from rnndet.inference import run_source
-from rnndet.runtimes import Runtime
-from rnndet.runtimes.torch_runtime import TorchRuntime
-from rnndet.stream import Stream
+from rnndet.inference.run import run_source
+from rnndet.inference.runtimes import Runtime
+from rnndet.inference.runtimes.torch_runtime import TorchRuntime
+from rnndet.inference.stream import Stream
 from rnndet.structures import Detections, FrameResult
 from rnndet.system.environment import machine, peak_memory_mib
 from rnndet.video.draw import draw

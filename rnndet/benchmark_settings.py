@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rnndet.errors import RnndetError
+from rnndet.inference.runtimes import Runtime, open_runtime
 from rnndet.models.checkpoint import load_model
 from rnndet.registry import pick
-from rnndet.runtimes import Runtime, open_runtime
 from rnndet.stock_loop import StockRuntime
 
 

@@ -18,10 +18,10 @@ from rnndet.data.corruption.plan import Degrader, Plan, named_plan
 from rnndet.data.frames import iterate, load
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
+from rnndet.inference.stream import KeyFramePolicy, Stream
 from rnndet.metrics.record import Predictions
 from rnndet.models.video_detector import VideoDetector
 from rnndet.scored import ScoredFrames
-from rnndet.stream import KeyFramePolicy, Stream
 from rnndet.structures import Frame
 from rnndet.system.distributed import World
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.inference import run_source
-from rnndet.stream import Stream
+from rnndet.inference.run import run_source
+from rnndet.inference.stream import Stream
 from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.video.sources.base import Source
 from rnndet.video.synthetic.clip import SyntheticClip
@@ -115,8 +115,8 @@ def startup_commands(weights: str, *, has_onnx: bool) -> dict[str, list[str]]:
 ONE_FRAME = """
 import sys
 import numpy as np
-from rnndet.inference import make_stream
-from rnndet.runtimes import open_runtime
+from rnndet.inference.run import make_stream
+from rnndet.inference.runtimes import open_runtime
 from rnndet.structures import Frame
 stream = make_stream(open_runtime(sys.argv[1], kind=sys.argv[2], device="cpu")[0])
 stream.step(Frame(np.zeros((360, 640, 3), np.uint8), 0, 0.0))

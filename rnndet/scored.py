@@ -8,8 +8,8 @@ import numpy as np
 
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
+from rnndet.inference.stream import track
 from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo, scored_frame
-from rnndet.stream import track
 from rnndet.structures import Detections
 from rnndet.tracking import Tracker
 

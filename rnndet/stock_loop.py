@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from rnndet.inference.runtimes.base import Picture
+from rnndet.inference.runtimes.torch_runtime import TorchRuntime, describe
 from rnndet.models.detectors.base import detections_of
 from rnndet.models.temporal.state import State
 from rnndet.models.video_detector import VideoDetector
-from rnndet.runtimes.base import Picture
-from rnndet.runtimes.torch_runtime import TorchRuntime, describe
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections
 

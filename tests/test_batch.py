@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from batches import TOOL, frames_of, load_tool, order, save_weights, summary_of, write_clip
 
-from rnndet.done import describe_job, find_done, write_done
 from rnndet.errors import OutputError
-from rnndet.sharding import split
+from rnndet.inference.batch.done import describe_job, find_done, write_done
+from rnndet.inference.batch.sharding import split
 from rnndet.video.image import write_image
 from rnndet.video.sources.identity import source_bytes
 from rnndet.video.sources.isolated import IsolatedSource
@@ -153,7 +153,7 @@ def test_interrupted_source_is_not_done(infer, clips, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rnndet.results.Tally.add", stop)
+    monkeypatch.setattr("rnndet.inference.results.Tally.add", stop)
     assert infer(clips[4]) == 130
     assert not (tmp_path / "out" / "c" / "done.json").exists()
 

@@ -33,12 +33,12 @@ from rnndet.benchmark import (
 from rnndet.benchmark_settings import open_setting, parse_setting
 from rnndet.errors import InputError, RnndetError
 from rnndet.eval_benchmark import measure_eval
-from rnndet.inference import make_stream, run_source
+from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.runtimes.torch_runtime import TorchRuntime
+from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.process_benchmark import measure_memory, measure_startup, startup_commands
-from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.stock_loop import StockRuntime
-from rnndet.stream import Stream
 from rnndet.structures import Frame, VideoInfo
 from rnndet.untrained import write_untrained
 from rnndet.video.scene_cut import SceneCut

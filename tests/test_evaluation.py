@@ -30,12 +30,12 @@ from rnndet.evaluation import (
     predict,
     thinned,
 )
+from rnndet.inference.stream import Stream
 from rnndet.metrics import CocoAP, compute
 from rnndet.metrics.record import Predictions, save_predictions
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.scoring import score, table, write_report
-from rnndet.stream import Stream
 from rnndet.structures import Frame, Truth
 from rnndet.system.distributed import World
 from rnndet.video.image import write_image

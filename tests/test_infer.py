@@ -22,8 +22,8 @@ import torch
 import rnndet
 from rnndet.config import config_from_dict
 from rnndet.errors import InputError, OutputError, RnndetError
-from rnndet.inference import make_stream, run_source
-from rnndet.jobs import Job
+from rnndet.inference.batch.jobs import Job
+from rnndet.inference.run import make_stream, run_source
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.models.video_detector import build_model
 from rnndet.structures import Frame
@@ -654,7 +654,7 @@ def test_interrupted_tool_is_exit_130(infer, clip, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rnndet.stream.Stream.track", stop)
+    monkeypatch.setattr("rnndet.inference.stream.Stream.track", stop)
     assert infer(clip) == 130
 
 

@@ -18,7 +18,7 @@ PROGRAM = """
 import os, sys
 from fractions import Fraction
 import numpy as np
-from rnndet.inference import make_stream, run_source
+from rnndet.inference.run import make_stream, run_source
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections, Frame, VideoInfo
 

@@ -1,4 +1,4 @@
-"""rnndet/export.py and the runtime that needs no torch: the graph finds what the model finds."""
+"""rnndet/inference/runtimes/export_onnx.py and the runtime that needs no torch: the graph finds what the model finds."""
 
 import builtins
 import subprocess
@@ -14,16 +14,16 @@ from torch import nn
 from conftest import SIZE_HW, TINY_OPTIONS, tiny_config, tiny_model
 from rnndet.config import config_from_dict
 from rnndet.errors import OutputError, RnndetError, WeightsError
-from rnndet.export import export_checked, export_onnx, parity
+from rnndet.inference.runtimes import open_runtime
+from rnndet.inference.runtimes.export_onnx import export_checked, export_onnx, parity
+from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
+from rnndet.inference.runtimes.torch_runtime import TorchRuntime
+from rnndet.inference.stream import Stream, run_video
+from rnndet.inference.stream_state import Position, load_stream, save_stream
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.temporal.cells import CELLS
 from rnndet.models.video_detector import build_model
 from rnndet.models.zoo import file_sha256
-from rnndet.runtimes import open_runtime
-from rnndet.runtimes.onnx_runtime import OnnxRuntime
-from rnndet.runtimes.torch_runtime import TorchRuntime
-from rnndet.stream import Stream, run_video
-from rnndet.stream_state import Position, load_stream, save_stream
 from rnndet.structures import Frame
 from rnndet.tracking import ByteTracker
 
@@ -239,7 +239,7 @@ def test_graph_gets_the_threads_that_were_asked_for(weights, kind, monkeypatch):
             asked.append(threads)
             super().__init__(path, threads=threads)
 
-    monkeypatch.setattr("rnndet.runtimes.onnx_runtime.OnnxRuntime", Spied)
+    monkeypatch.setattr("rnndet.inference.runtimes.onnx_runtime.OnnxRuntime", Spied)
     open_runtime(weights, kind=kind, threads=1)
     assert asked == [1]
 

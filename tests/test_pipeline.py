@@ -1,4 +1,4 @@
-"""rnndet/pipeline.py and rnndet/runtimes/batching.py: threads change nothing but the time."""
+"""rnndet/inference/pipeline.py and rnndet/inference/runtimes/batching.py: threads change nothing but the time."""
 
 import threading
 import time
@@ -10,12 +10,12 @@ from test_stream import Counter
 
 from conftest import tiny_model
 from rnndet.errors import InputError, OutputError
-from rnndet.inference import make_stream, run_source
-from rnndet.pipeline import DEPTH, WriteBehind, read_ahead
-from rnndet.results import StageClock
-from rnndet.runtimes.batching import Batcher, Member
-from rnndet.runtimes.torch_runtime import TorchRuntime
-from rnndet.stream import Stream, run_video
+from rnndet.inference.pipeline import DEPTH, WriteBehind, read_ahead
+from rnndet.inference.results import StageClock
+from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.runtimes.batching import Batcher, Member
+from rnndet.inference.runtimes.torch_runtime import TorchRuntime
+from rnndet.inference.stream import Stream, run_video
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
 from rnndet.tracking import ByteTracker
 from rnndet.video.sink import JsonLinesSink

@@ -7,7 +7,7 @@ from rnndet.data.corruption import plan as degradation
 from rnndet.data.formats import read_set
 from rnndet.data.rendered import render_set
 from rnndet.errors import RnndetError
-from rnndet.stream import Stream, run_video
+from rnndet.inference.stream import Stream, run_video
 from rnndet.structures import Frame
 from rnndet.tracking import ByteTracker
 from rnndet.video.scene_cut import SceneCut

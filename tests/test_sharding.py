@@ -3,7 +3,7 @@ import random
 import pytest
 
 from rnndet.errors import RnndetError
-from rnndet.sharding import Shard, read_shard, split
+from rnndet.inference.batch.sharding import Shard, read_shard, split
 
 
 def test_every_video_is_in_exactly_one_shard():

@@ -8,11 +8,11 @@ import torch
 
 from rnndet.boxes import pairwise_iou
 from rnndet.errors import WeightsError
-from rnndet.inference import make_stream
+from rnndet.inference.run import make_stream
+from rnndet.inference.stream import run_video
 from rnndet.models import zoo as published
 from rnndet.models.checkpoint import load_model
 from rnndet.models.zoo import WEIGHTS_DIR, file_sha256, published_weights
-from rnndet.stream import run_video
 from rnndet.video.synthetic.clip import SyntheticClip
 
 NAMES = sorted(published_weights())

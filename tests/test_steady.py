@@ -11,8 +11,8 @@ import torch
 import rnndet
 from conftest import FewLines, detections
 from rnndet.errors import RnndetError
-from rnndet.inference import run_source
-from rnndet.stream import Stream
+from rnndet.inference.run import run_source
+from rnndet.inference.stream import Stream
 from rnndet.structures import Detections, Frame, VideoInfo
 from rnndet.tracking import TRACKERS, ByteTracker, SteadyTracks
 from rnndet.video.annotate import Annotator

@@ -12,10 +12,10 @@ import pytest
 import rnndet
 from conftest import tiny_model
 from rnndet.errors import RnndetError
-from rnndet.inference import run_source
-from rnndet.runtimes import scaled
+from rnndet.inference.run import run_source
+from rnndet.inference.runtimes import scaled
+from rnndet.inference.stream import Stream, run_video
 from rnndet.specs import InputSpec
-from rnndet.stream import Stream, run_video
 from rnndet.structures import Detections, Frame, VideoInfo
 from rnndet.tracking import ByteTracker
 

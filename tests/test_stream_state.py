@@ -9,10 +9,10 @@ import pytest
 
 from conftest import tiny_config
 from rnndet.errors import WeightsError
-from rnndet.inference import make_stream, run_source
+from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.stream_state import Position, load_stream, save_stream
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import build_model
-from rnndet.stream_state import Position, load_stream, save_stream
 from rnndet.structures import Frame, VideoInfo
 from rnndet.video.image import write_image
 from rnndet.video.sources.open import open_source

@@ -1,4 +1,4 @@
-"""rnndet/runtimes/torch_runtime.py: what it changes for speed leaves the results as they are."""
+"""rnndet/inference/runtimes/torch_runtime.py: what it changes for speed leaves the results as they are."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from torchvision.ops import FrozenBatchNorm2d
 from conftest import SIZE_HW, TINY_OPTIONS, tiny_model
 from rnndet.config import config_from_dict
 from rnndet.errors import DeviceError, RnndetError
+from rnndet.inference.runtimes import open_runtime
+from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.models.checkpoint import content_sha256
 from rnndet.models.video_detector import build_model
-from rnndet.runtimes import open_runtime
-from rnndet.runtimes.torch_runtime import TorchRuntime
 
 
 def unfolded():

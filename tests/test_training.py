@@ -12,10 +12,10 @@ from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.data.formats import read_set
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.evaluation import SCORE_FLOOR
+from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import load_model, read_checkpoint
 from rnndet.models.detectors.base import Losses
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.stream import Stream
 from rnndet.structures import Detections, Truth
 from rnndet.system.distributed import World
 from rnndet.system.signals import Stopped

@@ -163,9 +163,9 @@ def run_eval(args: argparse.Namespace) -> int:
 
 
 def run_memory(args: argparse.Namespace) -> int:
-    from rnndet.inference import make_stream
+    from rnndet.inference.run import make_stream
+    from rnndet.inference.runtimes import open_runtime
     from rnndet.process_benchmark import measure_memory, memory_lines
-    from rnndet.runtimes import open_runtime
     from rnndet.system.progress import Progress
 
     stream = make_stream(open_runtime(args.weights, kind=args.runtime, device="cpu")[0])
@@ -229,7 +229,7 @@ def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
     """Two settings: torchvision's own loop, and an untrained model with memory by a runtime."""
-    from rnndet.export import export_onnx
+    from rnndet.inference.runtimes.export_onnx import export_onnx
     from rnndet.models.checkpoint import load_model
     from rnndet.models.zoo import file_sha256
     from rnndet.registry import pick
@@ -248,7 +248,7 @@ def contenders(args: argparse.Namespace) -> list[Any]:
     """The models of the command line, ready to run."""
     from rnndet.benchmark import Contender
     from rnndet.benchmark_settings import open_setting, parse_setting
-    from rnndet.inference import describe_model, make_stream
+    from rnndet.inference.run import describe_model, make_stream
 
     chosen = []
     for text in args.models:

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     from rnndet.errors import OutputError
-    from rnndet.export import export_checked
+    from rnndet.inference.runtimes.export_onnx import export_checked
     from rnndet.models.checkpoint import load_model
     from rnndet.models.zoo import file_sha256, find_weights
 

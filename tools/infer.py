@@ -122,8 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         return report(error, args)
     except KeyboardInterrupt:
         return 130
-    from rnndet.jobs import run_jobs
-    from rnndet.results import write_run_summary
+    from rnndet.inference.batch.jobs import run_jobs
+    from rnndet.inference.results import write_run_summary
     from rnndet.system.progress import SourcesBar
     from rnndet.system.signals import stop_on_signals
 
@@ -161,7 +161,7 @@ def set_up_log(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     """Raise RnndetError for what can be known to fail before a model is loaded."""
     from rnndet.errors import RnndetError
-    from rnndet.exports import export_names
+    from rnndet.inference.writers import export_names
     from rnndet.system.lock import check_writable
 
     names = export_names(["video"] if args.save is None else args.save)
@@ -184,7 +184,7 @@ def check(args: argparse.Namespace) -> None:
 def list_jobs(args: argparse.Namespace) -> tuple[list[Any], str]:
     """What this process is to run, and the name of its summary."""
     from rnndet.errors import RnndetError
-    from rnndet.jobs import find_jobs, jobs_of_shard
+    from rnndet.inference.batch.jobs import find_jobs, jobs_of_shard
 
     jobs = find_jobs(args.source)
     if (len(jobs) > 1 or args.shard or args.resume) and (args.load_state or args.save_state):
@@ -199,7 +199,7 @@ def list_jobs(args: argparse.Namespace) -> tuple[list[Any], str]:
 
 
 def stream_of(runtime: Any, args: argparse.Namespace) -> Any:
-    from rnndet.inference import make_stream
+    from rnndet.inference.run import make_stream
 
     return make_stream(
         runtime, tracker=args.tracker, min_score=args.score_threshold,
@@ -210,8 +210,8 @@ def stream_of(runtime: Any, args: argparse.Namespace) -> Any:
 
 def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """What runs the model, and what the result files say of it."""
-    from rnndet.inference import describe_model
-    from rnndet.runtimes import open_runtime
+    from rnndet.inference.run import describe_model
+    from rnndet.inference.runtimes import open_runtime
 
     runtime, why = open_runtime(
         args.weights,
@@ -254,8 +254,8 @@ def run_entry(job: Any, run: Run) -> dict[str, Any]:
 
 def run_unless_done(job: Any, run: Run) -> dict[str, Any]:
     """`run_one`, with done.json before and after it; its Summary as plain data. Raises."""
-    from rnndet.done import describe_job, find_done, forget_done, write_done
     from rnndet.errors import OutputError
+    from rnndet.inference.batch.done import describe_job, find_done, forget_done, write_done
     from rnndet.video.sources.base import without_password
 
     args = run.args
@@ -307,7 +307,7 @@ def run_one(
     end: Callable[[Any], None] = lambda summary: None,
 ) -> Any:
     """Run one source, None for the made-up clip; its Summary."""
-    from rnndet.inference import run_source
+    from rnndet.inference.run import run_source
     from rnndet.system.progress import Progress
     from rnndet.video.sources.excerpt import Excerpt
     from rnndet.video.window import Window

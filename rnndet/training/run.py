@@ -17,11 +17,11 @@ from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation import SCORE_FLOOR, predict
+from rnndet.inference.stream import Stream
 from rnndet.metrics.base import compute
 from rnndet.metrics.coco_ap import CocoAP
 from rnndet.models.checkpoint import previous_of
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.stream import Stream
 from rnndet.system.device import choose_device
 from rnndet.system.distributed import World
 from rnndet.training.loop import Run

@@ -4,15 +4,9 @@ from pathlib import Path
 
 from rnndet.data.formats.imagenet_vid import WNIDS
 from rnndet.data.records import VideoSet
-from rnndet.data.writers import (
-    coco_vid as coco_vid_write,
-)
-from rnndet.data.writers import (
-    imagenet_vid as imagenet_vid_write,
-)
-from rnndet.data.writers import (
-    mot as mot_write,
-)
+from rnndet.data.writers import coco_vid as coco_vid_write
+from rnndet.data.writers import imagenet_vid as imagenet_vid_write
+from rnndet.data.writers import mot as mot_write
 from rnndet.registry import pick
 
 

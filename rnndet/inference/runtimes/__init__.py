@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnndet.errors import DeviceError, WeightsError
+from rnndet.inference.runtimes.base import Runtime, scaled
 from rnndet.models.zoo import file_sha256, find_weights
 from rnndet.registry import pick
-from rnndet.runtimes.base import Runtime, scaled
 
 if TYPE_CHECKING:
+    from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
     from rnndet.models.video_detector import VideoDetector
-    from rnndet.runtimes.onnx_runtime import OnnxRuntime
 
 RUNTIMES = {
     "torch": "the model itself, on a CPU or a GPU",
@@ -27,7 +27,7 @@ def as_runtime(model: VideoDetector | Runtime) -> Runtime:
     """A runtime as it is; a `VideoDetector` in a `TorchRuntime`."""
     if isinstance(model, Runtime):
         return model
-    from rnndet.runtimes.torch_runtime import TorchRuntime
+    from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 
     return TorchRuntime(model)
 
@@ -72,8 +72,8 @@ def _torch(
 ) -> tuple[Runtime, str]:
     import torch
 
+    from rnndet.inference.runtimes.torch_runtime import TorchRuntime
     from rnndet.models.checkpoint import load_model
-    from rnndet.runtimes.torch_runtime import TorchRuntime
     from rnndet.system.device import choose_device
 
     if threads is not None:
@@ -88,7 +88,7 @@ def _torch(
 def _onnx(
     path: Path, weights: Path | None, *, device: str, threads: int | None
 ) -> tuple[OnnxRuntime, str]:
-    from rnndet.runtimes.onnx_runtime import OnnxRuntime
+    from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 
     if device == "cuda":
         raise DeviceError("--device cuda: exported graphs run on a CPU; use --runtime torch")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnndet.exports.base import Export, ExportedVideo
+from rnndet.inference.writers.base import Export, ExportedVideo
 from rnndet.structures import FrameResult
 from rnndet.video.sink import VideoSink
 

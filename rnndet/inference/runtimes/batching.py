@@ -8,7 +8,7 @@ from threading import Condition
 from types import TracebackType
 from typing import Any, Self
 
-from rnndet.runtimes.base import Picture, Runtime, StateArrays
+from rnndet.inference.runtimes.base import Picture, Runtime, StateArrays
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import DeviceError, RnndetError
+from rnndet.inference.runtimes.base import Picture, StateArrays
 from rnndet.models.checkpoint import content_sha256
 from rnndet.models.detectors import DETECTORS
 from rnndet.models.detectors.backbones import fold_batch_norms
 from rnndet.models.temporal.cells import CELLS
 from rnndet.models.temporal.state import State, join_states, state_rows
 from rnndet.models.video_detector import VideoDetector
-from rnndet.runtimes.base import Picture, StateArrays
 from rnndet.structures import Detections
 
 

@@ -6,7 +6,7 @@ track. The last column, visibility, is not known. Predicted boxes are left out.
 
 import numpy as np
 
-from rnndet.exports.base import ExportedVideo, TextExport
+from rnndet.inference.writers.base import ExportedVideo, TextExport
 from rnndet.structures import FrameResult
 from rnndet.video.sink import describe
 

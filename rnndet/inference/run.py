@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnndet.errors import InputError
+from rnndet.inference.pipeline import DEPTH, WriteBehind, read_ahead, timed
+from rnndet.inference.results import ResultFiles, StageClock, Summary, Tally
+from rnndet.inference.runtimes import Runtime, as_runtime
+from rnndet.inference.stream import Stream, run_video
+from rnndet.inference.stream_state import Position, continued, load_stream, save_stream
 from rnndet.models.zoo import file_sha256, find_weights
-from rnndet.pipeline import DEPTH, WriteBehind, read_ahead, timed
 from rnndet.registry import pick
-from rnndet.results import ResultFiles, StageClock, Summary, Tally
-from rnndet.runtimes import Runtime, as_runtime
-from rnndet.stream import Stream, run_video
-from rnndet.stream_state import Position, continued, load_stream, save_stream
 from rnndet.structures import Frame, FrameResult
 from rnndet.tracking import TRACKERS
 from rnndet.video.key_frames import choose_key_frames
@@ -112,14 +112,14 @@ def run_source(
 ) -> Summary:
     """Run one video and write OUT_DIR/NAME/detections.jsonl and what `save` names.
 
-    save: names of `rnndet.exports.EXPORTS`. trails, show: see `rnndet.results.ResultFiles`.
+    save: names of `rnndet.inference.writers.EXPORTS`. trails, show: see `rnndet.inference.results.ResultFiles`.
     name is `source.info.name` if not given; header adds to the first line of the JSON. Results
     have their final names only when complete, so old ones are replaced at once or not at all;
     after an error `detections.part.jsonl` holds the frames until then. stop is asked after each
     frame; if it says so, or at Ctrl-C, the files are finished and the summary says "interrupted".
 
     load_state: go on from the state that another run left in this file, see
-    `rnndet.stream_state`; save_state: leave it there, also when interrupted.
+    `rnndet.inference.stream_state`; save_state: leave it there, also when interrupted.
 
     begin, end: called while the folder is held by this process, before the first frame and when all
     files have their names.

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from rnndet.errors import RnndetError
-from rnndet.runtimes import Runtime
-from rnndet.runtimes.batching import Batcher, Member
-from rnndet.sharding import Shard, read_shard, split
+from rnndet.inference.batch.sharding import Shard, read_shard, split
+from rnndet.inference.runtimes import Runtime
+from rnndet.inference.runtimes.batching import Batcher, Member
 from rnndet.video.sources.identity import source_bytes, source_names
 from rnndet.video.sources.listing import expand
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnndet.errors import WeightsError
+from rnndet.inference.runtimes.base import Picture, StateArrays
 from rnndet.models.postprocess import anchors_of, postprocess
-from rnndet.runtimes.base import Picture, StateArrays
 from rnndet.specs import HeadSpec, InputSpec
 from rnndet.structures import Detections
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rnndet.errors import OutputError
-from rnndet.exports.base import Export, ExportedVideo, reported
+from rnndet.inference.writers.base import Export, ExportedVideo, reported
 from rnndet.structures import FrameResult
 from rnndet.video.image import write_image
 from rnndet.video.sources.base import safe_name

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from rnndet.exports.base import Export, ExportedVideo
-from rnndet.exports.coco import CocoExport
-from rnndet.exports.csv_table import CsvExport
-from rnndet.exports.cvat import CvatExport
-from rnndet.exports.mot import MotExport
-from rnndet.exports.pictures import CropsExport, FramesExport
-from rnndet.exports.video import VideoExport
+from rnndet.inference.writers.base import Export, ExportedVideo
+from rnndet.inference.writers.coco import CocoExport
+from rnndet.inference.writers.csv_table import CsvExport
+from rnndet.inference.writers.cvat import CvatExport
+from rnndet.inference.writers.images import CropsExport, FramesExport
+from rnndet.inference.writers.mot import MotExport
+from rnndet.inference.writers.video import VideoExport
 from rnndet.registry import pick
 
 EXPORTS: dict[str, type[Export]] = {

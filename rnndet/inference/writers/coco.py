@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rnndet.exports.base import ExportedVideo, TextExport
+from rnndet.inference.writers.base import ExportedVideo, TextExport
 from rnndet.structures import FrameResult
 from rnndet.video.sink import describe
 

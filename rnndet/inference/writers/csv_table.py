@@ -9,7 +9,7 @@ import io
 
 import numpy as np
 
-from rnndet.exports.base import ExportedVideo, TextExport
+from rnndet.inference.writers.base import ExportedVideo, TextExport
 from rnndet.structures import FrameResult
 from rnndet.video.sink import describe_result
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rnndet.errors import OutputError, WeightsError
-from rnndet.stream import Stream
+from rnndet.inference.stream import Stream
 from rnndet.structures import Frame
 
 KIND = "rnndet stream state, 3"

@@ -2,7 +2,7 @@
 
 Sizes and batch are free: whatever frames the model takes, the graph takes. What comes before
 (scaling, normalisation) and after it (scores, boxes, suppression) is said in its metadata and done
-by rnndet.runtimes.onnx_runtime; the graph itself is plain convolutions.
+by rnndet.inference.runtimes.onnx_runtime; the graph itself is plain convolutions.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from rnndet.errors import OutputError, RnndetError
+from rnndet.inference.runtimes.base import scaled
+from rnndet.inference.runtimes.onnx_runtime import IMAGE, ExportSpec, OnnxRuntime, StateSpec
+from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.models.temporal.state import State
 from rnndet.models.video_detector import VideoDetector
-from rnndet.runtimes.base import scaled
-from rnndet.runtimes.onnx_runtime import IMAGE, ExportSpec, OnnxRuntime, StateSpec
-from rnndet.runtimes.torch_runtime import TorchRuntime
 from rnndet.structures import Detections, Frame
 from rnndet.video.synthetic.clip import SyntheticClip
 

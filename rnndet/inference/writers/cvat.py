@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from rnndet.exports.base import ExportedVideo, TextExport, TextFile
+from rnndet.inference.writers.base import ExportedVideo, TextExport, TextFile
 from rnndet.structures import FrameResult
 from rnndet.video.sink import describe_result
 

@@ -13,7 +13,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from rnndet.results import StageClock
+from rnndet.inference.results import StageClock
 from rnndet.structures import Frame, FrameResult
 
 DEPTH = 3  # frames that may wait: enough to even out slow ones, little memory

@@ -17,7 +17,7 @@ import numpy as np
 
 import rnndet
 from rnndet.errors import OutputError
-from rnndet.exports import EXPORTS, ExportedVideo
+from rnndet.inference.writers import EXPORTS, ExportedVideo
 from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.system.lock import FolderLock
 from rnndet.video.annotate import Annotator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.runtimes import Runtime, as_runtime, scaled
+from rnndet.inference.runtimes import Runtime, as_runtime, scaled
 from rnndet.structures import Detections, Frame, FrameResult
 from rnndet.tracking import SteadyTracks
 

@@ -1,0 +1,1 @@
+"""Run a model over videos and write the results."""

@@ -1,0 +1,1 @@
+"""Many videos: jobs, shards, records of finished videos."""
