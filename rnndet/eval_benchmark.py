@@ -12,10 +12,10 @@ from rnndet.data.formats import read_set
 from rnndet.data.records import VideoSet
 from rnndet.data.rendered import render_set
 from rnndet.errors import InputError
-from rnndet.evaluation import evaluate_set, match_classes
-from rnndet.metrics import CocoAP
+from rnndet.evaluation.metrics import CocoAP
+from rnndet.evaluation.predict import evaluate_set, match_classes
+from rnndet.evaluation.score import score
 from rnndet.models.video_detector import VideoDetector
-from rnndet.scoring import score
 from rnndet.system.environment import machine
 
 CLIP = 50  # frames of each made-up clip

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 
 Box = Sequence[float]
 

@@ -1,4 +1,4 @@
-"""rnndet/metrics/coco_ap.py: hand-computed values, and pycocotools called directly."""
+"""rnndet/evaluation/metrics/coco_ap.py: hand-computed values, and pycocotools called directly."""
 
 import contextlib
 import io
@@ -11,8 +11,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from conftest import detections
-from rnndet.metrics import METRICS, CocoAP, best_f1, coco_ap, compute
-from rnndet.metrics.record import Predictions, ScoredVideo, scored_frame
+from rnndet.evaluation.metrics import METRICS, CocoAP, best_f1, coco_ap, compute
+from rnndet.evaluation.metrics.record import Predictions, ScoredVideo, scored_frame
 from rnndet.structures import Detections, Truth
 
 BOX = [10.0, 10.0, 50.0, 50.0]

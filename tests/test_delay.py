@@ -1,4 +1,4 @@
-"""rnndet/metrics/delay.py: values by hand and by the definition's own words."""
+"""rnndet/evaluation/metrics/delay.py: values by hand and by the definition's own words."""
 
 import math
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scored_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
 
-from rnndet.metrics.delay import FALSE_RATIOS, AverageDelay
-from rnndet.metrics.overlap import pairwise_iou
-from rnndet.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.delay import FALSE_RATIOS, AverageDelay
+from rnndet.evaluation.metrics.overlap import pairwise_iou
+from rnndet.evaluation.metrics.record import ScoredVideo
 
 AWAY = (100.0, 300.0, 140.0, 340.0)  # nothing is here
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from types import SimpleNamespace
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet import evaluation
+from rnndet.evaluation import predict as evaluation
 from rnndet.system.distributed import world
-from rnndet.metrics import CocoAP
-from rnndet.scoring import score
+from rnndet.evaluation.metrics import CocoAP
+from rnndet.evaluation.score import score
 from rnndet.structures import Frame, Truth
 from conftest import FewLines, detections
 

@@ -1,4 +1,4 @@
-"""rnndet/evaluation.py, with a model of a few lines whose memory matters."""
+"""rnndet/evaluation/predict.py, with a model of a few lines whose memory matters."""
 
 import importlib.util
 import json
@@ -14,14 +14,16 @@ import pytest
 import torch
 
 from conftest import FewLines, detections, write_coco_vid
-from rnndet.ablation import STANDARD, USES, predict_ablations
 from rnndet.config import Config, config_from_dict
 from rnndet.data.corruption.pixels import Corruption
 from rnndet.data.corruption.plan import named_plan
 from rnndet.data.formats import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import OutputError, RnndetError
-from rnndet.evaluation import (
+from rnndet.evaluation.ablation import STANDARD, USES, predict_ablations
+from rnndet.evaluation.metrics import CocoAP, compute
+from rnndet.evaluation.metrics.record import Predictions, save_predictions
+from rnndet.evaluation.predict import (
     SCORE_FLOOR,
     corrupted_frames,
     degraded,
@@ -30,12 +32,10 @@ from rnndet.evaluation import (
     predict,
     thinned,
 )
+from rnndet.evaluation.score import score, table, write_report
 from rnndet.inference.stream import Stream
-from rnndet.metrics import CocoAP, compute
-from rnndet.metrics.record import Predictions, save_predictions
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.scoring import score, table, write_report
 from rnndet.structures import Frame, Truth
 from rnndet.system.distributed import World
 from rnndet.video.image import write_image

@@ -1,4 +1,4 @@
-"""rnndet/metrics/flicker.py: values by hand."""
+"""rnndet/evaluation/metrics/flicker.py: values by hand."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 from scored_videos import BOX, FAR, Found, random_video, scored, shifted, video
 
-from rnndet.metrics.flicker import Flicker
-from rnndet.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.flicker import Flicker
+from rnndet.evaluation.metrics.record import ScoredVideo
 
 
 def score(*videos: ScoredVideo, **options: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""rnndet/metrics/intervals.py: resampling of videos, with a metric that is a mean."""
+"""rnndet/evaluation/metrics/intervals.py: resampling of videos, with a metric that is a mean."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from rnndet.errors import RnndetError
-from rnndet.metrics.base import Numbers
-from rnndet.metrics.intervals import interval, paired_interval
+from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.intervals import interval, paired_interval
 
 
 class Mean:

@@ -1,4 +1,4 @@
-"""rnndet/metrics/mot.py: values by hand."""
+"""rnndet/evaluation/metrics/mot.py: values by hand."""
 
 import math
 import sys
@@ -7,8 +7,8 @@ import pytest
 from scored_videos import BOX, FAR, Found, There, random_video, scored, video
 
 from rnndet.errors import RnndetError
-from rnndet.metrics.mot import Mot
-from rnndet.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.mot import Mot
+from rnndet.evaluation.metrics.record import ScoredVideo
 
 pytest.importorskip("trackeval")
 

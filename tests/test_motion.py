@@ -1,11 +1,11 @@
-"""rnndet/metrics/motion.py and overlap.py: hand-computed motion IoU and overlaps."""
+"""rnndet/evaluation/metrics/motion.py and overlap.py: hand-computed motion IoU and overlaps."""
 
 import numpy as np
 import pytest
 
-from rnndet.metrics.motion import UNKNOWN, motion_groups, motion_iou
-from rnndet.metrics.overlap import greedy, pairwise_iou, pairwise_share
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.motion import UNKNOWN, motion_groups, motion_iou
+from rnndet.evaluation.metrics.overlap import greedy, pairwise_iou, pairwise_share
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 
 Row = tuple[float, int]  # left edge of a box of 100 x 100, and its track
 

@@ -1,4 +1,4 @@
-"""rnndet/metrics/record.py: what is kept of a run, in memory and in a file."""
+"""rnndet/evaluation/metrics/record.py: what is kept of a run, in memory and in a file."""
 
 from dataclasses import fields
 
@@ -8,7 +8,7 @@ import torch
 
 from conftest import detections
 from rnndet.errors import InputError, OutputError
-from rnndet.metrics.record import (
+from rnndet.evaluation.metrics.record import (
     Predictions,
     ScoredFrame,
     ScoredVideo,

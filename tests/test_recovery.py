@@ -1,4 +1,4 @@
-"""rnndet/metrics/recovery.py: values by hand."""
+"""rnndet/evaluation/metrics/recovery.py: values by hand."""
 
 import math
 from collections.abc import Collection
@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from scored_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
 
-from rnndet.metrics.record import ScoredVideo
-from rnndet.metrics.recovery import Recovery
+from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.recovery import Recovery
 
 RUN = range(5, 10)
 

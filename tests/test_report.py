@@ -7,11 +7,11 @@ import pytest
 from scored_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
 
 from rnndet.errors import OutputError
-from rnndet.metrics import CocoAP, compute
-from rnndet.metrics.record import Predictions, ScoredVideo
-from rnndet.report import worst_frames, write_html
-from rnndet.report_charts import Bar, Curve, bars, curves
-from rnndet.report_judged import JudgedRun
+from rnndet.evaluation.metrics import CocoAP, compute
+from rnndet.evaluation.metrics.record import Predictions, ScoredVideo
+from rnndet.evaluation.report.charts import Bar, Curve, bars, curves
+from rnndet.evaluation.report.matching import JudgedRun
+from rnndet.evaluation.report.page import worst_frames, write_html
 
 CLASSES = ("car <b>", "dog & cat")
 VOID = {"meta", "wbr"}

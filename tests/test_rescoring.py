@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
-from rnndet.rescoring import RESCORERS, seq_nms, track_smooth
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.rescoring import RESCORERS, seq_nms, track_smooth
 
 
 def video(*frames) -> ScoredVideo:

@@ -1,4 +1,4 @@
-"""rnndet/scoring.py: rows, subsets, comparison."""
+"""rnndet/evaluation/score.py: rows, subsets, comparison."""
 
 import math
 from dataclasses import replace
@@ -9,9 +9,17 @@ import torch
 
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
-from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo
-from rnndet.scored import with_tracks, with_truths
-from rnndet.scoring import build_metrics, check_same, compare, metric_names, protocol, score, shown
+from rnndet.evaluation.metrics.record import Predictions, ScoredFrame, ScoredVideo
+from rnndet.evaluation.records import with_tracks, with_truths
+from rnndet.evaluation.score import (
+    build_metrics,
+    check_same,
+    compare,
+    metric_names,
+    protocol,
+    score,
+    shown,
+)
 from rnndet.structures import Truth
 from rnndet.tracking import ByteTracker
 

@@ -1,4 +1,4 @@
-"""rnndet/metrics/stability.py: hand-computed values, and what must not change them."""
+"""rnndet/evaluation/metrics/stability.py: hand-computed values, and what must not change them."""
 
 import math
 from dataclasses import replace
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from rnndet.metrics.overlap import pairwise_iou
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
-from rnndet.metrics.stability import GRID, Stability
+from rnndet.evaluation.metrics.overlap import pairwise_iou
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.stability import GRID, Stability
 
 BOX = (0.0, 0.0, 100.0, 100.0)
 FAR = (300.0, 0.0, 400.0, 100.0)

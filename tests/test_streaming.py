@@ -1,4 +1,4 @@
-"""rnndet/metrics/streaming.py: schedules worked out by hand."""
+"""rnndet/evaluation/metrics/streaming.py: schedules worked out by hand."""
 
 import math
 from dataclasses import replace
@@ -8,8 +8,8 @@ import pytest
 from scored_videos import BOX, Found, There, random_video, scored, shifted, video
 
 from rnndet.errors import RnndetError
-from rnndet.metrics.record import ScoredVideo
-from rnndet.metrics.streaming import StreamingAP, delayed, schedule, timing
+from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.streaming import StreamingAP, delayed, schedule, timing
 
 
 def moving(count: int, *, step: int = 1, fps: float | None = 30.0) -> ScoredVideo:

@@ -11,7 +11,7 @@ from conftest import SIZE_HW, TRAINING_TREE, detections, tiny_config, tiny_model
 from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.data.formats import read_set
 from rnndet.errors import OutputError, RnndetError, WeightsError
-from rnndet.evaluation import SCORE_FLOOR
+from rnndet.evaluation.predict import SCORE_FLOOR
 from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import load_model, read_checkpoint
 from rnndet.models.detectors.base import Losses

@@ -1,4 +1,4 @@
-"""rnndet/metrics/vid_ap.py: hand-computed values."""
+"""rnndet/evaluation/metrics/vid_ap.py: hand-computed values."""
 
 import math
 from dataclasses import replace
@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rnndet.metrics.overlap import continuous_ap
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
-from rnndet.metrics.vid_ap import VidAP
+from rnndet.evaluation.metrics.overlap import continuous_ap
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.vid_ap import VidAP
 
 BOX = (0.0, 0.0, 100.0, 100.0)
 FAR = (300.0, 0.0, 400.0, 100.0)

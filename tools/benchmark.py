@@ -138,7 +138,7 @@ def tell(args: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> 
     """Print the lines, and write the numbers where that was asked for."""
     print("\n".join(lines))
     if args.out:
-        from rnndet.scoring import write_report
+        from rnndet.evaluation.score import write_report
 
         write_report(args.out, report)
         print(f"numbers: {args.out}")

@@ -41,9 +41,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rnndet.metrics.record import load_predictions
-    from rnndet.metrics.streaming import is_timed
-    from rnndet.scoring import build_metrics, compare, metric_names, protocol, shown, write_report
+    from rnndet.evaluation.metrics.record import load_predictions
+    from rnndet.evaluation.metrics.streaming import is_timed
+    from rnndet.evaluation.score import (
+        build_metrics,
+        compare,
+        metric_names,
+        protocol,
+        shown,
+        write_report,
+    )
 
     a, b = load_predictions(args.a), load_predictions(args.b)
     names = metric_names(args.metrics, timed=is_timed(a) and is_timed(b))

@@ -98,9 +98,9 @@ def read(args: argparse.Namespace):
 
 
 def stats(args: argparse.Namespace) -> int:
-    from rnndet.dataset_plots import write_plots
-    from rnndet.dataset_stats import measure, text
-    from rnndet.scoring import write_report
+    from rnndet.evaluation.dataset_plots import write_plots
+    from rnndet.evaluation.dataset_stats import measure, text
+    from rnndet.evaluation.score import write_report
 
     found = measure(read(args))
     print(text(found))

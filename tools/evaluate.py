@@ -102,9 +102,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     from rnndet.errors import RnndetError
-    from rnndet.metrics.streaming import is_timed
-    from rnndet.registry import pick
-    from rnndet.scoring import (
+    from rnndet.evaluation.metrics.streaming import is_timed
+    from rnndet.evaluation.score import (
         build_metrics,
         metric_names,
         protocol,
@@ -112,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         shown_tables,
         write_report,
     )
+    from rnndet.registry import pick
     from rnndet.system.distributed import world
     from rnndet.tracking import TRACKERS
 
@@ -161,7 +161,7 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
     """The videos to evaluate, with the labels of a model that has these classes."""
     from rnndet.data.clips.sampling import hold_out
     from rnndet.data.formats import read_set, reader_options
-    from rnndet.evaluation import match_classes
+    from rnndet.evaluation.predict import match_classes
 
     options = reader_options(args.option)
     data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
@@ -172,9 +172,9 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
 
 def load(args: argparse.Namespace):
     """The runs of --predictions by their files' names, and --data, whose labels count then."""
-    from rnndet.metrics.record import load_predictions
-    from rnndet.scored import with_truths
-    from rnndet.scoring import check_same
+    from rnndet.evaluation.metrics.record import load_predictions
+    from rnndet.evaluation.records import with_truths
+    from rnndet.evaluation.score import check_same
 
     names = [Path(file).stem for file in args.predictions]
     if len(set(names)) < len(names):
@@ -194,8 +194,8 @@ def rescored(args: argparse.Namespace, runs):
     """The runs after --rescore, which their names and their protocol say; kept in --out."""
     from tqdm import tqdm
 
-    from rnndet.metrics.record import save_predictions
-    from rnndet.rescoring import OFFLINE, RESCORERS
+    from rnndet.evaluation.metrics.record import save_predictions
+    from rnndet.evaluation.rescoring import OFFLINE, RESCORERS
 
     rescore, changed = RESCORERS[args.rescore], {}
     note = args.rescore + (" (offline)" if args.rescore in OFFLINE else "")
@@ -219,9 +219,9 @@ def predict(args: argparse.Namespace, here):
     """Run the weights; returns the runs by use of the memory, and the data. Keeps them in --out."""
     import torch
 
-    from rnndet.ablation import STANDARD
-    from rnndet.evaluation import evaluate_set
-    from rnndet.metrics.record import save_predictions
+    from rnndet.evaluation.ablation import STANDARD
+    from rnndet.evaluation.metrics.record import save_predictions
+    from rnndet.evaluation.predict import evaluate_set
     from rnndet.models.checkpoint import load_model
     from rnndet.system.device import choose_device
     from rnndet.system.progress import Progress
@@ -260,8 +260,8 @@ def predict(args: argparse.Namespace, here):
 
 def write_page(out: Path, args: argparse.Namespace, data, runs, report) -> None:
     """The page, with the worst frames if they can be shown as they were scored."""
-    from rnndet.evaluation import pictures_of
-    from rnndet.report import worst_frames, write_html
+    from rnndet.evaluation.predict import pictures_of
+    from rnndet.evaluation.report.page import worst_frames, write_html
 
     first = next(iter(runs.values()))
     cache = Path(args.cache) if args.cache else None

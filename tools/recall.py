@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from rnndet.errors import RnndetError
+    from rnndet.evaluation.score import write_report
     from rnndet.recall_plots import plot_recall
     from rnndet.registry import pick
-    from rnndet.scoring import write_report
     from rnndet.temporal.recall import VARIANTS, gradient_reach, recalled, train_to_recall
 
     for flag in ("steps", "longest", "seeds"):

@@ -16,10 +16,10 @@ from rnndet.data.formats import check_names, read_set
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import OutputError, RnndetError
-from rnndet.evaluation import SCORE_FLOOR, predict
+from rnndet.evaluation.metrics.base import compute
+from rnndet.evaluation.metrics.coco_ap import CocoAP
+from rnndet.evaluation.predict import SCORE_FLOOR, predict
 from rnndet.inference.stream import Stream
-from rnndet.metrics.base import compute
-from rnndet.metrics.coco_ap import CocoAP
 from rnndet.models.checkpoint import previous_of
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.system.device import choose_device

@@ -8,8 +8,8 @@ import numpy as np
 
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
+from rnndet.evaluation.metrics.record import Predictions, ScoredFrame, ScoredVideo, scored_frame
 from rnndet.inference.stream import track
-from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo, scored_frame
 from rnndet.structures import Detections
 from rnndet.tracking import Tracker
 
@@ -43,7 +43,7 @@ class ScoredFrames:
 def with_truths(run: Predictions, data: VideoSet) -> Predictions:
     """The same detections beside the labels of another data set, matched by video and frame number.
 
-    The data has the classes of the run, in their order (rnndet.evaluation.match_classes). Raises
+    The data has the classes of the run, in their order (rnndet.evaluation.predict.match_classes). Raises
     RnndetError for a video that the data does not have; frames it does not have are unlabelled.
     """
     records = {record.name: record for record in data.videos}

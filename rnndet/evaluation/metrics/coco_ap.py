@@ -13,9 +13,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rnndet.metrics.base import Numbers
-from rnndet.metrics.motion import GROUPS, motion_groups, motion_iou
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.motion import GROUPS, motion_groups, motion_iou
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 
 CHUNK = 256  # frames that exist as pycocotools' dicts at a time: 100 boxes each are about 25 MB
 AREAS = ("", "_small", "_medium", "_large")  # COCO's order: all, < 32**2, < 96**2, larger
@@ -47,7 +47,7 @@ class CocoAP:
     - classes: names by label. A class without truths has no numbers and is in no mean.
     - max_detections: the best so many per class and frame count.
 
-    The motion groups are those of rnndet/metrics/motion.py; truths of the others are ignored.
+    The motion groups are those of rnndet/evaluation/metrics/motion.py; truths of the others are ignored.
 
     An ignored truth is a COCO crowd: it may absorb any number of detections, and is not missed; one
     of no class (label -1) does so for every class.

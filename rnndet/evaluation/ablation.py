@@ -8,13 +8,13 @@ from torch.nn import functional
 
 from rnndet.data.records import VideoRecord
 from rnndet.errors import RnndetError
+from rnndet.evaluation.metrics.record import Predictions
+from rnndet.evaluation.records import ScoredFrames
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream, run_video
-from rnndet.metrics.record import Predictions
 from rnndet.models.temporal.state import State
 from rnndet.models.video_detector import Encoded, Output, VideoDetector
 from rnndet.registry import pick
-from rnndet.scored import ScoredFrames
 from rnndet.structures import Detections, Frame
 
 USES = {

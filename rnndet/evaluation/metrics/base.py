@@ -2,14 +2,14 @@
 
 A metric works in two steps: `measure` looks at one video, `combine` puts what it found in any
 number of videos together. The first is the expensive one and is done once per video; the second is
-repeated for samples of the videos (rnndet/metrics/intervals.py), and for what several processes
+repeated for samples of the videos (rnndet/evaluation/metrics/intervals.py), and for what several processes
 measured.
 """
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from rnndet.metrics.record import Predictions, ScoredVideo
+from rnndet.evaluation.metrics.record import Predictions, ScoredVideo
 
 Numbers = dict[str, float]
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rnndet.metrics.base import Numbers
-from rnndet.metrics.overlap import is_counted, on_ignored, pairwise_iou
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.overlap import is_counted, on_ignored, pairwise_iou
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 
 LEAST_IOU = 0.5
 # T score thresholds that are tried; float32 as the scores are. Steps of .02, and finer at the ends,

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from rnndet.errors import OutputError, RnndetError
-from rnndet.metrics import METRICS
-from rnndet.metrics.base import Metric, Numbers, unit
-from rnndet.metrics.intervals import Intervals, interval, paired_interval
-from rnndet.metrics.motion import GROUPS
-from rnndet.metrics.record import Predictions, ScoredFrame
+from rnndet.evaluation.metrics import METRICS
+from rnndet.evaluation.metrics.base import Metric, Numbers, unit
+from rnndet.evaluation.metrics.intervals import Intervals, interval, paired_interval
+from rnndet.evaluation.metrics.motion import GROUPS
+from rnndet.evaluation.metrics.record import Predictions, ScoredFrame
+from rnndet.evaluation.records import with_tracks
 from rnndet.registry import pick
-from rnndet.scored import with_tracks
 from rnndet.tracking import TRACKERS
 
 MIN_SCORE = 0.3  # of what a tracker shows: the default of tools/infer.py

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.metrics.base import Numbers
-from rnndet.metrics.coco_ap import CocoAP
-from rnndet.metrics.record import Predictions, ScoredVideo
+from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.coco_ap import CocoAP
+from rnndet.evaluation.metrics.record import Predictions, ScoredVideo
 
 TOLERANCE = 1e-6  # seconds; rounding must not make an output miss the frame it is just in time for
 

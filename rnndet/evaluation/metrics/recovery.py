@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnndet.metrics.base import Numbers
-from rnndet.metrics.overlap import is_counted, pairwise_iou
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.overlap import is_counted, pairwise_iou
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 
 LONGEST = 30  # frames; a longer recovery, or none, counts as this
 IOU = 0.5

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rnndet.metrics.base import Numbers
-from rnndet.metrics.overlap import pairwise_iou
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.overlap import pairwise_iou
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 
 LINK_IOU = 0.5
 LONGEST_GAP = 3  # frames; an object that is away for longer is another one

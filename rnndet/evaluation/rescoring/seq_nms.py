@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from rnndet.boxes import pairwise_iou
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 
 LINK_IOU = 0.5  # boxes of adjacent frames that overlap by this much are one object
 SUPPRESS_IOU = 0.3  # boxes that overlap a chosen one by more are removed

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnndet.dataset_stats import SIZES, SetStats
 from rnndet.errors import OutputError
+from rnndet.evaluation.dataset_stats import SIZES, SetStats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from rnndet.errors import RnndetError
-from rnndet.metrics.base import Numbers
-from rnndet.metrics.overlap import is_counted, on_ignored, pairwise_iou
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.overlap import is_counted, on_ignored, pairwise_iou
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 
 IOU = 0.5  # from which a detection belongs to a truth that is left out; MOTA and IDF1 use it, too
 MEANS = ("HOTA", "DetA", "AssA", "IDF1", "MOTA")

@@ -5,7 +5,7 @@ Boxes are x1 y1 x2 y2 in pixels, x2 and y2 exclusive.
 
 import numpy as np
 
-from rnndet.metrics.record import ScoredFrame
+from rnndet.evaluation.metrics.record import ScoredFrame
 
 INSIDE = 0.5  # share of a detection that must lie in an ignored truth for it not to count
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnndet.metrics.coco_ap import RECALLS, best_f1
-from rnndet.metrics.overlap import greedy, is_counted, on_ignored, pairwise_iou
-from rnndet.metrics.record import Predictions, ScoredFrame
+from rnndet.evaluation.metrics.coco_ap import RECALLS, best_f1
+from rnndet.evaluation.metrics.overlap import greedy, is_counted, on_ignored, pairwise_iou
+from rnndet.evaluation.metrics.record import Predictions, ScoredFrame
 
 IOU = 0.5
 FALSE, IGNORED = -1, -2  # a detection that takes no truth

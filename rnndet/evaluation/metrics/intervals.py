@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.metrics.base import Metric, Numbers
+from rnndet.evaluation.metrics.base import Metric, Numbers
 
 Intervals = dict[str, tuple[float, float]]
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from rnndet.metrics.overlap import iou
-from rnndet.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.overlap import iou
+from rnndet.evaluation.metrics.record import ScoredVideo
 
 WINDOW = 10  # frames before and after
 TINY = 1e-10  # on both sides of the mean's fraction: an object seen once does not move

@@ -1,6 +1,6 @@
 """An evaluation as one page of HTML: numbers, curves, tracks and the worst frames.
 
-What the page shows of single boxes follows from one matching (rnndet/report_judged.py), and from
+What the page shows of single boxes follows from one matching (rnndet/evaluation/report/matching.py), and from
 the score threshold of each run's best F1, all classes pooled.
 """
 
@@ -13,18 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from rnndet import report_charts as charts
 from rnndet.errors import OutputError
-from rnndet.metrics.base import Numbers, unit
-from rnndet.metrics.intervals import Intervals
-from rnndet.metrics.motion import GROUPS
-from rnndet.metrics.overlap import is_counted
-from rnndet.metrics.record import Predictions, ScoredFrame, ScoredVideo
-from rnndet.report_judged import JudgedFrame, JudgedRun
+from rnndet.evaluation.metrics.base import Numbers, unit
+from rnndet.evaluation.metrics.intervals import Intervals
+from rnndet.evaluation.metrics.motion import GROUPS
+from rnndet.evaluation.metrics.overlap import is_counted
+from rnndet.evaluation.metrics.record import Predictions, ScoredFrame, ScoredVideo
+from rnndet.evaluation.report import charts
+from rnndet.evaluation.report.matching import JudgedFrame, JudgedRun
 from rnndet.video.image import encode_jpeg
 
 PER_VIDEO, APART = 2, 10  # worst frames: the most of one video, and the least frames between them
-ALL_FRAMES = "all frames"  # how rnndet/scoring.py names the row that is not of a part of the frames
+ALL_FRAMES = (
+    "all frames"  # how rnndet/evaluation/score.py names the row that is not of a part of the frames
+)
 UNNAMED = "the model"  # a run without a name
 COLUMNS = 7  # numbers side by side
 TIMELINES, TRACKS = 4, 20  # videos with timelines, and tracks in each
@@ -72,7 +74,7 @@ def write_html(
 ) -> None:
     """Write the page, atomically: one file that needs no other. Raises OutputError.
 
-    rows: the numbers of each run, or of a part of its frames (rnndet/scoring.py); intervals: by the
+    rows: the numbers of each run, or of a part of its frames (rnndet/evaluation/score.py); intervals: by the
     same names. runs: by name, of the same videos; videos with timelines are chosen by the first.
     classes: names by label. pictures: (H, W, 3) uint8 RGB by video and frame index, see
     `worst_frames`; every one is shown with the boxes of every run.

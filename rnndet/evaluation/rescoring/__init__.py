@@ -5,9 +5,9 @@ Each changes one `ScoredVideo` at a time. Those of OFFLINE look at the whole vid
 
 from collections.abc import Callable
 
-from rnndet.metrics.record import ScoredVideo
-from rnndet.rescoring.seq_nms import seq_nms
-from rnndet.rescoring.track_smooth import track_smooth
+from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.rescoring.seq_nms import seq_nms
+from rnndet.evaluation.rescoring.track_smooth import track_smooth
 
 RESCORERS: dict[str, Callable[[ScoredVideo], ScoredVideo]] = {
     "seq_nms": seq_nms,

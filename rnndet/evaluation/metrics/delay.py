@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnndet.metrics.base import Numbers
-from rnndet.metrics.overlap import greedy, is_counted, on_ignored, pairwise_iou
-from rnndet.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.overlap import greedy, is_counted, on_ignored, pairwise_iou
+from rnndet.evaluation.metrics.record import ScoredVideo
 
 FALSE_RATIOS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # false alarms per truth box
 LONGEST = 30  # frames; a longer delay counts as this

@@ -1,7 +1,7 @@
 """Run a model over labelled videos: the shipped path, frame by frame, with its state.
 
 `predict` keeps what was found beside what was there; `degraded` makes frames hard; `evaluate_set`
-is what tools/evaluate.py does. rnndet/scoring.py makes numbers of the result.
+is what tools/evaluate.py does. rnndet/evaluation/score.py makes numbers of the result.
 """
 
 import time
@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rnndet.ablation import predict_ablations
 from rnndet.data.corruption.plan import Degrader, Plan, named_plan
 from rnndet.data.frames import iterate, load
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
+from rnndet.evaluation.ablation import predict_ablations
+from rnndet.evaluation.metrics.record import Predictions
+from rnndet.evaluation.records import ScoredFrames
 from rnndet.inference.stream import KeyFramePolicy, Stream
-from rnndet.metrics.record import Predictions
 from rnndet.models.video_detector import VideoDetector
-from rnndet.scored import ScoredFrames
 from rnndet.structures import Frame
 from rnndet.system.distributed import World
 
@@ -75,7 +75,7 @@ def evaluate_set(
 ) -> dict[str, Predictions]:
     """Run a model over a set, once for each use of its memory: what tools/evaluate.py does.
 
-    `uses` are of rnndet.ablation.USES; without them the model runs as it is, under the name "".
+    `uses` are of rnndet.evaluation.ablation.USES; without them the model runs as it is, under the name "".
     `degrade` corrupts the frames by their `named_plan`. `every` and `max_videos` show fewer
     frames and videos; with `keys` the model sees the key frames alone.
     `progress` is told the number of all frames after each. The model's

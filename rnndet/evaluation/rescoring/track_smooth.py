@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 from rnndet.structures import Detections
 from rnndet.tracking import ByteTracker
 

@@ -11,10 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnndet.metrics.base import Numbers
-from rnndet.metrics.motion import GROUPS, UNKNOWN, motion_groups, motion_iou
-from rnndet.metrics.overlap import continuous_ap, greedy, is_counted, on_ignored, pairwise_iou
-from rnndet.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.motion import GROUPS, UNKNOWN, motion_groups, motion_iou
+from rnndet.evaluation.metrics.overlap import (
+    continuous_ap,
+    greedy,
+    is_counted,
+    on_ignored,
+    pairwise_iou,
+)
+from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
 
 LEAST_IOU = 0.5
 TOLERANCE = 10.0  # pixels by which each side of a small box may be off

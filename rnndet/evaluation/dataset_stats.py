@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.metrics.motion import GROUPS, motion_groups, motion_iou
-from rnndet.metrics.overlap import is_counted
-from rnndet.metrics.record import ScoredVideo
-from rnndet.scored import ScoredFrames
+from rnndet.evaluation.metrics.motion import GROUPS, motion_groups, motion_iou
+from rnndet.evaluation.metrics.overlap import is_counted
+from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.records import ScoredFrames
 from rnndet.structures import Detections
 
 SIZES = {"small": 0, "medium": 32, "large": 96}  # name -> smallest side in pixels, as in COCO
