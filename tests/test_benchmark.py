@@ -12,8 +12,9 @@ import torch
 from torchvision.ops import FrozenBatchNorm2d
 
 from conftest import SIZE_HW, picture, tiny_config, tiny_model
-from rnndet import benchmark
-from rnndet.benchmark import (
+from rnndet.benchmarks import inference as benchmark
+from rnndet.benchmarks.evaluation import measure_eval
+from rnndet.benchmarks.inference import (
     ROWS,
     STAGES,
     WARM_UP,
@@ -30,17 +31,16 @@ from rnndet.benchmark import (
     run_round,
     shares,
 )
-from rnndet.benchmark_settings import open_setting, parse_setting
+from rnndet.benchmarks.process import measure_memory, measure_startup, startup_commands
+from rnndet.benchmarks.settings import open_setting, parse_setting
+from rnndet.benchmarks.torchvision_baseline import StockRuntime
+from rnndet.benchmarks.untrained import write_untrained
 from rnndet.errors import InputError, RnndetError
-from rnndet.eval_benchmark import measure_eval
 from rnndet.inference.run import make_stream, run_source
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
-from rnndet.process_benchmark import measure_memory, measure_startup, startup_commands
-from rnndet.stock_loop import StockRuntime
 from rnndet.structures import Frame, VideoInfo
-from rnndet.untrained import write_untrained
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sink import VideoSink
 from rnndet.video.sources.live import Camera

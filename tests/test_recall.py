@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from rnndet.benchmarks.recall import gradient_reach, recall_task, recalled, train_to_recall
 from rnndet.errors import RnndetError
-from rnndet.temporal.recall import gradient_reach, recall_task, recalled, train_to_recall
 
 
 def test_only_the_first_frame_bears_the_cue():

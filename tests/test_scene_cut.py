@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from test_stream import Counter, frames
 
-from rnndet.cut_benchmark import lines_of, measure_cuts
+from rnndet.benchmarks.scene_cuts import lines_of, measure_cuts
 from rnndet.data.corruption import plan as degradation
 from rnndet.data.formats import read_set
 from rnndet.data.rendered import render_set

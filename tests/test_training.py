@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import SIZE_HW, TRAINING_TREE, detections, tiny_config, tiny_model
+from rnndet.benchmarks.training import measure_training
 from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.data.formats import read_set
 from rnndet.errors import OutputError, RnndetError, WeightsError
@@ -20,7 +21,6 @@ from rnndet.structures import Detections, Truth
 from rnndet.system.distributed import World
 from rnndet.system.signals import Stopped
 from rnndet.training import optim
-from rnndet.training.benchmark import measure_training
 from rnndet.training.log import MetricsLog
 from rnndet.training.loop import Run
 from rnndet.training.losses import judged_frames, weighted_sum

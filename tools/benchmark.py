@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 def run_infer(args: argparse.Namespace) -> int:
     import torch
 
-    from rnndet.benchmark import WARM_UP, lines_of, measure, render_clip
+    from rnndet.benchmarks.inference import WARM_UP, lines_of, measure, render_clip
     from rnndet.system.progress import Progress
     from rnndet.video.sources.open import open_source
 
@@ -148,7 +148,7 @@ def tell(args: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> 
 def run_eval(args: argparse.Namespace) -> int:
     import torch
 
-    from rnndet.eval_benchmark import measure_eval
+    from rnndet.benchmarks.evaluation import measure_eval
     from rnndet.models.checkpoint import load_model
 
     if args.threads is not None:
@@ -163,9 +163,9 @@ def run_eval(args: argparse.Namespace) -> int:
 
 
 def run_memory(args: argparse.Namespace) -> int:
+    from rnndet.benchmarks.process import measure_memory, memory_lines
     from rnndet.inference.run import make_stream
     from rnndet.inference.runtimes import open_runtime
-    from rnndet.process_benchmark import measure_memory, memory_lines
     from rnndet.system.progress import Progress
 
     stream = make_stream(open_runtime(args.weights, kind=args.runtime, device="cpu")[0])
@@ -177,8 +177,8 @@ def run_memory(args: argparse.Namespace) -> int:
 
 
 def run_startup(args: argparse.Namespace) -> int:
+    from rnndet.benchmarks.process import measure_startup, startup_commands, startup_lines
     from rnndet.models.zoo import find_weights
-    from rnndet.process_benchmark import measure_startup, startup_commands, startup_lines
     from rnndet.system.environment import machine
 
     path, _ = find_weights(args.weights)
@@ -189,8 +189,8 @@ def run_startup(args: argparse.Namespace) -> int:
 
 
 def run_train(args: argparse.Namespace) -> int:
+    from rnndet.benchmarks.training import lines_of, measure_training
     from rnndet.config import load_config
-    from rnndet.training.benchmark import lines_of, measure_training
 
     config = load_config(args.config, changes=args.set)
     report = measure_training(config, steps=args.steps, device=args.device)
@@ -198,7 +198,7 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def run_cuts(args: argparse.Namespace) -> int:
-    from rnndet.cut_benchmark import lines_of, measure_cuts
+    from rnndet.benchmarks.scene_cuts import lines_of, measure_cuts
     from rnndet.data.formats import read_set
     from rnndet.system.progress import Progress
 
@@ -214,8 +214,8 @@ def run_cuts(args: argparse.Namespace) -> int:
 
 def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The report from rounds in processes of their own."""
-    from rnndet.apart_benchmark import measure_apart
-    from rnndet.benchmark import WARM_UP, render_clip
+    from rnndet.benchmarks.inference import WARM_UP, render_clip
+    from rnndet.benchmarks.subprocess_rounds import measure_apart
     from rnndet.system.progress import Progress
 
     source = args.source or str(render_clip(folder, length=args.frames + WARM_UP))
@@ -229,11 +229,11 @@ def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
     """Two settings: torchvision's own loop, and an untrained model with memory by a runtime."""
+    from rnndet.benchmarks.untrained import write_untrained
     from rnndet.inference.runtimes.export_onnx import export_onnx
     from rnndet.models.checkpoint import load_model
     from rnndet.models.zoo import file_sha256
     from rnndet.registry import pick
-    from rnndet.untrained import write_untrained
 
     is_default = args.models == ["aerial"]  # which names no runtime
     runtime = "torch" if is_default else args.models[0]
@@ -246,8 +246,8 @@ def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
 
 def contenders(args: argparse.Namespace) -> list[Any]:
     """The models of the command line, ready to run."""
-    from rnndet.benchmark import Contender
-    from rnndet.benchmark_settings import open_setting, parse_setting
+    from rnndet.benchmarks.inference import Contender
+    from rnndet.benchmarks.settings import open_setting, parse_setting
     from rnndet.inference.run import describe_model, make_stream
 
     chosen = []

@@ -41,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from rnndet.benchmarks.recall import VARIANTS, gradient_reach, recalled, train_to_recall
+    from rnndet.benchmarks.recall_plots import plot_recall
     from rnndet.errors import RnndetError
     from rnndet.evaluation.score import write_report
-    from rnndet.recall_plots import plot_recall
     from rnndet.registry import pick
-    from rnndet.temporal.recall import VARIANTS, gradient_reach, recalled, train_to_recall
 
     for flag in ("steps", "longest", "seeds"):
         if getattr(args, flag) < (0 if flag == "steps" else 1):

@@ -21,7 +21,7 @@ from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.video.sources.base import Source
 from rnndet.video.synthetic.clip import SyntheticClip
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 CLIP_SEED, CLIP_LENGTH = 7, 50  # rendered once, shown again and again
 
 # Runs a program and tells what it took: CPU seconds of it and of its children, and peak memory.

@@ -15,7 +15,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rnndet.benchmark import NEGLIGIBLE_MS, ROWS, paired_ratio, shares
+from rnndet.benchmarks.inference import NEGLIGIBLE_MS, ROWS, paired_ratio, shares
 from rnndet.errors import RnndetError
 
 SAYS = "benchmark: "  # what tools/benchmark.py begins its errors with
@@ -24,7 +24,7 @@ SAYS = "benchmark: "  # what tools/benchmark.py begins its errors with
 def measure_apart(
     commands: Sequence[Sequence[str]], *, rounds: int, on_round: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """The report of `rnndet.benchmark.measure` on one or two models, from processes in turn.
+    """The report of `rnndet.benchmarks.inference.measure` on one or two models, from processes in turn.
 
     commands: one for each model; each measures one round of it and gets `--out FILE` added, where
     it leaves its own report. Raises RnndetError with what a process said if it fails.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rnndet.benchmarks.torchvision_baseline import StockRuntime
 from rnndet.errors import RnndetError
 from rnndet.inference.runtimes import Runtime, open_runtime
 from rnndet.models.checkpoint import load_model
 from rnndet.registry import pick
-from rnndet.stock_loop import StockRuntime
 
 
 @dataclass(frozen=True, slots=True)
