@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+sys.path.insert(0, str(ROOT))
 
-import infer  # noqa: E402 tools/infer.py
-
+from rnndet.cli import infer  # noqa: E402
 from rnndet.inference.batch.jobs import Job  # noqa: E402
 
 EXAMPLES = str(Path(__file__).resolve().parent)

@@ -84,9 +84,7 @@ class AugmentConfig:
     flip: float = 0.5
     reverse: float = 0.5  # time reversal
     colour: float = 0.8  # share of clips with changed brightness, contrast, saturation, hue
-    corrupt: float = (
-        0.5  # share of clips with corrupted runs of frames (rnndet/data/corruption/plan.py)
-    )
+    corrupt: float = 0.5  # share of clips with corrupted runs of frames (data/corruption)
     corrupt_share: float = 0.4  # share of corrupted frames in such a clip
     run_min: int = 2  # frames of a corrupted run
     run_max: int = 8

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("rnndet", "tools", "examples")
 
@@ -111,6 +113,41 @@ def report(rule: str, wrong: list[str]) -> None:
 # imports
 
 
+def test_top_level_is_the_base_modules_and_the_packages():
+    found = {package_of(file) for file in library()} - {"__init__", "__main__"}
+    assert found == {*BASE, *ORDER}
+
+
+def test_packages_import_only_what_comes_before_them():
+    allowed = {name: {*BASE[:place]} for place, name in enumerate(BASE)}
+    allowed |= {name: {*BASE, *ORDER[:place]} for place, name in enumerate(ORDER)}
+    wrong = []
+    for file, tree in library().items():
+        package = package_of(file)
+        if package in ("__init__", "__main__"):
+            continue
+        for use in imports(file, tree):
+            if not use.name.startswith("rnndet."):
+                continue
+            target = use.name.split(".")[1]
+            if target not in {package, *allowed[package], "__version__"}:
+                wrong.append(f"{use}: {package} may import {', '.join(sorted(allowed[package]))}")
+    report("imports go one way", wrong)
+
+
+def test_only_builders_know_the_configuration():
+    """Other constructors take the values that they use; no argument is called `config`."""
+    homes = ("rnndet/models/", "rnndet/data/", "rnndet/training/", "rnndet/benchmarks/",
+             "rnndet/cli/", "rnndet/__init__.py")  # fmt: skip
+    wrong = [
+        str(use)
+        for file, tree in library().items()
+        for use in imports(file, tree)
+        if is_within(use.name, "rnndet.config") and not file.startswith(homes)
+    ]
+    report(f"config is imported only in {', '.join(homes)}", wrong)
+
+
 def test_imports_are_absolute_and_without_a_star():
     wrong = [
         str(use)
@@ -129,6 +166,18 @@ def test_nothing_imports_the_scripts_in_tools():
         if is_within(use.name, "tools")
     ]
     report("what a tool does is a function of rnndet", wrong)
+
+
+@pytest.mark.parametrize("module", HOMES)
+def test_third_party_module_is_used_in_its_place_only(module):
+    homes = HOMES[module]
+    wrong = [
+        str(use)
+        for file, tree in trees().items()
+        for use in uses(file, tree)
+        if is_within(use.name, module) and not file.startswith(homes)
+    ]
+    report(f"{module} only in {', '.join(homes)}", wrong)
 
 
 def test_modules_are_imported_by_name_only_in_the_package_itself():
@@ -174,6 +223,18 @@ def test_no_forward_assigns_to_self():
         if method.name == "forward"
         for line in changes_of_self(method)
     ]
+    report("models keep no state: it is an argument and a result", wrong)
+
+
+def test_models_assign_to_self_only_in_init_and_setters():
+    wrong = []
+    for file, tree in library().items():
+        if package_of(file) != "models":
+            continue
+        for method in methods(tree):
+            decorators = [dotted(decorator) for decorator in method.decorator_list]
+            if method.name != "__init__" and not any(d.endswith(".setter") for d in decorators):
+                wrong += [f"{file}:{n}: {method.name}" for n in changes_of_self(method)]
     report("models keep no state: it is an argument and a result", wrong)
 
 
@@ -233,6 +294,17 @@ def test_importing_a_module_only_defines_names():
         if not only_defines(node)
     ]
     report("nothing happens on import", wrong)
+
+
+def test_only_the_command_line_prints():
+    wrong = [
+        f"{file}:{call.lineno}"
+        for file, tree in library().items()
+        if package_of(file) != "cli"
+        for call in calls(tree)
+        if dotted(call.func) == "print"
+    ]
+    report("the library logs; print is for cli/", wrong)
 
 
 def test_no_module_is_a_grab_bag():

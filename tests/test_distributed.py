@@ -1,4 +1,4 @@
-"""rnndet/system/distributed.py: processes that torchrun starts share the videos of an evaluation."""
+"""Processes that torchrun starts share the videos of an evaluation."""
 
 import json
 import os

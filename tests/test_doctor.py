@@ -2,7 +2,7 @@ import json
 
 from test_tools import run
 
-from rnndet import doctor
+from rnndet.cli import doctor
 from rnndet.video import probe
 
 

@@ -1,4 +1,4 @@
-"""rnndet/inference/runtimes/export_onnx.py and the runtime that needs no torch: the graph finds what the model finds."""
+"""Exported graphs and the runtime that needs no torch: the graph finds what the model finds."""
 
 import builtins
 import subprocess

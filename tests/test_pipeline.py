@@ -1,4 +1,4 @@
-"""rnndet/inference/pipeline.py and rnndet/inference/runtimes/batching.py: threads change nothing but the time."""
+"""pipeline.py and batching.py: threads change nothing but the time."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""rnndet/inference/runtimes/torch_runtime.py: what it changes for speed leaves the results as they are."""
+"""torch_runtime.py: what it changes for speed leaves the results as they are."""
 
 import numpy as np
 import pytest

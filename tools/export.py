@@ -1,66 +1,10 @@
-"""Write a trained model as an ONNX graph that infer.py --runtime onnx runs without torch.
+"""Run `rnndet export` from a checkout; see rnndet/cli/export.py."""
 
-python tools/export.py aerial writes weights/aerial.onnx, beside weights/aerial.pt. The graph and
-the model are then compared frame by frame; a graph that finds something else is not kept.
-"""
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add("weights", help="name in weights/weights.toml, or a file")
-    add("--out", metavar="FILE", help="the graph; none: beside the weights, where it is looked for")
-    add("--frames", type=int, default=100, help="frames of a made-up clip to compare on (100)")
-    add("--overwrite", action="store_true", help="replace a graph that is there")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args(argv)
-    if args.frames < 2:
-        parser.error("--frames: expected 2 or more")
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
-
-    try:
-        return run(args)
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"export: {error}", file=sys.stderr)
-        return error.exit_code
-
-
-def run(args: argparse.Namespace) -> int:
-    from rnndet.errors import OutputError
-    from rnndet.inference.runtimes.export_onnx import export_checked
-    from rnndet.models.checkpoint import load_model
-    from rnndet.models.zoo import file_sha256, find_weights
-
-    path, _ = find_weights(args.weights)
-    out = Path(args.out) if args.out else path.with_suffix(".onnx")
-    if out.exists() and not args.overwrite:
-        raise OutputError(f"{out}: exists already; use --overwrite to replace it")
-    spec, close = export_checked(
-        load_model(args.weights), out, weights_file=file_sha256(path), frames=args.frames
-    )
-    states = ", ".join(f"{s.name} ({s.channels} channels, stride {s.stride})" for s in spec.states)
-    print(f"state: {states or 'none'}")
-    print(
-        f"compared with torch over {close.frames} frames, {close.detections} detections: boxes "
-        f"within {close.box:.2g} px, scores within {close.score:.2g}, "
-        f"{close.alone} found by one alone"
-    )
-    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB, sha256 {file_sha256(out)})")
-    return 0
-
+from rnndet.cli.export import main
 
 if __name__ == "__main__":
     sys.exit(main())

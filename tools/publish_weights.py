@@ -1,37 +1,10 @@
-"""Put the weights of a training run into weights/ under a name, with their sha256.
+"""Run `rnndet publish_weights` from a checkout; see rnndet/cli/publish_weights.py."""
 
-python tools/publish_weights.py runs/aerial/weights.pt aerial
-"""
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help="weights.pt or best.pt of a run folder")
-    parser.add_argument("name", help="what infer.py --weights will call it")
-    parser.add_argument("--licence", default="Apache-2.0")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
-
-    try:
-        from rnndet.models.publish import publish
-
-        path = publish(Path(args.source), args.name, licence=args.licence)
-    except RnndetError as error:
-        print(f"publish_weights: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
-    return 0
-
+from rnndet.cli.publish_weights import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,48 +1,10 @@
-"""Render labelled clips of flying objects as a CocoVID data set, to train on beside real video.
+"""Run `rnndet render_clips` from a checkout; see rnndet/cli/render_clips.py."""
 
-python tools/render_clips.py data/rendered --clips 160
-"""
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", help="folder of the new data set")
-    parser.add_argument("--clips", type=int, default=160)
-    parser.add_argument("--length", type=int, default=60, help="frames of a clip")
-    parser.add_argument("--first-seed", type=int, default=1000, help="the demo's clip is 7")
-    parser.add_argument("--split", default="train")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
-
-    try:
-        from rnndet.data.rendered import render_set
-
-        path = render_set(
-            Path(args.root),
-            clips=args.clips,
-            length=args.length,
-            first_seed=args.first_seed,
-            split=args.split,
-        )
-    except RnndetError as error:
-        print(f"render_clips: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("render_clips: interrupted; there is no annotation file yet", file=sys.stderr)
-        return 130
-    print(f"{args.clips} clips: {path}")
-    return 0
-
+from rnndet.cli.render_clips import main
 
 if __name__ == "__main__":
     sys.exit(main())

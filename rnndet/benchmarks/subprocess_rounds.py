@@ -1,7 +1,7 @@
 """The rounds of two models in processes of their own, in turn: each as if it were alone.
 
-What one sets for its process (the allocator of main memory above all, rnndet/system/device.py) neither
-helps nor hinders the other.
+What one sets for its process (the allocator of main memory above all) neither helps nor hinders
+the other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SAYS = "benchmark: "  # what tools/benchmark.py begins its errors with
 def measure_apart(
     commands: Sequence[Sequence[str]], *, rounds: int, on_round: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """The report of `rnndet.benchmarks.inference.measure` on one or two models, from processes in turn.
+    """The report of `inference.measure` on one or two models, from processes in turn.
 
     commands: one for each model; each measures one round of it and gets `--out FILE` added, where
     it leaves its own report. Raises RnndetError with what a process said if it fails.

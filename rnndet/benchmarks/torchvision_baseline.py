@@ -28,7 +28,7 @@ class StockRuntime(TorchRuntime):
     """`net([frame / 255])` for each frame: torchvision's own transform, anchors and postprocessing,
     memory format and all, on the same weights, and no memory. A `Runtime`, for benchmarks.
 
-    device: auto, cpu or cuda. Sets nothing for the process, as `rnndet.system.device.choose_device` does.
+    device: auto, cpu or cuda. Sets nothing for the process, as `choose_device` does.
     """
 
     name = "stock"

@@ -75,7 +75,7 @@ def evaluate_set(
 ) -> dict[str, Predictions]:
     """Run a model over a set, once for each use of its memory: what tools/evaluate.py does.
 
-    `uses` are of rnndet.evaluation.ablation.USES; without them the model runs as it is, under the name "".
+    `uses` are of ablation.USES; without them the model runs as it is, under the name "".
     `degrade` corrupts the frames by their `named_plan`. `every` and `max_videos` show fewer
     frames and videos; with `keys` the model sees the key frames alone.
     `progress` is told the number of all frames after each. The model's

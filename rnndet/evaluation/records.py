@@ -43,7 +43,7 @@ class ScoredFrames:
 def with_truths(run: Predictions, data: VideoSet) -> Predictions:
     """The same detections beside the labels of another data set, matched by video and frame number.
 
-    The data has the classes of the run, in their order (rnndet.evaluation.predict.match_classes). Raises
+    The data has the classes of the run, in their order (`predict.match_classes`). Raises
     RnndetError for a video that the data does not have; frames it does not have are unlabelled.
     """
     records = {record.name: record for record in data.videos}

@@ -112,7 +112,7 @@ def run_source(
 ) -> Summary:
     """Run one video and write OUT_DIR/NAME/detections.jsonl and what `save` names.
 
-    save: names of `rnndet.inference.writers.EXPORTS`. trails, show: see `rnndet.inference.results.ResultFiles`.
+    save: names of `writers.EXPORTS`. trails, show: see `ResultFiles`.
     name is `source.info.name` if not given; header adds to the first line of the JSON. Results
     have their final names only when complete, so old ones are replaced at once or not at all;
     after an error `detections.part.jsonl` holds the frames until then. stop is asked after each

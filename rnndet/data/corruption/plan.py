@@ -1,4 +1,4 @@
-"""Frames made hard on purpose, in runs: which frames, and how; see rnndet/data/corruption/pixels.py for pixels.
+"""Frames made hard on purpose, in runs: which frames, and how; see pixels.py for pixels.
 
 Training shows them so that memory is needed; evaluation uses one fixed plan per video
 (`named_plan`). A plan is drawn first and applied later, and every pixel follows from the plan:

@@ -2,7 +2,7 @@
 
 A metric works in two steps: `measure` looks at one video, `combine` puts what it found in any
 number of videos together. The first is the expensive one and is done once per video; the second is
-repeated for samples of the videos (rnndet/evaluation/metrics/intervals.py), and for what several processes
+repeated for samples of the videos (intervals.py), and for what several processes
 measured.
 """
 

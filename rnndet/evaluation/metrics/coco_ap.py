@@ -47,7 +47,7 @@ class CocoAP:
     - classes: names by label. A class without truths has no numbers and is in no mean.
     - max_detections: the best so many per class and frame count.
 
-    The motion groups are those of rnndet/evaluation/metrics/motion.py; truths of the others are ignored.
+    The motion groups are those of motion.py; truths of the others are ignored.
 
     An ignored truth is a COCO crowd: it may absorb any number of detections, and is not missed; one
     of no class (label -1) does so for every class.

@@ -1,6 +1,6 @@
 """An evaluation as one page of HTML: numbers, curves, tracks and the worst frames.
 
-What the page shows of single boxes follows from one matching (rnndet/evaluation/report/matching.py), and from
+What the page shows of single boxes follows from one matching (matching.py), and from
 the score threshold of each run's best F1, all classes pooled.
 """
 
@@ -24,9 +24,7 @@ from rnndet.evaluation.report.matching import JudgedFrame, JudgedRun
 from rnndet.video.image import encode_jpeg
 
 PER_VIDEO, APART = 2, 10  # worst frames: the most of one video, and the least frames between them
-ALL_FRAMES = (
-    "all frames"  # how rnndet/evaluation/score.py names the row that is not of a part of the frames
-)
+ALL_FRAMES = "all frames"  # how score.py names the row that is not of a part of the frames
 UNNAMED = "the model"  # a run without a name
 COLUMNS = 7  # numbers side by side
 TIMELINES, TRACKS = 4, 20  # videos with timelines, and tracks in each
@@ -74,7 +72,7 @@ def write_html(
 ) -> None:
     """Write the page, atomically: one file that needs no other. Raises OutputError.
 
-    rows: the numbers of each run, or of a part of its frames (rnndet/evaluation/score.py); intervals: by the
+    rows: the numbers of each run, or of a part of its frames (score.py); intervals: by the
     same names. runs: by name, of the same videos; videos with timelines are chosen by the first.
     classes: names by label. pictures: (H, W, 3) uint8 RGB by video and frame index, see
     `worst_frames`; every one is shown with the boxes of every run.

@@ -43,7 +43,10 @@ SANE_PIXELS = 2**30  # of one frame
 MAX_LINE = 1_000_000  # bytes of JSON; a frame's are about 100
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 # -P keeps the working folder, which may hold anything, off the child's import path
-CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from rnndet.video.sources import isolated; isolated.serve()"
+CHILD = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from rnndet.video.sources import isolated; isolated.serve()"
+)
 
 
 class IsolatedSource(Source):

@@ -1,8 +1,11 @@
 """What rnndet finds on this machine, and what is wrong with it: for users and for bug reports."""
 
+import argparse
+import json
 import os
 import platform
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -123,3 +126,21 @@ def lines_of(findings: list[Finding]) -> list[str]:
         if one.advice is not None:
             lines.append(f"{'':<{width}}  -> {one.advice}")
     return lines
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    findings = examine()
+    shown = [asdict(one) for one in findings]
+    print(json.dumps(shown, indent=2) if args.json else "\n".join(lines_of(findings)))
+    return int(any(one.advice for one in findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

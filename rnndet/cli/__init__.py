@@ -1,0 +1,1 @@
+"""Command-line tools; `tools/NAME.py` and `rnndet NAME` call them."""

@@ -1,0 +1,266 @@
+"""Measure what rnndet costs: python tools/benchmark.py infer clip.mp4 --models aerial aerial_frame
+
+infer: milliseconds per frame and where they go, for one model, or for two in turn, by torch, by
+onnxruntime (aerial:runtime=onnx), compiled by torch (aerial:runtime=compiled), as torchvision's
+documentation runs it (aerial:runtime=stock), or with key frames (aerial:key_every=5).
+eval: frames per second of an evaluation. memory: main memory over many frames.
+startup: CPU seconds until something is shown.
+train: frames per second of a training configuration, and where the time of a step goes.
+cuts: how many scene cuts are seen where labelled videos are joined, and how many are false.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    infer = parts.add_parser("infer", help="from a video to results, stage by stage")
+    infer.set_defaults(run=run_infer)
+    add = infer.add_argument
+    add("source", nargs="?", help="video file or folder of pictures; none: a made-up clip")
+    add("--models", nargs="+", default=["aerial"], metavar="MODEL",
+        help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
+        "key_every=5,key_lost=0.5")  # fmt: skip
+    add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
+        help="compare torchvision's own loop with an untrained detector with memory; --models is "
+        "then torch or onnx")  # fmt: skip
+    add("--size", nargs=2, type=at_least_one, default=[192, 320], metavar=("H", "W"),
+        help="of the network's input with --untrained (192 320)")  # fmt: skip
+    add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
+    add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
+    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--threads", type=at_least_one, help="CPU threads of the model")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--apart", action="store_true",
+        help="every round in a process of its own, as if it were alone")  # fmt: skip
+    evaluate = parts.add_parser("eval", help="an evaluation, frames per second")
+    evaluate.set_defaults(run=run_eval)
+    add = evaluate.add_argument
+    add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
+    add("--data", metavar="ROOT", help="folder of a CocoVID set; none: made-up clips")
+    add("--split", default="val")
+    add("--frames", type=at_least_one, default=200, help="frames that are counted (200)")
+    add("--threads", type=at_least_one, help="CPU threads of the model")
+    memory = parts.add_parser("memory", help="main memory of inference over many frames")
+    memory.set_defaults(run=run_memory)
+    add = memory.add_argument
+    add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
+    add("--runtime", default="torch", help="torch, onnx or auto")
+    add("--frames", type=at_least_one, default=3000, help="frames in all (3000)")
+    add("--every", type=at_least_one, default=500, help="frames between two looks (500)")
+    startup = parts.add_parser("startup", help="what a process costs before its first result")
+    startup.set_defaults(run=run_startup)
+    add = startup.add_argument
+    add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
+    add("--rounds", type=at_least_one, default=5, help="rounds of each (5)")
+    train = parts.add_parser("train", help="steps of a configuration, stage by stage")
+    train.set_defaults(run=run_train)
+    add = train.add_argument
+    add("config", help="TOML file, see configs/")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
+    add("--steps", type=at_least_one, default=20, help="steps that are counted (20)")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    cuts = parts.add_parser("cuts", help="scene cuts between joined videos, seen and false")
+    cuts.set_defaults(run=run_cuts)
+    add = cuts.add_argument
+    add("root", help="folder of a data set")
+    add("--format", default="coco_vid")
+    add("--split", default="val")
+    add("--degrade", metavar="PLAN", help="corrupt frames: standard, or one kind")
+    add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
+    for part in (infer, evaluate, memory, startup, train, cuts):
+        part.add_argument("--out", metavar="FILE", help="write all numbers there, as JSON")
+        part.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    if args.part == "infer" and len(args.models) > 2:
+        infer.error(f"--models takes one or two, found {len(args.models)}; put SOURCE before it")
+    return args
+
+
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from rnndet.errors import RnndetError
+
+    try:
+        return args.run(args)
+    except RnndetError as error:
+        if args.debug:
+            raise
+        print(f"benchmark: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("benchmark: interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+def run_infer(args: argparse.Namespace) -> int:
+    import torch
+
+    from rnndet.benchmarks.inference import WARM_UP, lines_of, measure, render_clip
+    from rnndet.system.progress import Progress
+    from rnndet.video.sources.open import open_source
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    count = args.frames + WARM_UP
+    with TemporaryDirectory(prefix="rnndet-clip-") as folder:
+        if args.untrained:
+            args.models = untrained(args, Path(folder))
+        if args.apart:
+            report = apart(args, Path(folder))
+            return tell(args, report, lines_of(report))
+        models = contenders(args)
+        path = args.source or render_clip(Path(folder), length=count)
+        total = count * args.rounds * len(models)
+        with open_source(path) as source, Progress("measuring", total, quiet=False) as progress:
+            report = measure(
+                models, source, frames=args.frames, rounds=args.rounds, on_frame=progress.step
+            )
+    return tell(args, report, lines_of(report))
+
+
+def tell(args: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
+    """Print the lines, and write the numbers where that was asked for."""
+    print("\n".join(lines))
+    if args.out:
+        from rnndet.evaluation.score import write_report
+
+        write_report(args.out, report)
+        print(f"numbers: {args.out}")
+    return 0
+
+
+def run_eval(args: argparse.Namespace) -> int:
+    import torch
+
+    from rnndet.benchmarks.evaluation import measure_eval
+    from rnndet.models.checkpoint import load_model
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    root = Path(args.data) if args.data else None
+    report = measure_eval(load_model(args.weights), root, split=args.split, frames=args.frames)
+    line = (
+        f"{report['frames']} frames of {report['videos']} videos in {report['seconds']:.1f} s, "
+        f"{report['frames_per_second']:.1f} per second; metrics {report['metrics_seconds']:.1f} s"
+    )
+    return tell(args, report, [report["machine"]["words"], line])
+
+
+def run_memory(args: argparse.Namespace) -> int:
+    from rnndet.benchmarks.process import measure_memory, memory_lines
+    from rnndet.inference.run import make_stream
+    from rnndet.inference.runtimes import open_runtime
+    from rnndet.system.progress import Progress
+
+    stream = make_stream(open_runtime(args.weights, kind=args.runtime, device="cpu")[0])
+    with Progress("running", args.frames, quiet=False) as progress:
+        report = measure_memory(
+            stream, frames=args.frames, every=args.every, on_frame=progress.step
+        )
+    return tell(args, report, memory_lines(report))
+
+
+def run_startup(args: argparse.Namespace) -> int:
+    from rnndet.benchmarks.process import measure_startup, startup_commands, startup_lines
+    from rnndet.models.zoo import find_weights
+    from rnndet.system.environment import machine
+
+    path, _ = find_weights(args.weights)
+    commands = startup_commands(args.weights, has_onnx=path.with_suffix(".onnx").is_file())
+    report = measure_startup(commands, rounds=args.rounds)
+    about = machine()
+    return tell(args, {"machine": about, **report}, [about["words"], *startup_lines(report)])
+
+
+def run_train(args: argparse.Namespace) -> int:
+    from rnndet.benchmarks.training import lines_of, measure_training
+    from rnndet.config import load_config
+
+    config = load_config(args.config, changes=args.set)
+    report = measure_training(config, steps=args.steps, device=args.device)
+    return tell(args, report, lines_of(report))
+
+
+def run_cuts(args: argparse.Namespace) -> int:
+    from rnndet.benchmarks.scene_cuts import lines_of, measure_cuts
+    from rnndet.data.formats import read_set
+    from rnndet.system.progress import Progress
+
+    data = read_set(args.format, args.root, args.split)
+    total = sum(len(video.frames) for video in data.videos)
+    cache = Path(args.cache) if args.cache else None
+    with Progress("looking", total, quiet=False) as progress:
+        report = measure_cuts(
+            data, degrade=args.degrade, cache=cache, on_frame=lambda: progress.step_of(total)
+        )
+    return tell(args, report, lines_of(report))
+
+
+def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The report from rounds in processes of their own."""
+    from rnndet.benchmarks.inference import WARM_UP, render_clip
+    from rnndet.benchmarks.subprocess_rounds import measure_apart
+    from rnndet.system.progress import Progress
+
+    source = args.source or str(render_clip(folder, length=args.frames + WARM_UP))
+    order = [__file__, "infer", source, "--frames", str(args.frames), "--rounds", "1",
+             "--tracker", args.tracker, "--device", args.device]  # fmt: skip
+    order += [] if args.threads is None else ["--threads", str(args.threads)]
+    commands = [[*order, "--models", model] for model in args.models]
+    with Progress("rounds", args.rounds * len(commands), quiet=False) as progress:
+        return measure_apart(commands, rounds=args.rounds, on_round=progress.step)
+
+
+def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Two settings: torchvision's own loop, and an untrained model with memory by a runtime."""
+    from rnndet.benchmarks.untrained import write_untrained
+    from rnndet.inference.runtimes.export_onnx import export_onnx
+    from rnndet.models.checkpoint import load_model
+    from rnndet.models.zoo import file_sha256
+    from rnndet.registry import pick
+
+    is_default = args.models == ["aerial"]  # which names no runtime
+    runtime = "torch" if is_default else args.models[0]
+    pick(runtime, {"torch": 0, "onnx": 0}, what="with --untrained, --models")
+    stock, ours = write_untrained(folder, args.untrained, tuple(args.size))
+    if runtime == "onnx":
+        export_onnx(load_model(ours), ours.with_suffix(".onnx"), weights_file=file_sha256(ours))
+    return [f"{stock}:runtime=stock,tracker=sort", f"{ours}:runtime={runtime}"]
+
+
+def contenders(args: argparse.Namespace) -> list[Any]:
+    """The models of the command line, ready to run."""
+    from rnndet.benchmarks.inference import Contender
+    from rnndet.benchmarks.settings import open_setting, parse_setting
+    from rnndet.inference.run import describe_model, make_stream
+
+    chosen = []
+    for text in args.models:
+        setting = parse_setting(text, tracker=args.tracker)
+        runtime = open_setting(setting, device=args.device, threads=args.threads)
+        stream = make_stream(
+            runtime, tracker=setting.tracker, min_score=setting.min_score,
+            key_every=setting.key_every, key_lost=setting.key_lost,
+        )  # fmt: skip
+        about = {**describe_model(runtime, setting.weights), "weights": setting.weights}
+        about |= {"tracker": setting.tracker, "min_score": setting.min_score}
+        chosen.append(Contender(text, stream, about))
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

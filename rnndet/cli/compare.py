@@ -1,0 +1,75 @@
+"""Compare two runs over the same videos: python tools/compare.py A.npz B.npz.
+
+A and B are predictions that tools/evaluate.py --out wrote. Every difference comes with its 95 %
+interval over resampled videos; one that leaves out 0 is marked.
+"""
+
+import argparse
+import sys
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("a", metavar="A", help="predictions of the first run")
+    parser.add_argument("b", metavar="B", help="predictions of the second run")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
+                        help="as in tools/evaluate.py; streaming: both timed")  # fmt: skip
+    parser.add_argument("--tracker", default="byte", help="of the metric mot: byte, sort, iou")
+    parser.add_argument("--samples", type=int, default=200, metavar="N", help="of the bootstrap")
+    parser.add_argument("--out", metavar="FILE", help="write the numbers there, as JSON")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    from rnndet.errors import RnndetError
+
+    try:
+        return run(args)
+    except RnndetError as error:
+        if args.debug:
+            raise
+        print(f"compare: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("compare: interrupted", file=sys.stderr)
+        return 130
+
+
+def run(args: argparse.Namespace) -> int:
+    from rnndet.evaluation.metrics.record import load_predictions
+    from rnndet.evaluation.metrics.streaming import is_timed
+    from rnndet.evaluation.score import (
+        build_metrics,
+        compare,
+        metric_names,
+        protocol,
+        shown,
+        write_report,
+    )
+
+    a, b = load_predictions(args.a), load_predictions(args.b)
+    names = metric_names(args.metrics, timed=is_timed(a) and is_timed(b))
+    metrics = build_metrics(names, a.classes)
+    found = compare(a, b, metrics, tracker=args.tracker, samples=args.samples)
+    width = max(len(name) for name in found)
+    print(f"{' ' * width}  {'A':>7}  {'B':>7}  {'B - A':>7}  95 % interval")
+    for name, (first, second, low, high) in found.items():
+        cells = [shown(name, value).rjust(7) for value in (first, second, second - first)]
+        ends = f"[{shown(name, low)}, {shown(name, high)}]"
+        mark = " *" if low > 0 or high < 0 else ""
+        print("  ".join([name.ljust(width), *cells, ends]) + mark)
+    facts = protocol({"A": a, "B": b}, metrics) | {"samples": args.samples}
+    print(f"\nA: {args.a}\nB: {args.b}")
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
+    if args.out:
+        numbers = {
+            n: dict(zip(("a", "b", "low", "high"), v, strict=True)) for n, v in found.items()
+        }
+        write_report(args.out, {"protocol": facts, "numbers": numbers})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Check, count, convert or draw labelled videos.
+
+python tools/dataset.py check data/aerial --split train val
+python tools/dataset.py stats data/aerial --out out/aerial
+python tools/dataset.py convert data/aerial data/aerial_mot --to mot --pictures
+python tools/dataset.py show data/aerial --video field_01 --out field_01.mp4
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("root", help="folder of the data set")
+    shared.add_argument("--format", default="coco_vid")
+    shared.add_argument("--option", nargs="+", default=[], metavar="KEY=VALUE",
+                        help="of the format, docs/data.md")  # fmt: skip
+    shared.add_argument("--skip-bad", action="store_true",
+                        help="leave out entries that cannot be used")  # fmt: skip
+    shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    split = argparse.ArgumentParser(add_help=False)
+    split.add_argument("--split", default="train")
+
+    one = commands.add_parser("check", parents=[shared], help="find what is wrong; ends with 3 "
+                              "if there are errors")  # fmt: skip
+    one.add_argument("--split", nargs="+", default=["train"], help="several: leaks between them")
+    one.add_argument("--decode", choices=["all", "sample", "none"], default="sample",
+                     help="pictures to look into; sample: five of each video")  # fmt: skip
+    one = commands.add_parser("stats", parents=[shared, split], help="count boxes and tracks")
+    one.add_argument("--out", metavar="DIR", help="write stats.json and plots there")
+    one = commands.add_parser("convert", parents=[shared, split], help="write another format")
+    one.add_argument("out", metavar="OUT", help="folder of the new data set")
+    one.add_argument("--to", required=True, choices=["coco_vid", "mot", "imagenet_vid"])
+    one.add_argument("--pictures", action="store_true", help="write the frames too")
+    one = commands.add_parser("show", parents=[shared, split], help="draw labels onto frames")
+    one.add_argument("--video", required=True, metavar="NAME")
+    one.add_argument("--out", required=True, metavar="FILE.mp4|DIR", help="video, or pictures")
+    one.add_argument("--frames", type=at_least_one, metavar="N", help="only the first N frames")
+    return parser.parse_args(argv)
+
+
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    level = logging.ERROR if args.command == "check" else logging.INFO  # check prints all itself
+    logging.basicConfig(level=level, format="%(message)s")
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    from rnndet.errors import RnndetError
+
+    try:
+        commands = {"check": check, "stats": stats, "convert": convert, "show": show}
+        return commands[args.command](args)
+    except RnndetError as error:
+        if args.debug:
+            raise
+        print(f"dataset: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("dataset: interrupted", file=sys.stderr)
+        return 130
+
+
+def check(args: argparse.Namespace) -> int:
+    from rnndet.data.checks.run import check_dataset
+    from rnndet.data.formats import reader_options
+    from rnndet.errors import InputError
+
+    report = check_dataset(
+        args.format, args.root, args.split, decode=args.decode, skip_bad=args.skip_bad,
+        options=reader_options(args.option),
+    )  # fmt: skip
+    for finding in report.findings:
+        print(finding)
+    print(report.summary())
+    return InputError.exit_code if report.errors else 0
+
+
+def read(args: argparse.Namespace):
+    """The split that the command is about."""
+    from rnndet.data.formats import read_set, reader_options
+
+    options = reader_options(args.option)
+    return read_set(args.format, args.root, args.split, skip_bad=args.skip_bad, **options)
+
+
+def stats(args: argparse.Namespace) -> int:
+    from rnndet.evaluation.dataset_plots import write_plots
+    from rnndet.evaluation.dataset_stats import measure, text
+    from rnndet.evaluation.score import write_report
+
+    found = measure(read(args))
+    print(text(found))
+    if args.out:
+        report = Path(args.out) / "stats.json"
+        write_report(report, found.numbers())
+        for path in (report, *write_plots(found, Path(args.out))):
+            print(path)
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    from rnndet.data.writers.convert import convert as write
+
+    videos = read(args)
+    notes = write(videos, Path(args.out), args.split, to=args.to, pictures=args.pictures)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{args.split} in {args.to}: {args.out}")
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    from rnndet.data.preview import find_video, write_preview
+
+    videos = read(args)
+    video = find_video(videos, args.video)
+    count = write_preview(video, videos.classes, Path(args.out), frames=args.frames)
+    print(f"{count} frames of {video.name}: {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

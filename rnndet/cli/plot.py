@@ -1,0 +1,35 @@
+"""Plot a training run: python tools/plot.py runs/aerial."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="run folder of tools/train.py")
+    parser.add_argument("--out", type=Path, help="folder for the pictures; default: the run folder")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    from rnndet.errors import RnndetError
+
+    try:
+        from rnndet.training.plots import plot_run, write_csv
+
+        print(write_csv(args.run, args.out))
+        for path in plot_run(args.run, args.out):
+            print(path)
+    except RnndetError as error:
+        if args.debug:
+            raise
+        print(f"plot: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
