@@ -54,9 +54,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="keep memory and tracks where the scene changes",
     )
     add("--key-every", type=at_least_one, default=1, metavar="N",
-        help="run the model on every N-th frame; in the others its boxes follow the picture")  # fmt: skip
+        help="run the model on every N-th frame; in the others its boxes follow the picture")  # fmt: skip  # noqa: E501
     add("--key-lost", type=float, default=0.0, metavar="SHARE",
-        help="run it also where less than this share of the boxes could be followed, 0 to 1")  # fmt: skip
+        help="run it also where less than this share of the boxes could be followed, 0 to 1")  # fmt: skip  # noqa: E501
     add("--start", type=seconds, default=0.0, help="begin at this time of each source, in seconds")
     add("--end", type=seconds, help="stop each source at this time, in seconds")
     add("--stride", type=at_least_one, default=1, help="look at every n-th frame only")

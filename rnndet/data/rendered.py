@@ -51,7 +51,7 @@ def _add(tree: dict[str, Any], clip: SyntheticClip, number: int, root: Path, spl
         truth = clip.truth(frame.index)
         assert truth.ids is not None
         boxes = box_ops.xyxy_to_xywh(truth.boxes.numpy()).tolist()
-        rows = zip(boxes, truth.labels.tolist(), truth.ids.tolist(), truth.ignore.tolist(), strict=True)  # fmt: skip
+        rows = zip(boxes, truth.labels.tolist(), truth.ids.tolist(), truth.ignore.tolist(), strict=True)  # fmt: skip  # noqa: E501
         for box, label, track, ignore in rows:
             tree["annotations"].append({
                 "id": len(tree["annotations"]) + 1, "image_id": image, "video_id": number + 1,
