@@ -38,7 +38,7 @@ def grow(boxes: Array, factor: float) -> Array:
 
 
 def clip(boxes: Array, *, size_hw: tuple[int, int]) -> Array:
-    """Move edges into the picture, 0 <= x <= width and 0 <= y <= height; (D, 4) -> (D, 4)."""
+    """Move edges into the image, 0 <= x <= width and 0 <= y <= height; (D, 4) -> (D, 4)."""
     height, width = size_hw
     limit = np.array([width, height, width, height], boxes.dtype)
     return np.minimum(np.maximum(boxes, 0), limit)

@@ -23,7 +23,7 @@ class TemporalConfig:
 
     # none | conv_rnn | conv_lstm | conv_gru | bottleneck_lstm | min_gru | gated_hold | two_frame
     cell: str = "conv_lstm"
-    site: str = "neck"  # neck: after the FPN; trunk: before it
+    site: str = "neck"  # neck: after the FPN; backbone: before it
     levels: tuple[str, ...] = ("0", "1", "2")  # feature levels that get a memory, finest first
     hidden: int = 32  # channels of the state; 0: as many as the features have
     fusion: str = "blend"  # blend | residual | replace; state for cells that hold features
@@ -76,7 +76,7 @@ class ClipConfig:
 class AugmentConfig:
     """One random draw per clip: all its frames are changed alike, except by corruption."""
 
-    crop: tuple[int, int] = (256, 256)  # height, width of the training picture, network pixels
+    crop: tuple[int, int] = (256, 256)  # height, width of the training image, network pixels
     zoom_min: float = 0.6  # scale relative to the one that inference uses, log-uniform
     zoom_max: float = 1.5
     on_object: float = 0.85  # share of crops placed so that a random object is inside
@@ -98,12 +98,14 @@ class TrainConfig:
     steps: int = 10_000  # optimiser steps: windows
     batch: int = 8  # rows of a step, over all processes
     accumulate: int = 1  # pieces in which each process takes its rows, to save memory
-    recompute: int = 0  # > 0: activations are computed again, not kept; frames in so many parts
+    activation_checkpoints: int = (
+        0  # > 0: activations are computed again, not kept; frames in so many parts
+    )
     lr: float = 1e-3  # neck and head of the detector
-    lr_trunk: float = 3e-4
-    lr_memory: float = 3e-3
+    lr_backbone: float = 3e-4
+    lr_temporal: float = 3e-3
     detection: float = 1.0  # weight of the detector's own losses
-    restoration: float = 0.0  # of corrupted frames' features being those of the clean frames
+    distillation: float = 0.0  # of corrupted frames' features being those of the clean frames
     stability: float = 0.0  # of an object's features being alike in consecutive frames
     weight_decay: float = 1e-4
     warmup: int = 200  # steps of linear warm-up
@@ -111,8 +113,8 @@ class TrainConfig:
     milestones: tuple[int, ...] = ()  # ... these steps; constant
     clip_norm: float = 3.0  # largest gradient norm
     ema: float = 0.999  # decay of the averaged weights, which are the ones that are kept
-    freeze: tuple[str, ...] = ()  # of: trunk, neck, head, memory
-    thaw: int = 0  # step at which the frozen parts begin to train; 0: never
+    freeze: tuple[str, ...] = ()  # of: backbone, neck, head, temporal
+    unfreeze: int = 0  # step at which the frozen parts begin to train; 0: never
     amp: str = "bfloat16"  # autocast on CUDA: bfloat16, float16 (with a loss scale) or off
     init: str = ""  # checkpoint whose weights are taken where names and shapes agree
     seed: int = 0
@@ -290,7 +292,7 @@ def _check(config: Config, *, where: str) -> None:
         (train.batch >= 1, "train.batch", "at least 1"),
         (train.log_every >= 1, "train.log_every", "at least 1"),
         (train.accumulate >= 1, "train.accumulate", "at least 1"),
-        (train.recompute >= 0, "train.recompute", "not negative"),
+        (train.activation_checkpoints >= 0, "train.activation_checkpoints", "not negative"),
         (train.schedule in ("cosine", "step", "constant"), "train.schedule",
          "cosine, step or constant"),
         (train.amp in ("bfloat16", "float16", "off"), "train.amp", "bfloat16, float16 or off"),
@@ -298,19 +300,19 @@ def _check(config: Config, *, where: str) -> None:
         (train.ahead >= 0, "train.ahead", "not negative"),
         (config.data.keep_gib == 0 or (config.data.keep_gib > 0 and train.augment_on == "device"),
          "data.keep_gib", "0, or above 0 with train.augment_on = \"device\""),
-        (train.thaw >= 0, "train.thaw", "not negative"),
+        (train.unfreeze >= 0, "train.unfreeze", "not negative"),
         (train.loader_timeout >= 1, "train.loader_timeout", "at least 1"),
-        (min(train.lr, train.lr_trunk, train.lr_memory) >= 0, "train.lr", "not negative"),
+        (min(train.lr, train.lr_backbone, train.lr_temporal) >= 0, "train.lr", "not negative"),
         (train.detection >= 0, "train.detection", "not negative"),
-        (train.restoration >= 0, "train.restoration", "not negative"),
+        (train.distillation >= 0, "train.distillation", "not negative"),
         (train.stability >= 0, "train.stability", "not negative"),
-        (train.detection > 0 or (train.restoration > 0 and config.model.temporal.cell != "none"),
-         "train.detection", "above 0, unless a memory is trained by train.restoration"),
+        (train.detection > 0 or (train.distillation > 0 and config.model.temporal.cell != "none"),
+         "train.detection", "above 0, unless a memory is trained by train.distillation"),
         (0 <= train.ema < 1, "train.ema", "in [0, 1)"),
         (train.clip_norm > 0, "train.clip_norm", "greater than 0"),
-        (set(train.freeze) <= {"trunk", "neck", "head", "memory"}, "train.freeze",
-         "a list of trunk, neck, head, memory"),
-        (config.model.temporal.site in ("neck", "trunk"), "model.temporal.site", "neck or trunk"),
+        (set(train.freeze) <= {"backbone", "neck", "head", "temporal"}, "train.freeze",
+         "a list of backbone, neck, head, temporal"),
+        (config.model.temporal.site in ("neck", "backbone"), "model.temporal.site", "neck or backbone"),
     ]  # fmt: skip
     for share in ("on_object", "mosaic", "flip", "reverse", "colour", "corrupt"):
         rules.append((0 <= getattr(augment, share) <= 1, f"augment.{share}", "in [0, 1]"))

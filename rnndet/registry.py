@@ -12,7 +12,7 @@ from rnndet.errors import RnndetError
 Entry = TypeVar("Entry")
 
 
-def pick(name: str, table: Mapping[str, Entry], *, what: str) -> Entry:
+def lookup(name: str, table: Mapping[str, Entry], *, what: str) -> Entry:
     """Return `table[name]`, or raise `RnndetError` with the choices; `what` names the setting."""
     if name in table:
         return table[name]

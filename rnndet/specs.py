@@ -58,7 +58,7 @@ class HeadSpec:
     boxes: str  # sides, deltas
     weights: Box
     # Per level, x1 y1 x2 y2 of each anchor around its cell: in pixels from the cell's corner, or,
-    # if relative, in shares of the picture from the cell's centre.
+    # if relative, in shares of the image from the cell's centre.
     cells: tuple[tuple[Box, ...], ...]
     relative: bool
     candidates: int  # at most so many of each level, or of each class if `per_class`

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # nothing that runs an exported model may import torch
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a video."""
+    """One image of a video."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
     index: int  # 0-based position in its source
@@ -39,7 +39,7 @@ class VideoInfo:
     height: int
     fps: Fraction | None  # None where the source has no rate
     length: int | None  # a hint for progress bars only; None when unknown (camera)
-    rotation: int = 0  # degrees by which the source says to turn its pictures; it has been done
+    rotation: int = 0  # degrees by which the source says to turn its images; it has been done
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Detections:
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class Target:
     """What is known to be in one frame. An empty Truth is a labelled frame that holds nothing."""
 
     boxes: Tensor  # (D, 4) float32, as in Detections
@@ -79,22 +79,22 @@ class Truth:
     def __len__(self) -> int:
         return self.boxes.shape[0]
 
-    def __getitem__(self, keep: Tensor) -> Truth:
+    def __getitem__(self, keep: Tensor) -> Target:
         """Select by mask (D,) bool or by indices; every field at once."""
         ids = None if self.ids is None else self.ids[keep]
-        return Truth(self.boxes[keep], self.labels[keep], ids, self.ignore[keep])
+        return Target(self.boxes[keep], self.labels[keep], ids, self.ignore[keep])
 
-    def to(self, device: torch.device | str) -> Truth:
+    def to(self, device: torch.device | str) -> Target:
         ids = None if self.ids is None else self.ids.to(device)
-        return Truth(self.boxes.to(device), self.labels.to(device), ids, self.ignore.to(device))
+        return Target(self.boxes.to(device), self.labels.to(device), ids, self.ignore.to(device))
 
     @staticmethod
-    def empty() -> Truth:
+    def empty() -> Target:
         """A labelled frame that holds nothing."""
         import torch
 
         none = torch.zeros(0, dtype=torch.int64)
-        return Truth(torch.zeros(0, 4), none, none, torch.zeros(0, dtype=torch.bool))
+        return Target(torch.zeros(0, 4), none, none, torch.zeros(0, dtype=torch.bool))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,13 @@ class FrameResult:
     frame: Frame
     detections: Detections  # with ids where the stream has a tracker
     cut: bool = False  # the first frame of another scene: memory and tracks began anew
-    steady: Detections | None = None  # the same boxes with their tracks' class and score, for show
+    smoothed: Detections | None = (
+        None  # the same boxes with their tracks' class and score, for show
+    )
     predicted: Detections | None = None  # tracks without a detection, where they are expected
-    followed: bool = False  # no key frame: the boxes of an earlier frame, moved with the picture
+    propagated: bool = False  # no key frame: the boxes of an earlier frame, moved with the image
 
     @property
     def shown(self) -> Detections:
         """The detections as they are shown to people."""
-        return self.detections if self.steady is None else self.steady
+        return self.detections if self.smoothed is None else self.smoothed

@@ -84,7 +84,7 @@ def tiny_model(seed: int = 0, **temporal) -> VideoDetector:
     return build_model(tiny_config(**temporal).model, CLASSES).eval()
 
 
-def picture(index: int, label: int) -> tuple[np.ndarray, list[float]]:
+def frame_image(index: int, label: int) -> tuple[np.ndarray, list[float]]:
     """A frame of SIZE_HW with one object that moves 3 px a frame, and its box x y w h."""
     image = np.full((*SIZE_HW, 3), 90, np.uint8)
     w, h = (16, 16) if label == 0 else (24, 10)
@@ -94,7 +94,7 @@ def picture(index: int, label: int) -> tuple[np.ndarray, list[float]]:
 
 
 def write_coco_vid(root, *, videos: int = 2, length: int = 6, as_files: bool = False) -> None:
-    """A CocoVID set under root, split "train"; as pictures, or as lossless video files."""
+    """A CocoVID set under root, split "train"; as images, or as lossless video files."""
     tree = {"videos": [], "images": [], "annotations": []}
     tree["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
     for v in range(videos):
@@ -108,7 +108,7 @@ def write_coco_vid(root, *, videos: int = 2, length: int = 6, as_files: bool = F
         tree["videos"].append(entry)
         (root / f"v{v}").mkdir(parents=True, exist_ok=True)
         for i in range(length):
-            image, box = picture(i, v % 2)
+            image, box = frame_image(i, v % 2)
             number = len(tree["images"]) + 1
             name = f"v{v}/{i:06d}.png"
             if writer is None:

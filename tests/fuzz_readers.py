@@ -116,7 +116,7 @@ def read_video(path: Path) -> None:
             assert frame.time >= 0
 
 
-def read_picture(path: Path) -> None:
+def read_one_image(path: Path) -> None:
     image = read_image(path)
     assert image.dtype == np.uint8 and image.shape[2] == 3
 
@@ -167,7 +167,7 @@ def make_seeds(folder: Path) -> dict[str, list[tuple[str, Any]]]:
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "video": read_video,
-    "image": read_picture,
+    "image": read_one_image,
     "config": read_config,
     "checkpoint": load_model,
     "content": load_model,

@@ -1,4 +1,4 @@
-"""PyAV reads what OpenCV cannot, with the same indices, times and pictures."""
+"""PyAV reads what OpenCV cannot, with the same indices, times and images."""
 
 import os
 from fractions import Fraction
@@ -86,7 +86,7 @@ def test_av1_without_pyav_says_what_to_install(tmp_path, monkeypatch):
         assert len(list(source)) == 8  # an OpenCV that has the decoder
 
 
-def test_pictures_and_times_are_those_of_opencv(tmp_path):
+def test_images_and_times_are_those_of_opencv(tmp_path):
     path = encode(tmp_path / "clip.mp4", times=[0, 17, 60, 61, 200, 240, 500, 900])
     with VideoFile(path) as one, AvFile(path) as other:
         for a, b in zip(one, other, strict=True):
@@ -164,7 +164,7 @@ def test_damaged_stream_costs_frames_and_not_the_video(tmp_path):
     assert abs(frames[-1].image[80:, 100:].mean() - 240) < 8
 
 
-def test_large_pictures_are_refused_before_they_are_decoded(tmp_path):
+def test_large_images_are_refused_before_they_are_decoded(tmp_path):
     path = encode(tmp_path / "clip.ts", form="mpegts")
     with pytest.raises(InputError, match="--max-pixels"):
         open_source(path, max_pixels=48 * 64 - 1)

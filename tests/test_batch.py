@@ -257,7 +257,7 @@ def test_damaged_record_means_not_done(folder, text):
 
 
 def test_strict_rerun_tries_again_what_was_not_whole(infer, tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in (0, 1, 3, 4):  # 2 is missing
         write_image(folder / f"{number}.png", np.zeros((64, 96, 3), np.uint8))

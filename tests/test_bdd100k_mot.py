@@ -5,7 +5,7 @@ import pytest
 
 from rnndet.data.formats import bdd100k_mot
 from rnndet.data.problems import Problems
-from rnndet.data.truths import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
 from rnndet.video.image import write_image
 
@@ -30,13 +30,13 @@ def frames():
     return found
 
 
-def write(root, tree, *, name="v", pictures=3):
+def write(root, tree, *, name="v", images=3):
     path = root / "labels" / "box_track_20" / "val" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(tree if isinstance(tree, str) else json.dumps(tree))
     folder = root / "images" / "track" / "val" / name
     folder.mkdir(parents=True)
-    for number in range(1, pictures + 1):
+    for number in range(1, images + 1):
         write_image(folder / f"{name}-{number:07d}.jpg", np.zeros((48, 64, 3), np.uint8))
 
 
@@ -47,11 +47,11 @@ def read(root, **options):
     return found
 
 
-def truths(root, *labels):
+def targets(root, *labels):
     tree = frames()
     tree[1]["labels"] = list(labels)
     write(root, tree)
-    return read(root).videos[0].frames[1].truth
+    return read(root).videos[0].frames[1].target
 
 
 def test_reads_frames_boxes_and_labels(tmp_path):
@@ -62,11 +62,11 @@ def test_reads_frames_boxes_and_labels(tmp_path):
         "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"
     )  # fmt: skip
     assert (video.name, video.height, video.width, video.fps) == ("v", 48, 64, 5.0)
-    assert [len(frame.truth) for frame in video.frames] == [0, 1, 0]
-    truth = video.frames[1].truth
-    assert truth.boxes.tolist() == [[10.5, 8.0, 30.0, 20.0]]
-    assert (truth.labels.tolist(), truth.ids.tolist()) == ([2], [1])
-    assert truth.ignore.tolist() == [False]
+    assert [len(frame.target) for frame in video.frames] == [0, 1, 0]
+    target = video.frames[1].target
+    assert target.boxes.tolist() == [[10.5, 8.0, 30.0, 20.0]]
+    assert (target.labels.tolist(), target.ids.tolist()) == ([2], [1])
+    assert target.ignore.tolist() == [False]
 
 
 def test_an_id_keeps_its_number_through_the_video(tmp_path):
@@ -75,8 +75,8 @@ def test_an_id_keeps_its_number_through_the_video(tmp_path):
     tree[1]["labels"] = [label("c"), label("a")]
     write(tmp_path, tree[::-1])
     first, second, _ = read(tmp_path).videos[0].frames
-    assert first.truth.ids.tolist() == [1, 2]
-    assert second.truth.ids.tolist() == [3, 2]
+    assert first.target.ids.tolist() == [1, 2]
+    assert second.target.ids.tolist() == [3, 2]
 
 
 def test_frames_may_be_numbered_by_index(tmp_path):
@@ -87,22 +87,22 @@ def test_frames_may_be_numbered_by_index(tmp_path):
 
 @pytest.mark.parametrize("category", ["other person", "trailer", "other vehicle"])
 def test_distractors_are_ignored_whatever_the_class(tmp_path, category):
-    truth = truths(tmp_path, label(category=category))
-    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([ANY_CLASS], [True])
+    target = targets(tmp_path, label(category=category))
+    assert (target.labels.tolist(), target.ignore.tolist()) == ([ANY_CLASS], [True])
 
 
 @pytest.mark.parametrize("key", ["Crowd", "crowd"])
 def test_crowds_are_ignored(tmp_path, key):
-    truth = truths(tmp_path, label(attributes={key: True}))
-    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([2], [True])
+    target = targets(tmp_path, label(attributes={key: True}))
+    assert (target.labels.tolist(), target.ignore.tolist()) == ([2], [True])
 
 
-def test_pictures_without_labels_are_left_out_and_counted(tmp_path):
+def test_images_without_labels_are_left_out_and_counted(tmp_path):
     write(tmp_path, frames()[:2])
     problems = Problems()
     (video,) = bdd100k_mot.read(tmp_path, "val", problems).videos
     assert len(video.frames) == 2
-    assert problems.notes() == ["1 pictures without labels left out"]
+    assert problems.notes() == ["1 images without labels left out"]
 
 
 def test_folders_can_be_given(tmp_path):
@@ -130,7 +130,7 @@ def test_folders_can_be_given(tmp_path):
 )
 def test_a_broken_label_is_named(tmp_path, entry, message):
     with pytest.raises(RnndetError, match=message):
-        truths(tmp_path, entry)
+        targets(tmp_path, entry)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_broken_label_is_named(tmp_path, entry, message):
     [
         ({"name": None}, r"v\.json: \[1\]: not an object with a name"),
         ({"name": "../../x.jpg"}, "lies outside"),
-        ({"name": "v-0000009.jpg"}, r"\[1\]: there is no picture .*v-0000009"),
+        ({"name": "v-0000009.jpg"}, r"\[1\]: there is no image .*v-0000009"),
         ({"frameIndex": 0}, r"\[1\]: frame 0 is there twice"),
         ({"frameIndex": -1}, r"\[1\]: the frame index is not"),
         ({"frameIndex": 10**400}, r"\[1\]: the frame index is not"),
@@ -161,12 +161,12 @@ def test_broken_json_is_one_clear_line(tmp_path, text):
         read(tmp_path)
 
 
-def test_a_video_without_pictures_is_a_problem_and_the_others_are_read(tmp_path):
+def test_a_video_without_images_is_a_problem_and_the_others_are_read(tmp_path):
     write(tmp_path, frames())
-    write(tmp_path, frames(), name="empty", pictures=0)
+    write(tmp_path, frames(), name="empty", images=0)
     problems = Problems()
     assert [video.name for video in bdd100k_mot.read(tmp_path, "val", problems).videos] == ["v"]
-    assert "holds no frames that have a picture" in str(problems.found[-1])
+    assert "holds no frames that have an image" in str(problems.found[-1])
 
 
 def test_a_set_without_labels_says_what_was_expected(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
-from conftest import SIZE_HW, picture, tiny_config, tiny_model
+from conftest import SIZE_HW, frame_image, tiny_config, tiny_model
 from rnndet.benchmarks import inference as benchmark
 from rnndet.benchmarks.evaluation import measure_eval
 from rnndet.benchmarks.inference import (
@@ -33,7 +33,7 @@ from rnndet.benchmarks.inference import (
 )
 from rnndet.benchmarks.process import measure_memory, measure_startup, startup_commands
 from rnndet.benchmarks.settings import open_setting, parse_setting
-from rnndet.benchmarks.torchvision_baseline import StockRuntime
+from rnndet.benchmarks.torchvision_baseline import TorchvisionRuntime
 from rnndet.benchmarks.untrained import write_untrained
 from rnndet.errors import InputError, RnndetError
 from rnndet.inference.run import make_stream, run_source
@@ -60,7 +60,7 @@ def load_tool():
 
 
 def frames(count: int) -> list[Frame]:
-    return [Frame(picture(index, 0)[0], index, index / 10) for index in range(count)]
+    return [Frame(frame_image(index, 0)[0], index, index / 10) for index in range(count)]
 
 
 def tiny_stream(*, tracker: str = "none", **temporal) -> Stream:
@@ -98,7 +98,7 @@ def report(clip):
 # what is timed
 
 
-@pytest.mark.parametrize("temporal", [{}, {"site": "trunk"}, {"cell": "none"}])
+@pytest.mark.parametrize("temporal", [{}, {"site": "backbone"}, {"cell": "none"}])
 def test_staged_detections_and_state_equal_those_of_the_stream(temporal):
     stream, whole = tiny_stream(**temporal), tiny_stream(**temporal)
     for frame in frames(3):
@@ -124,7 +124,7 @@ def test_staged_detections_equal_those_of_the_stream_when_nothing_is_found():
     assert len(found) == len(whole.detect(whole.prepare(frame), size_hw=size_hw)) == 0
 
 
-@pytest.mark.parametrize("site", ["neck", "trunk"])
+@pytest.mark.parametrize("site", ["neck", "backbone"])
 def test_every_stage_of_the_model_takes_time(site):
     clock = FrameClock(CPU)
     stream, frame = tiny_stream(site=site), frames(1)[0]
@@ -416,7 +416,7 @@ def test_stock_loop_finds_what_the_model_finds_without_its_memory():
     model, frame = tiny_model(cell="none"), frames(1)[0]
     model.score_threshold = 0.0
     size_hw = frame.image.shape[:2]
-    (stock,), _ = StockRuntime(model).detect([frame.image], [size_hw], None)
+    (stock,), _ = TorchvisionRuntime(model).detect([frame.image], [size_hw], None)
     (ours,), _ = TorchRuntime(model).detect([frame.image], [size_hw], None)
     shown = min(len(stock), len(ours))
     assert shown > 0
@@ -452,13 +452,13 @@ def test_settings_name_the_key_frames():
 def test_settings_name_the_runtime():
     assert parse_setting("aerial:runtime=onnx,tracker=none").runtime == "onnx"
     stock = open_setting(parse_setting("aerial:runtime=stock"), device="cpu", threads=None)
-    assert isinstance(stock, StockRuntime)
+    assert isinstance(stock, TorchvisionRuntime)
 
 
 def test_untrained_pair_is_the_same_detector_folded_and_with_memory(tmp_path):
     stock, ours = map(load_model, write_untrained(tmp_path, "ssdlite", (64, 96)))
     assert any(isinstance(module, FrozenBatchNorm2d) for module in stock.modules())
-    assert not stock.memory.cells and ours.memory.cells
+    assert not stock.temporal.cells and ours.temporal.cells
     assert TorchRuntime(ours).input_spec == TorchRuntime(stock).input_spec
 
 

@@ -74,7 +74,7 @@ def test_other_dictionary_is_refused(tmp_path):
 
 def test_nan_weights_are_refused_by_name(saved):
     _, path = saved
-    name = "memory.fusions.0.gate.bias"
+    name = "temporal.fusions.0.gate.bias"
     rewrite(path, lambda content: content["model"][name].fill_(float("nan")))
     with pytest.raises(WeightsError, match=name):
         load_model(path)
@@ -200,13 +200,13 @@ def test_weights_of_another_architecture_are_one_line_with_five_names(saved, tmp
     rewrite(path, lambda content: content.update(model=other["model"]))
     line = refused(path)
     assert "FCOS with 2 classes" in line
-    assert line.count("memory.cells.") == 5
+    assert line.count("temporal.cells.") == 5
 
 
 @pytest.mark.parametrize("change", [lambda t: t.half(), lambda t: t.to(torch.int32)])
 def test_weights_of_another_dtype_are_refused_by_name(saved, change):
     _, path = saved
-    name = "memory.fusions.0.gate.bias"
+    name = "temporal.fusions.0.gate.bias"
     rewrite(path, lambda content: content["model"].update({name: change(content["model"][name])}))
     assert f"{name}: (" in refused(path)
 

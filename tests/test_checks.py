@@ -11,7 +11,7 @@ from rnndet.data.checks.labels import check_labels
 from rnndet.data.checks.run import check_dataset
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError, RnndetError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.video.image import write_image
 
 
@@ -27,12 +27,12 @@ def found(root, *splits, **options):
     return [str(finding) for finding in report.findings]
 
 
-def copy_split(root, *, pictures=True):
+def copy_split(root, *, images=True):
     """The training set once more as "val", with other names of videos and files."""
     text = (root / "annotations" / "train.json").read_text()
     for name in ("v0", "v1"):
         text = text.replace(name, f"w{name}")
-        if pictures:
+        if images:
             shutil.copytree(root / name, root / f"w{name}")
     (root / "annotations" / "val.json").write_text(text)
 
@@ -51,28 +51,26 @@ def test_good_video_files_have_no_findings(tmp_path):
 # files
 
 
-def test_missing_and_empty_pictures_are_named_once_for_a_video(coco_vid_root):
+def test_missing_and_empty_images_are_named_once_for_a_video(coco_vid_root):
     missing = coco_vid_root / "v1" / "000001.png"
     missing.unlink()
     (coco_vid_root / "v1" / "000004.png").write_bytes(b"")
     assert found(coco_vid_root) == [
-        f"error: train: v1: picture is missing or empty: {missing}, and 1 more such"
+        f"error: train: v1: image is missing or empty: {missing}, and 1 more such"
     ]
 
 
 @pytest.mark.parametrize(
     ("decode", "number", "count"), [("all", 1, 1), ("sample", 5, 1), ("none", 5, 0)]
 )
-def test_picture_that_is_none_is_an_error_where_it_is_looked_at(
-    coco_vid_root, decode, number, count
-):
+def test_image_that_is_none_is_an_error_where_it_is_looked_at(coco_vid_root, decode, number, count):
     (coco_vid_root / "v0" / f"{number:06d}.png").write_text("text")
     lines = found(coco_vid_root, decode=decode)
     assert len(lines) == count
-    assert all("error: train: v0: " in line and "not a picture" in line for line in lines)
+    assert all("error: train: v0: " in line and "not an image" in line for line in lines)
 
 
-def test_picture_of_another_size_is_an_error(coco_vid_root):
+def test_image_of_another_size_is_an_error(coco_vid_root):
     write_image(coco_vid_root / "v0" / "000000.png", np.zeros((10, 20, 3), np.uint8))
     (line,) = found(coco_vid_root)
     assert line == "error: train: v0: frame 0 has 20x10 pixels; the labels are for 96x64"
@@ -94,14 +92,14 @@ def test_video_file_that_cannot_be_read_is_an_error(tmp_path, content):
     assert line.startswith("error: train: v0: ") and "v0.avi" in line
 
 
-def test_check_of_pictures_ends_where_too_many_cannot_be_read(tmp_path):
+def test_check_of_images_ends_where_too_many_cannot_be_read(tmp_path):
     write_coco_vid(tmp_path, videos=2, length=11)
     for file in (tmp_path / "v0").iterdir():
         file.unlink()
     (tmp_path / "v1" / "000000.png").write_text("text")
     lines = found(tmp_path)
     assert lines[-1].startswith("error: train: 11 of 22 frames cannot be read, more than 0.1 %")
-    assert not any("not a picture" in line for line in lines)
+    assert not any("not an image" in line for line in lines)
 
 
 def test_unknown_amount_of_decoding_names_the_choices(coco_vid_root):
@@ -141,7 +139,7 @@ def test_labels_that_cannot_be_right_are_found(coco_vid_root, change, line):
 
 
 def test_names_and_frames_that_come_twice_are_errors():
-    frames = (FrameRecord(2, Truth.empty()), FrameRecord(2, Truth.empty()))
+    frames = (FrameRecord(2, Target.empty()), FrameRecord(2, Target.empty()))
     videos = VideoSet(CLASSES, (VideoRecord("v", 10, 10, None, frames),) * 2)
     lines = [str(finding) for finding in check_labels(videos, "s")]
     assert lines[0] == "error: s: 2 videos have the name 'v'"
@@ -159,10 +157,10 @@ def test_frames_at_an_even_distance_have_no_gaps(coco_vid_root):
 
 @pytest.mark.parametrize(("absent", "count"), [(30, 0), (31, 1)])
 def test_object_that_comes_back_after_a_long_time_is_a_note(absent, count):
-    box = Truth(torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([0]), torch.tensor([7]),
+    box = Target(torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([0]), torch.tensor([7]),
                 torch.tensor([False]))  # fmt: skip
-    truths = [box, *[Truth.empty()] * absent, box]
-    frames = tuple(FrameRecord(i, truth) for i, truth in enumerate(truths))
+    targets = [box, *[Target.empty()] * absent, box]
+    frames = tuple(FrameRecord(i, target) for i, target in enumerate(targets))
     videos = VideoSet(CLASSES, (VideoRecord("v", 10, 10, None, frames),))
     lines = [str(finding) for finding in check_labels(videos, "s")]
     assert lines == [f"note: s: v: object 7 is absent from frame 0 to {absent + 1}"] * count
@@ -218,21 +216,21 @@ def test_file_of_two_splits_is_an_error_under_any_name(tmp_path):
     assert f"error: train and val: {tmp_path / 'v0.avi'} is in both" in lines
 
 
-def test_copied_pictures_are_found_in_another_split(coco_vid_root):
+def test_copied_images_are_found_in_another_split(coco_vid_root):
     copy_split(coco_vid_root)
     lines = found(coco_vid_root, "train", "val")
     assert (
-        "error: train and val: frame 0 of 'v0' is the same picture as frame 0 of 'wv0', "
+        "error: train and val: frame 0 of 'v0' is the same image as frame 0 of 'wv0', "
         "and 1 more such"
     ) in lines
 
 
-def test_other_pictures_of_another_split_are_no_copies(coco_vid_root):
+def test_other_images_of_another_split_are_no_copies(coco_vid_root):
     copy_split(coco_vid_root)
     for seed, file in enumerate(coco_vid_root.glob("wv?/*.png")):
         noise = np.random.default_rng(seed).integers(0, 255, (64, 96, 3), np.uint8)
         write_image(file, noise)
-    assert not any("same picture" in line for line in found(coco_vid_root, "train", "val"))
+    assert not any("same image" in line for line in found(coco_vid_root, "train", "val"))
 
 
 def test_classes_that_differ_are_an_error(coco_vid_root):
@@ -251,7 +249,7 @@ def test_a_missing_split_is_one_clear_line(coco_vid_root):
         found(coco_vid_root, "train", "test")
 
 
-def test_fingerprint_is_that_of_the_picture():
+def test_fingerprint_is_that_of_the_image():
     noise = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
     assert fingerprint(noise) == fingerprint(noise.copy()) != fingerprint(noise[::-1])
     assert fingerprint(noise[:3, :5]) is not None

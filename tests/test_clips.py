@@ -26,7 +26,7 @@ def test_clip_has_the_size_asked_for(coco_vid_root):
     clip = dataset(coco_vid_root)[0]
     assert clip.frames.shape == (3, 3, 64, 64)
     assert clip.frames.dtype == torch.uint8
-    assert len(clip.truths) == 3
+    assert len(clip.targets) == 3
 
 
 def test_item_depends_on_its_number_alone(coco_vid_root):
@@ -40,9 +40,9 @@ def test_boxes_lie_on_the_object_after_augmentation(coco_vid_root):
     clips = dataset(coco_vid_root, mosaic=0.5)
     for index in range(10):
         clip = clips[index]
-        for frame, truth in zip(clip.frames, clip.truths, strict=True):
+        for frame, target in zip(clip.frames, clip.targets, strict=True):
             red = (frame[0].int() - frame[2].int()) > 100
-            for box, ignore in zip(truth.boxes.round().int().tolist(), truth.ignore, strict=True):
+            for box, ignore in zip(target.boxes.round().int().tolist(), target.ignore, strict=True):
                 if not ignore:
                     x1, y1, x2, y2 = box
                     assert red[y1:y2, x1:x2].float().mean() > 0.75
@@ -51,7 +51,9 @@ def test_boxes_lie_on_the_object_after_augmentation(coco_vid_root):
 def test_zoom_is_relative_to_what_inference_sees(coco_vid_root):
     """Frames of the model's input size stay as large as they are; objects are 16x16 and 24x10."""
     clips = dataset(coco_vid_root, zoom_min=1.0, zoom_max=1.0, on_object=0.0)
-    boxes = torch.cat([truth.boxes[~truth.ignore] for i in range(10) for truth in clips[i].truths])
+    boxes = torch.cat(
+        [target.boxes[~target.ignore] for i in range(10) for target in clips[i].targets]
+    )
     sizes = (boxes[:, 2:] - boxes[:, :2]).tolist()
     assert [16, 16] in sizes and [24, 10] in sizes
 
@@ -85,10 +87,10 @@ def test_only_the_kinds_of_corruption_that_are_named_happen(coco_vid_root):
     assert all(frame.float().std() < 10 for frame in spoilt)
 
 
-def test_corruption_keeps_the_truth(coco_vid_root):
+def test_corruption_keeps_the_target(coco_vid_root):
     clean = dataset(coco_vid_root)[0]
     spoilt = dataset(coco_vid_root, corrupt=1.0, corrupt_share=0.8)[0]
-    assert torch.equal(clean.truths[0].boxes, spoilt.truths[0].boxes)
+    assert torch.equal(clean.targets[0].boxes, spoilt.targets[0].boxes)
     assert not torch.equal(clean.frames, spoilt.frames)
 
 
@@ -102,7 +104,7 @@ def test_clips_take_every_nth_frame_with_n_from_stride_min_to_stride_max(coco_vi
         rows=1,
         steps=40,
     )
-    pairs = [clips[item].truths for item in range(len(clips))]
+    pairs = [clips[item].targets for item in range(len(clips))]
     moved = {float(after.boxes[0, 0] - before.boxes[0, 0]) for before, after in pairs}
     assert moved == {6, 9, 12}
 
@@ -112,7 +114,7 @@ def test_batch_is_time_first(coco_vid_root):
     batch = collate([clips[0], clips[1]])
     assert batch.frames.shape == (3, 2, 3, 64, 64)
     assert torch.equal(batch.frames[2, 1], clips[1].frames[2])
-    assert (len(batch.truths), len(batch.truths[0])) == (3, 2)
+    assert (len(batch.targets), len(batch.targets[0])) == (3, 2)
 
 
 def rows_of(root, *, length, windows, rows=2, streamed=1.0, steps=9, **augment):

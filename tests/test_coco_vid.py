@@ -19,25 +19,25 @@ def test_reads_classes_videos_frames_and_boxes(coco_vid_root):
     assert found.classes == CLASSES
     assert [v.name for v in found.videos] == ["v0", "v1"]
     assert found.videos[0].group == "0"
-    assert found.videos[0].frames[2].truth.boxes.tolist() == [[14.0, 20.0, 30.0, 36.0]]
+    assert found.videos[0].frames[2].target.boxes.tolist() == [[14.0, 20.0, 30.0, 36.0]]
 
 
 def test_frame_without_annotations_is_labelled_empty(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["annotations"].pop(0))
-    truth = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].truth
-    assert truth is not None and len(truth) == 0
+    target = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].target
+    assert target is not None and len(target) == 0
 
 
-def test_boxes_are_clipped_to_the_picture(coco_vid_root):
+def test_boxes_are_clipped_to_the_image(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[-10, 50, 40, 40]))
-    truth = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].truth
-    assert truth.boxes.tolist() == [[0.0, 50.0, 30.0, 64.0]]
+    target = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].target
+    assert target.boxes.tolist() == [[0.0, 50.0, 30.0, 64.0]]
 
 
 def test_crowd_is_ignored(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["annotations"][0].update(iscrowd=1))
-    truth = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].truth
-    assert truth.ignore.tolist() == [True]
+    target = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].target
+    assert target.ignore.tolist() == [True]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_unknown_option_names_the_nearest(tmp_path):
 def test_bad_entries_are_left_out_on_request(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[9, 9, -5, 5]))
     found = read_set("coco_vid", coco_vid_root, "train", skip_bad=True)
-    assert [len(frame.truth) for frame in found.videos[0].frames] == [0, 1, 1, 1, 1, 1]
+    assert [len(frame.target) for frame in found.videos[0].frames] == [0, 1, 1, 1, 1, 1]
 
 
 def test_every_bad_entry_is_found_in_one_go(coco_vid_root):
@@ -145,10 +145,10 @@ def test_keys_that_are_null_are_as_if_they_were_not_there(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["annotations"][0].update(instance_id=None))
     video = read_set("coco_vid", coco_vid_root, "train").videos[0]
     assert (video.fps, video.path, video.group) == (None, None, None)
-    assert video.frames[0].truth.ids.tolist() == [-1]
+    assert video.frames[0].target.ids.tolist() == [-1]
 
 
-def test_a_picture_without_name_is_left_out_on_request(coco_vid_root):
+def test_a_image_without_name_is_left_out_on_request(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["images"][0].pop("file_name"))
     video = read_set("coco_vid", coco_vid_root, "train", skip_bad=True).videos[0]
     assert [frame.index for frame in video.frames] == [1, 2, 3, 4, 5]

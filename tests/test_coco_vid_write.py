@@ -12,13 +12,13 @@ from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.writers import coco_vid as coco_vid_write
 from rnndet.data.writers.coco_vid import write
 from rnndet.errors import InputError, OutputError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 
-def truth(*rows):
+def target(*rows):
     """Rows of box, label, identity, ignore."""
     boxes, labels, ids, ignore = zip(*rows, strict=True)
-    return Truth(torch.tensor(boxes), torch.tensor(labels), torch.tensor(ids),
+    return Target(torch.tensor(boxes), torch.tensor(labels), torch.tensor(ids),
                  torch.tensor(ignore))  # fmt: skip
 
 
@@ -26,24 +26,24 @@ def plain(video):
     """A video without its files, as values that compare."""
     rows = []
     for record in video.frames:
-        t = record.truth
+        t = record.target
         ids = t.ids.tolist()
         rows.append((record.index, t.boxes.tolist(), t.labels.tolist(), ids, t.ignore.tolist()))
     return video.name, video.height, video.width, video.fps, video.group, rows
 
 
-def one_video(root, *truths):
-    records = tuple(FrameRecord(i, t, root / f"{i}.png") for i, t in enumerate(truths))
+def one_video(root, *targets):
+    records = tuple(FrameRecord(i, t, root / f"{i}.png") for i, t in enumerate(targets))
     return VideoSet(CLASSES, (VideoRecord("v", 40, 60, None, records),))
 
 
 @pytest.mark.parametrize("as_files", [False, True])
-@pytest.mark.parametrize("pictures", [False, True])
-def test_reading_back_gives_the_same(tmp_path, as_files, pictures):
+@pytest.mark.parametrize("images", [False, True])
+def test_reading_back_gives_the_same(tmp_path, as_files, images):
     write_coco_vid(tmp_path, as_files=as_files)
     videos = read_set("coco_vid", tmp_path, "train")
-    out = tmp_path / "out" if pictures else tmp_path
-    assert write(videos, out, "val", pictures=pictures) == 0
+    out = tmp_path / "out" if images else tmp_path
+    assert write(videos, out, "val", images=images) == 0
     back = read_set("coco_vid", out, "val")
     assert back.classes == videos.classes
     assert [plain(video) for video in back.videos] == [plain(video) for video in videos.videos]
@@ -53,48 +53,48 @@ def test_reading_back_gives_the_same(tmp_path, as_files, pictures):
 
 
 def test_fractions_and_ignored_boxes_come_back(tmp_path):
-    given = truth(((0.1, 0.7, 33.3, 12.9), 1, 5, False), ((1 / 3, 2.0, 59.9, 40.0), 0, -1, True))
-    write(one_video(tmp_path, given), tmp_path, "s", pictures=False)
+    given = target(((0.1, 0.7, 33.3, 12.9), 1, 5, False), ((1 / 3, 2.0, 59.9, 40.0), 0, -1, True))
+    write(one_video(tmp_path, given), tmp_path, "s", images=False)
     (back,) = read_set("coco_vid", tmp_path, "s").videos[0].frames
-    assert torch.equal(back.truth.boxes, given.boxes)
-    assert back.truth.ids.tolist() == [5, -1]
-    assert back.truth.ignore.tolist() == [False, True]
+    assert torch.equal(back.target.boxes, given.boxes)
+    assert back.target.ids.tolist() == [5, -1]
+    assert back.target.ignore.tolist() == [False, True]
 
 
 def test_ignored_region_of_no_class_becomes_one_of_each(tmp_path):
-    given = truth(((1.0, 1.0, 9.0, 9.0), -1, 3, True))
-    write(one_video(tmp_path, given), tmp_path, "s", pictures=False)
+    given = target(((1.0, 1.0, 9.0, 9.0), -1, 3, True))
+    write(one_video(tmp_path, given), tmp_path, "s", images=False)
     (back,) = read_set("coco_vid", tmp_path, "s").videos[0].frames
-    assert back.truth.labels.tolist() == [0, 1]
-    assert back.truth.ignore.tolist() == [True, True]
-    assert back.truth.ids.tolist() == [-1, -1]
+    assert back.target.labels.tolist() == [0, 1]
+    assert back.target.ignore.tolist() == [True, True]
+    assert back.target.ids.tolist() == [-1, -1]
 
 
 def test_unlabelled_frames_are_left_out_and_counted(tmp_path):
-    videos = one_video(tmp_path, None, Truth.empty(), None)
-    assert write(videos, tmp_path, "s", pictures=False) == 2
+    videos = one_video(tmp_path, None, Target.empty(), None)
+    assert write(videos, tmp_path, "s", images=False) == 2
     (back,) = read_set("coco_vid", tmp_path, "s").videos[0].frames
-    assert back.index == 1 and len(back.truth) == 0
+    assert back.index == 1 and len(back.target) == 0
 
 
-def test_pictures_are_copied_as_they_are(coco_vid_root):
+def test_images_are_copied_as_they_are(coco_vid_root):
     out = coco_vid_root / "out"
     write(read_set("coco_vid", coco_vid_root, "train"), out, "s")
     copy = out / "images" / "s" / "v1" / "000003.png"
     assert copy.read_bytes() == (coco_vid_root / "v1" / "000003.png").read_bytes()
 
 
-def test_files_outside_the_folder_need_pictures(coco_vid_root):
+def test_files_outside_the_folder_need_images(coco_vid_root):
     videos = read_set("coco_vid", coco_vid_root, "train")
-    with pytest.raises(OutputError, match=r"000000\.png: lies outside .*write pictures"):
-        write(videos, coco_vid_root / "out", "s", pictures=False)
+    with pytest.raises(OutputError, match=r"000000\.png: lies outside .*write images"):
+        write(videos, coco_vid_root / "out", "s", images=False)
     assert not (coco_vid_root / "out").exists()
 
 
 def test_existing_labels_are_not_replaced(coco_vid_root):
     videos = read_set("coco_vid", coco_vid_root, "train")
     with pytest.raises(OutputError, match=r"train\.json: is there already"):
-        write(videos, coco_vid_root, "train", pictures=False)
+        write(videos, coco_vid_root, "train", images=False)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_what_cannot_be_written_is_said(coco_vid_root, change, split, message):
         write(videos, coco_vid_root / "out", split)
 
 
-def test_missing_picture_leaves_nothing_behind(coco_vid_root):
+def test_missing_image_leaves_nothing_behind(coco_vid_root):
     videos = read_set("coco_vid", coco_vid_root, "train")
     (coco_vid_root / "v1" / "000003.png").unlink()
-    with pytest.raises(InputError, match=r"000003\.png: no such picture"):
+    with pytest.raises(InputError, match=r"000003\.png: no such image"):
         write(videos, coco_vid_root / "out", "s")
     assert [path for path in (coco_vid_root / "out").rglob("*") if path.is_file()] == []
 

@@ -38,7 +38,7 @@ def write_video(path, *, frames=6):
     writer.release()
 
 
-def write_pictures(folder, *, frames=6):
+def write_images(folder, *, frames=6):
     folder.mkdir(parents=True)
     for number in range(frames):
         write_image(folder / f"{number}.png", np.zeros((48, 64, 3), np.uint8))
@@ -47,7 +47,7 @@ def write_pictures(folder, *, frames=6):
 def write(root, text, *, name="clip", frames=6):
     (root / "train").mkdir(exist_ok=True)
     (root / "train" / f"{name}.xml").write_text(text)
-    write_pictures(root / "train" / name, frames=frames)
+    write_images(root / "train" / name, frames=frames)
 
 
 def read(root, split="train", **options):
@@ -60,21 +60,21 @@ def read(root, split="train", **options):
 def lefts(root, *tracks, **meta):
     """x1 of the only box of each frame, None where there is none."""
     write(root, export(*tracks, **meta))
-    truths = [frame.truth for frame in read(root).videos[0].frames]
-    return [truth.boxes[0, 0].item() if len(truth) else None for truth in truths]
+    targets = [frame.target for frame in read(root).videos[0].frames]
+    return [target.boxes[0, 0].item() if len(target) else None for target in targets]
 
 
-def test_reads_classes_boxes_and_ids_of_pictures(tmp_path):
+def test_reads_classes_boxes_and_ids_of_images(tmp_path):
     write(tmp_path, export(track(box(1), box(2, outside=1), number=4)))
     found = read(tmp_path)
     (video,) = found.videos
     assert found.classes == ("person", "car")
     assert (video.name, video.height, video.width, video.path) == ("clip", 48, 64, None)
-    assert [len(frame.truth) for frame in video.frames] == [0, 1, 0, 0, 0, 0]
-    truth = video.frames[1].truth
+    assert [len(frame.target) for frame in video.frames] == [0, 1, 0, 0, 0, 0]
+    target = video.frames[1].target
     assert video.frames[1].image.name == "1.png"
-    assert truth.boxes.tolist() == [[10.0, 8.0, 30.0, 20.0]]
-    assert (truth.labels.tolist(), truth.ids.tolist()) == ([1], [4])
+    assert target.boxes.tolist() == [[10.0, 8.0, 30.0, 20.0]]
+    assert (target.labels.tolist(), target.ids.tolist()) == ([1], [4])
 
 
 @pytest.mark.parametrize("kind", ["task", "job"])
@@ -84,7 +84,7 @@ def test_reads_the_frames_of_a_video_file_beside_it(tmp_path, kind):
     (video,) = read(tmp_path, ".").videos
     assert (video.path, video.fps) == (tmp_path / "clip.avi", 10.0)
     assert [(frame.index, frame.image) for frame in video.frames] == [(i, None) for i in range(6)]
-    assert len(video.frames[5].truth) == 1
+    assert len(video.frames[5].target) == 1
 
 
 def test_the_video_can_lie_elsewhere(tmp_path):
@@ -121,7 +121,7 @@ def test_a_task_may_be_a_part_of_the_video_in_steps(tmp_path):
     write(tmp_path, export(track(box(1)), size=size))
     (video,) = read(tmp_path).videos
     assert [frame.index for frame in video.frames] == [1, 4]
-    assert video.frames[1].image.name == "4.png" and len(video.frames[1].truth) == 1
+    assert video.frames[1].image.name == "4.png" and len(video.frames[1].target) == 1
 
 
 def test_without_a_size_all_frames_of_the_video_are_labelled(tmp_path):
@@ -150,14 +150,14 @@ def test_classes_of_several_files_are_put_together(tmp_path):
     write(tmp_path, export(track(box(0), label="bird"), labels=("bird", "car")), name="b")
     found = read(tmp_path)
     assert found.classes == ("car", "bird")
-    assert [video.frames[0].truth.labels.tolist() for video in found.videos] == [[0], [1]]
+    assert [video.frames[0].target.labels.tolist() for video in found.videos] == [[0], [1]]
 
 
 def test_classes_can_be_given(tmp_path):
     write(tmp_path, export(track(box(0))))
     found = read(tmp_path, classes=["car", "bus"])
     assert found.classes == ("car", "bus")
-    assert found.videos[0].frames[0].truth.labels.tolist() == [0]
+    assert found.videos[0].frames[0].target.labels.tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -190,11 +190,11 @@ def test_a_broken_track_is_named(tmp_path, element, message):
         ("<!DOCTYPE a []>" + export()[38:], r"clip\.xml: has a DOCTYPE"),
         ("<annotations/>", r"clip\.xml: not an export .* CVAT for video"),
         (export('<image id="0"/>'), r"clip\.xml: not an export .* CVAT for video"),
-        (export(wh=(640, 480)), r"labels pictures of 640x480, but those of .* have 64x48"),
+        (export(wh=(640, 480)), r"labels images of 640x480, but those of .* have 64x48"),
         (export(wh=("wide", 48)), "width> is not a whole number: 'wide'"),
         (export(size="<size>0</size>"), "a task of 0 frames"),
         (export(size="<size>1000000000000</size>"), "a task of 1000000000000 frames"),
-        (export(size="<size>7</size>"), "holds 6 pictures; 7 are labelled"),
+        (export(size="<size>7</size>"), "holds 6 images; 7 are labelled"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, text, message):

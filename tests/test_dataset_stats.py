@@ -11,27 +11,27 @@ from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.evaluation.dataset_plots import write_plots
 from rnndet.evaluation.dataset_stats import measure, text
 from rnndet.evaluation.score import write_report
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 
-def truth(*rows):
+def target(*rows):
     """Rows of box, label, identity, ignore."""
     boxes, labels, ids, ignore = zip(*rows, strict=True)
-    return Truth(torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), torch.tensor(ids),
+    return Target(torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), torch.tensor(ids),
                  torch.tensor(ignore))  # fmt: skip
 
 
 @pytest.fixture
 def mixed():
     """A small still object, a large one that jumps, a medium one without identity, a region."""
-    first = truth(
+    first = target(
         ((0, 0, 10, 10), 0, 1, False), ((0, 0, 100, 100), 1, 2, False),
         ((5, 5, 55, 55), 1, -1, False), ((0, 0, 9, 9), -1, -1, True),
     )  # fmt: skip
-    second = truth(((0, 0, 10, 10), 0, 1, False), ((200, 0, 300, 100), 1, 2, False))
-    ignored = truth(((0, 0, 9, 9), 0, 4, True))
-    truths = (first, second, None, Truth.empty(), ignored)
-    frames = tuple(FrameRecord(i, t) for i, t in enumerate(truths))
+    second = target(((0, 0, 10, 10), 0, 1, False), ((200, 0, 300, 100), 1, 2, False))
+    ignored = target(((0, 0, 9, 9), 0, 4, True))
+    targets = (first, second, None, Target.empty(), ignored)
+    frames = tuple(FrameRecord(i, t) for i, t in enumerate(targets))
     return VideoSet((*CLASSES, "unseen"), (VideoRecord("v", 400, 400, 25.0, frames),))
 
 
@@ -55,7 +55,7 @@ def test_numbers_of_a_class(mixed):
 
 @pytest.mark.parametrize(("side", "size"), [(31, "small"), (32, "medium"), (96, "large")])
 def test_limits_of_the_sizes(side, size):
-    frames = (FrameRecord(0, truth(((0, 0, side, side), 0, 1, False))),)
+    frames = (FrameRecord(0, target(((0, 0, side, side), 0, 1, False))),)
     videos = VideoSet(CLASSES, (VideoRecord("v", 400, 400, None, frames),))
     assert measure(videos).numbers()["all classes"]["size"][size] == 1
 
@@ -74,7 +74,7 @@ def test_text_has_a_row_for_each_class_with_boxes(mixed):
 
 
 def test_set_without_boxes_has_numbers_too():
-    frames = (FrameRecord(0, Truth.empty()), FrameRecord(1, None))
+    frames = (FrameRecord(0, Target.empty()), FrameRecord(1, None))
     videos = VideoSet(CLASSES, (VideoRecord("v", 400, 400, None, frames),))
     stats = measure(videos)
     assert stats.counts["boxes"] == 0
@@ -88,7 +88,7 @@ def test_numbers_are_plain_json(mixed, tmp_path):
     assert found["classes"]["unseen"]["median side"] is None
 
 
-def test_plots_are_pictures(mixed, tmp_path):
+def test_plots_are_images(mixed, tmp_path):
     pytest.importorskip("matplotlib")
     files = write_plots(measure(mixed), tmp_path / "plots")
     assert [file.name for file in files] == [
@@ -97,7 +97,7 @@ def test_plots_are_pictures(mixed, tmp_path):
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
 
 
-def test_plots_of_nothing_are_pictures_too(tmp_path):
+def test_plots_of_nothing_are_images_too(tmp_path):
     pytest.importorskip("matplotlib")
     videos = VideoSet(CLASSES, (VideoRecord("v", 9, 9, None, (FrameRecord(0, None),)),))
     assert len(write_plots(measure(videos), tmp_path)) == 4

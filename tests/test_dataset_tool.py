@@ -1,4 +1,4 @@
-"""tools/dataset.py as a user runs it, and the pictures that it draws."""
+"""tools/dataset.py as a user runs it, and the images that it draws."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ from rnndet.data import preview
 from rnndet.data.formats import imagenet_vid, mot
 from rnndet.data.preview import as_detections, names_of
 from rnndet.data.problems import Problems
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.video.image import read_image
 from rnndet.video.sources.open import open_source
 
@@ -88,7 +88,7 @@ def test_convert_to_mot_can_be_read(coco_vid_root, tmp_path, capsys):
     assert run("convert", coco_vid_root, tmp_path / "mot", "--to", "mot", "--pictures") == 0
     videos = mot.read(tmp_path / "mot", "train", Problems())
     assert videos.classes == CLASSES
-    assert videos.videos[1].frames[2].truth.boxes.tolist() == [[14.0, 20.0, 38.0, 30.0]]
+    assert videos.videos[1].frames[2].target.boxes.tolist() == [[14.0, 20.0, 38.0, 30.0]]
     assert "note: scene groups left out" in capsys.readouterr().out
 
 
@@ -100,7 +100,7 @@ def test_convert_to_imagenet_vid_can_be_read(coco_vid_root, tmp_path, capsys):
     assert "read them with the option classes" in capsys.readouterr().out
 
 
-def test_convert_of_video_files_to_pictures_passes_the_check(tmp_path):
+def test_convert_of_video_files_to_images_passes_the_check(tmp_path):
     write_coco_vid(tmp_path, as_files=True)
     out = tmp_path / "out"
     assert run("convert", tmp_path, out, "--to", "coco_vid", "--pictures") == 0
@@ -122,7 +122,7 @@ def test_show_writes_a_video_of_the_first_frames(coco_vid_root, tmp_path):
         assert [frame.image.shape for frame in source] == [(64, 96, 3)] * 3
 
 
-def test_show_writes_pictures_with_boxes(coco_vid_root, tmp_path):
+def test_show_writes_images_with_boxes(coco_vid_root, tmp_path):
     assert run("show", coco_vid_root, "--video", "v0", "--out", tmp_path / "shown") == 0
     files = sorted((tmp_path / "shown").iterdir())
     assert [file.name for file in files] == [f"{i:06d}.jpg" for i in range(6)]
@@ -140,7 +140,7 @@ def test_show_replaces_nothing(coco_vid_root, capsys):
     assert "is there already" in error_line(capsys)
 
 
-def test_show_of_pictures_of_two_sizes_is_one_line(coco_vid_root, tmp_path, capsys):
+def test_show_of_images_of_two_sizes_is_one_line(coco_vid_root, tmp_path, capsys):
     preview.write_image(coco_vid_root / "v0" / "000004.png", np.zeros((32, 32, 3), np.uint8))
     out = tmp_path / "shown.mp4"
     assert run("show", coco_vid_root, "--video", "v0", "--out", out) == 3
@@ -163,9 +163,9 @@ def test_debug_shows_the_traceback(tmp_path):
 
 
 def test_drawn_labels_tell_what_is_ignored():
-    truth = Truth(torch.zeros(3, 4), torch.tensor([1, 1, -1]), torch.tensor([4, -1, -1]),
+    target = Target(torch.zeros(3, 4), torch.tensor([1, 1, -1]), torch.tensor([4, -1, -1]),
                   torch.tensor([False, True, True]))  # fmt: skip
-    shown = as_detections(truth, len(CLASSES))
+    shown = as_detections(target, len(CLASSES))
     names = names_of(CLASSES)
     assert [names[label] for label in shown.labels] == ["bar", "bar ignored", "ignored"]
     assert shown.ids.tolist() == [4, 0, 0]

@@ -1,4 +1,4 @@
-"""rnndet/data/corruption/plan.py: plans, pictures, and the two ways to apply them."""
+"""rnndet/data/corruption/plan.py: plans, images, and the two ways to apply them."""
 
 from itertools import groupby
 
@@ -18,10 +18,10 @@ from rnndet.data.corruption.plan import (
     standard_plan,
 )
 from rnndet.errors import RnndetError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 
-def picture(height: int = 48, width: int = 64, seed: int = 0) -> torch.Tensor:
+def image(height: int = 48, width: int = 64, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
 
@@ -90,12 +90,12 @@ def test_standard_plan_is_frozen() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_by_one_equals_clip(kind: str) -> None:
-    frames = torch.stack([picture(seed=i) for i in range(5)])
+    frames = torch.stack([image(seed=i) for i in range(5)])
     run = [None, *(Corruption(kind, 0.5, (9 << 16) + step) for step in range(3)), None]
     boxes = [torch.tensor([[5.0, 5.0, 25.0, 30.0]])] * 5
-    truths = {i: Truth(b, torch.zeros(1), None, torch.zeros(1)) for i, b in enumerate(boxes)}
+    targets = {i: Target(b, torch.zeros(1), None, torch.zeros(1)) for i, b in enumerate(boxes)}
     clip = corrupt(frames, run, boxes=boxes)
-    degrader = Degrader(run, truths)
+    degrader = Degrader(run, targets)
     for i in range(5):
         shown = degrader.apply(i, np.ascontiguousarray(frames[i].numpy().transpose(1, 2, 0)))
         assert shown.shape == (48, 64, 3) and shown.flags.c_contiguous
@@ -105,7 +105,7 @@ def test_one_by_one_equals_clip(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("severity", [0.0, 1.0])
 def test_every_kind_changes_the_frame_and_not_its_input(kind: str, severity: float) -> None:
-    frames = torch.stack([picture(seed=0), picture(seed=1)])
+    frames = torch.stack([image(seed=0), image(seed=1)])
     before = frames.clone()
     shown = corrupt(frames, [None, Corruption(kind, severity, 3 << 16)])
     assert shown.dtype == torch.uint8 and shown.shape == frames.shape
@@ -166,11 +166,11 @@ def test_darkness_loses_most_levels() -> None:
 
 
 def test_drop_is_black() -> None:
-    assert int(corrupt(picture()[None], [Corruption("drop", 0.0, 0)]).max()) == 0
+    assert int(corrupt(image()[None], [Corruption("drop", 0.0, 0)]).max()) == 0
 
 
 def test_freeze_repeats_the_last_frame_before_the_run_across_windows() -> None:
-    frames = torch.stack([picture(seed=i) for i in range(4)])
+    frames = torch.stack([image(seed=i) for i in range(4)])
     frozen = Corruption("freeze", 0.0, 0)
     shown = corrupt(frames, [None, frozen, frozen, None])
     assert torch.equal(shown, frames[[0, 0, 0, 3]])
@@ -180,7 +180,7 @@ def test_freeze_repeats_the_last_frame_before_the_run_across_windows() -> None:
 
 @pytest.mark.parametrize("severity", [0.0, 0.5, 1.0])
 def test_occluder_hides_at_least_80_percent_of_each_object(severity: float) -> None:
-    frame = picture(seed=3)[None]  # random colours: a pixel that did not change was not covered
+    frame = image(seed=3)[None]  # random colours: a pixel that did not change was not covered
     boxes = torch.tensor(
         [[3.0, 4.0, 24.0, 20.0], [40.0, 10.0, 64.0, 48.0], [30.0, 40.0, 33.0, 43.0]]
     )
@@ -193,7 +193,7 @@ def test_occluder_hides_at_least_80_percent_of_each_object(severity: float) -> N
 
 
 def test_occluder_moves_within_a_run() -> None:
-    frame, boxes = picture()[None], [torch.tensor([[10.0, 10.0, 40.0, 40.0]])]
+    frame, boxes = image()[None], [torch.tensor([[10.0, 10.0, 40.0, 40.0]])]
     first, later = (
         corrupt(frame, [Corruption("occluder", 0.5, (2 << 16) + step)], boxes=boxes)
         for step in (0, 4)
@@ -202,21 +202,21 @@ def test_occluder_moves_within_a_run() -> None:
 
 
 def test_occluder_without_boxes_or_with_none_covers_some_place() -> None:
-    frame = picture()[None]
+    frame = image()[None]
     occluder = [Corruption("occluder", 1.0, 1 << 16)]
     for boxes in (None, [None], [torch.zeros(0, 4)]):
         assert not torch.equal(corrupt(frame, occluder, boxes=boxes), frame)
 
 
-def test_occluder_outside_the_picture_is_harmless() -> None:
-    frame = picture()[None]
+def test_occluder_outside_the_image_is_harmless() -> None:
+    frame = image()[None]
     boxes = [torch.tensor([[64.0, 48.0, 90.0, 90.0], [10.0, 10.0, 10.0, 10.0]])]
     assert corrupt(frame, [Corruption("occluder", 0.3, 1 << 16)], boxes=boxes).shape == frame.shape
 
 
 def test_decoys_that_lie_wholly_outside_are_harmless() -> None:
-    """A box at the edge gets decoys and sways; some of them miss the picture altogether."""
-    frame = picture()[None]
+    """A box at the edge gets decoys and sways; some of them miss the image altogether."""
+    frame = image()[None]
     boxes = [torch.tensor([[60.0, 44.0, 64.0, 48.0], [0.0, 0.0, 3.0, 3.0]])]
     for run in range(40):
         for step in (0, 9):
@@ -224,10 +224,10 @@ def test_decoys_that_lie_wholly_outside_are_harmless() -> None:
             assert corrupt(frame, occluder, boxes=boxes).shape == frame.shape
 
 
-def test_rectangle_beside_the_picture_paints_nothing() -> None:
-    shown = picture()
+def test_rectangle_beside_the_image_paints_nothing() -> None:
+    shown = image()
     corruption._paint(shown, torch.zeros(3, 8, 8, dtype=torch.uint8), (-40.0, 2.0, -20.0, 9.0))
-    assert torch.equal(shown, picture())
+    assert torch.equal(shown, image())
 
 
 def test_a_named_kind_has_the_runs_of_the_standard_plan() -> None:

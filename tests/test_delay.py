@@ -4,21 +4,21 @@ import math
 
 import numpy as np
 import pytest
-from scored_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
+from evaluated_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
 
 from rnndet.evaluation.metrics.delay import FALSE_RATIOS, AverageDelay
 from rnndet.evaluation.metrics.overlap import pairwise_iou
-from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo
 
 AWAY = (100.0, 300.0, 140.0, 340.0)  # nothing is here
 
 
-def score(*videos: ScoredVideo) -> dict[str, float]:
+def score(*videos: EvaluatedVideo) -> dict[str, float]:
     metric = AverageDelay(("a", "b"))
     return metric.combine([metric.measure(video) for video in videos])
 
 
-def two_instances() -> ScoredVideo:
+def two_instances() -> EvaluatedVideo:
     """Instance 1 in frames 0 to 5, instance 2 in frames 2 to 5: ten truth boxes."""
     found = {
         1: [Found(BOX, 0.75), Found(AWAY, 0.9)],
@@ -54,7 +54,7 @@ def test_found_at_once_has_no_delay() -> None:
     assert numbers["AD"] == 0
 
 
-def test_never_found_has_the_delay_of_the_last_truth() -> None:
+def test_never_found_has_the_delay_of_the_last_target() -> None:
     assert score(video(*(scored(i, [], [There(BOX)]) for i in range(5))))["AD"] == pytest.approx(4)
 
 
@@ -68,7 +68,7 @@ def test_another_class_finds_nothing() -> None:
     assert score(video(*(scored(i, found, [There(BOX)]) for i in range(3))))["AD"] > 1.9
 
 
-def test_a_detection_finds_only_the_truth_it_overlaps_most() -> None:
+def test_a_detection_finds_only_the_target_it_overlaps_most() -> None:
     # Both truths overlap the box by more than .5: 1 fully, 2 by 36/44.
     there = [There(BOX, 1), There(shifted(BOX, 4), 2)]
     clip = video(*(scored(i, [Found(BOX)], there) for i in range(5)))
@@ -84,15 +84,15 @@ def test_a_duplicate_is_a_false_alarm() -> None:
 
 
 @pytest.mark.parametrize("label", [0, -1])
-def test_ignored_truth_is_no_instance_and_absorbs_detections(label: int) -> None:
+def test_ignored_target_is_no_instance_and_absorbs_detections(label: int) -> None:
     there = [There(FAR, 2, label, ignore=True), There(BOX, 1)]
     part = AverageDelay(("a",)).measure(video(scored(0, [Found(FAR), Found(FAR)], there)))
-    assert (part.truths, len(part.never), len(part.false_scores)) == (1, 1, 0)
+    assert (part.targets, len(part.never), len(part.false_scores)) == (1, 1, 0)
 
 
-def test_truth_without_id_counts_as_a_box_only() -> None:
+def test_target_without_id_counts_as_a_box_only() -> None:
     part = AverageDelay(("a",)).measure(video(scored(0, [Found(BOX)], [There(BOX, id=-1)])))
-    assert (part.truths, len(part.never), len(part.false_scores)) == (1, 0, 0)
+    assert (part.targets, len(part.never), len(part.false_scores)) == (1, 0, 0)
 
 
 def test_frames_without_labels_are_not_looked_at() -> None:
@@ -102,7 +102,7 @@ def test_frames_without_labels_are_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize("clips", [[], [video()], [video(scored(0, [Found(BOX)]))]])
-def test_no_instance_gives_nan(clips: list[ScoredVideo]) -> None:
+def test_no_instance_gives_nan(clips: list[EvaluatedVideo]) -> None:
     numbers = score(*clips)
     assert len(numbers) == 7 and all(math.isnan(value) for value in numbers.values())
 
@@ -123,30 +123,30 @@ def test_random_videos_equal_the_definition() -> None:
         assert numbers[f"delay@{ratio}"] == pytest.approx(naive_delay(clips, ratio)), ratio
 
 
-def naive_delay(clips: list[ScoredVideo], ratio: float) -> float:
+def naive_delay(clips: list[EvaluatedVideo], ratio: float) -> float:
     """Steps 1 to 3 of the definition, one detection at a time."""
-    rows, truths = [], 0
+    rows, targets = [], 0
     for frame in (frame for clip in clips for frame in clip.frames):
-        truths += int((~frame.truth_ignore).sum())
+        targets += int((~frame.target_ignore).sum())
         taken = set()
-        iou = pairwise_iou(frame.boxes, frame.truth_boxes)
+        iou = pairwise_iou(frame.boxes, frame.target_boxes)
         for d, value in enumerate(frame.scores):
             near = [
                 (iou[d, g], g)
-                for g in range(len(frame.truth_labels))
-                if frame.truth_labels[g] == frame.labels[d] and iou[d, g] >= 0.5
+                for g in range(len(frame.target_labels))
+                if frame.target_labels[g] == frame.labels[d] and iou[d, g] >= 0.5
             ]
-            free = [g for _, g in sorted(near) if not frame.truth_ignore[g] and g not in taken]
+            free = [g for _, g in sorted(near) if not frame.target_ignore[g] and g not in taken]
             if free:
                 taken.add(free[-1])
-            elif not any(frame.truth_ignore[g] for _, g in near):
+            elif not any(frame.target_ignore[g] for _, g in near):
                 rows.append(value)
     rows = sorted(rows, reverse=True)
-    threshold = next((row for k, row in enumerate(rows, 1) if k / truths > ratio), 0)
+    threshold = next((row for k, row in enumerate(rows, 1) if k / targets > ratio), 0)
     delays = []
     for clip in clips:
-        for track in {i for f in clip.frames for i in f.truth_ids[~f.truth_ignore].tolist()}:
-            own = [f for f in clip.frames if track in f.truth_ids]
+        for track in {i for f in clip.frames for i in f.target_ids[~f.target_ignore].tolist()}:
+            own = [f for f in clip.frames if track in f.target_ids]
             first, last = own[0].index, own[-1].index
             found = [f.index for f in own if _finds(f, track, threshold)]
             delays.append(min((found[0] if found else last) - first, 30))
@@ -154,7 +154,7 @@ def naive_delay(clips: list[ScoredVideo], ratio: float) -> float:
 
 
 def _finds(frame, track: int, threshold: float) -> bool:
-    g = frame.truth_ids.tolist().index(track)
-    same = (frame.labels == frame.truth_labels[g]) & (frame.scores >= threshold)
-    iou = pairwise_iou(frame.boxes, frame.truth_boxes[g : g + 1])[:, 0]
+    g = frame.target_ids.tolist().index(track)
+    same = (frame.labels == frame.target_labels[g]) & (frame.scores >= threshold)
+    iou = pairwise_iou(frame.boxes, frame.target_boxes[g : g + 1])[:, 0]
     return bool((same & (iou > 0.5)).any())

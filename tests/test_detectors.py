@@ -14,7 +14,7 @@ from torchvision.models import detection
 
 from rnndet.errors import RnndetError
 from rnndet.models.detectors import DETECTORS, FrameDetector, build_detector
-from rnndet.structures import Detections, Truth
+from rnndet.structures import Detections, Target
 
 SMALL = {"size": [96, 128], "backbone": "mobilenet_v3_small", "score_threshold": 0.0}
 PYRAMID = {**SMALL, "channels": 32}
@@ -41,9 +41,9 @@ def make(name: str, **changes: object) -> FrameDetector:
     return build_detector(name, 3, OPTIONS[name] | changes)
 
 
-def truth(*boxes: list[float], ignore: bool = False) -> Truth:
+def make_target(*boxes: list[float], ignore: bool = False) -> Target:
     count = len(boxes)
-    return Truth(
+    return Target(
         torch.tensor(boxes).reshape(count, 4),
         torch.arange(count) % 3,
         None,
@@ -51,18 +51,22 @@ def truth(*boxes: list[float], ignore: bool = False) -> Truth:
     )
 
 
-def pictures(*sizes: tuple[int, int]) -> list[Tensor]:
+def random_images(*sizes: tuple[int, int]) -> list[Tensor]:
     torch.manual_seed(1)
     return [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
 
 
 # Different sizes in one batch; a box at the edge, two boxes in one frame.
-IMAGES = pictures((96, 128), (60, 100), (120, 120))
-TRUTHS = [truth([10.0, 10, 60, 70]), truth([0.0, 0, 100, 60], [20, 20, 50, 44]), truth()]
+IMAGES = random_images((96, 128), (60, 100), (120, 120))
+TRUTHS = [
+    make_target([10.0, 10, 60, 70]),
+    make_target([0.0, 0, 100, 60], [20, 20, 50, 44]),
+    make_target(),
+]
 
 
 def features(detector: FrameDetector, pixels: Tensor) -> dict[str, Tensor]:
-    return detector.neck(detector.trunk(pixels))
+    return detector.neck(detector.backbone(pixels))
 
 
 def detect(detector: FrameDetector, images: list[Tensor]) -> list[Detections]:
@@ -72,9 +76,9 @@ def detect(detector: FrameDetector, images: list[Tensor]) -> list[Detections]:
         return detector.detect(prepared, features(detector, prepared.pixels))
 
 
-def losses(detector: FrameDetector, truths: list[Truth]) -> dict[str, Tensor]:
+def losses(detector: FrameDetector, targets: list[Target]) -> dict[str, Tensor]:
     detector.train()
-    prepared = detector.prepare(IMAGES[: len(truths)], truths)
+    prepared = detector.prepare(IMAGES[: len(targets)], targets)
     return detector.losses(prepared, features(detector, prepared.pixels)).terms
 
 
@@ -201,11 +205,16 @@ def test_detections_are_sorted_inside_the_frame_and_without_background(name):
 
 @every_family
 @pytest.mark.parametrize(
-    "truths", [[truth()], [truth(), truth()], [truth([5.0, 5, 40, 40]), truth()]]
+    "targets",
+    [
+        [make_target()],
+        [make_target(), make_target()],
+        [make_target([5.0, 5, 40, 40]), make_target()],
+    ],
 )
-def test_frames_without_boxes_give_finite_losses_and_gradients(name, truths):
+def test_frames_without_boxes_give_finite_losses_and_gradients(name, targets):
     detector = make(name)
-    total = torch.stack(list(losses(detector, truths).values())).sum()
+    total = torch.stack(list(losses(detector, targets).values())).sum()
     total.backward()
     assert total.isfinite()
     grads = [p.grad for p in detector.parameters() if p.grad is not None]
@@ -213,9 +222,12 @@ def test_frames_without_boxes_give_finite_losses_and_gradients(name, truths):
 
 
 @every_family
-def test_ignored_and_flat_truths_do_not_count(name):
+def test_ignored_and_flat_targets_do_not_count(name):
     detector = make(name).train()
-    boxes = [truth([5.0, 5, 40, 40], ignore=True), truth([5.0, 5, 5, 40], [9, 9, 30, 9])]
+    boxes = [
+        make_target([5.0, 5, 40, 40], ignore=True),
+        make_target([5.0, 5, 5, 40], [9, 9, 30, 9]),
+    ]
     prepared = detector.prepare(IMAGES[:2], boxes)
     assert [len(target["boxes"]) for target in prepared.targets] == [0, 0]
 
@@ -223,7 +235,7 @@ def test_ignored_and_flat_truths_do_not_count(name):
 @every_family
 def test_select_equals_preparing_the_subset(name):
     detector = make(name).train()
-    images = pictures((96, 128), (96, 128), (96, 128))
+    images = random_images((96, 128), (96, 128), (96, 128))
     chosen = detector.prepare(images, TRUTHS).select(torch.tensor([2, 1]))
     alone = detector.prepare([images[2], images[1]], [TRUTHS[2], TRUTHS[1]])
     assert torch.equal(chosen.pixels, alone.pixels)
@@ -249,11 +261,11 @@ def test_labelled_frames_can_be_selected_from_unlabelled_ones():
 def test_channels_describe_the_features(name):
     detector = make(name).eval()
     with torch.no_grad():
-        low = detector.trunk(torch.zeros(1, 3, 96, 128))
+        low = detector.backbone(torch.zeros(1, 3, 96, 128))
         high = detector.neck(low)
-    assert {key: value.shape[1] for key, value in low.items()} == detector.trunk_channels
+    assert {key: value.shape[1] for key, value in low.items()} == detector.backbone_channels
     assert {key: value.shape[1] for key, value in high.items()} == detector.neck_channels
-    assert list(low) == list(detector.trunk_channels)
+    assert list(low) == list(detector.backbone_channels)
     widths = [value.shape[-1] for value in high.values()]
     assert widths == sorted(widths, reverse=True)  # finest first
 
@@ -263,7 +275,7 @@ def test_steps_do_not_depend_on_the_order_of_levels(name):
     detector = make(name).eval()
     with torch.no_grad():
         prepared = detector.prepare(IMAGES[:1])
-        low = detector.trunk(prepared.pixels)
+        low = detector.backbone(prepared.pixels)
         expected = detector.detect(prepared, detector.neck(low))[0]
         backwards = detector.neck(dict(reversed(low.items())))
         found = detector.detect(prepared, dict(reversed(backwards.items())))[0]
@@ -292,14 +304,14 @@ def test_folding_leaves_the_features_as_they_are(name):
     pixels = torch.randn(1, 3, 96, 128)
     plain, folded = make(name).eval(), make(name, fold_batch_norm=True).eval()
     with torch.no_grad():
-        expected, found = plain.trunk(pixels), folded.trunk(pixels)
+        expected, found = plain.backbone(pixels), folded.backbone(pixels)
     for level, value in expected.items():
         torch.testing.assert_close(found[level], value, rtol=1e-4, atol=1e-4)
 
 
 @every_family
-def test_frozen_trunk_parts_do_not_learn(name):
-    detector = make(name, trainable_trunk_from=3)
+def test_frozen_backbone_parts_do_not_learn(name):
+    detector = make(name, trainable_backbone_from=3)
     frozen = [key for key, p in detector.named_parameters() if not p.requires_grad]
     assert frozen and all(key.startswith("net.backbone.") for key in frozen)
 
@@ -418,7 +430,7 @@ def test_published_weights_give_torchvisions_outputs(name, monkeypatch):
     options, factory, weights, limits = PUBLISHED[name]
     publish(monkeypatch, factory, weights)
     detector = build_detector(name, 90, {**options, "weights": "COCO_V1"})
-    images = pictures((64, 64))
+    images = random_images((64, 64))
     net = factory(weights=weights.COCO_V1, **limits)
     theirs = torchvision_detections(net, images)[0]
     ours = detect(detector, images)[0]
@@ -456,7 +468,7 @@ def test_other_number_of_classes_starts_an_untrained_head_with_a_warning(name, m
     with caplog.at_level(logging.WARNING, logger="rnndet.models.detectors.base"):
         detector = build_detector(name, 2, {**options, "weights": "DEFAULT"})
     assert "knows 90 classes and the model has 2" in caplog.text
-    assert (detect(detector, pictures((64, 64)))[0].labels < 2).all()
+    assert (detect(detector, random_images((64, 64)))[0].labels < 2).all()
 
 
 @every_family

@@ -36,7 +36,7 @@ from rnndet.evaluation.score import score, table, write_report
 from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.structures import Frame, Truth
+from rnndet.structures import Frame, Target
 from rnndet.system.distributed import World
 from rnndet.video.image import write_image
 from rnndet.video.key_frames import choose_key_frames
@@ -80,8 +80,8 @@ def scores_of(predictions: Predictions, digits: int = 3) -> dict[tuple[str, int]
     }
 
 
-def here() -> Truth:
-    return Truth(BOX, torch.zeros(1, dtype=torch.int64), None, torch.zeros(1, dtype=torch.bool))
+def here() -> Target:
+    return Target(BOX, torch.zeros(1, dtype=torch.int64), None, torch.zeros(1, dtype=torch.bool))
 
 
 def video(name: str, count: int, *, height: int = 32) -> VideoRecord:
@@ -113,7 +113,7 @@ def test_predict_keeps_the_time_of_every_frame() -> None:
 
 
 def test_unlabelled_frames_are_stepped_but_not_scored() -> None:
-    frames = (FrameRecord(0, None), FrameRecord(1, here()), FrameRecord(2, Truth.empty()))
+    frames = (FrameRecord(0, None), FrameRecord(1, here()), FrameRecord(2, Target.empty()))
     record = VideoRecord("one", 32, 48, None, frames)
     found = predict(Stream(Rememberer(), min_score=0.0), [(record, frames_of(record))])
     assert scores_of(found) == {("one", 1): [0.6], ("one", 2): [0.6]}
@@ -175,7 +175,7 @@ def test_ablations_equal_streams_whose_state_is_set_by_hand() -> None:
 
 
 def tiny_model() -> tuple[VideoDetector, Config]:
-    """FCOS with random weights and a memory, on small pictures."""
+    """FCOS with random weights and a memory, on small images."""
     torch.manual_seed(0)
     options = {"size": [128, 128], "channels": 32, "head_convs": 1}
     tree = {"model": {"options": options, "temporal": {"cell": "conv_lstm", "hidden": 4}}}
@@ -188,7 +188,7 @@ def test_ablations_of_a_real_model_equal_its_streams() -> None:
     model, _ = tiny_model()
     model.score_threshold = 0.0
     generator = np.random.default_rng(0)
-    pictures = {
+    images = {
         (v.name, f.index): generator.integers(0, 256, (32, 48, 3), np.uint8)
         for v in VIDEOS
         for f in v.frames
@@ -196,7 +196,7 @@ def test_ablations_of_a_real_model_equal_its_streams() -> None:
 
     def noise_of(record: VideoRecord) -> Iterator[Frame]:
         for entry in record.frames:
-            yield Frame(pictures[record.name, entry.index], entry.index, 0.0)
+            yield Frame(images[record.name, entry.index], entry.index, 0.0)
 
     runs = predict_ablations(model, VIDEOS, noise_of, min_score=0.001)
     scores = {name: scores_of(run, digits=7) for name, run in runs.items()}
@@ -281,7 +281,7 @@ def test_degraded_frames_follow_the_plan_by_position() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_occluders_cover_the_objects_of_the_truth(seed: int) -> None:
+def test_occluders_cover_the_objects_of_the_target(seed: int) -> None:
     boxes = [BOX, BOX + torch.tensor([20.0, 6.0, 20.0, 6.0])]
     records = [FrameRecord(10 * (k + 1), replace(here(), boxes=b)) for k, b in enumerate(boxes)]
     record = VideoRecord("sparse", 32, 48, None, tuple(records))
@@ -346,10 +346,10 @@ def test_labels_follow_the_class_names_of_the_model() -> None:
     data = VideoSet(("bird", "thing"), (VIDEOS[0], video("none", 1)))
     matched = match_classes(data, ("thing", "drone", "bird"))
     assert matched.classes == ("thing", "drone", "bird")
-    truth = matched.videos[0].frames[0].truth
-    assert truth is not None and truth.labels.tolist() == [2]
+    target = matched.videos[0].frames[0].target
+    assert target is not None and target.labels.tolist() == [2]
     unlabelled = VideoSet(("thing",), (VideoRecord("u", 1, 1, None, (FrameRecord(0, None),)),))
-    assert match_classes(unlabelled, ("thing",)).videos[0].frames[0].truth is None
+    assert match_classes(unlabelled, ("thing",)).videos[0].frames[0].target is None
     with pytest.raises(RnndetError, match="bird"):
         match_classes(data, ("thing",))
 
@@ -385,7 +385,7 @@ def tool(name: str = "evaluate") -> ModuleType:
 
 
 def write_data(root: Path) -> None:
-    """Two videos of three pictures, with one thing in each."""
+    """Two videos of three images, with one thing in each."""
     images, annotations = [], []
     for number, name in enumerate(("one", "two"), start=1):
         (root / name).mkdir(parents=True)

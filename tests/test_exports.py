@@ -44,7 +44,7 @@ def detections(rows: list[tuple]) -> Detections:
     return Detections(table[:, :4], table[:, 4], labels, ids)
 
 
-def picture(index: int) -> np.ndarray:
+def frame_image(index: int) -> np.ndarray:
     image = np.full((*SIZE_HW, 3), 90, np.uint8)
     image[20:40, 10 + 2 * index : 30 + 2 * index] = (200, 60, 30)
     return image
@@ -55,10 +55,10 @@ def results(*, stride: int = 1) -> list[FrameResult]:
     for index in range(0, LENGTH, stride):
         found = detections(FOUND.get(index, []))
         labels = np.where(found.ids == 2, 1, found.labels)
-        steady = Detections(found.boxes, found.scores, labels, found.ids)
-        frame = Frame(picture(index), index, index / 25)
+        smoothed = Detections(found.boxes, found.scores, labels, found.ids)
+        frame = Frame(frame_image(index), index, index / 25)
         predicted = detections(PREDICTED.get(index, []))
-        made.append(FrameResult(frame, found, steady=steady, predicted=predicted))
+        made.append(FrameResult(frame, found, smoothed=smoothed, predicted=predicted))
     return made
 
 
@@ -67,7 +67,7 @@ def write(name: str, folder: Path, shown: list[FrameResult]) -> None:
     info = VideoInfo("clip", str(folder / "clip.mp4"), *SIZE_HW[::-1], Fraction(25), LENGTH)
     export.begin(ExportedVideo(info, SIZE_HW, CLASSES))
     for result in shown:
-        export.write(result, picture(0) if export.needs_picture else None)
+        export.write(result, frame_image(0) if export.needs_image else None)
     export.close()
 
 
@@ -77,7 +77,7 @@ def video(tmp_path) -> Path:
     path = tmp_path / "set" / "clip.mp4"
     with VideoSink(path, size_hw=SIZE_HW, fps=25) as sink:
         for index in range(LENGTH):
-            sink.write(picture(index))
+            sink.write(frame_image(index))
     return path
 
 
@@ -87,9 +87,9 @@ def boxes_of(record) -> dict[int, list[tuple]]:
         frame.index: sorted(
             (label, track, tuple(round(v, 2) for v in box))
             for box, label, track in zip(
-                frame.truth.boxes.tolist(),
-                frame.truth.labels.tolist(),
-                frame.truth.ids.tolist(),
+                frame.target.boxes.tolist(),
+                frame.target.labels.tolist(),
+                frame.target.ids.tolist(),
                 strict=True,
             )
         )
@@ -221,14 +221,14 @@ def test_crops_are_the_pixels_of_each_box_by_class(tmp_path):
     assert (tmp_path / "crops" / "bird" / "000003_2.jpg").exists()
 
 
-def test_crop_of_a_box_beyond_the_edge_is_what_is_in_the_picture(tmp_path):
+def test_crop_of_a_box_beyond_the_edge_is_what_is_in_the_image(tmp_path):
     found = detections([(-5, 60, 10.5, 70, 0.9, 0, 0), (200, 10, 210, 20, 0.8, 0, 0)])
-    write("crops", tmp_path, [FrameResult(Frame(picture(0), 0, 0.0), found)])
+    write("crops", tmp_path, [FrameResult(Frame(frame_image(0), 0, 0.0), found)])
     (file,) = tmp_path.rglob("*.jpg")
     assert read_image(file).shape == (4, 11, 3)
 
 
-def test_frames_are_the_annotated_pictures(tmp_path):
+def test_frames_are_the_annotated_images(tmp_path):
     write("frames", tmp_path, results(stride=3))
     names = [path.name for path in sorted((tmp_path / "frames").iterdir())]
     assert names == [f"annotated_{index:06d}.jpg" for index in (0, 3, 6)]
@@ -249,7 +249,7 @@ def test_aborted_export_leaves_nothing_and_an_old_one_as_it_was(tmp_path, name):
     export = EXPORTS[name](tmp_path)
     info = VideoInfo("clip", "clip.mp4", 96, 64, None, None)
     export.begin(ExportedVideo(info, SIZE_HW, CLASSES))
-    export.write(results()[0], picture(0))
+    export.write(results()[0], frame_image(0))
     assert len(list(tmp_path.rglob("*"))) > len(before)
     export.abort()
     export.abort()
@@ -259,7 +259,7 @@ def test_aborted_export_leaves_nothing_and_an_old_one_as_it_was(tmp_path, name):
 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_export_without_boxes_is_complete(tmp_path, name):
-    empty = FrameResult(Frame(picture(0), 0, 0.0), Detections.empty())
+    empty = FrameResult(Frame(frame_image(0), 0, 0.0), Detections.empty())
     write(name, tmp_path, [empty])
     assert all(path.exists() for path in EXPORTS[name](tmp_path).paths)
 

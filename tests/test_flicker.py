@@ -4,18 +4,18 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from scored_videos import BOX, FAR, Found, random_video, scored, shifted, video
+from evaluated_videos import BOX, FAR, Found, random_video, scored, shifted, video
 
 from rnndet.evaluation.metrics.flicker import Flicker
-from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo
 
 
-def score(*videos: ScoredVideo, **options: float) -> dict[str, float]:
+def score(*videos: EvaluatedVideo, **options: float) -> dict[str, float]:
     metric = Flicker(("a", "b"), **options)
     return metric.combine([metric.measure(video) for video in videos])
 
 
-def clip(*rows: Sequence[Found], name: str = "clip") -> ScoredVideo:
+def clip(*rows: Sequence[Found], name: str = "clip") -> EvaluatedVideo:
     return video(*(scored(i, row) for i, row in enumerate(rows)), name=name)
 
 
@@ -53,9 +53,9 @@ def test_every_box_is_linked_once() -> None:
 
 
 def test_constant_velocity_is_no_jitter_and_shaking_is() -> None:
-    steady = score(clip(*([Found(shifted(BOX, 4 * i))] for i in range(8))))
+    smoothed = score(clip(*([Found(shifted(BOX, 4 * i))] for i in range(8))))
     shaking = score(clip(*([Found(shifted(BOX, 4 * (i % 2)))] for i in range(8))))
-    assert steady["jitter"] == 0
+    assert smoothed["jitter"] == 0
     assert shaking["jitter"] == pytest.approx(8 / 40)  # 0 4 0: |0 - 2 * 4 + 0| = 8, size 40
 
 
@@ -124,7 +124,7 @@ def test_frames_without_labels_count() -> None:
 
 
 @pytest.mark.parametrize("clips", [[], [video()], [clip([], [])]])
-def test_nothing_shown_gives_nan(clips: list[ScoredVideo]) -> None:
+def test_nothing_shown_gives_nan(clips: list[EvaluatedVideo]) -> None:
     numbers = score(*clips)
     assert len(numbers) == 7 and all(math.isnan(value) for value in numbers.values())
 

@@ -62,8 +62,8 @@ def test_budget_is_not_passed(coco_vid_root):
 
 
 def test_resizing_by_float_differs_by_rounding():
-    picture = torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8)
-    a, b = (f(picture, (17, 23)) for f in (transforms.resize, transforms.resize_as_float))
+    image = torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8)
+    a, b = (f(image, (17, 23)) for f in (transforms.resize, transforms.resize_as_float))
     assert (a.int() - b.int()).abs().max() <= 1
 
 

@@ -13,7 +13,7 @@ def file_video(tmp_path):
     return read_set("coco_vid", tmp_path, "train").videos[0]
 
 
-def test_pictures_are_read_in_order(coco_vid_root):
+def test_images_are_read_in_order(coco_vid_root):
     video = read_set("coco_vid", coco_vid_root, "train").videos[0]
     found = list(frames.iterate(video))
     assert [f.index for f in found] == [0, 1, 2, 3, 4, 5]

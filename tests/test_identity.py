@@ -18,7 +18,7 @@ from rnndet.video.sources.open import open_source
 
 @pytest.fixture
 def sources(tmp_path):
-    """A video, a folder of pictures and one picture."""
+    """A video, a folder of images and one image."""
     image = np.zeros((16, 16, 3), np.uint8)
     with VideoSink(tmp_path / "a b.mp4", size_hw=(16, 16), fps=25) as sink:
         sink.write(image)
@@ -47,7 +47,7 @@ def test_name_does_not_depend_on_the_sources_after_it():
     assert source_names(sources[:2]) == source_names(sources)[:2]
 
 
-def test_size_is_that_of_the_file_or_of_the_pictures(sources):
+def test_size_is_that_of_the_file_or_of_the_images(sources):
     video, folder, _ = sources
     assert source_bytes(video) == os.stat(video).st_size
     (one,) = {file.stat().st_size for file in os.scandir(folder)}
@@ -80,7 +80,7 @@ def test_fingerprint_sees_a_change_at_either_end(tmp_path, place, size):
     assert fingerprint(str(path)) != before
 
 
-def test_fingerprint_of_a_folder_sees_a_picture_more(sources):
+def test_fingerprint_of_a_folder_sees_a_image_more(sources):
     before = fingerprint(sources[1])
     shutil.copyfile(sources[2], os.path.join(sources[1], "9.png"))
     assert fingerprint(sources[1]) != before
@@ -90,7 +90,7 @@ def test_fingerprint_of_an_address_hides_its_password():
     assert "secret" not in str(fingerprint("rtsp://me:secret@host/1"))
 
 
-def test_pattern_of_pictures_is_known_by_its_files(tmp_path):
+def test_pattern_of_images_is_known_by_its_files(tmp_path):
     for number in (1, 2):
         write_image(tmp_path / f"f{number}.png", np.zeros((4, 4, 3), np.uint8))
     for pattern in (str(tmp_path / "f%d.png"), str(tmp_path / "*.png")):

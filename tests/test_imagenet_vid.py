@@ -11,7 +11,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.writers.imagenet_vid import write
 from rnndet.errors import InputError, OutputError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.video.image import write_image
 
 BOMB = '<!DOCTYPE a [<!ENTITY b "boom"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'
@@ -32,10 +32,10 @@ def annotation(*objects, width=48, height=32):
 
 
 def put(root, path, text, *, kind="VID"):
-    """One frame: a picture, and XML unless `text` is None."""
-    picture, xml = root / f"Data/{kind}/{path}.JPEG", root / f"Annotations/{kind}/{path}.xml"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    write_image(picture, np.zeros((32, 48, 3), np.uint8))
+    """One frame: an image, and XML unless `text` is None."""
+    image, xml = root / f"Data/{kind}/{path}.JPEG", root / f"Annotations/{kind}/{path}.xml"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    write_image(image, np.zeros((32, 48, 3), np.uint8))
     if text is not None:
         xml.parent.mkdir(parents=True, exist_ok=True)
         xml.write_text(text)
@@ -80,7 +80,7 @@ def summary(found):
 # reading a split
 
 
-def test_boxes_in_shares_of_the_picture_are_noticed(root):
+def test_boxes_in_shares_of_the_image_are_noticed(root):
     edit(root, annotation(thing(box=(0.1, 0.2, 0.5, 0.6))))
     assert any("boxes lie within 0..1" in line for line in corrections(root))
 
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_read_does_not_go_unnoticed(root, monkeypatch):
         read_set("imagenet_vid", root, "val")
 
 
-def test_a_det_picture_that_a_list_names_twice_is_counted(root):
+def test_a_det_image_that_a_list_names_twice_is_counted(root):
     put(root, "train/x/y_1", annotation(), kind="DET")
     name = make_list(root, "train/x/y_1 1\ntrain/x/y_1 2\n")
     assert corrections(root, index=name) == ["1 frames that a list names twice taken once"]
@@ -109,25 +109,25 @@ def test_reads_all_frames_of_all_videos(root):
 
 
 def test_inclusive_corners_become_exclusive_edges(root):
-    assert load(root).videos[0].frames[0].truth.boxes[0].tolist() == [4, 5, 14, 15]
+    assert load(root).videos[0].frames[0].target.boxes[0].tolist() == [4, 5, 14, 15]
 
 
 def test_the_thirty_classes_have_the_order_of_the_benchmark(root):
     found = load(root)
     assert len(found.classes) == 30
     assert found.classes == tuple(sorted(found.classes))
-    names = [found.classes[label] for label in found.videos[0].frames[0].truth.labels]
+    names = [found.classes[label] for label in found.videos[0].frames[0].target.labels]
     assert names == ["bus", "sheep"]
 
 
 def test_track_ids_are_identities(root):
     edit(root, annotation(thing(), thing(track="")))
-    assert load(root).videos[0].frames[1].truth.ids.tolist() == [7, -1]
+    assert load(root).videos[0].frames[1].target.ids.tolist() == [7, -1]
 
 
 def test_frame_without_objects_is_labelled_empty(root):
-    truth = load(root).videos[1].frames[0].truth
-    assert truth is not None and len(truth) == 0
+    target = load(root).videos[1].frames[0].target
+    assert target is not None and len(target) == 0
 
 
 def test_training_videos_lie_in_parts(tmp_path):
@@ -151,13 +151,13 @@ def test_two_archive_folders_are_refused(tmp_path):
 def test_test_split_is_not_labelled(root):
     put(root, "test/c/000000", None)
     video = load(root, "test").videos[0]
-    assert (video.height, video.width, video.frames[0].truth) == (32, 48, None)
+    assert (video.height, video.width, video.frames[0].target) == (32, 48, None)
 
 
 def test_frames_without_xml_are_unlabelled_on_request(root):
     (root / "Annotations/VID/val/a/000000.xml").unlink()
-    truths = [frame.truth for frame in load(root, unlabelled=True).videos[0].frames]
-    assert [truth is None for truth in truths] == [True, False, False]
+    targets = [frame.target for frame in load(root, unlabelled=True).videos[0].frames]
+    assert [target is None for target in targets] == [True, False, False]
 
 
 def test_own_classes_are_found_by_name_and_by_wordnet_id(root):
@@ -166,7 +166,7 @@ def test_own_classes_are_found_by_name_and_by_wordnet_id(root):
     shutil.rmtree(root / "Annotations/VID/val/b")
     found = load(root, classes=("kite", SHEEP), ignore_unknown=True)
     assert found.classes == ("kite", "sheep")
-    assert found.videos[0].frames[1].truth.labels.tolist() == [1, 1, 0]
+    assert found.videos[0].frames[1].target.labels.tolist() == [1, 1, 0]
 
 
 def test_unknown_classes_are_counted_on_request(root):
@@ -186,7 +186,7 @@ def test_unknown_classes_are_counted_on_request(root):
         (BOMB, "DOCTYPE"),
         ("<annotation/>", "lacks size/width"),
         (annotation(width="wide"), "size/width 'wide' is not a number"),
-        (annotation(width="inf"), "size infx32 is not that of a picture"),
+        (annotation(width="inf"), "size infx32 is not that of an image"),
         (annotation(width=49), "size 49x32, but 48x32 in the first frame"),
         (annotation(thing(box=(4, 5, "nan", 14))), r"object 1: box \(4, 5, nan, 15\)"),
         (annotation(thing(), thing(box=(9, 5, 4, 14))), "object 2: .* has a negative size"),
@@ -217,7 +217,7 @@ def test_xml_in_another_encoding_is_named(root):
         load(root)
 
 
-def test_missing_xml_and_missing_picture_are_both_named(root):
+def test_missing_xml_and_missing_image_are_both_named(root):
     (root / "Annotations/VID/val/a/000000.xml").unlink()
     (root / "Data/VID/val/a/000002.JPEG").unlink()
     with pytest.raises(InputError, match=r"(?s)2 entries.*000000\.xml: no such.*000002\.JPEG: no"):
@@ -264,15 +264,15 @@ def test_frame_list_may_leave_out_the_split(root):
     assert summary(load(root, index=index)) == {"a": [1], "b": [0]}
 
 
-def test_det_pictures_are_videos_of_one_frame(root):
+def test_det_images_are_videos_of_one_frame(root):
     text = annotation(thing("n07739125", track=""), thing(SHEEP, track=""))
     put(root, "train/ILSVRC2013_train/n02411705/n02411705_9", text, kind="DET")
     index = make_list(root, "train/ILSVRC2013_train/n02411705/n02411705_9 1\n", "det.txt")
     found = load(root, "train", index=index)
     assert summary(found) == {"n02411705_9": [0]}
-    assert found.videos[0].frames[0].truth.ids.tolist() == [-1]
+    assert found.videos[0].frames[0].target.ids.tolist() == [-1]
     notes = corrections(root, "train", index=index)
-    assert notes == ["1 objects of other classes in DET pictures left out"]
+    assert notes == ["1 objects of other classes in DET images left out"]
 
 
 def test_repeated_lines_are_taken_once(root):
@@ -291,7 +291,7 @@ def test_repeated_lines_are_taken_once(root):
         ("../a 1 0 3", "line 2: '../a' lies outside"),
         ("val/../../../a/000000 1", "line 2: .*lies outside"),
         ("/val/a/000000 1", "line 2: .*lies outside"),
-        ("val/a/000009 1", r"000009\.JPEG: no such picture"),
+        ("val/a/000009 1", r"000009\.JPEG: no such image"),
     ],
 )
 def test_broken_line_of_a_list_is_named(root, line, message):
@@ -321,20 +321,20 @@ def assert_equal(a, b):
     ]
     for x, y in zip(a.videos, b.videos, strict=True):
         for f, g in zip(x.frames, y.frames, strict=True):
-            assert f.index == g.index and (f.truth is None) == (g.truth is None)
-            if f.truth is not None:
+            assert f.index == g.index and (f.target is None) == (g.target is None)
+            if f.target is not None:
                 for field in ("boxes", "labels", "ids", "ignore"):
-                    assert torch.equal(getattr(f.truth, field), getattr(g.truth, field)), field
+                    assert torch.equal(getattr(f.target, field), getattr(g.target, field)), field
 
 
-def one_frame(truth, *, name="v", classes=("airplane", "bus"), image=None):
-    record = FrameRecord(5, truth, image)
+def one_frame(target, *, name="v", classes=("airplane", "bus"), image=None):
+    record = FrameRecord(5, target, image)
     return VideoSet(classes, (VideoRecord(name, 32, 48, None, (record,)),))
 
 
-def truth(boxes, ignore=None):
+def target(boxes, ignore=None):
     count = len(boxes)
-    return Truth(
+    return Target(
         torch.tensor(boxes), torch.ones(count, dtype=torch.int64), torch.arange(count),
         torch.tensor(ignore or [False] * count),
     )  # fmt: skip
@@ -347,7 +347,7 @@ def test_what_was_written_reads_back_equal(root, tmp_path):
 
 
 def test_integer_boxes_are_written_as_inclusive_integers(tmp_path):
-    write(one_frame(truth([[4.0, 5.0, 14.0, 15.0]])), tmp_path, "val", pictures=False)
+    write(one_frame(target([[4.0, 5.0, 14.0, 15.0]])), tmp_path, "val", images=False)
     text = (tmp_path / "Annotations/VID/val/v/000005.xml").read_text()
     assert "<xmin>4</xmin>" in text and "<xmax>13</xmax>" in text and f"<name>{BUS}</name>" in text
 
@@ -355,7 +355,7 @@ def test_integer_boxes_are_written_as_inclusive_integers(tmp_path):
 def test_fractional_boxes_read_back_equal(root, tmp_path):
     boxes = [[0.3, 1.7, 33.333332, 31.9], [0.0, 0.5, 1.1, 2.2]]
     image = root / "Data/VID/val/a/000000.JPEG"
-    videos = one_frame(truth(boxes), image=image, classes=tuple(imagenet_vid.WNIDS))
+    videos = one_frame(target(boxes), image=image, classes=tuple(imagenet_vid.WNIDS))
     write(videos, tmp_path / "copy", "val")
     assert_equal(load(tmp_path / "copy"), videos)
 
@@ -373,12 +373,12 @@ def test_video_files_of_own_classes_read_back_equal(tmp_path):
 def test_unlabelled_frames_read_back_unlabelled(root, tmp_path):
     videos = one_frame(None, image=root / "Data/VID/val/a/000000.JPEG")
     write(videos, tmp_path / "copy", "val")
-    assert load(tmp_path / "copy", unlabelled=True).videos[0].frames[0].truth is None
+    assert load(tmp_path / "copy", unlabelled=True).videos[0].frames[0].target is None
 
 
 def test_ignored_boxes_are_left_out_and_counted(tmp_path):
-    boxes = truth([[4.0, 5.0, 14.0, 15.0], [0.0, 0.0, 9.0, 9.0]], ignore=[True, False])
-    assert write(one_frame(boxes), tmp_path, "val", pictures=False) == 1
+    boxes = target([[4.0, 5.0, 14.0, 15.0], [0.0, 0.0, 9.0, 9.0]], ignore=[True, False])
+    assert write(one_frame(boxes), tmp_path, "val", images=False) == 1
     text = (tmp_path / "Annotations/VID/val/v/000005.xml").read_text()
     assert text.count("<object>") == 1
 
@@ -405,7 +405,7 @@ def test_files_are_replaced_only_on_request(root, tmp_path):
 
 def test_a_failure_leaves_nothing_behind(tmp_path):
     missing = one_frame(None, image=tmp_path / "missing.png")
-    with pytest.raises(InputError, match="no such picture"):
+    with pytest.raises(InputError, match="no such image"):
         write(missing, tmp_path / "copy", "val")
     assert not list((tmp_path / "copy").iterdir())
 

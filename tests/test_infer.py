@@ -225,7 +225,7 @@ def test_state_is_for_one_source_also_of_a_list(infer, clip, tmp_path):
     assert infer(tmp_path / "list.txt", "--save-state", tmp_path / "state.pt") == 2
 
 
-def test_pattern_of_pictures_is_one_source_with_its_gaps(infer, tmp_path, capsys):
+def test_pattern_of_images_is_one_source_with_its_gaps(infer, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for frame in SyntheticClip(1, length=6, size_hw=(64, 80)):
         if frame.index != 3:
@@ -235,7 +235,7 @@ def test_pattern_of_pictures_is_one_source_with_its_gaps(infer, tmp_path, capsys
     assert [line["index"] for line in frames] == [0, 1, 2, 4, 5]
     assert [line.get("gap") for line in frames] == [None, None, None, 1, None]
     assert summary["missing"] == 1
-    assert "warning: 1 pictures are missing" in capsys.readouterr().out
+    assert "warning: 1 images are missing" in capsys.readouterr().out
 
 
 def test_cut_file_is_a_warning_and_exit_1_only_with_strict(infer, tmp_path, capsys):
@@ -254,7 +254,7 @@ def test_cut_file_is_a_warning_and_exit_1_only_with_strict(infer, tmp_path, caps
     assert summary["frames"] < 12
 
 
-def test_large_pictures_are_exit_3(infer, clip, capsys):
+def test_large_images_are_exit_3(infer, clip, capsys):
     assert infer(clip, "--max-pixels", 64 * 80 - 1) == 3
     assert "--max-pixels" in capsys.readouterr().err
 
@@ -284,7 +284,7 @@ def test_signal_ends_a_live_source_that_gives_nothing(infer, tmp_path):
     done = threading.Event()
 
     class Camera(BaseHTTPRequestHandler):
-        """Two pictures and a signal, then silence."""
+        """Two images and a signal, then silence."""
 
         def do_GET(self) -> None:
             self.send_response(200)

@@ -68,7 +68,7 @@ def test_error_in_the_middle_is_the_same(tmp_path):
     with IsolatedSource(str(tmp_path)) as source:
         frames = iter(source)
         assert [next(frames).index for _ in range(2)] == [0, 1]
-        with pytest.raises(InputError, match=r"2\.png: the picture is 9x8"):
+        with pytest.raises(InputError, match=r"2\.png: the image is 9x8"):
             next(frames)
 
 

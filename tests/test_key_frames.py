@@ -1,4 +1,4 @@
-"""Key frames: which frames the model sees, and boxes that follow the picture in the others."""
+"""Key frames: which frames the model sees, and boxes that follow the image in the others."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ BOX = [40, 30, 70, 60]
 
 
 def scene(dx: float = 0, dy: float = 0) -> np.ndarray:
-    """A blurred noise picture, (120, 160, 3) uint8, moved by dx, dy."""
+    """A blurred noise image, (120, 160, 3) uint8, moved by dx, dy."""
     noise = np.random.default_rng(0).integers(0, 255, HW, dtype=np.uint8)
     smooth = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX)
     moved = cv2.warpAffine(smooth, np.float32([[1, 0, dx], [0, 1, dy]]), HW[::-1])
@@ -47,14 +47,14 @@ def test_motion_adds_up_over_more_than_the_reach_of_one_frame():
     assert np.allclose(found.boxes, [[70, 30, 100, 60]], atol=0.5)
 
 
-def test_large_box_is_followed():
+def test_large_box_is_propagated():
     keys = started(boxes=[[10, 5, 140, 110]])
     found = keys.between(scene(4, 3), size_hw=HW)
     assert np.allclose(found.boxes, [[14, 8, 144, 113]], atol=1)
 
 
 @pytest.mark.parametrize("box", [[20, 10, 140, 110], [30, 20, 110, 80], [10, 50, 150, 60]])
-def test_large_box_stays_in_a_still_picture(box):
+def test_large_box_stays_in_a_still_image(box):
     found = started(boxes=[box]).between(scene(), size_hw=HW)
     assert np.allclose(found.boxes, [box], atol=0.05)
 
@@ -83,7 +83,7 @@ def test_motion_goes_on_through_lost_frames():
     assert np.allclose(found.boxes, [[106, 30, 136, 60]], atol=0.5)
 
 
-def test_box_that_leaves_the_picture_ends_at_its_edge_and_then_is_gone():
+def test_box_that_leaves_the_image_ends_at_its_edge_and_then_is_gone():
     keys = KeyFrames(20)
     keys.keep(scene(), detections([[10, 40, 40, 70]], [0.9], [0]))
     found = [keys.between(scene(-6 * k), size_hw=HW) for k in range(1, 9)]
@@ -122,7 +122,7 @@ def test_the_frame_after_a_reset_is_a_key_frame():
     assert keys.between(scene(1), size_hw=HW) is None
 
 
-def test_what_cannot_be_followed_stays():
+def test_what_cannot_be_propagated_stays():
     found = started().between(blank(), size_hw=HW)
     assert found.boxes.tolist() == [BOX]
 
@@ -157,7 +157,7 @@ def test_weak_boxes_stay():
     assert found.boxes[1].tolist() == BOX
 
 
-def test_only_so_many_boxes_are_followed():
+def test_only_so_many_boxes_are_propagated():
     keys = started(boxes=[BOX] * (MOST + 1))
     found = keys.between(scene(3), size_hw=HW)
     assert found.boxes[MOST - 1, 0] > BOX[0] + 2
@@ -191,7 +191,7 @@ def test_state_goes_on_where_it_was(frames):
     assert a is None or np.array_equal(a.boxes, b.boxes)
 
 
-def test_boxes_outside_the_picture_are_not_found():
+def test_boxes_outside_the_image_are_not_found():
     boxes = np.array([[-90, -90, -50, -50]], np.float32)
     expected = np.array([[1, 2]], np.float32)
     offsets, is_found = follow(scene()[..., 0], scene(2)[..., 0], boxes, expected)

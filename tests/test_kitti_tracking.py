@@ -3,7 +3,7 @@ import pytest
 
 from rnndet.data.formats import kitti_tracking
 from rnndet.data.problems import Problems
-from rnndet.data.truths import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
 from rnndet.video.image import write_image
 
@@ -35,55 +35,55 @@ def read(root, **options):
     return found
 
 
-def test_reads_boxes_labels_ids_and_the_size_of_pictures(root):
+def test_reads_boxes_labels_ids_and_the_size_of_images(root):
     write(root, row(1, 7, "Pedestrian", "10.5 8.0 30.25 20.0"))
     found = read(root)
     (video,) = found.videos
     assert found.classes == ("Car", "Pedestrian", "Cyclist")
     assert (video.name, video.height, video.width, video.fps) == ("0000", 48, 64, 10.0)
-    truth = video.frames[1].truth
-    assert truth.boxes.tolist() == [[10.5, 8.0, 30.25, 20.0]]
-    assert (truth.labels.tolist(), truth.ids.tolist()) == ([1], [7])
-    assert truth.ignore.tolist() == [False]
+    target = video.frames[1].target
+    assert target.boxes.tolist() == [[10.5, 8.0, 30.25, 20.0]]
+    assert (target.labels.tolist(), target.ids.tolist()) == ([1], [7])
+    assert target.ignore.tolist() == [False]
 
 
 def test_frames_without_rows_are_labelled_empty(root):
     write(root, row(1))
-    assert [len(frame.truth) for frame in read(root).videos[0].frames] == [0, 1, 0]
+    assert [len(frame.target) for frame in read(root).videos[0].frames] == [0, 1, 0]
 
 
-def test_a_gap_in_the_pictures_keeps_frame_numbers(root):
+def test_a_gap_in_the_images_keeps_frame_numbers(root):
     write(root, row(5), frames=(0, 5))
     (video,) = read(root).videos
     assert [frame.index for frame in video.frames] == [0, 5]
-    assert video.frames[1].image.name == "000005.png" and len(video.frames[1].truth) == 1
+    assert video.frames[1].image.name == "000005.png" and len(video.frames[1].target) == 1
 
 
 def test_dont_care_regions_are_ignored_whatever_the_class(root):
     write(root, row(track=-1, kind="DontCare"), row(track=-1, kind="DontCare", box="0 0 9 9"))
-    truth = read(root).videos[0].frames[0].truth
-    assert truth.labels.tolist() == [ANY_CLASS] * 2
-    assert truth.ignore.tolist() == [True] * 2
+    target = read(root).videos[0].frames[0].target
+    assert target.labels.tolist() == [ANY_CLASS] * 2
+    assert target.ignore.tolist() == [True] * 2
 
 
 @pytest.mark.parametrize(("kind", "label"), [("Van", 0), ("Person", 1), ("Person_sitting", 1)])
 def test_neighbours_are_ignored_as_the_class_that_they_resemble(root, kind, label):
     write(root, row(kind=kind))
-    truth = read(root).videos[0].frames[0].truth
-    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([label], [True])
+    target = read(root).videos[0].frames[0].target
+    assert (target.labels.tolist(), target.ignore.tolist()) == ([label], [True])
 
 
 def test_a_neighbour_can_be_a_class(root):
     write(root, row(kind="Van"))
-    truth = read(root, classes=("Car", "Van")).videos[0].frames[0].truth
-    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([1], [False])
+    target = read(root, classes=("Car", "Van")).videos[0].frames[0].target
+    assert (target.labels.tolist(), target.ignore.tolist()) == ([1], [False])
 
 
 def test_other_types_are_left_out_and_counted(root):
     write(root, row(kind="Tram"), row(track=2))
     problems = Problems()
     (video,) = kitti_tracking.read(root, "training", problems).videos
-    assert len(video.frames[0].truth) == 1
+    assert len(video.frames[0].target) == 1
     assert problems.notes() == ["1 objects of types that are no class left out"]
 
 
@@ -115,17 +115,17 @@ def test_a_broken_row_is_named(root, line, message):
         read(root)
 
 
-def test_a_sequence_without_pictures_is_a_problem_and_the_others_are_read(root):
+def test_a_sequence_without_images_is_a_problem_and_the_others_are_read(root):
     write(root, row(), name="0000", frames=())
     write(root, row(), name="0001")
     problems = Problems()
     found = kitti_tracking.read(root, "training", problems)
     assert [video.name for video in found.videos] == ["0001"]
-    with pytest.raises(RnndetError, match=r"0000\.txt: .*holds no pictures"):
+    with pytest.raises(RnndetError, match=r"0000\.txt: .*holds no images"):
         problems.stop_if_any()
 
 
-def test_pictures_without_a_number_of_their_own_are_a_problem(root):
+def test_images_without_a_number_of_their_own_are_a_problem(root):
     write(root, row())
     write_image(root / "training" / "image_02" / "0000" / "cover.png", PICTURE)
     with pytest.raises(RnndetError, match=r"cover\.png: expected a name that ends in its frame"):

@@ -6,7 +6,7 @@ import pytest
 
 from rnndet.data.formats import labelled_folder
 from rnndet.data.problems import Problems
-from rnndet.data.truths import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
 from rnndet.video.image import write_image
 
@@ -39,7 +39,7 @@ def write_video(path, *, frames=3):
     writer.release()
 
 
-def write_pictures(folder, *, frames=3):
+def write_images(folder, *, frames=3):
     folder.mkdir()
     for number in range(frames):
         write_image(folder / f"{number}.png", np.zeros((48, 64, 3), np.uint8))
@@ -58,15 +58,15 @@ def read(folder, **options):
     return found
 
 
-def test_reads_coco_vid_beside_pictures(folder):
+def test_reads_coco_vid_beside_images(folder):
     (folder / "c.json").write_text(json.dumps(coco()))
-    write_pictures(folder / "c")
+    write_images(folder / "c")
     found = read(folder)
     (video,) = found.videos
     assert (found.classes, video.name) == (("car",), "c")
-    assert [len(frame.truth) for frame in video.frames] == [0, 1, 0]
+    assert [len(frame.target) for frame in video.frames] == [0, 1, 0]
     assert video.frames[1].image == folder / "c" / "1.png"
-    assert video.frames[1].truth.ids.tolist() == [3]
+    assert video.frames[1].target.ids.tolist() == [3]
 
 
 def test_reads_coco_vid_beside_a_video_file(folder):
@@ -80,7 +80,7 @@ def test_reads_cvat_beside_a_video_file(folder):
     write_video(folder / "x.avi")
     found = read(folder)
     assert found.classes == ("bird",) and found.videos[0].path == folder / "x.avi"
-    assert [len(frame.truth) for frame in found.videos[0].frames] == [0, 1, 1]
+    assert [len(frame.target) for frame in found.videos[0].frames] == [0, 1, 1]
 
 
 def test_reads_mot_rows_that_count_from_one(folder):
@@ -89,18 +89,18 @@ def test_reads_mot_rows_that_count_from_one(folder):
     found = read(folder, classes=["bird", "drone"])
     (video,) = found.videos
     assert (found.classes, video.fps, video.path) == (("bird", "drone"), 10.0, folder / "m.avi")
-    assert [len(frame.truth) for frame in video.frames] == [0, 1, 1]
-    truth = video.frames[1].truth
-    assert truth.boxes.tolist() == [[10.0, 8.0, 30.0, 20.0]]
-    assert (truth.labels.tolist(), truth.ids.tolist()) == ([1], [7])
-    assert video.frames[2].truth.ignore.tolist() == [True]
+    assert [len(frame.target) for frame in video.frames] == [0, 1, 1]
+    target = video.frames[1].target
+    assert target.boxes.tolist() == [[10.0, 8.0, 30.0, 20.0]]
+    assert (target.labels.tolist(), target.ids.tolist()) == ([1], [7])
+    assert video.frames[2].target.ignore.tolist() == [True]
 
 
 def test_mot_rows_of_class_and_flag_zero_are_ignored_whatever_the_class(folder):
     (folder / "m.txt").write_text("1,-1,11,9,20,12,0,0,0\n")
-    write_pictures(folder / "m")
-    truth = read(folder, classes=["bird"]).videos[0].frames[0].truth
-    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([ANY_CLASS], [True])
+    write_images(folder / "m")
+    target = read(folder, classes=["bird"]).videos[0].frames[0].target
+    assert (target.labels.tolist(), target.ignore.tolist()) == ([ANY_CLASS], [True])
 
 
 def test_a_mot_row_beyond_the_claimed_length_of_a_video_file_is_read(folder):
@@ -111,29 +111,29 @@ def test_a_mot_row_beyond_the_claimed_length_of_a_video_file_is_read(folder):
 
 def test_kinds_of_labels_mix_and_classes_are_put_together(folder):
     (folder / "c.json").write_text(json.dumps(coco()))
-    write_pictures(folder / "c")
+    write_images(folder / "c")
     (folder / "x.xml").write_text(XML)
-    write_pictures(folder / "x")
+    write_images(folder / "x")
     found = read(folder)
     assert found.classes == ("car", "bird")
-    labels = [video.frames[1].truth.labels.tolist() for video in found.videos]
+    labels = [video.frames[1].target.labels.tolist() for video in found.videos]
     assert labels == [[0], [1]]
 
 
 def test_given_classes_order_the_labels_of_all_kinds(folder):
     (folder / "c.json").write_text(json.dumps(coco()))
-    write_pictures(folder / "c")
+    write_images(folder / "c")
     (folder / "x.xml").write_text(XML)
-    write_pictures(folder / "x")
+    write_images(folder / "x")
     found = read(folder, classes=["drone", "bird", "car"])
     assert found.classes == ("drone", "bird", "car")
-    assert [video.frames[1].truth.labels.tolist() for video in found.videos] == [[2], [1]]
+    assert [video.frames[1].target.labels.tolist() for video in found.videos] == [[2], [1]]
 
 
 def test_videos_without_labels_are_left_out_and_counted(folder):
     (folder / "x.xml").write_text(XML)
-    write_pictures(folder / "x")
-    write_pictures(folder / "y")
+    write_images(folder / "x")
+    write_images(folder / "y")
     problems = Problems()
     found = labelled_folder.read(folder.parent, "val", problems)
     assert [video.name for video in found.videos] == ["x"]
@@ -156,14 +156,14 @@ def test_videos_without_labels_are_left_out_and_counted(folder):
 )
 def test_a_broken_mot_row_is_named(folder, row, message):
     (folder / "m.txt").write_text(row + "\n")
-    write_pictures(folder / "m")
+    write_images(folder / "m")
     with pytest.raises(RnndetError, match=message):
         read(folder, classes=["bird"])
 
 
 def test_mot_rows_need_names_of_classes(folder):
     (folder / "m.txt").write_text("1,7,11,9,20,12,1,1,1\n")
-    write_pictures(folder / "m")
+    write_images(folder / "m")
     with pytest.raises(RnndetError, match=r"m\.txt: .* name them with the option classes"):
         read(folder)
 
@@ -183,7 +183,7 @@ def test_mot_rows_need_names_of_classes(folder):
 )
 def test_a_broken_file_is_named(folder, name, text, message):
     (folder / name).write_text(text)
-    write_pictures(folder / "c")
+    write_images(folder / "c")
     with pytest.raises(RnndetError, match=message):
         read(folder, classes=["car", "bird"])
 
@@ -193,14 +193,14 @@ def test_coco_vid_of_several_videos_is_a_problem(folder):
     tree["videos"].append({"id": 2, "name": "other"})
     tree["images"][2]["video_id"] = 2
     (folder / "c.json").write_text(json.dumps(tree))
-    write_pictures(folder / "c")
+    write_images(folder / "c")
     with pytest.raises(RnndetError, match=r"c\.json: labels 2 videos; expected one"):
         read(folder)
 
 
 def test_classes_that_are_not_among_those_given_are_a_problem(folder):
     (folder / "c.json").write_text(json.dumps(coco()))
-    write_pictures(folder / "c")
+    write_images(folder / "c")
     with pytest.raises(RnndetError, match="classes car are not in the option classes"):
         read(folder, classes=["bird"])
 
@@ -208,13 +208,13 @@ def test_classes_that_are_not_among_those_given_are_a_problem(folder):
 def test_a_video_with_two_kinds_of_labels_is_a_problem(folder):
     (folder / "c.json").write_text(json.dumps(coco()))
     (folder / "c.xml").write_text(XML)
-    write_pictures(folder / "c")
+    write_images(folder / "c")
     with pytest.raises(RnndetError, match=r"c\.json: c has other labels too; keep one file"):
         read(folder)
 
 
 def test_a_folder_without_labels_says_what_was_expected(folder):
-    write_pictures(folder / "c")
+    write_images(folder / "c")
     with pytest.raises(RnndetError, match=r"expected labels .*\*\.json"):
         read(folder)
 

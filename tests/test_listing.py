@@ -44,20 +44,20 @@ def test_what_is_not_there_stands_for_itself(folder, name):
     assert expand(name) == [name]
 
 
-def test_pictures_of_one_folder_are_one_source(folder):
+def test_images_of_one_folder_are_one_source(folder):
     touch("b/1.jpg", "b/2.jpg", "a/1.jpg", "a/notes.mp4", "a/2.png")
     assert expand("*/*.jpg") == ["a/*.jpg", "b/*.jpg"]
     assert expand("a/*") == ["a/*", "a/notes.mp4"]
     assert expand("**") == ["a/*", "a/notes.mp4", "b/*"]
-    with open_source("a/*") as pictures:
-        assert [frame.index for frame in pictures] == [0, 1]
-        assert pictures.info.name == "a"
+    with open_source("a/*") as images:
+        assert [frame.index for frame in images] == [0, 1]
+        assert images.info.name == "a"
 
 
 def test_folder_with_signs_in_its_name_is_taken_by_its_name(folder):
     touch("a[1]/1.jpg", "a[1]/2.jpg", "a1/1.jpg")
-    with open_source("a[1]/*.jpg") as pictures:
-        assert pictures.info.length == 2
+    with open_source("a[1]/*.jpg") as images:
+        assert images.info.length == 2
 
 
 def test_list_is_read_beside_itself(folder):

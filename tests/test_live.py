@@ -18,7 +18,7 @@ import pytest
 from rnndet.errors import InputError
 from rnndet.video.sink import VideoSink
 from rnndet.video.sources.base import without_password
-from rnndet.video.sources.live import Camera, LiveOptions, LiveSource, address_name
+from rnndet.video.sources.live import Camera, LiveOptions, LiveSource, url_name
 from rnndet.video.sources.open import open_source
 
 NETWORK = LiveOptions(allow_network=True, timeout=5.0, max_reconnects=2)
@@ -30,7 +30,7 @@ def no_patience(monkeypatch):
 
 
 class FakeCapture:
-    """Gives pictures of these grey values; a number below 0 is a read that fails; then it ends."""
+    """Gives images of these grey values; a number below 0 is a read that fails; then it ends."""
 
     def __init__(self, values, *, size_hw=(8, 10), gate=None, opens=True) -> None:
         self.values, self.size_hw, self.gate, self.opens = list(values), size_hw, gate, opens
@@ -154,10 +154,10 @@ def test_another_size_after_a_lost_connection_is_scaled():
         gates[1].release(100)
 
 
-def test_what_never_gives_a_picture_is_refused_at_once():
-    with pytest.raises(InputError, match="fake: gives no picture"):
+def test_what_never_gives_a_image_is_refused_at_once():
+    with pytest.raises(InputError, match="fake: gives no image"):
         live()
-    with pytest.raises(InputError, match="fake: gives no picture"):
+    with pytest.raises(InputError, match="fake: gives no image"):
         live(FakeCapture([]), max_reconnects=1000)
 
 
@@ -250,16 +250,16 @@ def send_file(path: Path, *, until: float = 1.0):
     return answer
 
 
-def send_pictures(values, *, size_hw=(48, 64), then=lambda: None):
-    """Pictures as a network camera sends them: multipart JPEG."""
+def send_images(values, *, size_hw=(48, 64), then=lambda: None):
+    """Images as a network camera sends them: multipart JPEG."""
 
     def answer(handler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=edge")
         handler.end_headers()
         for value in values:
-            picture = np.full((*size_hw, 3), value, np.uint8)
-            data = cv2.imencode(".jpg", picture)[1].tobytes()
+            image = np.full((*size_hw, 3), value, np.uint8)
+            data = cv2.imencode(".jpg", image)[1].tobytes()
             head = f"--edge\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
             handler.wfile.write(head.encode() + data + b"\r\n")
             handler.wfile.flush()
@@ -281,15 +281,15 @@ def test_file_behind_an_address_is_read_whole_and_in_order(clip):
     assert abs(frames[9].image.mean() - 200) < 5
 
 
-def test_live_pictures_come_and_a_server_that_dies_is_found_again():
-    with serve(send_pictures(range(60, 80))) as port:
+def test_live_images_come_and_a_server_that_dies_is_found_again():
+    with serve(send_images(range(60, 80))) as port:
         source = open_source(
             f"http://127.0.0.1:{port}/live",
             live=LiveOptions(allow_network=True, timeout=5.0, max_reconnects=300),
         )
         frames = iter(source)
         found = [next(frames)]
-    with serve(send_pictures(range(160, 180), size_hw=(96, 96)), port):
+    with serve(send_images(range(160, 180), size_hw=(96, 96)), port):
         while not found[-1].restart or found[-1].image.mean() < 150:
             found.append(next(frames))
     source.close()
@@ -314,7 +314,7 @@ def test_stalled_server_ends_at_the_timeout():
 
 def test_stream_that_stalls_is_given_up_after_its_reconnects():
     stop = threading.Event()
-    answer = send_pictures(range(5), then=lambda: stop.wait(20))
+    answer = send_images(range(5), then=lambda: stop.wait(20))
     calls = []
 
     def once(handler) -> None:
@@ -467,13 +467,13 @@ def test_passwords_are_in_no_message_name_or_log(caplog, capfd):
             open_source(url, live=NETWORK)
     assert "127.0.0.1" in str(error.value)
     printed = "".join(capfd.readouterr())
-    for text in (str(error.value), caplog.text, address_name(url), printed):
+    for text in (str(error.value), caplog.text, url_name(url), printed):
         assert not any(part in text for part in ("sec", "ret@", "hidden"))
 
 
 def test_lost_connection_is_logged_without_its_password(caplog):
     caplog.set_level(logging.INFO)
-    with serve(send_pictures(range(5))) as port:
+    with serve(send_images(range(5))) as port:
         options = LiveOptions(allow_network=True, timeout=5.0, max_reconnects=1)
         url = f"http://me:secret@127.0.0.1:{port}/live?pwd=hidden"
         with open_source(url, live=options) as source:
@@ -500,5 +500,5 @@ def test_address_is_shown_without_its_password(url, shown):
 
 
 def test_name_of_an_address_has_host_and_path():
-    assert address_name("rtsp://a:b@cam.local:554/live/ch1.sdp?x=1") == "cam.local_ch1"
-    assert address_name("http://[::1") == "video"
+    assert url_name("rtsp://a:b@cam.local:554/live/ch1.sdp?x=1") == "cam.local_ch1"
+    assert url_name("http://[::1") == "video"

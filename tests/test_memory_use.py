@@ -30,7 +30,7 @@ class Stub:
     input_spec = InputSpec(64, 120, None, 1, (0.0,) * 3, (1.0,) * 3)
     rows_of = joined = to_arrays = from_arrays = fingerprint = print  # not called
 
-    def detect(self, pictures, original_sizes, state):  # two objects that come and go: many tracks
+    def detect(self, images, original_sizes, state):  # two objects that come and go: many tracks
         count = 0 if state is None else state + 1
         place = count % 100
         boxes = [[place, 10, place + 20, 30], [90 - place, 40, 110 - place, 60]]

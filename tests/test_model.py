@@ -7,10 +7,10 @@ import torch
 from conftest import tiny_model
 from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.models.temporal.cells import CELLS
-from rnndet.models.temporal.restoration import object_cells, restoration_loss
+from rnndet.models.temporal.distillation import distillation_loss, object_cells
 from rnndet.models.temporal.state import detach_state
 from rnndet.models.video_detector import build_model
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 HOLD = {"cell": "gated_hold", "fusion": "state", "hidden": 0}
 HOLDING = ("gated_hold", "two_frame")
@@ -18,7 +18,7 @@ OPTIONS = [{"cell": cell} for cell in ("none", *sorted(CELLS)) if cell not in HO
 OPTIONS += [HOLD, HOLD | {"cell": "two_frame"}]
 OPTIONS += [{"cell": "conv_lstm", "options": {"peephole": True}}]
 OPTIONS += [{"cell": "conv_lstm", "options": {"coupled": True}}]
-OPTIONS += [{"cell": "conv_lstm", "site": "trunk"}]
+OPTIONS += [{"cell": "conv_lstm", "site": "backbone"}]
 
 
 def noise(length, batch=1, seed=0):
@@ -26,15 +26,17 @@ def noise(length, batch=1, seed=0):
     return torch.randint(0, 256, (length, batch, 3, 64, 96), generator=generator, dtype=torch.uint8)
 
 
-def truth():
-    return Truth(torch.tensor([[10.0, 10, 40, 40]]), torch.tensor([1]), None, torch.tensor([False]))
+def target():
+    return Target(
+        torch.tensor([[10.0, 10, 40, 40]]), torch.tensor([1]), None, torch.tensor([False])
+    )
 
 
 def seen_by_head(model, frames, state=None):
     """What the detection head gets, (T*B, C, H, W) by level, and the new state."""
     encoded = model.encode(frames)
-    features, state = model.memory(encoded.features, state, encoded.length)
-    return (model.detector.neck(features) if model.site == "trunk" else features), state
+    features, state = model.temporal(encoded.features, state, encoded.length)
+    return (model.detector.neck(features) if model.site == "backbone" else features), state
 
 
 @pytest.mark.parametrize("temporal", OPTIONS, ids=str)
@@ -60,15 +62,15 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("site", ["neck", "trunk"])
+@pytest.mark.parametrize("site", ["neck", "backbone"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_detector_trains_and_streams_with_memory(family, site):
     options = {"size": [64, 96], "backbone": "mobilenet_v3_small"} | FAMILIES[family]
     config = ModelConfig(family, options, TemporalConfig(levels=("0", "1"), hidden=4, site=site))
     torch.manual_seed(0)
     model = build_model(config, ("a", "b"))
-    sum(model.train()(noise(2), truths=[[truth()], [truth()]]).losses.values()).backward()
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.memory.parameters())
+    sum(model.train()(noise(2), targets=[[target()], [target()]]).losses.values()).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.temporal.parameters())
     with torch.inference_mode():
         output = model.eval()(noise(1))
         assert set(model(noise(1), output.state).state) == {"0", "1"}
@@ -92,28 +94,28 @@ def test_past_frames_change_what_is_found():
 def test_losses_come_from_labelled_frames_only():
     model = tiny_model().train()
     frames = noise(2, 2)
-    one = model(frames, truths=[[truth(), None], [None, None]]).losses
+    one = model(frames, targets=[[target(), None], [None, None]]).losses
     assert all(torch.isfinite(loss) for loss in one.values())
     changed = frames.clone()
     changed[1] = 0  # later, unlabelled frames cannot matter
-    two = model(changed, truths=[[truth(), None], [None, None]]).losses
+    two = model(changed, targets=[[target(), None], [None, None]]).losses
     for name in one:
         torch.testing.assert_close(one[name], two[name])
 
 
 def test_window_without_labels_only_moves_the_state():
-    output = tiny_model().train()(noise(2), truths=[[None], [None]])
+    output = tiny_model().train()(noise(2), targets=[[None], [None]])
     assert output.losses == {}
     assert set(output.state) == {"0", "1"}
 
 
 def test_empty_frame_counts_as_labelled():
-    assert tiny_model().train()(noise(1), truths=[[Truth.empty()]]).losses
+    assert tiny_model().train()(noise(1), targets=[[Target.empty()]]).losses
 
 
-def test_gradient_reaches_memory_and_trunk():
+def test_gradient_reaches_memory_and_backbone():
     model = tiny_model().train()
-    sum(model(noise(2), truths=[[truth()], [truth()]]).losses.values()).backward()
+    sum(model(noise(2), targets=[[target()], [target()]]).losses.values()).backward()
     parts = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert parts == {"memory", "detector"}
 
@@ -128,31 +130,33 @@ def test_videos_of_a_batch_do_not_mix():
             torch.testing.assert_close(both[name][1::2], feature, atol=1e-4, rtol=1e-4)
 
 
-def test_frames_that_are_not_judged_give_no_detector_loss():
-    frames, truths = noise(2), [[truth()], [truth()]]
-    judged = torch.zeros(2, 1, dtype=torch.bool)
-    losses = tiny_model().train()(frames, truths=truths, clean=frames, judged=judged).losses
-    assert list(losses) == ["restoration"]
+def test_frames_that_are_not_supervised_give_no_detector_loss():
+    frames, targets = noise(2), [[target()], [target()]]
+    supervised = torch.zeros(2, 1, dtype=torch.bool)
+    losses = (
+        tiny_model().train()(frames, targets=targets, clean=frames, supervised=supervised).losses
+    )
+    assert list(losses) == ["distillation"]
 
 
-def test_a_judged_frame_is_judged_by_its_own_truth():
+def test_a_supervised_frame_is_supervised_by_its_own_target():
     """Frame 0 of the second of three videos, each frame with a box of its own."""
     frames, model = noise(2, 3), tiny_model().train()
-    truths = [
-        [replace(truth(), boxes=truth().boxes + 6.0 * (3 * t + b)) for b in range(3)]
+    targets = [
+        [replace(target(), boxes=target().boxes + 6.0 * (3 * t + b)) for b in range(3)]
         for t in range(2)
     ]
-    judged = torch.tensor([[False, True, False], [False, False, False]])
-    alone = [[truths[0][1] if (t, b) == (0, 1) else None for b in range(3)] for t in range(2)]
-    found = model(frames, truths=truths, judged=judged).losses
-    for name, loss in model(frames, truths=alone).losses.items():
+    supervised = torch.tensor([[False, True, False], [False, False, False]])
+    alone = [[targets[0][1] if (t, b) == (0, 1) else None for b in range(3)] for t in range(2)]
+    found = model(frames, targets=targets, supervised=supervised).losses
+    for name, loss in model(frames, targets=alone).losses.items():
         torch.testing.assert_close(found[name], loss)
 
 
 def test_restoration_is_measured_against_the_clean_frames():
     model, frames = tiny_model().train(), noise(2)
     one, other = (
-        model(frames, truths=[[truth()], [truth()]], clean=clean).losses["restoration"]
+        model(frames, targets=[[target()], [target()]], clean=clean).losses["distillation"]
         for clean in (frames, noise(2, seed=7))
     )
     assert one != other
@@ -161,11 +165,11 @@ def test_restoration_is_measured_against_the_clean_frames():
 def test_restoration_weighs_the_cells_of_the_objects():
     model, frames, clean = tiny_model().train(), noise(2), noise(2)
     clean[..., 10:40, 10:40] = 255  # the object is what is to be restored
-    found = model(frames, truths=[[truth()], [truth()]], clean=clean).losses["restoration"]
+    found = model(frames, targets=[[target()], [target()]], clean=clean).losses["distillation"]
     wanted = model.encode(clean).features
-    cells = object_cells([truth().boxes] * 2, wanted, size_hw=(64, 96))
+    cells = object_cells([target().boxes] * 2, wanted, size_hw=(64, 96))
     features, _ = seen_by_head(model, frames)
-    expected = restoration_loss(features, wanted, cells, spread=model.memory.spread())
+    expected = distillation_loss(features, wanted, cells, spread=model.temporal.spread())
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
@@ -175,27 +179,38 @@ def test_model_without_memory_takes_the_settings_of_any_memory():
 
 def test_model_without_memory_has_nothing_to_restore():
     frames = noise(1)
-    losses = tiny_model(cell="none").train()(frames, truths=[[truth()]], clean=frames).losses
-    assert "restoration" not in losses
+    losses = tiny_model(cell="none").train()(frames, targets=[[target()]], clean=frames).losses
+    assert "distillation" not in losses
 
 
-def gradients(model, *, recompute: int, window: int = 4) -> dict[str, torch.Tensor]:
+def gradients(model, *, activation_checkpoints: int, window: int = 4) -> dict[str, torch.Tensor]:
     """Of two windows of four frames of two videos, the state handed on detached."""
     model.zero_grad()
     frames, clean, state = noise(8, 2, seed=1), noise(8, 2, seed=2), None
-    truths = [[truth(), truth()] for _ in range(window)]
+    targets = [[target(), target()] for _ in range(window)]
     for part, wanted in zip(frames.split(window), clean.split(window), strict=True):
-        out = model(part, state, truths=truths, clean=wanted, recompute=recompute)
+        out = model(
+            part,
+            state,
+            targets=targets,
+            clean=wanted,
+            activation_checkpoints=activation_checkpoints,
+        )
         sum(out.losses.values()).backward()
         state = detach_state(out.state)
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("recompute", [1, 3, 8])
-@pytest.mark.parametrize("options", [{}, HOLD, {"site": "trunk"}])
-def test_gradients_are_the_same_when_activations_are_computed_again(recompute, options):
+@pytest.mark.parametrize("activation_checkpoints", [1, 3, 8])
+@pytest.mark.parametrize("options", [{}, HOLD, {"site": "backbone"}])
+def test_gradients_are_the_same_when_activations_are_computed_again(
+    activation_checkpoints, options
+):
     model = tiny_model(**options).train()
-    kept, again = gradients(model, recompute=0), gradients(model, recompute=recompute)
+    kept, again = (
+        gradients(model, activation_checkpoints=0),
+        gradients(model, activation_checkpoints=activation_checkpoints),
+    )
     assert kept.keys() == again.keys()
     whole = torch.cat([gradient.flatten() for gradient in kept.values()])
     other = torch.cat([again[name].flatten() for name in kept])
@@ -203,16 +218,16 @@ def test_gradients_are_the_same_when_activations_are_computed_again(recompute, o
 
 
 def test_little_is_kept_for_the_backward_pass_when_activations_are_computed_again():
-    def kept(recompute: int) -> int:
+    def kept(activation_checkpoints: int) -> int:
         sizes: dict[int, int] = {}
 
         def note(tensor):
             sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        model, truths = tiny_model().train(), [[truth()] for _ in range(8)]
+        model, targets = tiny_model().train(), [[target()] for _ in range(8)]
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            model(noise(8), truths=truths, recompute=recompute)
+            model(noise(8), targets=targets, activation_checkpoints=activation_checkpoints)
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
         return sum(size for at, size in sizes.items() if at not in weights)
 

@@ -4,23 +4,23 @@ import math
 import sys
 
 import pytest
-from scored_videos import BOX, FAR, Found, There, random_video, scored, video
+from evaluated_videos import BOX, FAR, Found, There, random_video, scored, video
 
 from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics.mot import Mot
-from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo
 
 pytest.importorskip("trackeval")
 
 AWAY = (100.0, 300.0, 140.0, 340.0)  # nothing is here
 
 
-def score(*videos: ScoredVideo) -> dict[str, float]:
+def score(*videos: EvaluatedVideo) -> dict[str, float]:
     metric = Mot(("a", "b"))
     return metric.combine([metric.measure(video) for video in videos])
 
 
-def swap(count: int = 10, *, label: int = 0, name: str = "clip") -> ScoredVideo:
+def swap(count: int = 10, *, label: int = 0, name: str = "clip") -> EvaluatedVideo:
     """Two objects, found exactly; their ids are exchanged half way."""
     frames = []
     for i in range(count):
@@ -58,7 +58,7 @@ def test_classes_are_averaged_and_switches_are_summed() -> None:
     assert (numbers["IDSW"], numbers["IDSW/a"], numbers["IDSW/b"]) == (2, 2, 0)
 
 
-def test_a_class_without_truths_is_absent_and_not_in_the_mean() -> None:
+def test_a_class_without_targets_is_absent_and_not_in_the_mean() -> None:
     found = [Found(BOX, id=1), Found(FAR, label=1, id=2)]
     numbers = score(video(*(scored(i, found, [There(BOX)]) for i in range(4))))
     assert numbers["MOTA"] == pytest.approx(1) and "MOTA/b" not in numbers
@@ -73,13 +73,13 @@ def test_detections_without_a_track_are_dropped() -> None:
 @pytest.mark.parametrize(
     "there", [There(FAR, 2, ignore=True), There(FAR, 2, -1, ignore=True), There(FAR, -1)]
 )
-def test_ignored_and_unknown_truths_go_with_their_detections(there: There) -> None:
+def test_ignored_and_unknown_targets_go_with_their_detections(there: There) -> None:
     found = [Found(BOX, id=1), Found(FAR, id=2)]
     numbers = score(video(*(scored(i, found, [There(BOX), there]) for i in range(4))))
     assert numbers["MOTA"] == numbers["HOTA"] == pytest.approx(1)
 
 
-def test_an_ignored_truth_takes_no_detection_that_fits_a_truth_better() -> None:
+def test_an_ignored_target_takes_no_detection_that_fits_a_target_better() -> None:
     there = [There(BOX), There((10.0, 10.0, 50.0, 54.0), 2, ignore=True)]
     numbers = score(video(*(scored(i, [Found(BOX, id=1)], there) for i in range(4))))
     assert numbers["MOTA"] == pytest.approx(1)
@@ -96,7 +96,7 @@ def test_frames_without_labels_are_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize("clips", [[], [video()], [video(scored(0, [Found(BOX, id=1)]))]])
-def test_no_truth_gives_nan(clips: list[ScoredVideo]) -> None:
+def test_no_target_gives_nan(clips: list[EvaluatedVideo]) -> None:
     numbers = score(*clips)
     assert len(numbers) == 6 and all(math.isnan(value) for value in numbers.values())
 

@@ -6,10 +6,10 @@ from conftest import write_coco_vid
 from rnndet.data.formats import coco_vid, mot
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.truths import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS
 from rnndet.data.writers.mot import write
 from rnndet.errors import InputError, OutputError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.video.image import write_image
 
 INFO = """[Sequence]
@@ -42,9 +42,9 @@ def load(root, split="train", **options):
     return found
 
 
-def first_truth(root, rows, **options):
+def first_target(root, rows, **options):
     make(root / "train/s", rows)
-    return load(root, **options).videos[0].frames[0].truth
+    return load(root, **options).videos[0].frames[0].target
 
 
 def test_reads_sequences_and_frames(tmp_path):
@@ -60,39 +60,43 @@ def test_reads_sequences_and_frames(tmp_path):
 
 
 def test_frames_and_pixels_count_from_0(tmp_path):
-    truth = first_truth(tmp_path, ROW)
-    assert truth.boxes.tolist() == [[3, 5, 13, 17]]
-    assert (truth.labels.tolist(), truth.ids.tolist(), truth.ignore.tolist()) == ([0], [5], [False])
+    target = first_target(tmp_path, ROW)
+    assert target.boxes.tolist() == [[3, 5, 13, 17]]
+    assert (target.labels.tolist(), target.ids.tolist(), target.ignore.tolist()) == (
+        [0],
+        [5],
+        [False],
+    )
 
 
 def test_frame_without_rows_is_labelled_empty(tmp_path):
     make(tmp_path / "train/s")
-    assert [len(frame.truth) for frame in load(tmp_path).videos[0].frames] == [1, 0, 0]
+    assert [len(frame.target) for frame in load(tmp_path).videos[0].frames] == [1, 0, 0]
 
 
 def test_persons_that_are_not_evaluated_are_ignored(tmp_path):
     rows = "".join(f"1,{c},4,6,10,12,1,{c},1\n" for c in (1, 2, 7, 8, 12))
-    truth = first_truth(tmp_path, rows)
-    assert truth.labels.tolist() == [0] * 5
-    assert truth.ignore.tolist() == [False, True, True, True, True]
+    target = first_target(tmp_path, rows)
+    assert target.labels.tolist() == [0] * 5
+    assert target.ignore.tolist() == [False, True, True, True, True]
 
 
 def test_flag_0_is_ignored(tmp_path):
-    assert first_truth(tmp_path, "1,5,4,6,10,12,0,1,1\n").ignore.tolist() == [True]
+    assert first_target(tmp_path, "1,5,4,6,10,12,0,1,1\n").ignore.tolist() == [True]
 
 
 def test_vehicles_and_occluders_are_counted_and_left_out(tmp_path):
     make(tmp_path / "train/s", ROW + "1,6,4,6,10,12,0,3,1\n1,7,4,6,10,12,0,11,1\n")
     problems = Problems()
     found = mot.read(tmp_path, "train", problems)
-    assert len(found.videos[0].frames[0].truth) == 1
+    assert len(found.videos[0].frames[0].target) == 1
     assert problems.notes() == ["2 boxes of other classes than pedestrian left out"]
 
 
 def test_ten_columns_have_a_flag_and_no_class(tmp_path):
     rows = "1,1,4,6,10,12,1,-1,-1,-1\n1,2,4,6,10,12,0,-8.2,3.1,0\n"
-    truth = first_truth(tmp_path, rows)
-    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([0, 0], [False, True])
+    target = first_target(tmp_path, rows)
+    assert (target.labels.tolist(), target.ignore.tolist()) == ([0, 0], [False, True])
 
 
 def test_detections_have_no_identity_and_are_not_ignored(tmp_path):
@@ -100,14 +104,14 @@ def test_detections_have_no_identity_and_are_not_ignored(tmp_path):
     (tmp_path / "train/s/det").mkdir()
     rows = "1,-1,4,6,10,12,0,-1,-1,-1\n1,-1,4.5,6,10,12,-2.5\n"
     (tmp_path / "train/s/det/det.txt").write_text(rows)
-    truth = load(tmp_path, file="det/det.txt").videos[0].frames[0].truth
-    assert (truth.ids.tolist(), truth.ignore.tolist()) == ([-1, -1], [False, False])
+    target = load(tmp_path, file="det/det.txt").videos[0].frames[0].target
+    assert (target.ids.tolist(), target.ignore.tolist()) == ([-1, -1], [False, False])
 
 
 def test_several_names_make_the_class_column_count_in_them(tmp_path):
     rows = "1,1,4,6,10,12,1,2,1\n1,2,4,6,10,12,1,1,1\n"
-    truth = first_truth(tmp_path, rows, classes=("car", "van"))
-    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([1, 0], [False, False])
+    target = first_target(tmp_path, rows, classes=("car", "van"))
+    assert (target.labels.tolist(), target.ignore.tolist()) == ([1, 0], [False, False])
 
 
 def test_labels_file_names_the_classes(tmp_path):
@@ -115,7 +119,7 @@ def test_labels_file_names_the_classes(tmp_path):
     (tmp_path / "train/s/gt/labels.txt").write_text("car\nvan\n")
     found = load(tmp_path)
     assert found.classes == ("car", "van")
-    assert found.videos[0].frames[0].truth.labels.tolist() == [1, ANY_CLASS]
+    assert found.videos[0].frames[0].target.labels.tolist() == [1, ANY_CLASS]
 
 
 def test_one_name_renames_the_pedestrians(tmp_path):
@@ -125,7 +129,7 @@ def test_one_name_renames_the_pedestrians(tmp_path):
 
 def test_split_without_any_gt_is_not_labelled(tmp_path):
     make(tmp_path / "test/s", None)
-    assert {frame.truth for frame in load(tmp_path, "test").videos[0].frames} == {None}
+    assert {frame.target for frame in load(tmp_path, "test").videos[0].frames} == {None}
 
 
 def test_sequences_may_lie_in_the_root(tmp_path):
@@ -133,12 +137,12 @@ def test_sequences_may_lie_in_the_root(tmp_path):
     assert load(tmp_path, ".").videos[0].name == "s"
 
 
-def test_picture_names_may_have_eight_digits(tmp_path):
+def test_image_names_may_have_eight_digits(tmp_path):
     make(tmp_path / "train/s", name="%08d.jpg")
     assert load(tmp_path).videos[0].frames[0].image.name == "00000001.jpg"
 
 
-def test_video_file_stands_in_for_missing_pictures(tmp_path):
+def test_video_file_stands_in_for_missing_images(tmp_path):
     (tmp_path / "train/s/gt").mkdir(parents=True)
     (tmp_path / "train/s/gt/gt.txt").write_text(ROW)
     (tmp_path / "train/s/seqinfo.ini").write_text(INFO)
@@ -185,10 +189,10 @@ def test_broken_row_is_named(tmp_path, row, message):
         ("seqLength=3", "seqLength=1000000000", "seqLength 1000000000 is not that of a video"),
         ("frameRate=30", "frameRate=nan", "frameRate nan is not a rate"),
         ("imDir=img1", "imDir=../../..", r"imDir: '../../\.\.' lies outside"),
-        ("imExt=.jpg", "imExt=.png", r"img1: holds no pictures %06d\.png"),
+        ("imExt=.jpg", "imExt=.png", r"img1: holds no images %06d\.png"),
         ("imDir=img1", "imDir=img2", r"has neither img2/ nor a video s\.mp4"),
-        ("seqLength=3", "seqLength=2", "img1: pictures beyond the 2 frames of seqinfo.ini: 1"),
-        ("seqLength=3", "seqLength=4", r"img1: frame 4: no picture 000004\.jpg"),
+        ("seqLength=3", "seqLength=2", "img1: images beyond the 2 frames of seqinfo.ini: 1"),
+        ("seqLength=3", "seqLength=4", r"img1: frame 4: no image 000004\.jpg"),
     ],
 )
 def test_broken_seqinfo_is_named(tmp_path, old, new, message):
@@ -207,13 +211,13 @@ def test_missing_file_is_named(tmp_path, name):
         load(tmp_path)
 
 
-def test_missing_picture_is_named_and_its_frame_left_out(tmp_path):
+def test_missing_image_is_named_and_its_frame_left_out(tmp_path):
     make(tmp_path / "train/s")
     (tmp_path / "train/s/img1/000002.jpg").unlink()
     problems = Problems()
     found = mot.read(tmp_path, "train", problems)
     assert [frame.index for frame in found.videos[0].frames] == [0, 2]
-    assert "img1: frame 2: no picture" in str(problems.found[0])
+    assert "img1: frame 2: no image" in str(problems.found[0])
 
 
 def test_file_in_another_encoding_is_named(tmp_path):
@@ -251,13 +255,13 @@ def test_a_file_that_no_sequence_has_is_named(tmp_path):
 # writing
 
 
-def one_video(*truths, classes=("car", "van"), name="v", image=None, fps=29.97):
-    frames = tuple(FrameRecord(i, truth, image) for i, truth in enumerate(truths))
+def one_video(*targets, classes=("car", "van"), name="v", image=None, fps=29.97):
+    frames = tuple(FrameRecord(i, target, image) for i, target in enumerate(targets))
     return VideoSet(classes, (VideoRecord(name, 32, 48, fps, frames),))
 
 
-def some_truth():
-    return Truth(
+def some_target():
+    return Target(
         torch.tensor([[0.3, 1.7, 33.333332, 31.9], [4.0, 5.0, 14.0, 15.0], [0.0, 0.0, 9.0, 9.0]]),
         torch.tensor([1, 0, ANY_CLASS]),
         torch.tensor([8, 0, -1]),
@@ -273,26 +277,26 @@ def assert_equal(a, b):
     ]
     for x, y in zip(a.videos, b.videos, strict=True):
         for f, g in zip(x.frames, y.frames, strict=True):
-            assert f.index == g.index and (f.truth is None) == (g.truth is None)
-            if f.truth is not None:
+            assert f.index == g.index and (f.target is None) == (g.target is None)
+            if f.target is not None:
                 for field in ("boxes", "labels", "ids", "ignore"):
-                    assert torch.equal(getattr(f.truth, field), getattr(g.truth, field)), field
+                    assert torch.equal(getattr(f.target, field), getattr(g.target, field)), field
 
 
-def picture(tmp_path):
-    path = tmp_path / "picture.png"
+def image_file(tmp_path):
+    path = tmp_path / "image.png"
     write_image(path, np.zeros((32, 48, 3), np.uint8))
     return path
 
 
 def test_what_was_written_reads_back_equal(tmp_path):
-    videos = one_video(some_truth(), Truth.empty(), image=picture(tmp_path))
+    videos = one_video(some_target(), Target.empty(), image=image_file(tmp_path))
     write(videos, tmp_path / "copy", "train")
     assert_equal(load(tmp_path / "copy"), videos)
 
 
 def test_unlabelled_video_without_rate_reads_back_equal(tmp_path):
-    videos = one_video(None, None, image=picture(tmp_path), fps=None, classes=("car",))
+    videos = one_video(None, None, image=image_file(tmp_path), fps=None, classes=("car",))
     write(videos, tmp_path / "copy", "test")
     assert_equal(load(tmp_path / "copy", "test"), videos)
 
@@ -307,7 +311,7 @@ def test_video_files_read_back_equal(tmp_path):
 
 
 def test_rows_are_those_of_the_benchmark(tmp_path):
-    write(one_video(some_truth()), tmp_path, "train", pictures=False)
+    write(one_video(some_target()), tmp_path, "train", images=False)
     lines = (tmp_path / "train/v/gt/gt.txt").read_text().splitlines()
     assert lines[1:] == ["1,0,5,6,10,10,0,1,1", "1,-1,1,1,9,9,0,0,1"]
 
@@ -318,7 +322,7 @@ def test_rows_are_those_of_the_benchmark(tmp_path):
         (one_video(None, name=".."), "cannot be a folder"),
         (one_video(None, name="a/b"), "cannot be a folder"),
         (one_video(None, classes=("a\nb",)), "cannot be a line of labels"),
-        (one_video(None, Truth.empty()), "some frames are labelled and some not"),
+        (one_video(None, Target.empty()), "some frames are labelled and some not"),
         (
             VideoSet(("car",), (VideoRecord("v", 32, 48, 25, (FrameRecord(1, None),)),)),
             "video v: frame 0 is missing",
@@ -327,19 +331,19 @@ def test_rows_are_those_of_the_benchmark(tmp_path):
 )
 def test_what_the_format_cannot_say_is_refused(tmp_path, videos, message):
     with pytest.raises(OutputError, match=message):
-        write(videos, tmp_path, "train", pictures=False)
+        write(videos, tmp_path, "train", images=False)
 
 
 def test_files_are_replaced_only_on_request(tmp_path):
-    write(one_video(some_truth()), tmp_path, "train", pictures=False)
+    write(one_video(some_target()), tmp_path, "train", images=False)
     with pytest.raises(OutputError, match="is there already"):
-        write(one_video(some_truth()), tmp_path, "train", pictures=False)
-    write(one_video(None, name="w"), tmp_path, "train", pictures=False, overwrite=True)
+        write(one_video(some_target()), tmp_path, "train", images=False)
+    write(one_video(None, name="w"), tmp_path, "train", images=False, overwrite=True)
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["w"]
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path):
-    with pytest.raises(InputError, match="no such picture"):
+    with pytest.raises(InputError, match="no such image"):
         write(one_video(None, image=tmp_path / "missing.png"), tmp_path / "copy", "train")
     assert not list((tmp_path / "copy").iterdir())
 

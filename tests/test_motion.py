@@ -5,23 +5,25 @@ import pytest
 
 from rnndet.evaluation.metrics.motion import UNKNOWN, motion_groups, motion_iou
 from rnndet.evaluation.metrics.overlap import greedy, pairwise_iou, pairwise_share
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 
 Row = tuple[float, int]  # left edge of a box of 100 x 100, and its track
 
 
-def frame(index: int, *truths: Row) -> ScoredFrame:
-    boxes = np.array([[x, 0, x + 100, 100] for x, _ in truths], np.float32).reshape(-1, 4)
-    ids = np.array([track for _, track in truths], np.int64)
-    none, zeros = np.zeros(0, np.int64), np.zeros(len(truths), np.int32)
-    return ScoredFrame(
+def frame(index: int, *targets: Row) -> EvaluatedFrame:
+    boxes = np.array([[x, 0, x + 100, 100] for x, _ in targets], np.float32).reshape(-1, 4)
+    ids = np.array([track for _, track in targets], np.int64)
+    none, zeros = np.zeros(0, np.int64), np.zeros(len(targets), np.int32)
+    return EvaluatedFrame(
         index, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), none.astype(np.int32), none,
         boxes, zeros, ids, zeros.astype(bool),
     )  # fmt: skip
 
 
-def motion(*frames: ScoredFrame) -> list[list[float]]:
-    return [values.tolist() for values in motion_iou(ScoredVideo("clip", None, (99, 99), frames))]
+def motion(*frames: EvaluatedFrame) -> list[list[float]]:
+    return [
+        values.tolist() for values in motion_iou(EvaluatedVideo("clip", None, (99, 99), frames))
+    ]
 
 
 def test_linear_motion() -> None:
@@ -51,7 +53,7 @@ def test_tracks_are_told_apart_by_identity_not_by_place() -> None:
     assert rows[1] == pytest.approx([90 / 110, 1.0])
 
 
-def test_truth_without_identity_has_no_motion_and_no_group() -> None:
+def test_target_without_identity_has_no_motion_and_no_group() -> None:
     rows = motion(frame(0, (0, -1), (0, 1)), frame(1, (0, -1)))
     assert np.isnan(rows[0][0]) and rows[0][1] == 1.0
     assert motion_groups(np.array(rows[1])).tolist() == [UNKNOWN]
@@ -62,7 +64,7 @@ def test_groups_and_their_bounds() -> None:
     assert motion_groups(values).tolist() == [0, 1, 1, 2, UNKNOWN]
 
 
-def test_no_frames_and_frames_without_truths() -> None:
+def test_no_frames_and_frames_without_targets() -> None:
     assert motion() == []
     assert motion(frame(0), frame(1)) == [[], []]
 
@@ -76,10 +78,10 @@ def test_equals_the_definition_on_random_tracks() -> None:
     ]
     track = {}
     for own in frames:
-        for name, box in zip(own.truth_ids, own.truth_boxes, strict=True):
+        for name, box in zip(own.target_ids, own.target_boxes, strict=True):
             track[own.index, name] = box
     for own, values in zip(frames, motion(*frames), strict=True):
-        for name, value in zip(own.truth_ids, values, strict=True):
+        for name, value in zip(own.target_ids, values, strict=True):
             near = [k for k in range(own.index - 10, own.index + 11) if k != own.index]
             others = np.array([track[k, name] for k in near if (k, name) in track])
             overlap = pairwise_iou(track[own.index, name][None], others)
@@ -92,7 +94,7 @@ def test_pixels_0_to_9_and_5_to_14_of_a_file_overlap_by_a_third() -> None:
     assert pairwise_iou(read, read)[0, 1] == pytest.approx(1 / 3)
 
 
-def test_greedy_gives_each_truth_to_the_best_detection_that_wants_it() -> None:
+def test_greedy_gives_each_target_to_the_best_detection_that_wants_it() -> None:
     taken = greedy(np.array([[0.6, 0.9], [0.0, 0.8], [0.7, 0.8], [0.0, 0.0]]))
     assert taken.tolist() == [1, -1, 0, -1]
 

@@ -81,7 +81,7 @@ def test_every_cell_finds_the_same_over_100_frames(cell, tmp_path):
     assert_parity(model, exported(model, tmp_path))
 
 
-@pytest.mark.parametrize("site", ["neck", "trunk"])
+@pytest.mark.parametrize("site", ["neck", "backbone"])
 @pytest.mark.parametrize("detector", ["fcos", "retinanet", "ssdlite"])
 def test_every_one_stage_detector_finds_the_same_over_100_frames(detector, site, tmp_path):
     options = {"size": list(SIZE_HW), "backbone": "mobilenet_v3_small"}
@@ -129,8 +129,8 @@ def test_videos_side_by_side_give_what_each_gives_alone(graph, kind):
         alone.append(found)
     states = [None, None]
     for k, frames in enumerate(zip(*videos, strict=True)):
-        pictures = [frame.image for frame in frames]
-        both, state = runtime.detect(pictures, [SIZE_HW] * 2, runtime.joined(states))
+        images = [frame.image for frame in frames]
+        both, state = runtime.detect(images, [SIZE_HW] * 2, runtime.joined(states))
         states = runtime.rows_of(state, 2)
         for one, before in zip(both, alone, strict=True):
             np.testing.assert_allclose(one.scores, before[k].scores, atol=1e-5)

@@ -10,7 +10,7 @@ from test_stream import Counter
 
 from conftest import tiny_model
 from rnndet.errors import InputError, OutputError
-from rnndet.inference.pipeline import DEPTH, WriteBehind, read_ahead
+from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch
 from rnndet.inference.results import StageClock
 from rnndet.inference.run import make_stream, run_source
 from rnndet.inference.runtimes.batching import Batcher, Member
@@ -46,14 +46,14 @@ def failing(count, error):
 
 
 def test_frames_read_ahead_are_the_frames_in_order():
-    assert [f.index for f in read_ahead(noise(20), StageClock())] == list(range(20))
+    assert [f.index for f in prefetch(noise(20), StageClock())] == list(range(20))
 
 
 def test_error_of_the_source_comes_after_the_frames_before_it():
     seen = []
     with pytest.raises(InputError, match="broken"):
-        seen.extend(f.index for f in read_ahead(failing(5, InputError("broken")), StageClock()))
-    frames, kept = read_ahead(failing(5, InputError("broken")), StageClock()), []
+        seen.extend(f.index for f in prefetch(failing(5, InputError("broken")), StageClock()))
+    frames, kept = prefetch(failing(5, InputError("broken")), StageClock()), []
     with pytest.raises(InputError):
         for frame in frames:
             kept.append(frame.index)
@@ -68,7 +68,7 @@ def test_few_frames_are_read_ahead_however_long_the_video():
             read.append(frame.index)
             yield frame
 
-    frames = read_ahead(source(), StageClock())
+    frames = prefetch(source(), StageClock())
     next(frames)
     time.sleep(0.2)
     assert len(read) <= DEPTH + 2  # those that wait, the one that is held out, the one that came
@@ -76,7 +76,7 @@ def test_few_frames_are_read_ahead_however_long_the_video():
 
 
 def test_reading_ends_where_nobody_reads_on():
-    frames = read_ahead(noise(1000), StageClock())
+    frames = prefetch(noise(1000), StageClock())
     next(frames)
     frames.close()
     assert not threads("read ahead")
@@ -259,16 +259,16 @@ def test_videos_of_different_sizes_go_side_by_side():
 
 
 def test_boxes_are_in_pixels_of_the_own_frame():
-    """Frames of both sizes are the same picture to the network."""
+    """Frames of both sizes are the same image to the network."""
     runtime = TorchRuntime(tiny_model())
-    (picture,) = (frame.image for frame in noise(1))
+    (image,) = (frame.image for frame in noise(1))
     sizes = [SIZE_HW, (2 * SIZE_HW[0], 2 * SIZE_HW[1])]
     batcher = Batcher(runtime)
 
     def one(size_hw):
         with Member(batcher) as member:
             barrier.wait()
-            return member.detect([picture], [size_hw], None)[0][0]
+            return member.detect([image], [size_hw], None)[0][0]
 
     barrier = threading.Barrier(2)
     runtime.score_threshold = 0.001
@@ -287,9 +287,9 @@ def test_frames_of_one_size_are_one_call():
     class Counting(TorchRuntime):
         sizes: tuple[int, ...] = ()
 
-        def detect(self, pictures, *others):
-            self.sizes += (len(pictures),)
-            return super().detect(pictures, *others)
+        def detect(self, images, *others):
+            self.sizes += (len(images),)
+            return super().detect(images, *others)
 
     runtime, start = Counting(tiny_model()), threading.Barrier(3)
 

@@ -42,16 +42,16 @@ def make(name):
 
 
 def seen(detector, *, size_hw=(96, 128), seed=1):
-    """A random picture prepared, and its neck features."""
+    """A random image prepared, and its neck features."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, *size_hw), generator=generator, dtype=torch.uint8)
     with torch.no_grad():
         prepared = detector.prepare([image])
-        return prepared, detector.neck(detector.trunk(prepared.pixels))
+        return prepared, detector.neck(detector.backbone(prepared.pixels))
 
 
 def raw(detector, **about):
-    """Raw outputs, anchors, levels and size of one random picture."""
+    """Raw outputs, anchors, levels and size of one random image."""
     prepared, features = seen(detector, **about)
     with torch.no_grad():
         outputs = {key: value[0].numpy() for key, value in detector.head(features).items()}
@@ -71,8 +71,8 @@ def found(detector, outputs, anchors, level_of, size_hw, *, threshold=0.05):
 def test_anchors_equal_torchvisions(name, size_hw):
     detector = make(name)
     prepared, features = seen(detector, size_hw=size_hw)
-    pictures = ImageList(prepared.pixels, prepared.image_sizes)
-    (wanted,) = detector.net.anchor_generator(pictures, list(features.values()))
+    images = ImageList(prepared.pixels, prepared.image_sizes)
+    (wanted,) = detector.net.anchor_generator(images, list(features.values()))
     grids = tuple(tuple(level.shape[-2:]) for level in features.values())
     anchors, levels = anchors_of(detector.head_spec, prepared.padded_hw, grids)
     np.testing.assert_allclose(anchors, wanted.numpy(), atol=1e-4)
@@ -127,7 +127,7 @@ def test_candidates_are_capped_as_torchvisions(name, cap):
 
 
 def torchvisions(detector, outputs, anchors, levels):
-    """What torchvision makes of raw outputs of one picture."""
+    """What torchvision makes of raw outputs of one image."""
     raw = {key: torch.from_numpy(value)[None] for key, value in outputs.items()}
     boxes = torch.from_numpy(anchors.copy())
     if detector.head_spec.per_class:
@@ -209,7 +209,7 @@ def test_operations_do_not_grow_with_the_number_of_detections(name):
 
 
 @one_stage
-def test_batch_is_prepared_in_as_many_operations_as_a_picture(name):
+def test_batch_is_prepared_in_as_many_operations_as_a_image(name):
     detector = make(name)
     image = torch.zeros(3, 60, 90, dtype=torch.uint8)
     one, four = (operations(lambda n=n: detector.prepare([image] * n)) for n in (1, 4))

@@ -26,19 +26,19 @@ def test_configuration_is_valid(path):
 
 
 def put(root, kind, path, x):
-    picture, xml = root / f"Data/{kind}/{path}.JPEG", root / f"Annotations/{kind}/{path}.xml"
-    for file in (picture, xml):
+    path_of_image, xml = root / f"Data/{kind}/{path}.JPEG", root / f"Annotations/{kind}/{path}.xml"
+    for file in (path_of_image, xml):
         file.parent.mkdir(parents=True, exist_ok=True)
     image = np.full((*SIZE_HW, 3), 90, np.uint8)
     image[19:40, x - 1 : x + 20] = (200, 60, 30)
-    write_image(picture, image)
+    write_image(path_of_image, image)
     size = f"<size><width>{SIZE_HW[1]}</width><height>{SIZE_HW[0]}</height></size>"
     xml.write_text(f"<annotation>{size}{OBJECT.format(x, x + 20)}</annotation>")
 
 
 @pytest.fixture
 def ilsvrc(tmp_path):
-    """Two training videos and a validation video of six frames, and three DET pictures."""
+    """Two training videos and a validation video of six frames, and three DET images."""
     root = tmp_path / "ILSVRC2015"
     for video in (
         "train/ILSVRC2015_VID_train_0000/a",
@@ -108,7 +108,7 @@ def cvat_export(x):
 
 @pytest.fixture
 def own(tmp_path):
-    """Two training videos and a validation video, each a folder of pictures beside its XML."""
+    """Two training videos and a validation video, each a folder of images beside its XML."""
     root = tmp_path / "own"
     for video in ("train/a", "train/b", "val/c"):
         (root / video).mkdir(parents=True)

@@ -9,35 +9,35 @@ import torch
 from conftest import detections
 from rnndet.errors import InputError, OutputError
 from rnndet.evaluation.metrics.record import (
+    EvaluatedFrame,
+    EvaluatedVideo,
     Predictions,
-    ScoredFrame,
-    ScoredVideo,
+    evaluated_frame,
     load_predictions,
     save_predictions,
-    scored_frame,
 )
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 
-def frame(index: int, count: int = 2, *, labelled: bool = True) -> ScoredFrame:
+def frame(index: int, count: int = 2, *, labelled: bool = True) -> EvaluatedFrame:
     boxes = torch.arange(4.0 * count).reshape(count, 4) + index
     labels = torch.arange(count)
     found = detections(boxes, torch.linspace(1, 0.5, count), labels, labels + 1)
-    truth = Truth(boxes + 1, labels, labels + 7, labels > 0)
-    known = truth if labelled else None
-    return scored_frame(index, found, known, corrupted=index == 3, seconds=0.1 * index)
+    target = Target(boxes + 1, labels, labels + 7, labels > 0)
+    known = target if labelled else None
+    return evaluated_frame(index, found, known, corrupted=index == 3, seconds=0.1 * index)
 
 
 def run() -> Predictions:
     predictions = Predictions(("a", "b"), about={"weights": "w.pt"})
-    predictions.add(ScoredVideo("two", None, (48, 64), (frame(3), frame(4, labelled=False))))
-    predictions.add(ScoredVideo("one", 29.97, (32, 48), (frame(0, 0), frame(1, 3))))
-    predictions.add(ScoredVideo("none", 25.0, (32, 48), ()))
+    predictions.add(EvaluatedVideo("two", None, (48, 64), (frame(3), frame(4, labelled=False))))
+    predictions.add(EvaluatedVideo("one", 29.97, (32, 48), (frame(0, 0), frame(1, 3))))
+    predictions.add(EvaluatedVideo("none", 25.0, (32, 48), ()))
     return predictions
 
 
-def same(one: ScoredFrame, other: ScoredFrame) -> bool:
-    values = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(ScoredFrame)]
+def same(one: EvaluatedFrame, other: EvaluatedFrame) -> bool:
+    values = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(EvaluatedFrame)]
     return all(np.array_equal(a, b) and np.asarray(a).dtype == np.asarray(b).dtype
                for a, b in values)  # fmt: skip
 

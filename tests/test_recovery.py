@@ -5,25 +5,25 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
-from scored_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
+from evaluated_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
 
-from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo
 from rnndet.evaluation.metrics.recovery import Recovery
 
 RUN = range(5, 10)
 
 
-def score(*videos: ScoredVideo, hard: Collection[int] = RUN) -> dict[str, float]:
+def score(*videos: EvaluatedVideo, hard: Collection[int] = RUN) -> dict[str, float]:
     """With the frames `hard` corrupted."""
     metric = Recovery(("a", "b"))
     return metric.combine([metric.measure(corrupted(clip, hard)) for clip in videos])
 
 
-def corrupted(clip: ScoredVideo, hard: Collection[int]) -> ScoredVideo:
+def corrupted(clip: EvaluatedVideo, hard: Collection[int]) -> EvaluatedVideo:
     return replace(clip, frames=tuple(replace(f, corrupted=f.index in hard) for f in clip.frames))
 
 
-def clip(found: Collection[int], *, there: int = 20, length: int = 60) -> ScoredVideo:
+def clip(found: Collection[int], *, there: int = 20, length: int = 60) -> EvaluatedVideo:
     """An object in the first `there` frames, found in the frames `found`."""
     return video(
         *(scored(i, [Found(BOX)] * (i in found), [There(BOX)] * (i < there)) for i in range(length))
@@ -54,11 +54,11 @@ def test_later_than_thirty_counts_thirty() -> None:
     assert score(clip({*range(5), *range(45, 60)}, there=60))["recovery_frames"] == 30
 
 
-def test_a_truth_that_ends_before_it_is_found_counts_thirty() -> None:
+def test_a_target_that_ends_before_it_is_found_counts_thirty() -> None:
     assert score(clip(range(5), there=12))["recovery_frames"] == 30
 
 
-def test_a_truth_that_ends_in_the_run_is_only_held() -> None:
+def test_a_target_that_ends_in_the_run_is_only_held() -> None:
     numbers = score(clip(range(6), there=8))
     assert math.isnan(numbers["recovery_frames"]) and numbers["held_share"] == pytest.approx(1 / 3)
 
@@ -87,7 +87,7 @@ def test_another_class_a_low_score_or_a_bad_box_finds_nothing(found: Found) -> N
 
 
 @pytest.mark.parametrize("there", [There(BOX, -1), There(BOX, 1, ignore=True)])
-def test_ignored_and_unknown_truths_are_no_tracks(there: There) -> None:
+def test_ignored_and_unknown_targets_are_no_tracks(there: There) -> None:
     frames = [scored(i, [Found(BOX)], [there]) for i in range(20)]
     assert math.isnan(score(video(*frames))["held_share"])
 

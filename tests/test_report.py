@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from scored_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
+from evaluated_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
 
 from rnndet.errors import OutputError
 from rnndet.evaluation.metrics import CocoAP, compute
-from rnndet.evaluation.metrics.record import Predictions, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo, Predictions
 from rnndet.evaluation.report.charts import Bar, Curve, bars, curves
 from rnndet.evaluation.report.matching import JudgedRun
 from rnndet.evaluation.report.page import worst_frames, write_html
@@ -44,7 +44,7 @@ class Page(HTMLParser):
             self.text += data
 
 
-def run_of(*videos: ScoredVideo) -> Predictions:
+def run_of(*videos: EvaluatedVideo) -> Predictions:
     run = Predictions(CLASSES)
     for one in videos:
         run.add(one)
@@ -122,11 +122,11 @@ def test_runs_without_frames_make_a_page(tmp_path, runs):
     assert [worst_frames(run, 3) for run in runs.values()] == [[] for _ in runs]
 
 
-def test_frames_without_detections_or_truths_make_a_page(tmp_path):
+def test_frames_without_detections_or_targets_make_a_page(tmp_path):
     frames = [scored(0), scored(1, there=[There(BOX)]), scored(2, labelled=False)]
     _, parsed = page(tmp_path, {"carried": run_of(video(*frames))})
-    assert "car <b>, truths: 1" in parsed.text
-    assert "Without truths: dog & cat." in parsed.text
+    assert "car <b>, targets: 1" in parsed.text
+    assert "Without targets: dog & cat." in parsed.text
 
 
 def test_the_curve_of_a_perfect_run_reaches_the_corner():
@@ -155,7 +155,7 @@ def test_the_working_point_is_that_of_the_metric():
     assert JudgedRun(run).best == {key: numbers[key] for key in JudgedRun(run).best}
 
 
-def test_what_lies_on_an_ignored_truth_is_no_false_alarm():
+def test_what_lies_on_an_ignored_target_is_no_false_alarm():
     frame = scored(0, [Found(BOX)], [There(BOX, ignore=True)])
     found = scored(1, [Found(FAR)], [There(FAR)])
     assert worst_frames(run_of(video(frame, found)), 2) == []
@@ -197,12 +197,12 @@ def test_a_track_is_thick_where_found_and_thin_where_missed_and_absent_in_its_ga
     assert (second, rest) == pytest.approx((first + 8 * frame, 2 * frame), abs=0.11)
 
 
-def test_a_picture_lies_in_the_page_once_and_has_the_boxes_of_every_run(tmp_path):
+def test_a_image_lies_in_the_page_once_and_has_the_boxes_of_every_run(tmp_path):
     missed = scored(4, [Found(shifted(FAR, 60), 0.9, 1)], [There(BOX), There(FAR, 2)])
     sure = scored(5, [Found(BOX, 0.95), Found(FAR, 0.95)], [There(BOX), There(FAR, 2)])
     run = run_of(video(sure, missed))
     image = np.zeros((400, 400, 3), np.uint8)
-    text, parsed = page(tmp_path, {"one": run, "two": run}, pictures={("clip", 4): image})
+    text, parsed = page(tmp_path, {"one": run, "two": run}, images={("clip", 4): image})
     assert text.count("data:image/jpeg;base64,") == 1
     assert ("use", {"href": "#picture0"}) in parsed.tags
     assert parsed.text.count("missed: car <b>") == 4  # two truths in two runs

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 from rnndet.evaluation.rescoring import RESCORERS, seq_nms, track_smooth
 
 
-def video(*frames) -> ScoredVideo:
+def video(*frames) -> EvaluatedVideo:
     """Frames of (x, score, label): boxes of 40 x 40 pixels whose left edge is x."""
     made = []
     for index, found in enumerate(frames):
         found = sorted(found, key=lambda one: -one[1])
         made.append(
-            ScoredFrame(
+            EvaluatedFrame(
                 index=index,
                 boxes=np.array([[x, 0, x + 40, 40] for x, _, _ in found], np.float32).reshape(
                     -1, 4
@@ -21,16 +21,16 @@ def video(*frames) -> ScoredVideo:
                 scores=np.array([score for _, score, _ in found], np.float32),
                 labels=np.array([label for _, _, label in found], np.int32),
                 ids=np.zeros(len(found), np.int64),
-                truth_boxes=np.zeros((0, 4), np.float32),
-                truth_labels=np.zeros(0, np.int32),
-                truth_ids=np.zeros(0, np.int64),
-                truth_ignore=np.zeros(0, bool),
+                target_boxes=np.zeros((0, 4), np.float32),
+                target_labels=np.zeros(0, np.int32),
+                target_ids=np.zeros(0, np.int64),
+                target_ignore=np.zeros(0, bool),
             )
         )
-    return ScoredVideo("v", 25.0, (200, 400), tuple(made))
+    return EvaluatedVideo("v", 25.0, (200, 400), tuple(made))
 
 
-def scores(video: ScoredVideo) -> list[list[float]]:
+def scores(video: EvaluatedVideo) -> list[list[float]]:
     return [[round(float(s), 3) for s in frame.scores] for frame in video.frames]
 
 

@@ -7,15 +7,17 @@ import torch
 from rnndet.data.clips.sampling import ClipSampler, hold_out
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 
-def truth(label):
-    return Truth(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([label]), None, torch.tensor([False]))
+def target(label):
+    return Target(
+        torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([label]), None, torch.tensor([False])
+    )
 
 
 def video(name, label, *, length=20, group=None):
-    records = tuple(FrameRecord(i, None if label is None else truth(label)) for i in range(length))
+    records = tuple(FrameRecord(i, None if label is None else target(label)) for i in range(length))
     return VideoRecord(name, 10, 10, 25.0, records, group=group)
 
 
@@ -64,7 +66,7 @@ def test_every_stride_from_least_to_most_is_drawn():
 
 def test_chosen_frame_is_anywhere_in_the_clip():
     records = list(video("a", None).frames)
-    records[10] = replace(records[10], truth=truth(0))
+    records[10] = replace(records[10], target=target(0))
     shown = draws([replace(video("a", None), frames=tuple(records))], 60)
     assert {choice.records.index(records[10]) for choice in shown} == {0, 1, 2, 3}
 
@@ -85,7 +87,7 @@ def test_unlabelled_video_is_never_drawn():
 
 
 def test_video_whose_objects_are_ignored_is_never_drawn():
-    ignored = replace(truth(1), ignore=torch.tensor([True]))
+    ignored = replace(target(1), ignore=torch.tensor([True]))
     other = replace(video("b", None), frames=(FrameRecord(0, ignored),))
     assert {choice.video.name for choice in draws([video("a", 0), other], 50)} == {"a"}
 

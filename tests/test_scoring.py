@@ -9,8 +9,8 @@ import torch
 
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
-from rnndet.evaluation.metrics.record import Predictions, ScoredFrame, ScoredVideo
-from rnndet.evaluation.records import with_tracks, with_truths
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo, Predictions
+from rnndet.evaluation.records import with_targets, with_tracks
 from rnndet.evaluation.score import (
     build_metrics,
     check_same,
@@ -20,15 +20,15 @@ from rnndet.evaluation.score import (
     score,
     shown,
 )
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.tracking import ByteTracker
 
 BOX = np.array([[10, 10, 50, 50]], np.float32)
 
 
-def frame(index: int, found: bool, corrupted: bool) -> ScoredFrame:
+def frame(index: int, found: bool, corrupted: bool) -> EvaluatedFrame:
     n = int(found)
-    return ScoredFrame(
+    return EvaluatedFrame(
         index, BOX[:n], np.full(n, 0.9, np.float32), np.zeros(n, np.int32), np.zeros(n, np.int64),
         BOX, np.zeros(1, np.int32), np.ones(1, np.int64), np.zeros(1, bool), corrupted=corrupted,
     )  # fmt: skip
@@ -40,7 +40,7 @@ def run(*found: str, corrupted: str = "") -> Predictions:
     for number, text in enumerate(found):
         hard = corrupted or "0" * len(text)
         frames = [frame(i, text[i] == "1", hard[i] == "1") for i in range(len(text))]
-        predictions.add(ScoredVideo(f"v{number}", 30.0, (64, 64), tuple(frames)))
+        predictions.add(EvaluatedVideo(f"v{number}", 30.0, (64, 64), tuple(frames)))
     return predictions
 
 
@@ -98,13 +98,13 @@ def test_runs_with_other_classes_are_not_compared() -> None:
 
 
 def test_runs_beside_other_labels_are_not_compared() -> None:
-    def without_truth(video: ScoredVideo) -> ScoredVideo:
-        none = {"truth_boxes": BOX[:0], "truth_labels": np.zeros(0, np.int32)}
-        none |= {"truth_ids": np.zeros(0, np.int64), "truth_ignore": np.zeros(0, bool)}
+    def without_target(video: EvaluatedVideo) -> EvaluatedVideo:
+        none = {"target_boxes": BOX[:0], "target_labels": np.zeros(0, np.int32)}
+        none |= {"target_ids": np.zeros(0, np.int64), "target_ignore": np.zeros(0, bool)}
         return replace(video, frames=tuple(replace(f, **none) for f in video.frames))
 
     with pytest.raises(RnndetError, match="different labels of v0"):
-        check_same(run("11"), run("11").map(without_truth))
+        check_same(run("11"), run("11").map(without_target))
 
 
 def test_the_protocol_names_what_differs_between_runs() -> None:
@@ -117,16 +117,16 @@ def test_the_protocol_names_what_differs_between_runs() -> None:
 
 def test_other_labels_replace_all_that_was_known() -> None:
     """Frame 1 is not in the other data: it becomes unlabelled."""
-    truth = Truth(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0]), torch.tensor([7]),
+    target = Target(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0]), torch.tensor([7]),
                   torch.tensor([True]))  # fmt: skip
-    record = VideoRecord("v0", 64, 64, 30.0, (FrameRecord(0, truth),))
-    (video,) = with_truths(run("11"), VideoSet(("a",), (record,))).videos
+    record = VideoRecord("v0", 64, 64, 30.0, (FrameRecord(0, target),))
+    (video,) = with_targets(run("11"), VideoSet(("a",), (record,))).videos
     first, second = video.frames
-    assert first.truth_boxes.tolist() == [[0, 0, 9, 9]]
-    assert (first.truth_ids.tolist(), first.truth_ignore.tolist()) == ([7], [True])
+    assert first.target_boxes.tolist() == [[0, 0, 9, 9]]
+    assert (first.target_ids.tolist(), first.target_ignore.tolist()) == ([7], [True])
     assert first.boxes.tolist() == BOX.tolist()
     assert [frame.labelled for frame in video.frames] == [True, False]
-    assert len(second.truth_boxes) == 0
+    assert len(second.target_boxes) == 0
 
 
 def test_tracks_of_a_video_do_not_depend_on_the_one_before() -> None:

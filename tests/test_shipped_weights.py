@@ -44,7 +44,7 @@ def test_file_names_no_place(name):
 
 def test_pair_differs_in_the_memory_alone():
     with_memory, without = load_model("aerial"), load_model("aerial_frame")
-    assert with_memory.memory.cells and not without.memory.cells
+    assert with_memory.temporal.cells and not without.temporal.cells
     assert with_memory.classes == without.classes
     theirs = with_memory.detector.state_dict()
     for name, tensor in without.detector.state_dict().items():
@@ -56,10 +56,10 @@ def test_default_finds_most_objects_of_a_rendered_clip():
     stream = make_stream(load_model("aerial"))
     seen = found = 0
     for result in run_video(stream, clip):
-        truth = clip.truth(result.frame.index)
-        truth = truth[~truth.ignore]
-        overlap = pairwise_iou(truth.boxes.numpy(), result.detections.boxes)
-        seen += len(truth)
+        target = clip.target(result.frame.index)
+        target = target[~target.ignore]
+        overlap = pairwise_iou(target.boxes.numpy(), result.detections.boxes)
+        seen += len(target)
         found += int((overlap.max(1) >= 0.5).sum()) if overlap.shape[1] else 0
     assert found / seen > 0.6
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from rnndet.evaluation.metrics.overlap import pairwise_iou
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 from rnndet.evaluation.metrics.stability import GRID, Stability
 
 BOX = (0.0, 0.0, 100.0, 100.0)
@@ -19,34 +19,34 @@ Box = tuple[float, float, float, float]
 def frame(
     index: int,
     found: list[tuple[Box, float, int]],
-    truths: list[tuple[Box, int, int]],
+    targets: list[tuple[Box, int, int]],
     ignore: list[bool] | None = None,
-) -> ScoredFrame:
-    """found: box, score, label; truths: box, label, track."""
+) -> EvaluatedFrame:
+    """found: box, score, label; targets: box, label, track."""
     found = sorted(found, key=lambda row: -row[1])
-    return ScoredFrame(
+    return EvaluatedFrame(
         index=index,
         boxes=np.array([row[0] for row in found], np.float32).reshape(-1, 4),
         scores=np.array([row[1] for row in found], np.float32),
         labels=np.array([row[2] for row in found], np.int32),
         ids=np.zeros(len(found), np.int64),
-        truth_boxes=np.array([row[0] for row in truths], np.float32).reshape(-1, 4),
-        truth_labels=np.array([row[1] for row in truths], np.int32),
-        truth_ids=np.array([row[2] for row in truths], np.int64),
-        truth_ignore=np.array(ignore or [False] * len(truths), bool),
+        target_boxes=np.array([row[0] for row in targets], np.float32).reshape(-1, 4),
+        target_labels=np.array([row[1] for row in targets], np.int32),
+        target_ids=np.array([row[2] for row in targets], np.int64),
+        target_ignore=np.array(ignore or [False] * len(targets), bool),
     )
 
 
-def video(*frames: ScoredFrame) -> ScoredVideo:
-    return ScoredVideo("clip", None, (400, 400), frames)
+def video(*frames: EvaluatedFrame) -> EvaluatedVideo:
+    return EvaluatedVideo("clip", None, (400, 400), frames)
 
 
-def score(*frames: ScoredFrame) -> dict[str, float]:
+def score(*frames: EvaluatedFrame) -> dict[str, float]:
     metric = Stability(("a", "b"))
     return metric.combine([metric.measure(video(*frames))])
 
 
-def following(*boxes: Box | None) -> list[ScoredFrame]:
+def following(*boxes: Box | None) -> list[EvaluatedFrame]:
     """One object that stays at BOX, and the box found in each frame."""
     return [
         frame(i, [] if box is None else [(box, 0.9, 0)], [(BOX, 0, 1)])
@@ -54,18 +54,18 @@ def following(*boxes: Box | None) -> list[ScoredFrame]:
     ]
 
 
-def random_video(seed: int, *, crowded: bool = False) -> ScoredVideo:
+def random_video(seed: int, *, crowded: bool = False) -> EvaluatedVideo:
     """Tracks with noisy detections; crowded: so near that detections fit several."""
     random = np.random.default_rng(seed)
     step = 15.0 if crowded else 150.0
     frames = []
     for i in range(8):
-        truths = [((step * t, 0.0, step * t + 100, 100.0), t // 4, t) for t in range(6)]
+        targets = [((step * t, 0.0, step * t + 100, 100.0), t // 4, t) for t in range(6)]
         found = []
-        for (x, _, _, _), label, _ in truths * 2:
+        for (x, _, _, _), label, _ in targets * 2:
             x1 = x + random.normal() * 15
             found.append(((x1, 0.0, x1 + 100, 100.0), random.random(), label))
-        frames.append(frame(i, found, truths))
+        frames.append(frame(i, found, targets))
     return video(*frames)
 
 
@@ -153,8 +153,8 @@ def test_matching_maximises_the_total_iou() -> None:
 
 def test_one_detection_is_not_matched_twice() -> None:
     found = [((5.0, 0.0, 105.0, 100.0), 0.9, 0)]
-    truths = [(BOX, 0, 1), ((20.0, 0.0, 120.0, 100.0), 0, 2)]
-    assert score(frame(0, found, truths))["stability_recall"] == 0.5
+    targets = [(BOX, 0, 1), ((20.0, 0.0, 120.0, 100.0), 0, 2)]
+    assert score(frame(0, found, targets))["stability_recall"] == 0.5
 
 
 def test_matches_equal_the_assignment_at_every_threshold() -> None:
@@ -165,8 +165,8 @@ def test_matches_equal_the_assignment_at_every_threshold() -> None:
         for f in own.frames:
             on = f.scores >= threshold
             kept += on.sum()
-            iou = pairwise_iou(f.boxes[on], f.truth_boxes)
-            iou[(iou < 0.5) | (f.labels[on][:, None] != f.truth_labels)] = 0
+            iou = pairwise_iou(f.boxes[on], f.target_boxes)
+            iou[(iou < 0.5) | (f.labels[on][:, None] != f.target_labels)] = 0
             hits += (iou[linear_sum_assignment(iou, maximize=True)] > 0).sum()
         assert (part["hits"][place], part["false"][place]) == (hits, kept - hits)
 
@@ -192,9 +192,9 @@ def test_threshold_is_that_of_the_best_f1() -> None:
 
 def test_equal_recall_takes_the_highest_threshold_that_reaches_it() -> None:
     # Half of the truths are found at .9, steadily; the others at .3, every second time.
-    truths = [(BOX, 0, 1), (FAR, 0, 2)]
-    frames = [frame(i, [(BOX, 0.9, 0)], truths) for i in range(3)]
-    frames[1] = frame(1, [(BOX, 0.9, 0), (FAR, 0.3, 0)], truths)
+    targets = [(BOX, 0, 1), (FAR, 0, 2)]
+    frames = [frame(i, [(BOX, 0.9, 0)], targets) for i in range(3)]
+    frames[1] = frame(1, [(BOX, 0.9, 0), (FAR, 0.3, 0)], targets)
     metric = Stability(("a",), recalls=(0.5, 0.6, 0.75))
     numbers = metric.combine([metric.measure(video(*frames))])
     assert numbers["stability_threshold@R50"] == 0.9 and numbers["fragment@R50"] == 0.0
@@ -213,17 +213,17 @@ def test_detection_on_an_ignored_region_is_no_false_alarm() -> None:
     assert score(first, frame(1, found, [(BOX, 0, 1)]))["stability_threshold"] == 0.9
 
 
-def test_frames_in_which_a_truth_is_ignored_are_no_part_of_its_track() -> None:
+def test_frames_in_which_a_target_is_ignored_are_no_part_of_its_track() -> None:
     frames = following(BOX, None, None, BOX)
     for i in (1, 2):
-        frames[i] = replace(frames[i], truth_ignore=np.array([True]))
+        frames[i] = replace(frames[i], target_ignore=np.array([True]))
     numbers = score(*frames)
     assert numbers["fragment"] == 0.0 and numbers["stability_recall"] == 1.0
 
 
-def test_truths_without_identity_count_for_recall_alone() -> None:
-    truths = [(BOX, 0, 1), (FAR, 0, -1)]
-    numbers = score(*(frame(i, [(BOX, 0.9, 0), (FAR, 0.9, 0)][: 2 - i], truths) for i in range(2)))
+def test_targets_without_identity_count_for_recall_alone() -> None:
+    targets = [(BOX, 0, 1), (FAR, 0, -1)]
+    numbers = score(*(frame(i, [(BOX, 0.9, 0), (FAR, 0.9, 0)][: 2 - i], targets) for i in range(2)))
     assert numbers["stability_recall"] == 0.75 and numbers["fragment"] == 0.0
     assert numbers["stability_tracks"] == 1
     unknown = score(frame(0, [(FAR, 0.9, 0)], [(FAR, 0, -1)]))
@@ -263,7 +263,7 @@ def test_headline_equals_the_full_numbers() -> None:
 
 
 @pytest.mark.parametrize("frames", [[], [frame(0, [], [])], [frame(0, [(BOX, 0.9, 0)], [])]])
-def test_no_truth_at_all_gives_nan(frames: list[ScoredFrame]) -> None:
+def test_no_target_at_all_gives_nan(frames: list[EvaluatedFrame]) -> None:
     numbers = score(*frames)
     assert numbers.pop("stability_tracks") == 0
     assert all(math.isnan(value) for value in numbers.values())

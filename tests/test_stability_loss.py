@@ -21,7 +21,7 @@ def loss(features, boxes, tracks, *, spread=1.0):
 
 
 def test_objects_are_paired_by_id_within_their_row():
-    # T = 2, B = 2: the pictures are (t0, row 0), (t0, row 1), (t1, row 0), (t1, row 1)
+    # T = 2, B = 2: the images are (t0, row 0), (t0, row 1), (t1, row 0), (t1, row 1)
     pairs = same_objects(ids([1, 2], [1], [2, 3], [1]), length=2)
     assert pairs.tolist() == [[1, 3], [2, 5]]
 

@@ -24,7 +24,7 @@ BOXES = np.array([[10, 10, 30, 30], [60, 10, 80, 30], [10, 50, 30, 70], [60, 50,
 
 
 class Counter:
-    """A runtime that reports four boxes; the state counts frames and sums the pictures' means.
+    """A runtime that reports four boxes; the state counts frames and sums the images' means.
 
     A score falls by 0.001 per frame seen, so a lost or leaked state shows in the scores.
     """
@@ -36,11 +36,11 @@ class Counter:
     def __init__(self, scores: tuple[float, ...] = (0.9, 0.4, 0.2, 0.12)) -> None:
         self.scores = scores
 
-    def detect(self, pictures, original_sizes, state):
-        (picture,), (_,) = pictures, original_sizes  # of one video
-        assert picture.dtype == np.uint8
-        assert picture.shape[2] == 3
-        total = (0.0 if state is None else state) + 1 + float(picture.mean()) / 256
+    def detect(self, images, original_sizes, state):
+        (image,), (_,) = images, original_sizes  # of one video
+        assert image.dtype == np.uint8
+        assert image.shape[2] == 3
+        total = (0.0 if state is None else state) + 1 + float(image.mean()) / 256
         scores = (np.array(self.scores) - 0.001 * total).astype(np.float32)
         return [Detections(BOXES.copy(), scores, np.array([0, 1, 0, 1]))], total
 
@@ -71,8 +71,8 @@ def frames(count: int, *, start: int = 0, size: tuple[int, int] = (80, 96)) -> l
 def test_stream_equals_manual_calls_of_the_runtime():
     runtime, stream, state = Counter(), Stream(Counter(), min_score=0.0), None
     for frame in frames(5):
-        picture = scaled(frame.image, runtime.input_spec)
-        (found,), state = runtime.detect([picture], [frame.image.shape[:2]], state)
+        image = scaled(frame.image, runtime.input_spec)
+        (found,), state = runtime.detect([image], [frame.image.shape[:2]], state)
         result = stream.step(frame)
         assert result.frame is frame
         assert np.array_equal(result.detections.scores, found.scores)
@@ -116,13 +116,13 @@ def test_a_changed_frame_size_raises_with_both_sizes_and_mentions_reset():
         np.zeros((8, 8, 3), np.float32),
     ],
 )
-def test_a_picture_of_another_kind_is_refused(image):
+def test_a_image_of_another_kind_is_refused(image):
     with pytest.raises(RnndetError, match="uint8 RGB"):
         Stream(Counter()).step(Frame(image, 0, 0.0))
 
 
 @pytest.mark.filterwarnings("error")
-def test_read_only_and_mirrored_pictures_are_accepted():
+def test_read_only_and_mirrored_images_are_accepted():
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)[:, ::-1]
     image.flags.writeable = False
     stream = Stream(tiny_model())
@@ -198,11 +198,11 @@ class Twice:
     def __init__(self) -> None:
         self.found = None
 
-    def between(self, picture, *, size_hw, gap=0):
+    def between(self, image, *, size_hw, gap=0):
         self.is_between = self.found is not None and not self.is_between
         return self.found if self.is_between else None
 
-    def keep(self, picture, found):
+    def keep(self, image, found):
         self.found = Detections(found.boxes + 0.5, found.scores, found.labels)
 
     def reset(self):
@@ -218,7 +218,7 @@ class Twice:
 def test_the_model_sees_key_frames_only():
     stream = Stream(Counter(), min_score=0.0, keys=Twice())
     results = [stream.step(frame) for frame in frames(4)]
-    assert [r.followed for r in results] == [False, True, False, True]
+    assert [r.propagated for r in results] == [False, True, False, True]
     assert stream.state == pytest.approx(2 + (0 + 20) / 256)  # frames 0 and 2
     assert np.array_equal(results[3].detections.boxes, results[2].detections.boxes + 0.5)
 
@@ -234,9 +234,9 @@ def test_key_frame_policy_is_told_how_many_frames_were_lost(way, tmp_path):
     gaps = []
 
     class Asked(Twice):
-        def between(self, picture, *, size_hw, gap=0):
+        def between(self, image, *, size_hw, gap=0):
             gaps.append(gap)
-            return super().between(picture, size_hw=size_hw, gap=gap)
+            return super().between(image, size_hw=size_hw, gap=gap)
 
     first, second, third = frames(3)
     source, stream = Source([first, replace(second, gap=3), third]), Stream(Counter(), keys=Asked())
@@ -261,14 +261,14 @@ def test_what_begins_anew_begins_with_a_key_frame(how):
     stream.step(first)
     if how == "reset":
         stream.reset()
-    assert not stream.step(replace(second, restart=how == "restart")).followed
+    assert not stream.step(replace(second, restart=how == "restart")).propagated
 
 
-def test_followed_boxes_reach_the_tracker():
+def test_propagated_boxes_reach_the_tracker():
     model = Counter((0.9, 0.8, 0.2, 0.12))
     stream = Stream(model, ByteTracker(), min_score=0.3, keys=Twice())
     results = [stream.step(frame) for frame in frames(4)]
-    assert [r.followed for r in results] == [False, True, False, True]
+    assert [r.propagated for r in results] == [False, True, False, True]
     assert results[3].detections.ids.tolist() == [1, 2]
 
 

@@ -31,7 +31,7 @@ def model(seed=0):
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory) -> Path:
-    """The whole, and the same pictures in two folders."""
+    """The whole, and the same images in two folders."""
     root = tmp_path_factory.mktemp("recording")
     for frame in SyntheticClip(1, length=LENGTH, size_hw=(64, 80)):
         for folder in ("whole", "first" if frame.index < HALF else "second"):

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scored_videos import BOX, Found, There, random_video, scored, shifted, video
+from evaluated_videos import BOX, Found, There, random_video, scored, shifted, video
 
 from rnndet.errors import RnndetError
-from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo
 from rnndet.evaluation.metrics.streaming import StreamingAP, delayed, schedule, timing
 
 
-def moving(count: int, *, step: int = 1, fps: float | None = 30.0) -> ScoredVideo:
+def moving(count: int, *, step: int = 1, fps: float | None = 30.0) -> EvaluatedVideo:
     """One object, 5 px to the right a frame, found everywhere."""
     boxes = [shifted(BOX, 5 * i) for i in range(count)]
     frames = (scored(step * i, [Found(b, id=3)], [There(b)]) for i, b in enumerate(boxes))
@@ -77,13 +77,13 @@ def test_no_latency_changes_nothing() -> None:
         assert np.array_equal(before.boxes, after.boxes)
 
 
-def test_delayed_shows_old_detections_with_new_truths() -> None:
+def test_delayed_shows_old_detections_with_new_targets() -> None:
     clip = moving(5)
     late = delayed(clip, schedule(clip, [0.05]))
     assert [len(frame.boxes) for frame in late.frames] == [0, 0, 1, 1, 1]
     frame = late.frames[4]  # shows frame 1
     assert frame.boxes.tolist() == [list(shifted(BOX, 5))] and frame.ids.tolist() == [3]
-    assert frame.index == 4 and frame.truth_boxes.tolist() == [list(shifted(BOX, 20))]
+    assert frame.index == 4 and frame.target_boxes.tolist() == [list(shifted(BOX, 20))]
 
 
 def test_an_empty_video_has_an_empty_schedule() -> None:

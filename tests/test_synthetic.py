@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.video.synthetic.clip import SyntheticClip
 from rnndet.video.synthetic.objects import MODELS, Pose, draw_sprite
 
 SMALL = {"length": 24, "size_hw": (128, 160)}
 
 
-def same_truth(a: Truth, b: Truth) -> bool:
+def same_target(a: Target, b: Target) -> bool:
     fields = ("boxes", "labels", "ids", "ignore")
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in fields)
 
@@ -21,7 +21,7 @@ def test_same_seed_gives_same_bytes_in_any_order():
     backwards = {k: second.frame(k) for k in reversed(range(24))}
     for frame in first:
         assert np.array_equal(frame.image, backwards[frame.index].image)
-        assert same_truth(first.truth(frame.index), second.truth(frame.index))
+        assert same_target(first.target(frame.index), second.target(frame.index))
 
 
 def test_other_seed_gives_other_clip():
@@ -44,7 +44,7 @@ def test_outside_the_clip_is_an_index_error():
     clip = SyntheticClip(0, length=1, size_hw=(64, 64))
     for index in (-1, 1):
         with pytest.raises(IndexError):
-            clip.truth(index)
+            clip.target(index)
         with pytest.raises(IndexError):
             clip.frame(index)
 
@@ -53,25 +53,25 @@ def test_boxes_lie_inside_the_frame_with_ids_from_one():
     for seed in range(6):
         clip = SyntheticClip(seed, **SMALL)
         for index in range(0, 24, 6):
-            truth = clip.truth(index)
-            boxes = truth.boxes
+            target = clip.target(index)
+            boxes = target.boxes
             assert boxes.dtype == torch.float32
             assert (boxes[:, :2] >= 0).all()
             assert (boxes[:, 2] <= 160).all()
             assert (boxes[:, 3] <= 128).all()
             assert (boxes[:, 2:] > boxes[:, :2]).all()
-            assert truth.ids is not None
-            assert set(truth.ids.tolist()) <= {1, 2, 3, 4}
-            assert ((truth.labels >= 0) & (truth.labels < 4)).all()
+            assert target.ids is not None
+            assert set(target.ids.tolist()) <= {1, 2, 3, 4}
+            assert ((target.labels >= 0) & (target.labels < 4)).all()
 
 
 def test_every_clip_shows_something_and_all_kinds_occur():
     labels = set()
     for seed in range(10):
         clip = SyntheticClip(seed, **SMALL)
-        truths = [clip.truth(index) for index in range(0, 24, 3)]
-        assert any(len(truth) for truth in truths)
-        labels |= {label for truth in truths for label in truth.labels.tolist()}
+        targets = [clip.target(index) for index in range(0, 24, 3)]
+        assert any(len(target) for target in targets)
+        labels |= {label for target in targets for label in target.labels.tolist()}
     assert labels == {0, 1, 2, 3}
 
 
@@ -82,11 +82,11 @@ def test_boxes_cover_the_changed_pixels():
         if any(flyer.contrail for flyer in clip._flyers):
             continue  # a contrail is not part of the object
         for index in (6, 12, 18):
-            truth = clip.truth(index)
+            target = clip.target(index)
             objects, empty = clip.frame(index).image, clip.background(index).image
             changed = np.abs(objects.astype(int) - empty).max(-1) > 45
             covered = np.zeros_like(changed)
-            for x1, y1, x2, y2 in truth.boxes.int().tolist():
+            for x1, y1, x2, y2 in target.boxes.int().tolist():
                 covered[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = True
             assert changed[~covered].sum() <= 0.03 * changed.sum()
             checked += int(changed.sum() > 20)
@@ -97,8 +97,8 @@ def test_identity_keeps_its_class_and_moves_smoothly():
     clip = SyntheticClip(3, **SMALL)
     last: dict[int, tuple[int, torch.Tensor]] = {}
     for index in range(24):
-        truth = clip.truth(index)
-        kept = truth[~truth.ignore]
+        target = clip.target(index)
+        kept = target[~target.ignore]
         for box, label, number in zip(
             kept.boxes, kept.labels.tolist(), kept.ids.tolist(), strict=True
         ):
@@ -115,7 +115,7 @@ def test_bird_flaps():
     assert np.abs(tips[0] - tips[1]).max() > 0.1
 
 
-def test_degraded_runs_are_blurred_and_keep_their_truth():
+def test_degraded_runs_are_blurred_and_keep_their_target():
     for seed in range(3):
         bad = SyntheticClip(seed, length=40, size_hw=(128, 160))
         good = SyntheticClip(seed, length=40, size_hw=(128, 160), degrade=False)
@@ -124,7 +124,7 @@ def test_degraded_runs_are_blurred_and_keep_their_truth():
         assert runs == list(range(runs[0], runs[-1] + 1))
         middle = runs[len(runs) // 2]
         assert not np.array_equal(bad.frame(middle).image, good.frame(middle).image)
-        assert same_truth(bad.truth(middle), good.truth(middle))
+        assert same_target(bad.target(middle), good.target(middle))
         clear = next(index for index in range(40) if not bad.degraded(index))
         assert np.array_equal(bad.frame(clear).image, good.frame(clear).image)
         assert not any(good.degraded(index) for index in range(40))

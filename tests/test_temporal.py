@@ -601,7 +601,7 @@ def test_calibrate_on_constant_features_is_refused():
 # --- mistakes --------------------------------------------------------------------------------
 
 
-def test_state_of_another_picture_size_is_refused():
+def test_state_of_another_image_size_is_refused():
     head = make_head(levels=("p3",))
     _, state = head(make_features(1, 1), None, 1)
     with pytest.raises(RnndetError, match=r"'p3'.*1, 5, 5, 7.*1, 5, 8, 7.*reset") as caught:

@@ -82,9 +82,9 @@ def test_compiled_step_finds_what_the_model_finds(traced, videos):
     plain, compiled = TorchRuntime(model), TorchRuntime(model, compiled=True)
     states = [None, None]
     for k in range(4):
-        pictures, sizes = [noise(k + v) for v in range(videos)], [SIZE_HW] * videos
-        a, states[0] = plain.detect(pictures, sizes, states[0])
-        b, states[1] = compiled.detect(pictures, sizes, states[1])
+        images, sizes = [noise(k + v) for v in range(videos)], [SIZE_HW] * videos
+        a, states[0] = plain.detect(images, sizes, states[0])
+        b, states[1] = compiled.detect(images, sizes, states[1])
         for one, other in zip(a, b, strict=True):
             assert len(one) > 0
             np.testing.assert_allclose(other.boxes, one.boxes, atol=1e-3)
@@ -138,11 +138,11 @@ def test_fault_of_the_compiler_is_one_line(monkeypatch):
         compiled.detect([noise()], [SIZE_HW], state)
 
 
-def test_picture_that_is_scaled_already_is_not_scaled_again():
+def test_image_that_is_scaled_already_is_not_scaled_again():
     """Scaling may lose a pixel: 240 x 1552 becomes 61 x 399, which would become 61 x 400."""
     detector = tiny_model().detector
-    picture = torch.zeros(3, 30, 50, dtype=torch.uint8)
-    prepared = detector.prepare([picture], original_sizes=[(90, 150)])
+    image = torch.zeros(3, 30, 50, dtype=torch.uint8)
+    prepared = detector.prepare([image], original_sizes=[(90, 150)])
     assert prepared.image_sizes == [(30, 50)]
     assert prepared.original_sizes == [(90, 150)]
 

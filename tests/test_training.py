@@ -17,13 +17,13 @@ from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import load_model, read_checkpoint
 from rnndet.models.detectors.base import Losses
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.structures import Detections, Truth
+from rnndet.structures import Detections, Target
 from rnndet.system.distributed import World
 from rnndet.system.signals import Stopped
 from rnndet.training import optim
 from rnndet.training.log import MetricsLog
 from rnndet.training.loop import Run
-from rnndet.training.losses import judged_frames, weighted_sum
+from rnndet.training.losses import supervised_frames, weighted_sum
 from rnndet.training.restart import start_from
 from rnndet.training.run import build_run, read_source, read_sources, run_training, score
 from rnndet.training.samples import GAP, sample_sheet
@@ -225,7 +225,7 @@ def test_loss_falls_on_a_set_of_two_clips(coco_vid_root, tmp_path):
 def test_rows_in_two_pieces_train_as_at_once(coco_vid_root, tmp_path):
     """With the restoration loss, every row counts alike."""
     for pieces in (1, 2):
-        changes = {"accumulate": pieces, "detection": 0.0, "restoration": 1.0}
+        changes = {"accumulate": pieces, "detection": 0.0, "distillation": 1.0}
         train(coco_vid_root, tmp_path / str(pieces), **changes)
     one, two = ([line["loss"] for line in log_of(tmp_path / n) if "loss" in line] for n in "12")
     assert two == pytest.approx(one, rel=1e-3)
@@ -234,7 +234,7 @@ def test_rows_in_two_pieces_train_as_at_once(coco_vid_root, tmp_path):
 def test_rows_in_two_pieces_have_the_gradient_of_all(coco_vid_root, tmp_path):
     """AdamW hides a factor; the norm, which is what gets clipped, does not."""
     for pieces in (1, 2):
-        changes = {"accumulate": pieces, "detection": 0.0, "restoration": 1.0, "steps": 1}
+        changes = {"accumulate": pieces, "detection": 0.0, "distillation": 1.0, "steps": 1}
         train(coco_vid_root, tmp_path / str(pieces), **changes)
     one, two = (log_of(tmp_path / n)[0]["norm"] for n in "12")
     assert two == pytest.approx(one, rel=1e-3)
@@ -243,7 +243,7 @@ def test_rows_in_two_pieces_have_the_gradient_of_all(coco_vid_root, tmp_path):
 def test_rows_in_two_pieces_keep_their_own_state(coco_vid_root, tmp_path):
     """After three steps the second row is inside a clip; the weights stay as they are."""
     for pieces in (1, 2):
-        rates = {"lr": 1e-12, "lr_trunk": 1e-12, "lr_memory": 1e-12}
+        rates = {"lr": 1e-12, "lr_backbone": 1e-12, "lr_temporal": 1e-12}
         train(coco_vid_root, tmp_path / str(pieces), accumulate=pieces, steps=3, **rates)
     one, two = (read_checkpoint(tmp_path / n / "last.pt")["state"] for n in "12")
     for level, tensors in one.items():
@@ -262,21 +262,21 @@ def test_gradient_is_cut_to_its_largest_norm(coco_vid_root, tmp_path):
     assert (moved - start).abs().max() > 1e-5
 
 
-def test_other_frames_are_judged_at_other_steps(coco_vid_root, tmp_path, monkeypatch):
+def test_other_frames_are_supervised_at_other_steps(coco_vid_root, tmp_path, monkeypatch):
     seen = settings_of_forward(monkeypatch)
     config = config_for(coco_vid_root, steps=8)
     config = dataclasses.replace(config, clip=dataclasses.replace(config.clip, labelled=0.5))
     run_training(config, tmp_path / "run", device="cpu", quiet=True)
-    judged = [tuple(settings["judged"].flatten().tolist()) for settings in seen]
-    assert {sum(each) for each in judged} == {2}
-    assert len(set(judged)) > 1
+    supervised = [tuple(settings["judged"].flatten().tolist()) for settings in seen]
+    assert {sum(each) for each in supervised} == {2}
+    assert len(set(supervised)) > 1
 
 
 def test_activations_are_computed_again_in_as_many_parts_as_asked(
     coco_vid_root, tmp_path, monkeypatch
 ):
     seen = settings_of_forward(monkeypatch)
-    train(coco_vid_root, tmp_path / "run", steps=1, recompute=2)
+    train(coco_vid_root, tmp_path / "run", steps=1, activation_checkpoints=2)
     assert [settings["recompute"] for settings in seen] == [2]
 
 
@@ -284,19 +284,19 @@ def test_stability_needs_no_restoration(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", steps=1, stability=0.5)
     line = log_of(tmp_path / "run")[0]
     assert "stability" in line
-    assert "restoration" not in line
+    assert "distillation" not in line
 
 
 def test_detector_losses_have_their_weight():
-    losses = {"classification": torch.tensor(2.0), "restoration": torch.tensor(3.0)}
-    config = TrainConfig(detection=0.25, restoration=0.5)
+    losses = {"classification": torch.tensor(2.0), "distillation": torch.tensor(3.0)}
+    config = TrainConfig(detection=0.25, distillation=0.5)
     assert weighted_sum(losses, config, zero=torch.tensor(0.0)) == 0.25 * 2 + 0.5 * 3
 
 
 def test_stability_is_a_part_of_the_loss(coco_vid_root, tmp_path):
-    train(coco_vid_root, tmp_path / "run", stability=0.5, detection=0.0, restoration=1.0)
+    train(coco_vid_root, tmp_path / "run", stability=0.5, detection=0.0, distillation=1.0)
     lines = [line for line in log_of(tmp_path / "run") if "loss" in line]
-    found = [line["restoration"] + 0.5 * line["stability"] for line in lines]
+    found = [line["distillation"] + 0.5 * line["stability"] for line in lines]
     assert found == pytest.approx([line["loss"] for line in lines], rel=1e-3)
 
 
@@ -381,7 +381,7 @@ def test_rows_that_cannot_be_shared_out_are_refused(coco_vid_root, tmp_path):
 
 def test_frozen_part_trains_from_the_thaw_on(coco_vid_root, tmp_path):
     head = "detector.net.head.classification_head.cls_logits.bias"
-    train(coco_vid_root, tmp_path / "run", freeze=["head"], thaw=3, save_every=1)
+    train(coco_vid_root, tmp_path / "run", freeze=["head"], unfreeze=3, save_every=1)
     frozen = read_checkpoint(tmp_path / "run" / "last.pt")["model"][head]
     train(coco_vid_root, tmp_path / "all", freeze=["head"])
     assert not torch.equal(read_checkpoint(tmp_path / "all" / "last.pt")["model"][head], frozen)
@@ -412,17 +412,17 @@ def test_init_takes_the_weights_that_fit(tmp_path):
     frame_model = tiny_model(seed=1, cell="none")
     save_checkpoint(tmp_path / "f.pt", model_content(frame_model, tiny_config(cell="none"), step=0))
     video_model = tiny_model(seed=2)
-    memory_before = {n: t.clone() for n, t in video_model.memory.state_dict().items()}
+    memory_before = {n: t.clone() for n, t in video_model.temporal.state_dict().items()}
     start_from(video_model, tmp_path / "f.pt")
     for name, tensor in frame_model.state_dict().items():
         assert torch.equal(tensor, video_model.state_dict()[name])
     for name, tensor in memory_before.items():
-        assert torch.equal(tensor, video_model.memory.state_dict()[name])
+        assert torch.equal(tensor, video_model.temporal.state_dict()[name])
 
 
 def test_frozen_parts_do_not_train():
     model = tiny_model()
-    optim.freeze_parts(model, ("trunk", "neck"))
+    optim.freeze_parts(model, ("backbone", "neck"))
     trained = {optim.part_of(n) for n, p in model.named_parameters() if p.requires_grad}
     assert trained == {"head", "memory"}
 
@@ -434,7 +434,7 @@ def test_every_parameter_belongs_to_a_part():
 
 def test_memory_has_its_own_rate_and_biases_no_decay():
     model = tiny_model()
-    config = TrainConfig(lr=1.0, lr_trunk=2.0, lr_memory=3.0, weight_decay=0.5)
+    config = TrainConfig(lr=1.0, lr_backbone=2.0, lr_temporal=3.0, weight_decay=0.5)
     groups = optim.build_optimizer(model, config).param_groups
     assert {g["lr"] for g in groups} == {1.0, 2.0, 3.0}
     for group in groups:
@@ -474,11 +474,11 @@ def test_average_moves_towards_the_model():
     assert average.tensors["weight"].item() == pytest.approx(1 - 2 / 11)
 
 
-def test_a_share_of_the_labelled_frames_is_judged_and_never_none():
-    truths = [[Truth.empty(), None] for _ in range(8)]
+def test_a_share_of_the_labelled_frames_is_supervised_and_never_none():
+    targets = [[Target.empty(), None] for _ in range(8)]
     for share, kept in ((1.0, 8), (0.5, 4), (0.01, 1)):
-        judged = judged_frames(truths, share, seed=3)
-        assert judged.sum() == judged[:, 0].sum() == kept
+        supervised = supervised_frames(targets, share, seed=3)
+        assert supervised.sum() == supervised[:, 0].sum() == kept
 
 
 def test_set_of_other_classes_is_refused(coco_vid_root, tmp_path):
@@ -497,7 +497,7 @@ def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "first", steps=2)
     start = str(tmp_path / "first" / "weights.pt")
     train(coco_vid_root, tmp_path / "second", steps=2, init=start, seed=5)
-    name = "memory.fusions.0.scale"
+    name = "temporal.fusions.0.scale"
     first = read_checkpoint(tmp_path / "first" / "weights.pt")["model"][name]
     assert read_checkpoint(tmp_path / "second" / "weights.pt")["model"][name] == first
 
@@ -505,7 +505,7 @@ def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
 def test_memory_is_fitted_to_the_features_of_the_first_step_only(coco_vid_root, tmp_path):
     for steps in (1, 4):
         train(coco_vid_root, tmp_path / str(steps), steps=steps)
-    name = "memory.fusions.0.scale"
+    name = "temporal.fusions.0.scale"
     one, four = (read_checkpoint(tmp_path / n / "last.pt")["model"][name] for n in "14")
     assert one == four
 

@@ -16,7 +16,7 @@ def step(number, **values):
     return {"step": number, "lr": 1e-3, "frames_per_s": 9.0, "loss": 2.0, "norm": 1.0} | values
 
 
-def test_run_becomes_pictures(tmp_path):
+def test_run_becomes_images(tmp_path):
     pytest.importorskip("matplotlib")
     run = write_log(tmp_path, step(1, bbox=1.0), step(2, bbox=0.5), {"step": 2, "val/AP50": 0.3})
     files = plots.plot_run(run)

@@ -35,7 +35,7 @@ def config(coco_vid_root, tmp_path):
         "data": {"train": [{"root": str(coco_vid_root)}]},
         "clip": {"length": 2, "windows": 2, "stride_max": 1},
         "augment": {"crop": [64, 64], "corrupt": 1.0},
-        "train": {"batch": 4, "warmup": 1, "log_every": 1, "save_every": 0, "restoration": 0.1},
+        "train": {"batch": 4, "warmup": 1, "log_every": 1, "save_every": 0, "distillation": 0.1},
     }
     path = tmp_path / "c.toml"
     path.write_text("\n".join(f"{name} = {toml_value(part)}" for name, part in tree.items()))

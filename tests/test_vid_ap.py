@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rnndet.evaluation.metrics.overlap import continuous_ap
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 from rnndet.evaluation.metrics.vid_ap import VidAP
 
 BOX = (0.0, 0.0, 100.0, 100.0)
@@ -19,54 +19,54 @@ Box = tuple[float, float, float, float]
 def frame(
     index: int = 0,
     found: list[tuple[Box, float, int]] | None = None,
-    truths: list[tuple[Box, int, int]] | None = None,
+    targets: list[tuple[Box, int, int]] | None = None,
     ignore: list[bool] | None = None,
-) -> ScoredFrame:
-    """found: box, score, label; truths: box, label, track."""
+) -> EvaluatedFrame:
+    """found: box, score, label; targets: box, label, track."""
     found = sorted(found or [], key=lambda row: -row[1])
-    truths = truths or []
-    return ScoredFrame(
+    targets = targets or []
+    return EvaluatedFrame(
         index=index,
         boxes=np.array([row[0] for row in found], np.float32).reshape(-1, 4),
         scores=np.array([row[1] for row in found], np.float32),
         labels=np.array([row[2] for row in found], np.int32),
         ids=np.zeros(len(found), np.int64),
-        truth_boxes=np.array([row[0] for row in truths], np.float32).reshape(-1, 4),
-        truth_labels=np.array([row[1] for row in truths], np.int32),
-        truth_ids=np.array([row[2] for row in truths], np.int64),
-        truth_ignore=np.array(ignore or [False] * len(truths), bool),
+        target_boxes=np.array([row[0] for row in targets], np.float32).reshape(-1, 4),
+        target_labels=np.array([row[1] for row in targets], np.int32),
+        target_ids=np.array([row[2] for row in targets], np.int64),
+        target_ignore=np.array(ignore or [False] * len(targets), bool),
     )
 
 
-def video(*frames: ScoredFrame) -> ScoredVideo:
-    return ScoredVideo("clip", None, (400, 700), frames)
+def video(*frames: EvaluatedFrame) -> EvaluatedVideo:
+    return EvaluatedVideo("clip", None, (400, 700), frames)
 
 
 def score(
-    *frames: ScoredFrame, classes: tuple[str, ...] = ("a",), compat: bool = False
+    *frames: EvaluatedFrame, classes: tuple[str, ...] = ("a",), compat: bool = False
 ) -> dict[str, float]:
     metric = VidAP(classes, fgfa_compat=compat)
     return metric.combine([metric.measure(video(*frames))])
 
 
-def ap(*frames: ScoredFrame) -> float:
+def ap(*frames: EvaluatedFrame) -> float:
     return score(*frames)["AP50_ilsvrc"]
 
 
-def random_video(seed: int) -> ScoredVideo:
+def random_video(seed: int) -> EvaluatedVideo:
     """A slow, a medium and a fast track, detections near most of their boxes and some elsewhere."""
     random = np.random.default_rng(seed)
     frames = []
     for i in range(6):
-        truths, found = [], []
+        targets, found = [], []
         for t, reach in enumerate((5, 25, 80)):
             x = 200.0 * t + reach * random.random()
-            truths.append(((x, 0.0, x + 80, 80.0), t % 2, t))
+            targets.append(((x, 0.0, x + 80, 80.0), t % 2, t))
             for _ in range(2):
                 x1 = x + random.normal() * 15
                 found.append(((x1, 0.0, x1 + 80, 80.0), random.integers(20) / 20, t % 2))
         found.append((AWAY, random.random(), 0))
-        frames.append(frame(i, found, truths))
+        frames.append(frame(i, found, targets))
     return video(*frames)
 
 
@@ -93,7 +93,7 @@ def test_a_duplicate_is_a_false_alarm() -> None:
     assert ap(frame(0, found, [(BOX, 0, 1), (FAR, 0, 2)])) == pytest.approx(5 / 6)
 
 
-def test_a_detection_takes_the_best_truth_that_is_left() -> None:
+def test_a_detection_takes_the_best_target_that_is_left() -> None:
     # The first is nearer to BOX (95 / 105) than to the other (85 / 115); the second fits BOX, which
     # is taken, and reaches the other with 80 / 120.
     other = (20.0, 0.0, 120.0, 100.0)
@@ -108,20 +108,20 @@ def test_a_detection_of_another_class_is_a_false_alarm() -> None:
     assert numbers["AP50_ilsvrc"] == 0.25
 
 
-def test_class_without_truth_is_absent_and_not_in_the_mean() -> None:
+def test_class_without_target_is_absent_and_not_in_the_mean() -> None:
     found = [(BOX, 0.9, 0), (BOX, 0.95, 1)]
     numbers = score(frame(0, found, [(BOX, 0, 1)]), classes=("a", "b", "c"))
     assert numbers["AP50_ilsvrc"] == 1.0
     assert "AP50_ilsvrc/b" not in numbers and "AP50_ilsvrc/c" not in numbers
 
 
-def moving(*found: tuple[Box, float, int]) -> tuple[ScoredFrame, ScoredFrame]:
+def moving(*found: tuple[Box, float, int]) -> tuple[EvaluatedFrame, EvaluatedFrame]:
     """A slow object at BOX in both frames, a fast one at FAR and then AWAY; found: in the first."""
     first = frame(0, [*found], [(BOX, 0, 1), (FAR, 0, 2)])
     return first, frame(1, [(BOX, 0.5, 0)], [(BOX, 0, 1), (AWAY, 0, 2)])
 
 
-def test_a_truth_out_of_the_group_is_neither_missed_nor_counted() -> None:
+def test_a_target_out_of_the_group_is_neither_missed_nor_counted() -> None:
     numbers = score(*moving((FAR, 0.9, 0), (BOX, 0.8, 0)))
     assert numbers["AP50_ilsvrc_slow"] == 1.0
     assert numbers["AP50_ilsvrc_fast"] == 0.5  # one of two, and the slow object's do not matter
@@ -152,7 +152,7 @@ def test_compat_shares_out_a_false_alarm_that_is_near_nothing() -> None:
     assert numbers["AP50_ilsvrc"] == pytest.approx(9 / 16)  # false, 3 hits of 4: 3/4 * 3/4
 
 
-def test_compat_weighs_a_frame_without_truths_by_the_share_of_the_group() -> None:
+def test_compat_weighs_a_frame_without_targets_by_the_share_of_the_group() -> None:
     # Three of four truths are slow: weight 3/4. AP slow: 3 hits, 3 / 3.75 = .8 at the last.
     frames = [frame(i, [(BOX, 0.8, 0)], [(BOX, 0, 1)]) for i in range(3)]
     blank = frame(3, [(BOX, 0.9, 0)])
@@ -160,14 +160,14 @@ def test_compat_weighs_a_frame_without_truths_by_the_share_of_the_group() -> Non
     assert score(*frames, blank, fast, compat=True)["AP50_ilsvrc_slow"] == pytest.approx(0.8)
 
 
-def test_detection_on_an_ignored_truth_of_its_class_does_not_count() -> None:
+def test_detection_on_an_ignored_target_of_its_class_does_not_count() -> None:
     true = [(BOX, 0, 1), (FAR, 0, 2)]
     found = [(FAR, 0.9, 0), (FAR, 0.8, 0), (BOX, 0.7, 0)]
     assert ap(frame(0, found, true, [False, True])) == 1.0
     assert ap(frame(0, found[2:], true, [False, True])) == 1.0  # and it is not missed
 
 
-def test_detection_on_an_ignored_truth_of_another_class_is_a_false_alarm() -> None:
+def test_detection_on_an_ignored_target_of_another_class_is_a_false_alarm() -> None:
     true = [(BOX, 0, 1), (FAR, 1, 2)]
     numbers = score(
         frame(0, [(FAR, 0.9, 0), (BOX, 0.7, 0)], true, [False, True]), classes=("a", "b")
@@ -195,7 +195,7 @@ def test_unlabelled_frames_are_not_scored() -> None:
 
 @pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("frames", [[], [frame()], [frame(0, [(BOX, 0.9, 0)])]])
-def test_no_truth_at_all_gives_nan(frames: list[ScoredFrame], compat: bool) -> None:
+def test_no_target_at_all_gives_nan(frames: list[EvaluatedFrame], compat: bool) -> None:
     assert all(math.isnan(value) for value in score(*frames, compat=compat).values())
 
 
@@ -236,7 +236,7 @@ def test_headline_equals_the_full_numbers() -> None:
 
 def test_continuous_ap_is_the_area_under_the_envelope() -> None:
     # false, hit, hit, false, hit: precision 1/2, 2/3, 3/5 at the hits; the envelope lifts 1/2 to
-    # 2/3. Of 4 truths: (2/3 + 2/3 + 3/5) / 4.
+    # 2/3. Of 4 targets: (2/3 + 2/3 + 3/5) / 4.
     scores, hits = np.array([0.5, 0.4, 0.9, 0.8, 0.7]), np.array([False, True, False, True, True])
     assert continuous_ap(scores, hits, 4) == pytest.approx((4 / 3 + 3 / 5) / 4)
 

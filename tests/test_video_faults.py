@@ -1,4 +1,4 @@
-"""Videos as they should not be: damaged, cut, with wrong headers, hostile names, odd pictures."""
+"""Videos as they should not be: damaged, cut, with wrong headers, hostile names, odd images."""
 
 import struct
 from fractions import Fraction
@@ -120,7 +120,7 @@ def test_impossible_frame_rate_is_replaced_and_said(tmp_path, rate, scale, expec
 
 
 @pytest.mark.parametrize("size_hw", [(2, 2), (121, 161)])
-def test_odd_and_tiny_pictures(tmp_path, size_hw):
+def test_odd_and_tiny_images(tmp_path, size_hw):
     av = pytest.importorskip("av")
     path = tmp_path / "clip.mkv"
     image = np.arange(size_hw[0] * size_hw[1] * 3, dtype=np.uint32).reshape(*size_hw, 3) % 256
@@ -135,7 +135,7 @@ def test_odd_and_tiny_pictures(tmp_path, size_hw):
     assert np.array_equal(frame.image, image)
 
 
-def test_large_pictures_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+def test_large_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     path = write_avi(tmp_path / "clip.avi")
     with open_source(path, max_pixels=48 * 64) as source:
         assert source.info.width == 64
@@ -152,7 +152,7 @@ def test_large_pictures_are_refused_before_they_are_decoded(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     "form", ["yuv420p10le", "yuv444p", "gray", "gray16le", "yuva420p", "bgra", "gbrp10le"]
 )
-def test_pictures_of_every_depth_and_kind_are_eight_bit_rgb(tmp_path, form):
+def test_images_of_every_depth_and_kind_are_eight_bit_rgb(tmp_path, form):
     av = pytest.importorskip("av")
     path = tmp_path / "clip.mkv"
     across = np.linspace(20, 230, 64).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Results on disk are whole, and drawing fits every size of picture."""
+"""Results on disk are whole, and drawing fits every size of image."""
 
 import json
 import subprocess
@@ -251,7 +251,7 @@ def test_names_that_are_not_unicode_are_written_as_escapes(tmp_path):
     assert json.loads((tmp_path / "a.jsonl").read_bytes())["source"] == "bad\udcff.mp4"
 
 
-def test_picture_with_unknown_suffix_or_folder_is_refused(tmp_path):
+def test_image_with_unknown_suffix_or_folder_is_refused(tmp_path):
     image = np.zeros((4, 4, 3), np.uint8)
     for name in ("a.xyz", "missing/a.png"):
         with pytest.raises(OutputError):
@@ -280,7 +280,7 @@ def test_label_of_a_box_in_the_corner_is_inside_and_readable():
     drawn = draw(image, found, ("helicopter",))
     changed = (drawn != image).any(-1)
     assert changed.sum() > 600  # a block of letters, not only the box
-    assert changed[:, 0].sum() == 0  # the block begins inside the picture: all letters are there
+    assert changed[:, 0].sum() == 0  # the block begins inside the image: all letters are there
 
 
 def test_labels_of_neighbours_do_not_cover_each_other():
@@ -299,7 +299,7 @@ def test_labels_of_neighbours_do_not_cover_each_other():
 @pytest.mark.parametrize(
     "box", [[-50.0, -50, 500, 500], [300.0, 300, 310, 310], [0.0, 0, 160, 120]]
 )
-def test_boxes_beyond_the_picture_are_drawn_at_its_edge(box):
+def test_boxes_beyond_the_image_are_drawn_at_its_edge(box):
     image = np.full((120, 160, 3), 128, np.uint8)
     found = detections([box], [0.9], [0])
     assert (draw(image, found, CLASSES) != image).any()

@@ -33,7 +33,7 @@ def write_clip(
     return path
 
 
-def write_picture(path: Path, value: int = 0, *, size_hw: tuple[int, int] = (8, 10)) -> Path:
+def write_grey(path: Path, value: int = 0, *, size_hw: tuple[int, int] = (8, 10)) -> Path:
     write_image(path, np.full((*size_hw, 3), value, np.uint8))
     return path
 
@@ -120,7 +120,7 @@ def test_truncated_avi_gives_the_frames_it_holds(tmp_path):
 def test_garbage_in_the_middle_keeps_later_indices(tmp_path):
     path = write_clip(tmp_path / "clip.avi", length=20)
     data = bytearray(path.read_bytes())
-    at = data.index(b"\xff\xd8", len(data) // 2)  # the start of a picture
+    at = data.index(b"\xff\xd8", len(data) // 2)  # the start of an image
     data[at : at + 200] = bytes(200)
     path.write_bytes(data)
     with open_source(path) as source:
@@ -196,30 +196,30 @@ def test_missing_file_is_named(tmp_path):
     assert_one_line(error, "nothing.mp4", "no such file")
 
 
-def test_folder_of_pictures_in_natural_order(tmp_path):
+def test_folder_of_images_in_natural_order(tmp_path):
     for k in (10, 9, 1, 2):
-        write_picture(tmp_path / f"f{k}.png", k)
-    (tmp_path / "notes.txt").write_text("not a picture")
+        write_grey(tmp_path / f"f{k}.png", k)
+    (tmp_path / "notes.txt").write_text("not an image")
     with open_source(tmp_path, name="mine") as source:
         assert [int(f.image[0, 0, 0]) for f in source] == [1, 2, 9, 10]
         assert (source.info.name, source.info.length, source.info.fps) == ("mine", 4, None)
 
 
-def test_one_picture_is_a_source(tmp_path):
-    (frame,) = open_source(write_picture(tmp_path / "one.png", 7))
+def test_one_image_is_a_source(tmp_path):
+    (frame,) = open_source(write_grey(tmp_path / "one.png", 7))
     assert frame.image.shape == (8, 10, 3)
     assert frame.time == 0
 
 
-def test_folder_without_pictures_is_refused(tmp_path):
+def test_folder_without_images_is_refused(tmp_path):
     with pytest.raises(InputError) as error:
         open_source(tmp_path)
-    assert_one_line(error, tmp_path.name, "no pictures")
+    assert_one_line(error, tmp_path.name, "no images")
 
 
-def test_picture_of_another_size_is_refused(tmp_path):
-    write_picture(tmp_path / "a.png")
-    write_picture(tmp_path / "b.png", size_hw=(9, 10))
+def test_image_of_another_size_is_refused(tmp_path):
+    write_grey(tmp_path / "a.png")
+    write_grey(tmp_path / "b.png", size_hw=(9, 10))
     with pytest.raises(InputError) as error:
         list(ImageFolder(tmp_path))
     assert_one_line(error, "b.png", "10x9", "10x8")
@@ -263,16 +263,16 @@ def test_safe_name_fits_a_folder():
     assert len(safe_name("x" * 300)) == 80
 
 
-def test_picture_round_trip(tmp_path):
+def test_image_round_trip(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     write_image(tmp_path / "größe.png", image)
     assert np.array_equal(read_image(tmp_path / "größe.png"), image)
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "no such"), (b"", "empty"), (b"text", "not a picture")]
+    ("content", "reason"), [(None, "no such"), (b"", "empty"), (b"text", "not an image")]
 )
-def test_bad_picture_is_named_with_its_reason(tmp_path, content, reason):
+def test_bad_image_is_named_with_its_reason(tmp_path, content, reason):
     path = tmp_path / "bad.jpg"
     if content is not None:
         path.write_bytes(content)

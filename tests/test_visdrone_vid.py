@@ -3,7 +3,7 @@ import pytest
 
 from rnndet.data.formats import visdrone_vid
 from rnndet.data.problems import Problems
-from rnndet.data.truths import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
 from rnndet.video.image import write_image
 
@@ -30,17 +30,17 @@ def test_reads_rows_of_frames_that_count_from_one(tmp_path):
     (video,) = found.videos
     assert found.classes[0] == "pedestrian" and found.classes[9] == "motor"
     assert (video.name, video.height, video.width, video.fps) == ("uav_1", 48, 64, None)
-    assert [len(frame.truth) for frame in video.frames] == [0, 1, 0]
-    truth = video.frames[1].truth
+    assert [len(frame.target) for frame in video.frames] == [0, 1, 0]
+    target = video.frames[1].target
     assert video.frames[1].image.name == "0000002.jpg"
-    assert truth.boxes.tolist() == [[10.0, 8.0, 30.0, 20.0]]
-    assert (truth.labels.tolist(), truth.ids.tolist()) == ([3], [7])
-    assert truth.ignore.tolist() == [False]
+    assert target.boxes.tolist() == [[10.0, 8.0, 30.0, 20.0]]
+    assert (target.labels.tolist(), target.ids.tolist()) == ([3], [7])
+    assert target.ignore.tolist() == [False]
 
 
 def test_a_comma_at_the_end_of_a_row_does_no_harm(tmp_path):
     write(tmp_path, "1,7,10,8,20,12,1,4,0,1,")
-    assert len(read(tmp_path).videos[0].frames[0].truth) == 1
+    assert len(read(tmp_path).videos[0].frames[0].target) == 1
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_a_comma_at_the_end_of_a_row_does_no_harm(tmp_path):
 )
 def test_what_the_benchmark_ignores_is_ignored(tmp_path, score, category, label):
     write(tmp_path, f"1,7,10,8,20,12,{score},{category},0,0")
-    truth = read(tmp_path).videos[0].frames[0].truth
-    assert (truth.labels.tolist(), truth.ignore.tolist()) == ([label], [True])
+    target = read(tmp_path).videos[0].frames[0].target
+    assert (target.labels.tolist(), target.ignore.tolist()) == ([label], [True])
 
 
 @pytest.mark.parametrize("place", ["VisDrone2019-VID-val", "val", "."])
@@ -82,9 +82,9 @@ def test_a_broken_row_is_named(tmp_path, row, message):
         read(tmp_path)
 
 
-def test_missing_pictures_are_a_problem(tmp_path):
+def test_missing_images_are_a_problem(tmp_path):
     write(tmp_path, "1,7,10,8,20,12,1,4,0,1", frames=0)
-    with pytest.raises(RnndetError, match=r"uav_1\.txt: .*holds no pictures"):
+    with pytest.raises(RnndetError, match=r"uav_1\.txt: .*holds no images"):
         read(tmp_path)
 
 

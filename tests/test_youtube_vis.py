@@ -62,20 +62,20 @@ def test_reads_classes_videos_and_frames(root):
 
 
 def test_a_track_is_a_box_in_each_frame_where_it_is_seen(root):
-    truths = [frame.truth for frame in load(root).videos[0].frames]
-    assert [len(truth) for truth in truths] == [1, 0, 2]
-    assert truths[0].boxes.tolist() == [[4, 5, 14, 17]]
-    assert truths[2].boxes.tolist() == [[6, 5, 16, 17], [0.5, 1, 20.5, 21]]
-    assert truths[2].labels.tolist() == [1, 0]
-    assert truths[2].ids.tolist() == [21, 22]
+    targets = [frame.target for frame in load(root).videos[0].frames]
+    assert [len(target) for target in targets] == [1, 0, 2]
+    assert targets[0].boxes.tolist() == [[4, 5, 14, 17]]
+    assert targets[2].boxes.tolist() == [[6, 5, 16, 17], [0.5, 1, 20.5, 21]]
+    assert targets[2].labels.tolist() == [1, 0]
+    assert targets[2].ids.tolist() == [21, 22]
 
 
 def test_crowds_are_ignored(root):
-    assert load(root).videos[0].frames[2].truth.ignore.tolist() == [False, True]
+    assert load(root).videos[0].frames[2].target.ignore.tolist() == [False, True]
 
 
 def test_video_without_tracks_is_labelled_empty(root):
-    assert [len(frame.truth) for frame in load(root).videos[1].frames] == [0, 0, 0]
+    assert [len(frame.target) for frame in load(root).videos[1].frames] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("value", [None, "absent"])
@@ -83,10 +83,10 @@ def test_file_without_annotations_is_not_labelled(root, value):
     edit(root, lambda tree: tree.pop("annotations"))
     if value is None:
         edit(root, lambda tree: tree.update(annotations=None))
-    assert {frame.truth for video in load(root).videos for frame in video.frames} == {None}
+    assert {frame.target for video in load(root).videos for frame in video.frames} == {None}
 
 
-def test_places_of_file_and_pictures_can_be_given(root):
+def test_places_of_file_and_images_can_be_given(root):
     (root / "annotations").rename(root / "lists")
     (root / "train/JPEGImages").rename(root / "images")
     found = load(root, annotations="lists/{split}.json", images_dir="images")
@@ -114,7 +114,7 @@ def test_places_of_file_and_pictures_can_be_given(root):
         ),
         (
             lambda t: t["videos"][1].update(file_names=["v_b/x.jpg"]),
-            r"video 2, file_names\[0\]: there is no picture .*x\.jpg",
+            r"video 2, file_names\[0\]: there is no image .*x\.jpg",
         ),
         (lambda t: t["annotations"][0].update(video_id=7), "annotation 21: there is no video 7"),
         (lambda t: t["annotations"][0].update(video_id=[]), "annotation 21: there is no video"),
@@ -172,7 +172,7 @@ def test_file_in_another_encoding_is_named(root):
         load(root)
 
 
-def test_a_frame_without_picture_is_left_out(root):
+def test_a_frame_without_image_is_left_out(root):
     (root / "train/JPEGImages/v_a/00005.jpg").unlink()
     problems = Problems()
     found = youtube_vis.read(root, "train", problems)

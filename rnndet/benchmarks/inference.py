@@ -43,7 +43,7 @@ MODEL_STAGES = ("preprocess", "network", "memory", "head", "follow")  # together
 # cpu: of all threads of the process; pipeline: the same frames by `run_source`, its threads and all
 ROWS = (*STAGES, "model", "total", "cpu", "pipeline")
 NAMES = {
-    "network": "network (trunk, neck)",
+    "network": "network (backbone, neck)",
     "head": "head, postprocess",
     "follow": "follow boxes",
     "cpu": "CPU time",
@@ -203,24 +203,24 @@ def run_round(
             if frame is None:
                 return clock.frames
             with clock.stage("preprocess"):
-                picture = stream.prepare(frame)
+                image = stream.prepare(frame)
             with clock.stage("track"):
                 cut = stream.see_cut(frame)
-            found = detect_in_stages(stream, picture, frame.image.shape[:2], clock)
+            found = detect_in_stages(stream, image, frame.image.shape[:2], clock)
             with clock.stage("track"):
                 result = FrameResult(frame, stream.track(found, time=frame.time), cut)
             with clock.stage("draw"):
-                picture = draw(frame.image, result.detections, classes)
+                image = draw(frame.image, result.detections, classes)
             with clock.stage("write"):
                 lines.write(result, classes)
-                video.write(picture)
+                video.write(image)
             clock.end_frame(objects=len(result.detections))
             if tell is not None:
                 tell()
 
 
 def detect_in_stages(
-    stream: Stream, picture: np.ndarray, size_hw: tuple[int, int], clock: FrameClock
+    stream: Stream, image: np.ndarray, size_hw: tuple[int, int], clock: FrameClock
 ) -> Detections:
     """`stream.detect`, its parts timed; a test holds the two equal.
 
@@ -229,25 +229,25 @@ def detect_in_stages(
     runtime, keys = stream.runtime, stream.keys
     if keys is not None:
         with clock.stage("follow"):
-            followed = keys.between(picture, size_hw=size_hw)
-        if followed is not None:
-            return followed
+            propagated = keys.between(image, size_hw=size_hw)
+        if propagated is not None:
+            return propagated
     if type(runtime) is TorchRuntime and not runtime.is_compiled:
-        found = _found_in_stages(stream, runtime, picture, size_hw, clock)
+        found = _found_in_stages(stream, runtime, image, size_hw, clock)
     else:  # it cannot be cut open
         with clock.stage("network"):
-            (found,), stream.state = runtime.detect([picture], [size_hw], stream.state)
+            (found,), stream.state = runtime.detect([image], [size_hw], stream.state)
     found = found[found.scores >= stream.score_floor]
     if keys is not None:
         with clock.stage("follow"):
-            keys.keep(picture, found)
+            keys.keep(image, found)
     return found
 
 
 def _found_in_stages(
     stream: Stream,
     runtime: TorchRuntime,
-    picture: np.ndarray,
+    image: np.ndarray,
     size_hw: tuple[int, int],
     clock: FrameClock,
 ) -> Detections:
@@ -255,15 +255,15 @@ def _found_in_stages(
     model, detector = runtime.model, runtime.model.detector
     with torch.inference_mode():
         with clock.stage("preprocess"):
-            pixels = runtime.to_tensors([picture])
+            pixels = runtime.to_tensors([image])
             prepared = detector.prepare(list(pixels.flatten(0, 1)), original_sizes=[size_hw])
         with clock.stage("network"):
-            features = detector.trunk(prepared.pixels)
+            features = detector.backbone(prepared.pixels)
             if model.site == "neck":
                 features = detector.neck(features)
         with clock.stage("memory"):
-            features, stream.state = model.memory(features, stream.state, 1)
-        if model.site == "trunk":
+            features, stream.state = model.temporal(features, stream.state, 1)
+        if model.site == "backbone":
             with clock.stage("network"):
                 features = detector.neck(features)
         with clock.stage("head"):
@@ -338,7 +338,7 @@ def _parameters(runtime: Runtime) -> dict[str, int | None]:
     model = getattr(runtime, "model", None)
     if model is None:
         return {"parameters": None, "memory_parameters": None}
-    counts = [sum(p.numel() for p in part.parameters()) for part in (model, model.memory)]
+    counts = [sum(p.numel() for p in part.parameters()) for part in (model, model.temporal)]
     return dict(zip(("parameters", "memory_parameters"), counts, strict=True))
 
 

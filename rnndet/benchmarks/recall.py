@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from rnndet.models.temporal.cells import CELLS, RecurrentCell
 from rnndet.models.temporal.head import run_cell
-from rnndet.registry import pick
+from rnndet.registry import lookup
 
 SIZE = 8  # height and width of the maps
 CHANNELS = 8  # of the input: the pattern, the cue, and noise
@@ -72,7 +72,7 @@ def train_to_recall(
     every frame between. Adam, rate 0.01, down to 0 by a cosine; gradients cut at norm 1. 0 steps
     give a fresh cell. Raises RnndetError for an unknown name.
     """
-    cell, options = pick(name, VARIANTS, what="cell")
+    cell, options = lookup(name, VARIANTS, what="cell")
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What tools/recall.py found, as one picture; needs matplotlib, and no display."""
+"""What tools/recall.py found, as one image; needs matplotlib, and no display."""
 
 import os
 from collections.abc import Mapping, Sequence

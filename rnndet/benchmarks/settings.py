@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnndet.benchmarks.torchvision_baseline import StockRuntime
+from rnndet.benchmarks.torchvision_baseline import TorchvisionRuntime
 from rnndet.errors import RnndetError
 from rnndet.inference.runtimes import Runtime, open_runtime
 from rnndet.models.checkpoint import load_model
-from rnndet.registry import pick
+from rnndet.registry import lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def parse_setting(text: str, *, tracker: str = "byte", min_score: float = 0.3) -
              "key_every": "1", "key_lost": "0"}  # fmt: skip
     for pair in tail.split(","):
         key, _, value = pair.partition("=")
-        pick(key, given, what=f"{text}: setting")
+        lookup(key, given, what=f"{text}: setting")
         given[key] = value
     try:
         return Setting(
@@ -51,7 +51,7 @@ def parse_setting(text: str, *, tracker: str = "byte", min_score: float = 0.3) -
 def open_setting(setting: Setting, *, device: str, threads: int | None) -> Runtime:
     """What runs the weights of a setting. Raises RnndetError."""
     if setting.runtime == "stock":
-        return StockRuntime(load_model(setting.weights), device=device)
+        return TorchvisionRuntime(load_model(setting.weights), device=device)
     is_compiled = setting.runtime == "compiled"
     kind = "torch" if is_compiled else setting.runtime
     return open_runtime(

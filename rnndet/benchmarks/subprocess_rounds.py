@@ -21,7 +21,7 @@ from rnndet.errors import RnndetError
 SAYS = "benchmark: "  # what tools/benchmark.py begins its errors with
 
 
-def measure_apart(
+def measure_in_subprocesses(
     commands: Sequence[Sequence[str]], *, rounds: int, on_round: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
     """The report of `inference.measure` on one or two models, from processes in turn.

@@ -24,7 +24,7 @@ class _AsItComes(InputSpec):
         return height, width
 
 
-class StockRuntime(TorchRuntime):
+class TorchvisionRuntime(TorchRuntime):
     """`net([frame / 255])` for each frame: torchvision's own transform, anchors and postprocessing,
     memory format and all, on the same weights, and no memory. A `Runtime`, for benchmarks.
 
@@ -36,7 +36,7 @@ class StockRuntime(TorchRuntime):
     def __init__(self, model: VideoDetector, *, device: str = "cpu") -> None:
         self._given = model
         self.model = copy.deepcopy(model).eval()
-        self.model.memory.cells.clear()  # not run, not counted
+        self.model.temporal.cells.clear()  # not run, not counted
         self.net = self.model.detector.net.to(memory_format=torch.contiguous_format)
         self.classes = model.classes
         self.about = {**describe(model), "cell": "none"}
@@ -49,14 +49,14 @@ class StockRuntime(TorchRuntime):
 
     def detect(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[Picture],
         original_sizes: Sequence[tuple[int, int]],
         state: State | None,
     ) -> tuple[list[Detections], State]:
-        images = [
+        tensors = [
             torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1).to(self._device) / 255
-            for p in pictures
+            for p in images
         ]
         with torch.no_grad():
-            found = [detections_of(one) for one in self.net(images)]
+            found = [detections_of(one) for one in self.net(tensors)]
         return [one[one.labels >= 0] for one in found], {}

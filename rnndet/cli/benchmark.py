@@ -23,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     infer = parts.add_parser("infer", help="from a video to results, stage by stage")
     infer.set_defaults(run=run_infer)
     add = infer.add_argument
-    add("source", nargs="?", help="video file or folder of pictures; none: a made-up clip")
+    add("source", nargs="?", help="video file or folder of images; none: a made-up clip")
     add("--models", nargs="+", default=["aerial"], metavar="MODEL",
         help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
         "key_every=5,key_lost=0.5")  # fmt: skip
@@ -213,7 +213,7 @@ def run_cuts(args: argparse.Namespace) -> int:
 def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The report from rounds in processes of their own."""
     from rnndet.benchmarks.inference import WARM_UP, render_clip
-    from rnndet.benchmarks.subprocess_rounds import measure_apart
+    from rnndet.benchmarks.subprocess_rounds import measure_in_subprocesses
     from rnndet.system.progress import Progress
 
     source = args.source or str(render_clip(folder, length=args.frames + WARM_UP))
@@ -222,7 +222,7 @@ def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     order += [] if args.threads is None else ["--threads", str(args.threads)]
     commands = [[*order, "--models", model] for model in args.models]
     with Progress("rounds", args.rounds * len(commands), quiet=False) as progress:
-        return measure_apart(commands, rounds=args.rounds, on_round=progress.step)
+        return measure_in_subprocesses(commands, rounds=args.rounds, on_round=progress.step)
 
 
 def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
@@ -231,11 +231,11 @@ def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
     from rnndet.inference.runtimes.export_onnx import export_onnx
     from rnndet.models.checkpoint import load_model
     from rnndet.models.zoo import file_sha256
-    from rnndet.registry import pick
+    from rnndet.registry import lookup
 
     is_default = args.models == ["aerial"]  # which names no runtime
     runtime = "torch" if is_default else args.models[0]
-    pick(runtime, {"torch": 0, "onnx": 0}, what="with --untrained, --models")
+    lookup(runtime, {"torch": 0, "onnx": 0}, what="with --untrained, --models")
     stock, ours = write_untrained(folder, args.untrained, tuple(args.size))
     if runtime == "onnx":
         export_onnx(load_model(ours), ours.with_suffix(".onnx"), weights_file=file_sha256(ours))

@@ -1,4 +1,4 @@
-"""Decode the videos of a data set once into a folder of pictures, for training.
+"""Decode the videos of a data set once into a folder of images, for training.
 
 python tools/cache_frames.py data/aerial --split train --cache cache/aerial. Safe to interrupt.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", help="folder of the data set")
-    parser.add_argument("--cache", required=True, help="folder that gets the pictures")
+    parser.add_argument("--cache", required=True, help="folder that gets the images")
     parser.add_argument("--format", default="coco_vid")
     parser.add_argument("--option", nargs="+", default=[], metavar="KEY=VALUE",
                         help="of the format, docs/data.md")  # fmt: skip

@@ -32,7 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                               "if there are errors")  # fmt: skip
     one.add_argument("--split", nargs="+", default=["train"], help="several: leaks between them")
     one.add_argument("--decode", choices=["all", "sample", "none"], default="sample",
-                     help="pictures to look into; sample: five of each video")  # fmt: skip
+                     help="images to look into; sample: five of each video")  # fmt: skip
     one = commands.add_parser("stats", parents=[shared, split], help="count boxes and tracks")
     one.add_argument("--out", metavar="DIR", help="write stats.json and plots there")
     one = commands.add_parser("convert", parents=[shared, split], help="write another format")
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     one.add_argument("--pictures", action="store_true", help="write the frames too")
     one = commands.add_parser("show", parents=[shared, split], help="draw labels onto frames")
     one.add_argument("--video", required=True, metavar="NAME")
-    one.add_argument("--out", required=True, metavar="FILE.mp4|DIR", help="video, or pictures")
+    one.add_argument("--out", required=True, metavar="FILE.mp4|DIR", help="video, or images")
     one.add_argument("--frames", type=at_least_one, metavar="N", help="only the first N frames")
     return parser.parse_args(argv)
 
@@ -114,7 +114,7 @@ def convert(args: argparse.Namespace) -> int:
     from rnndet.data.writers.convert import convert as write
 
     videos = read(args)
-    notes = write(videos, Path(args.out), args.split, to=args.to, pictures=args.pictures)
+    notes = write(videos, Path(args.out), args.split, to=args.to, images=args.images)
     for note in notes:
         print(f"note: {note}")
     print(f"{args.split} in {args.to}: {args.out}")

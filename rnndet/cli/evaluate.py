@@ -57,7 +57,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--every", type=int, default=1, metavar="N",
         help="show every N-th frame only: a lower frame rate")  # fmt: skip
     add("--key-every", type=int, default=1, metavar="N",
-        help="the model sees every N-th frame; in the others its boxes follow the picture")  # fmt: skip
+        help="the model sees every N-th frame; in the others its boxes follow the image")  # fmt: skip
     add("--key-lost", type=float, default=0.0, metavar="SHARE",
         help="and a frame in which less than this share could be followed")  # fmt: skip
     add("--max-videos", type=int, metavar="N", help="N videos, spread over the set")
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         shown_tables,
         write_report,
     )
-    from rnndet.registry import pick
+    from rnndet.registry import lookup
     from rnndet.system.distributed import world
     from rnndet.tracking import TRACKERS
 
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     names = metric_names(args.metrics, timed=timed or bool(latencies))
     # What is wrong with the request must show before the model runs for an hour.
     build_metrics(names, (), latencies=latencies)
-    pick(args.tracker, TRACKERS, what="tracker")
+    lookup(args.tracker, TRACKERS, what="tracker")
     if "streaming" in names and not (timed or latencies):
         raise RnndetError("streaming: the time of the frames is not known; give --latency MS")
     if args.out:
@@ -170,7 +170,7 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
 def load(args: argparse.Namespace):
     """The runs of --predictions by their files' names, and --data, whose labels count then."""
     from rnndet.evaluation.metrics.record import load_predictions
-    from rnndet.evaluation.records import with_truths
+    from rnndet.evaluation.records import with_targets
     from rnndet.evaluation.score import check_same
 
     names = [Path(file).stem for file in args.predictions]
@@ -180,7 +180,7 @@ def load(args: argparse.Namespace):
     data = None
     if args.data:
         data = read(args, next(iter(runs.values())).classes)
-        runs = {name: with_truths(run, data) for name, run in runs.items()}
+        runs = {name: with_targets(run, data) for name, run in runs.items()}
     first, *others = runs.values()
     for other in others:
         check_same(first, other)
@@ -257,15 +257,15 @@ def predict(args: argparse.Namespace, here):
 
 def write_page(out: Path, args: argparse.Namespace, data, runs, report) -> None:
     """The page, with the worst frames if they can be shown as they were scored."""
-    from rnndet.evaluation.predict import pictures_of
+    from rnndet.evaluation.predict import images_of
     from rnndet.evaluation.report.page import worst_frames, write_html
 
     first = next(iter(runs.values()))
     cache = Path(args.cache) if args.cache else None
-    # of corrupted frames the data does not hold the pictures that were scored
+    # of corrupted frames the data does not hold the images that were scored
     plain = data is not None and all(run.about["degraded"] == "no" for run in runs.values())
     wanted = worst_frames(first, 12) if plain else []
-    pictures = pictures_of(data, wanted, cache=cache) if wanted else None
+    images = images_of(data, wanted, cache=cache) if wanted else None
     write_html(
         out / "report.html",
         title=str(args.weights or ", ".join(args.predictions)),
@@ -274,7 +274,7 @@ def write_page(out: Path, args: argparse.Namespace, data, runs, report) -> None:
         runs=runs,
         classes=first.classes,
         intervals=report["intervals"],
-        pictures=pictures,
+        images=images,
     )
 
 

@@ -38,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("source", nargs="*",
-        help="video file, folder of pictures, picture, list of sources (.txt), pattern in quotes "
+        help="video file, folder of images, image, list of sources (.txt), pattern in quotes "
         "('clips/*.mp4', 'frames/%%06d.jpg'), camera number, or address")  # fmt: skip
     add("--weights", default="aerial", help="name in weights/weights.toml, or a file")
     add("--out", default="out", help="results go to OUT/<name of the source>/")
@@ -54,7 +54,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="keep memory and tracks where the scene changes",
     )
     add("--key-every", type=at_least_one, default=1, metavar="N",
-        help="run the model on every N-th frame; in the others its boxes follow the picture")  # fmt: skip  # noqa: E501
+        help="run the model on every N-th frame; in the others its boxes follow the image")  # fmt: skip  # noqa: E501
     add("--key-lost", type=float, default=0.0, metavar="SHARE",
         help="run it also where less than this share of the boxes could be followed, 0 to 1")  # fmt: skip  # noqa: E501
     add("--start", type=seconds, default=0.0, help="begin at this time of each source, in seconds")
@@ -62,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--stride", type=at_least_one, default=1, help="look at every n-th frame only")
     add("--max-frames", type=at_least_one, help="stop each source after this many frames")
     add("--strict", action="store_true", help="exit 1 for a source that is not whole")
-    add("--max-pixels", type=at_least_one, default=8192 * 8192, help="refuse larger pictures")
+    add("--max-pixels", type=at_least_one, default=8192 * 8192, help="refuse larger images")
     add("--allow-network", action="store_true", help="allow rtsp://, http:// and https:// sources")
     add("--timeout", type=seconds, default=10.0, help="seconds to wait for an address")
     add("--max-reconnects", type=at_least_one, default=10,

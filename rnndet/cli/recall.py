@@ -43,14 +43,14 @@ def run(args: argparse.Namespace) -> int:
     from rnndet.benchmarks.recall_plots import plot_recall
     from rnndet.errors import RnndetError
     from rnndet.evaluation.score import write_report
-    from rnndet.registry import pick
+    from rnndet.registry import lookup
 
     for flag in ("steps", "longest", "seeds"):
         if getattr(args, flag) < (0 if flag == "steps" else 1):
             raise RnndetError(f"--{flag} {getattr(args, flag)}: too few")
     names = args.cells or list(VARIANTS)
     for name in names:
-        pick(name, VARIANTS, what="cell")
+        lookup(name, VARIANTS, what="cell")
     gaps = (1, 2, 3, 5, 8, 12, 20, 30)
     recall, start, end = {}, {}, {}
     with tqdm(total=len(names) * args.seeds * args.steps, unit="step", disable=None) as bar:

@@ -1,4 +1,4 @@
-"""Pictures of a VideoRecord: from picture files, from the video file, or from a cache of frames.
+"""Images of a VideoRecord: from image files, from the video file, or from a cache of frames.
 
 The cache holds, for each video, a folder `<cache>/<video name>/` of `%06d.jpg` files and a
 `source.json` that says what they were made from. A folder is made under another name and renamed
@@ -30,7 +30,7 @@ def iterate(video: VideoRecord, *, cache: Path | None = None) -> Iterator[Frame]
     rate = video.fps or 25.0
     if video.path is None or is_cached(video, cache):
         for record in video.frames:
-            image = read_image(picture_path(video, record, cache))
+            image = read_image(image_path(video, record, cache))
             yield Frame(image, record.index, record.index / rate)
         return
     wanted = {record.index for record in video.frames}
@@ -47,14 +47,14 @@ def iterate(video: VideoRecord, *, cache: Path | None = None) -> Iterator[Frame]
 def load(
     video: VideoRecord, records: Sequence[FrameRecord], *, cache: Path | None = None
 ) -> list[np.ndarray]:
-    """The pictures of some frames of one video, each (H, W, 3) uint8 RGB, for training clips."""
+    """The images of some frames of one video, each (H, W, 3) uint8 RGB, for training clips."""
     if video.path is None or is_cached(video, cache):
-        return [read_image(picture_path(video, record, cache)) for record in records]
+        return [read_image(image_path(video, record, cache)) for record in records]
     return read_frames(video.path, [record.index for record in records])
 
 
-def picture_path(video: VideoRecord, record: FrameRecord, cache: Path | None) -> Path:
-    """Where a frame's picture lies: the data's own file, or the one in the cache."""
+def image_path(video: VideoRecord, record: FrameRecord, cache: Path | None) -> Path:
+    """Where a frame's image lies: the data's own file, or the one in the cache."""
     if record.image is not None:
         return record.image
     assert cache is not None, video.name

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import InputError, OutputError, RnndetError
-from rnndet.structures import Detections, Truth
+from rnndet.structures import Detections, Target
 from rnndet.video.draw import draw
 from rnndet.video.image import write_image
 from rnndet.video.sink import VideoSink
@@ -48,22 +48,22 @@ def write_preview(
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise OutputError(f"{out}: is there already; choose another name")
     count = len(video.frames) if frames is None else min(frames, len(video.frames))
-    pictures = tqdm(
+    images = tqdm(
         itertools.islice(_drawn(video, classes), count), total=count, unit="frame", disable=None
     )
     if out.suffix:
-        return _write_video(pictures, out, fps=video.fps)
-    return _write_folder(pictures, out)
+        return _write_video(images, out, fps=video.fps)
+    return _write_folder(images, out)
 
 
-def as_detections(truth: Truth, classes: int) -> Detections:
+def as_detections(target: Target, classes: int) -> Detections:
     """What can be drawn, with labels that count in `names_of`: the class, the class as ignored, or
     ignored without a class."""
-    labels = truth.labels + classes * truth.ignore
-    labels = torch.where(truth.labels < 0, 2 * classes, labels)
-    ids = None if truth.ids is None else truth.ids.clamp(min=0)
+    labels = target.labels + classes * target.ignore
+    labels = torch.where(target.labels < 0, 2 * classes, labels)
+    ids = None if target.ids is None else target.ids.clamp(min=0)
     return Detections(
-        truth.boxes.numpy(), np.ones(len(truth), np.float32), labels.numpy(),
+        target.boxes.numpy(), np.ones(len(target), np.float32), labels.numpy(),
         None if ids is None else ids.numpy(),
     )  # fmt: skip
 
@@ -74,26 +74,24 @@ def names_of(classes: Sequence[str]) -> list[str]:
 
 
 def _drawn(video: VideoRecord, classes: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and picture of every frame."""
+    """Number and image of every frame."""
     names = names_of(classes)
-    truths = {record.index: record.truth for record in video.frames}
+    targets = {record.index: record.target for record in video.frames}
     for frame in iterate(video):
-        truth = truths[frame.index] or Truth.empty()
-        yield frame.index, draw(frame.image, as_detections(truth, len(classes)), names)
+        target = targets[frame.index] or Target.empty()
+        yield frame.index, draw(frame.image, as_detections(target, len(classes)), names)
 
 
-def _write_video(
-    pictures: Iterator[tuple[int, np.ndarray]], out: Path, *, fps: float | None
-) -> int:
+def _write_video(images: Iterator[tuple[int, np.ndarray]], out: Path, *, fps: float | None) -> int:
     count = 0
     size_hw: tuple[int, ...] = ()
     with ExitStack() as stack:
-        for index, image in pictures:
+        for index, image in images:
             if count == 0:
                 size_hw = image.shape[:2]
                 sink = stack.enter_context(VideoSink(out, size_hw=size_hw, fps=fps))
             if image.shape[:2] != size_hw:
-                raise InputError(f"frame {index} has another size; write pictures, not a video")
+                raise InputError(f"frame {index} has another size; write images, not a video")
             sink.write(image)
             count += 1
     if count and sink.note is not None:
@@ -101,13 +99,13 @@ def _write_video(
     return count
 
 
-def _write_folder(pictures: Iterator[tuple[int, np.ndarray]], out: Path) -> int:
+def _write_folder(images: Iterator[tuple[int, np.ndarray]], out: Path) -> int:
     part = out.with_name(f"{out.name}.part")
     count = 0
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for index, image in pictures:
+        for index, image in images:
             write_image(part / f"{index:06d}.jpg", image)
             count += 1
         if out.is_dir():

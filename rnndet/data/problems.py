@@ -41,7 +41,7 @@ class Problems:
         self.found.append(Problem(f"{file}: {place}" if place else str(file), reason))
 
     def correct(self, what: str, count: int = 1) -> None:
-        """Count a harmless correction, such as "boxes clipped to the picture"."""
+        """Count a harmless correction, such as "boxes clipped to the image"."""
         self.corrected[what] += count
 
     def stop_if_any(self) -> None:

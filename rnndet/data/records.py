@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,20 +11,20 @@ class FrameRecord:
     """One frame of a video and what is known of it."""
 
     index: int  # 0-based frame number in the video (in the video file where there is one)
-    truth: Truth | None  # None = not labelled; an empty Truth = labelled, nothing there
-    image: Path | None = None  # picture file; None where the frame is read from the video file
+    target: Target | None  # None = not labelled; an empty Truth = labelled, nothing there
+    image: Path | None = None  # image file; None where the frame is read from the video file
 
 
 @dataclass(frozen=True, slots=True)
 class VideoRecord:
-    """One video: frames as picture files, or as frames of one video file."""
+    """One video: frames as image files, or as frames of one video file."""
 
     name: str  # unique within the set, safe as a folder name
     height: int
     width: int
     fps: float | None
     frames: tuple[FrameRecord, ...]  # in temporal order
-    path: Path | None = None  # the video file; None where frames are pictures
+    path: Path | None = None  # the video file; None where frames are images
     group: str | None = None  # scene group: videos of one group share a place, split them together
 
 

@@ -1,4 +1,4 @@
-"""Write rendered clips (rnndet/video/synthetic/clip.py) as a CocoVID set of picture files."""
+"""Write rendered clips (rnndet/video/synthetic/clip.py) as a CocoVID set of image files."""
 
 import json
 import os
@@ -48,10 +48,10 @@ def _add(tree: dict[str, Any], clip: SyntheticClip, number: int, root: Path, spl
         image = len(tree["images"]) + 1
         entry = {"id": image, "video_id": number + 1, "frame_id": frame.index, "file_name": file}
         tree["images"].append(entry | size)
-        truth = clip.truth(frame.index)
-        assert truth.ids is not None
-        boxes = box_ops.xyxy_to_xywh(truth.boxes.numpy()).tolist()
-        rows = zip(boxes, truth.labels.tolist(), truth.ids.tolist(), truth.ignore.tolist(), strict=True)  # fmt: skip  # noqa: E501
+        target = clip.target(frame.index)
+        assert target.ids is not None
+        boxes = box_ops.xyxy_to_xywh(target.boxes.numpy()).tolist()
+        rows = zip(boxes, target.labels.tolist(), target.ids.tolist(), target.ignore.tolist(), strict=True)  # fmt: skip  # noqa: E501
         for box, label, track, ignore in rows:
             tree["annotations"].append({
                 "id": len(tree["annotations"]) + 1, "image_id": image, "video_id": number + 1,

@@ -9,12 +9,12 @@ from torch.nn import functional
 from rnndet.data.records import VideoRecord
 from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics.record import Predictions
-from rnndet.evaluation.records import ScoredFrames
+from rnndet.evaluation.records import FrameCollector
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream, run_video
 from rnndet.models.temporal.state import State
 from rnndet.models.video_detector import Encoded, Output, VideoDetector
-from rnndet.registry import pick
+from rnndet.registry import lookup
 from rnndet.structures import Detections, Frame
 
 USES = {
@@ -52,7 +52,7 @@ def predict_ablations(
     by video. Raises RnndetError for an unknown use, and for "foreign" with fewer than two videos.
     """
     for use in uses:
-        pick(use, USES, what="use of the memory")
+        lookup(use, USES, what="use of the memory")
     if "foreign" in uses and len(videos) < 2:
         raise RnndetError("the memory ablation needs at least two videos, for a foreign state")
     runtime = TorchRuntime(model)
@@ -69,7 +69,7 @@ def predict_ablations(
         stream.reset()
         run = _Run(stream, runtime, uses, foreign, foreign_frames)
         hard = (corrupted or {}).get(video.name, ())
-        scored = {use: ScoredFrames(video, corrupted=hard) for use in uses}
+        scored = {use: FrameCollector(video, corrupted=hard) for use in uses}
         for block in _blocks(frames_of(video), BLOCK):
             for use, frame, found in run.block(block):
                 scored[use].add(frame.index, found)

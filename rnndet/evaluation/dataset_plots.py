@@ -1,4 +1,4 @@
-"""Pictures of what a labelled set holds; needs matplotlib, and no display."""
+"""Images of what a labelled set holds; needs matplotlib, and no display."""
 
 import logging
 import os

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.evaluation.metrics.motion import GROUPS, motion_groups, motion_iou
 from rnndet.evaluation.metrics.overlap import is_counted
-from rnndet.evaluation.metrics.record import ScoredVideo
-from rnndet.evaluation.records import ScoredFrames
+from rnndet.evaluation.metrics.record import EvaluatedVideo
+from rnndet.evaluation.records import FrameCollector
 from rnndet.structures import Detections
 
 SIZES = {"small": 0, "medium": 32, "large": 96}  # name -> smallest side in pixels, as in COCO
@@ -65,7 +65,7 @@ class SetStats:
 
 
 def measure(videos: VideoSet) -> SetStats:
-    """Count one set; no picture is read."""
+    """Count one set; no image is read."""
     counts = dict.fromkeys(
         ("videos", "frames", "labelled frames", "empty frames", "boxes", "ignored boxes",
          "boxes without identity", "tracks"), 0
@@ -114,20 +114,20 @@ def text(stats: SetStats) -> str:
     return "\n".join([counts, "", *lines, "", LEGEND])
 
 
-def _scored(record: VideoRecord) -> ScoredVideo:
+def _scored(record: VideoRecord) -> EvaluatedVideo:
     """The record as metrics read it, with nothing found."""
-    frames = ScoredFrames(record)
+    frames = FrameCollector(record)
     for frame in record.frames:
         frames.add(frame.index, Detections.empty())
     return frames.video()
 
 
-def _boxes(video: ScoredVideo, counted: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+def _boxes(video: EvaluatedVideo, counted: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     """Labels, identities, sides and motion IoU of the counted boxes, each (B,)."""
     empty = (np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))
     rows = [empty]
     for frame, motion, of in zip(video.frames, motion_iou(video), counted, strict=True):
-        values = (frame.truth_labels, frame.truth_ids, frame.truth_boxes, motion)
+        values = (frame.target_labels, frame.target_ids, frame.target_boxes, motion)
         rows.append(tuple(value[of] for value in values))
     labels, ids, boxes, motion = (np.concatenate(column) for column in zip(*rows, strict=True))
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))

@@ -19,7 +19,7 @@ from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
 from rnndet.evaluation.ablation import predict_ablations
 from rnndet.evaluation.metrics.record import Predictions
-from rnndet.evaluation.records import ScoredFrames
+from rnndet.evaluation.records import FrameCollector
 from rnndet.inference.stream import KeyFramePolicy, Stream
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Frame
@@ -47,7 +47,7 @@ def predict(
     """
     predictions = Predictions(stream.runtime.classes)
     for video, frames in videos:
-        scored = ScoredFrames(video, corrupted=(corrupted or {}).get(video.name, ()))
+        scored = FrameCollector(video, corrupted=(corrupted or {}).get(video.name, ()))
         stream.reset()
         for frame in frames:
             began = time.perf_counter()
@@ -137,7 +137,7 @@ def _spread(videos: Sequence[VideoRecord], most: int | None) -> Sequence[VideoRe
 
 def degraded(video: VideoRecord, frames: Iterable[Frame], plan: Plan) -> Iterator[Frame]:
     """The video's frames as a plan corrupts them; it has one entry for each of `video.frames`."""
-    degrader = Degrader(plan, {i: record.truth for i, record in enumerate(video.frames)})
+    degrader = Degrader(plan, {i: record.target for i, record in enumerate(video.frames)})
     position = {record.index: i for i, record in enumerate(video.frames)}
     for frame in frames:
         yield replace(frame, image=degrader.apply(position[frame.index], frame.image))
@@ -156,17 +156,17 @@ def thinned(video: VideoRecord, every: int) -> VideoRecord:
     return replace(video, frames=video.frames[::every])
 
 
-def pictures_of(
+def images_of(
     data: VideoSet, wanted: Sequence[tuple[str, int]], *, cache: Path | None = None
 ) -> dict[tuple[str, int], np.ndarray]:
-    """The pictures, (H, W, 3) uint8, of some frames, by video name and frame index."""
-    pictures = {}
+    """The images, (H, W, 3) uint8, of some frames, by video name and frame index."""
+    images = {}
     for video in data.videos:
         records = [r for r in video.frames if (video.name, r.index) in set(wanted)]
         if records:
-            images = load(video, records, cache=cache)
-            pictures |= {(video.name, r.index): i for r, i in zip(records, images, strict=True)}
-    return pictures
+            loaded = load(video, records, cache=cache)
+            images |= {(video.name, r.index): i for r, i in zip(records, loaded, strict=True)}
+    return images
 
 
 def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
@@ -185,12 +185,12 @@ def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
     label_of = torch.tensor([classes.index(name) for name in data.classes])
 
     def relabelled(record: FrameRecord) -> FrameRecord:
-        if record.truth is None:
+        if record.target is None:
             return record
-        labels = record.truth.labels
+        labels = record.target.labels
         known = labels.clamp(min=0)  # a region of no class keeps its -1
-        truth = replace(record.truth, labels=torch.where(labels < 0, labels, label_of[known]))
-        return replace(record, truth=truth)
+        target = replace(record.target, labels=torch.where(labels < 0, labels, label_of[known]))
+        return replace(record, target=target)
 
     videos = (replace(v, frames=tuple(map(relabelled, v.frames))) for v in data.videos)
     return VideoSet(classes, tuple(videos))

@@ -8,7 +8,12 @@ import numpy as np
 
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
-from rnndet.evaluation.metrics.record import Predictions, ScoredFrame, ScoredVideo, scored_frame
+from rnndet.evaluation.metrics.record import (
+    EvaluatedFrame,
+    EvaluatedVideo,
+    Predictions,
+    evaluated_frame,
+)
 from rnndet.inference.stream import track
 from rnndet.structures import Detections
 from rnndet.tracking import Tracker
@@ -16,31 +21,31 @@ from rnndet.tracking import Tracker
 FPS = 25.0  # where a video has no frame rate
 
 
-class ScoredFrames:
+class FrameCollector:
     """Collects the frames of one video, in any order; `corrupted` are indices of frames."""
 
     def __init__(self, video: VideoRecord, *, corrupted: Collection[int] = ()) -> None:
         self._record, self._corrupted = video, corrupted
-        self._truths = {record.index: record.truth for record in video.frames}
-        self._frames: list[ScoredFrame] = []
+        self._targets = {record.index: record.target for record in video.frames}
+        self._frames: list[EvaluatedFrame] = []
 
     def add(self, index: int, found: Detections, *, seconds: float = math.nan) -> None:
         """Add a frame; one that the record does not list counts as unlabelled.
 
         `seconds`: what the model took for it; NaN if that was not measured.
         """
-        truth = self._truths.get(index)
+        target = self._targets.get(index)
         hard = index in self._corrupted
-        self._frames.append(scored_frame(index, found, truth, corrupted=hard, seconds=seconds))
+        self._frames.append(evaluated_frame(index, found, target, corrupted=hard, seconds=seconds))
 
-    def video(self) -> ScoredVideo:
+    def video(self) -> EvaluatedVideo:
         """The frames so far, in temporal order."""
         frames = sorted(self._frames, key=lambda frame: frame.index)
         size_hw = (self._record.height, self._record.width)
-        return ScoredVideo(self._record.name, self._record.fps, size_hw, tuple(frames))
+        return EvaluatedVideo(self._record.name, self._record.fps, size_hw, tuple(frames))
 
 
-def with_truths(run: Predictions, data: VideoSet) -> Predictions:
+def with_targets(run: Predictions, data: VideoSet) -> Predictions:
     """The same detections beside the labels of another data set, matched by video and frame number.
 
     The data has the classes of the run, in their order (`predict.match_classes`). Raises
@@ -48,16 +53,16 @@ def with_truths(run: Predictions, data: VideoSet) -> Predictions:
     """
     records = {record.name: record for record in data.videos}
 
-    def relabelled(video: ScoredVideo) -> ScoredVideo:
+    def relabelled(video: EvaluatedVideo) -> EvaluatedVideo:
         if video.name not in records:
             raise RnndetError(f"the labels have no video {video.name}, which the predictions have")
-        truths = {entry.index: entry.truth for entry in records[video.name].frames}
+        targets = {entry.index: entry.target for entry in records[video.name].frames}
         frames = []
         for frame in video.frames:
-            known = scored_frame(frame.index, Detections.empty(), truths.get(frame.index))
+            known = evaluated_frame(frame.index, Detections.empty(), targets.get(frame.index))
             frames.append(
-                replace(frame, truth_boxes=known.truth_boxes, truth_labels=known.truth_labels,
-                        truth_ids=known.truth_ids, truth_ignore=known.truth_ignore,
+                replace(frame, target_boxes=known.target_boxes, target_labels=known.target_labels,
+                        target_ids=known.target_ids, target_ignore=known.target_ignore,
                         labelled=known.labelled)
             )  # fmt: skip
         return replace(video, frames=tuple(frames))
@@ -65,7 +70,9 @@ def with_truths(run: Predictions, data: VideoSet) -> Predictions:
     return run.map(relabelled)
 
 
-def with_tracks(video: ScoredVideo, tracker: Tracker, *, min_score: float = 0.3) -> ScoredVideo:
+def with_tracks(
+    video: EvaluatedVideo, tracker: Tracker, *, min_score: float = 0.3
+) -> EvaluatedVideo:
     """What a stream with this tracker shows of the same detections, with ids."""
     tracker.reset()
     frames = []
@@ -73,7 +80,7 @@ def with_tracks(video: ScoredVideo, tracker: Tracker, *, min_score: float = 0.3)
         found = Detections(frame.boxes, frame.scores, frame.labels.astype(np.int64))
         time = frame.index / (video.fps or FPS)
         shown = track(found, tracker, min_score=min_score, time=time)
-        kept = scored_frame(frame.index, shown, None)
+        kept = evaluated_frame(frame.index, shown, None)
         frames.append(replace(frame, boxes=kept.boxes, scores=kept.scores, labels=kept.labels,
                               ids=kept.ids))  # fmt: skip
     return replace(video, frames=tuple(frames))

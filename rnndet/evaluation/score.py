@@ -14,9 +14,9 @@ from rnndet.evaluation.metrics import METRICS
 from rnndet.evaluation.metrics.base import Metric, Numbers, unit
 from rnndet.evaluation.metrics.intervals import Intervals, interval, paired_interval
 from rnndet.evaluation.metrics.motion import GROUPS
-from rnndet.evaluation.metrics.record import Predictions, ScoredFrame
+from rnndet.evaluation.metrics.record import EvaluatedFrame, Predictions
 from rnndet.evaluation.records import with_tracks
-from rnndet.registry import pick
+from rnndet.registry import lookup
 from rnndet.tracking import TRACKERS
 
 MIN_SCORE = 0.3  # of what a tracker shows: the default of tools/infer.py
@@ -55,14 +55,14 @@ def build_metrics(
     metrics = {}
     for name in names:
         options = {"latencies": latencies} if name == "streaming" and latencies else {}
-        metrics[name] = pick(name, METRICS, what="metric")(classes, **options)
+        metrics[name] = lookup(name, METRICS, what="metric")(classes, **options)
     return metrics
 
 
 def measure(run: Predictions, metrics: Mapping[str, Metric], *, tracker: str) -> Measured:
     """Measure every video; the tracking metrics see what the tracker makes of the detections."""
     measured: Measured = {name: [] for name in metrics}
-    follow = pick(tracker, TRACKERS, what="tracker")(min_score=MIN_SCORE)
+    follow = lookup(tracker, TRACKERS, what="tracker")(min_score=MIN_SCORE)
     for video in run.videos:
         for name, metric in metrics.items():
             seen = video
@@ -147,12 +147,12 @@ def check_same(a: Predictions, b: Predictions) -> None:
         if frames_a.get(name) != frames_b.get(name):
             raise RnndetError(f"the runs show different frames of {name}; evaluate both alike")
     for one, other in zip(a.videos, b.videos, strict=True):
-        if not all(map(_same_truths, one.frames, other.frames)):
+        if not all(map(_same_targets, one.frames, other.frames)):
             raise RnndetError(f"the runs have different labels of {one.name}; evaluate both alike")
 
 
-def _same_truths(a: ScoredFrame, b: ScoredFrame) -> bool:
-    fields = ("truth_boxes", "truth_labels", "truth_ids", "truth_ignore", "labelled")
+def _same_targets(a: EvaluatedFrame, b: EvaluatedFrame) -> bool:
+    fields = ("target_boxes", "target_labels", "target_ids", "target_ignore", "labelled")
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in fields)
 
 

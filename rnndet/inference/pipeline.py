@@ -21,9 +21,7 @@ POLL = 0.1  # seconds between looks at whether the other side still goes on
 PATIENCE = 10.0  # seconds that a reader gets to come back from a decoder when nobody reads on
 
 
-def read_ahead(
-    frames: Iterable[Frame], clock: StageClock, *, depth: int = DEPTH
-) -> Iterator[Frame]:
+def prefetch(frames: Iterable[Frame], clock: StageClock, *, depth: int = DEPTH) -> Iterator[Frame]:
     """The frames, read by another thread while the caller works; close it to stop that thread."""
     waiting: Queue[tuple[str, Any]] = Queue(depth)
     stopped = Event()

@@ -40,7 +40,7 @@ class Summary:
     objects: dict[str, int]  # boxes shown, by class, over all frames
     tracks: dict[str, int]  # different ids by class; empty without a tracker
     cuts: int  # frames at which another scene began
-    followed: int  # frames between key frames
+    propagated: int  # frames between key frames
     interrupted: bool
     codec: str | None  # of the video; None without one
     note: str | None  # what to know about playing the video
@@ -66,8 +66,8 @@ class Summary:
         ]
         if self.cuts:
             lines.append(f"scene cuts: {self.cuts}; memory and tracks began anew there")
-        if self.followed:
-            seen = self.frames - self.followed
+        if self.propagated:
+            seen = self.frames - self.propagated
             lines.append(f"key frames: {seen} of {self.frames}; in the others boxes followed")
         lines += [f"warning: {text}" for text in self._losses()]
         lines += [f"warning: {text}" for text in self.warnings]
@@ -86,13 +86,13 @@ class Summary:
         if self.read is None:
             return
         if self.read.missing:
-            yield f"{self.read.missing} pictures are missing from the numbers"
+            yield f"{self.read.missing} images are missing from the numbers"
         if self.read.dropped:
             yield f"{self.read.dropped} frames were passed over for newer ones"
         if self.read.reconnects:
             yield f"the connection was lost; {self.read.reconnects} attempts to connect again"
         if self.read.truncated and self.read.expected is None:
-            yield "the source was given up: no picture came any more"
+            yield "the source was given up: no image came any more"
         elif self.read.truncated:
             yield (
                 f"the file ends early: it claims {self.read.expected} frames; "
@@ -111,7 +111,7 @@ class Summary:
             "objects": self.objects,
             "tracks": self.tracks,
             "cuts": self.cuts,
-            "followed": self.followed,
+            "followed": self.propagated,
             "codec": self.codec,
             **self._reading(),
         }
@@ -170,7 +170,7 @@ class Tally:
     classes: tuple[str, ...]
     frames: int = 0
     cuts: int = 0
-    followed: int = 0
+    propagated: int = 0
     boxes: Counter[int] = field(default_factory=Counter)
     votes: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
 
@@ -178,7 +178,7 @@ class Tally:
         detections = result.detections
         self.frames += 1
         self.cuts += result.cut
-        self.followed += result.followed
+        self.propagated += result.propagated
         labels = detections.labels.tolist()
         self.boxes.update(labels)
         if detections.ids is not None:
@@ -202,7 +202,7 @@ class ResultFiles:
     """The files of one run: begun at the first frame, named when complete.
 
     detections.jsonl is written always; save names the `EXPORTS` beside it. trails: see `Annotator`.
-    show gets each annotated picture, for a window. Use as a context manager, which holds the
+    show gets each annotated image, for a window. Use as a context manager, which holds the
     folder: one process at a time.
 
     Raises OutputError, on entering if another run holds the folder, or a file exists and
@@ -227,7 +227,7 @@ class ResultFiles:
         self._all = {name: kind(folder) for name, kind in EXPORTS.items()}
         self._exports = [self._all[name] for name in save]
         self._annotator, self._show = Annotator(classes, trails=trails), show
-        self._draws = show is not None or any(export.needs_picture for export in self._exports)
+        self._draws = show is not None or any(export.needs_image for export in self._exports)
         self._json: JsonLinesSink | None = None
 
     @property
@@ -253,15 +253,15 @@ class ResultFiles:
             if self._json is None:
                 self._json = self._begin(result.frame)
             self._json.write(result, self._classes)
-        picture = None
+        image = None
         if self._draws:
             with clock.stage("draw"):
-                picture = self._annotator.draw(result)
+                image = self._annotator.draw(result)
                 if self._show is not None:
-                    self._show(picture)
+                    self._show(image)
         with clock.stage("write"):
             for export in self._exports:
-                export.write(result, picture)
+                export.write(result, image)
 
     def _begin(self, frame: Frame) -> JsonLinesSink:
         """Open the files; the first frame decides the size, a container's claim may be wrong."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnndet.errors import InputError
-from rnndet.inference.pipeline import DEPTH, WriteBehind, read_ahead, timed
+from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch, timed
 from rnndet.inference.results import ResultFiles, StageClock, Summary, Tally
 from rnndet.inference.runtimes import Runtime, as_runtime
 from rnndet.inference.stream import Stream, run_video
 from rnndet.inference.stream_state import Position, continued, load_stream, save_stream
 from rnndet.models.zoo import file_sha256, find_weights
-from rnndet.registry import pick
+from rnndet.registry import lookup
 from rnndet.structures import Frame, FrameResult
 from rnndet.tracking import TRACKERS
 from rnndet.video.key_frames import choose_key_frames
@@ -46,7 +46,7 @@ def track(
 ) -> Iterator[FrameResult]:
     """Return a generator over the results of one video; nothing is kept, so any length will do.
 
-    source: the path of a video, of a folder of pictures or of one picture; a camera number; or
+    source: the path of a video, of a folder of images or of one image; a camera number; or
     any iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
     tracker: none, iou, sort or byte. scene_cuts: begin anew where another scene begins, see
     `rnndet.video.SceneCut`. coast: seconds for which `predicted` holds a missed track, see
@@ -78,7 +78,7 @@ def make_stream(
 
     The arguments are those of `track`.
     """
-    chosen = pick(tracker, TRACKERS, what="tracker")(min_score=min_score)
+    chosen = lookup(tracker, TRACKERS, what="tracker")(min_score=min_score)
     stream = Stream(
         as_runtime(model),
         chosen,
@@ -172,7 +172,7 @@ def run_source(
             objects=tally.objects(),
             tracks=tally.tracks(),
             cuts=tally.cuts,
-            followed=tally.followed,
+            propagated=tally.propagated,
             interrupted=interrupted,
             codec=files.codec,
             note=files.note,
@@ -213,7 +213,7 @@ def _frames_of(
 ) -> Iterator[Frame]:
     """The frames of a source, read ahead; those of a live one as they come, for they are of now."""
     frames, is_live = itertools.islice(source, max_frames), getattr(source, "is_live", False)
-    return timed(frames, clock) if is_live else read_ahead(frames, clock)
+    return timed(frames, clock) if is_live else prefetch(frames, clock)
 
 
 def _timed_results(
@@ -225,9 +225,9 @@ def _timed_results(
     """
     for frame in frames:
         with clock.stage("model"):
-            picture = stream.prepare(frame)
+            image = stream.prepare(frame)
             cut = stream.see_cut(frame)
-            found = stream.detect(picture, size_hw=frame.image.shape[:2], gap=frame.gap)
+            found = stream.detect(image, size_hw=frame.image.shape[:2], gap=frame.gap)
         with clock.stage("track"):
             detections = stream.track(found, time=frame.time)
             result = stream.result(frame, detections, cut=cut)

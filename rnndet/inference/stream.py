@@ -10,7 +10,7 @@ import numpy as np
 from rnndet.errors import RnndetError
 from rnndet.inference.runtimes import Runtime, as_runtime, scaled
 from rnndet.structures import Detections, Frame, FrameResult
-from rnndet.tracking import SteadyTracks
+from rnndet.tracking import TrackSmoother
 
 
 class CutDetector(Protocol):
@@ -46,12 +46,12 @@ class KeyFramePolicy(Protocol):
         ...
 
     def between(
-        self, picture: np.ndarray, *, size_hw: tuple[int, int], gap: int = 0
+        self, image: np.ndarray, *, size_hw: tuple[int, int], gap: int = 0
     ) -> Detections | None:
         """The detections of the next frame; None: it is a key frame, `keep` follows."""
         ...
 
-    def keep(self, picture: np.ndarray, found: Detections) -> None:
+    def keep(self, image: np.ndarray, found: Detections) -> None:
         """What the model found in a key frame."""
         ...
 
@@ -91,10 +91,10 @@ class Stream:
     cuts finds the frames at which another scene begins; there the memory is emptied and the tracks
     end, because what was remembered of the old scene does harm in the new one. None: never.
 
-    keys says which frames the model sees; in the others its boxes follow the picture. None: all.
+    keys says which frames the model sees; in the others its boxes follow the image. None: all.
 
     coast: seconds for which a missed track is reported in `FrameResult.predicted`, see
-    `SteadyTracks`; needs a tracker.
+    `TrackSmoother`; needs a tracker.
 
     A frame with `restart` is handled like a cut, and may have another size. A `gap` is not: frames
     that are missing leave memory and tracks as they are, and the tracker goes by the true times.
@@ -122,7 +122,7 @@ class Stream:
         self.min_score = min_score
         self.cuts = cuts
         self.keys = keys
-        self.steady = SteadyTracks(coast=coast)
+        self.smoothed = TrackSmoother(coast=coast)
         self.reset()
 
     @property
@@ -134,7 +134,7 @@ class Stream:
         """Forget the memory, the tracks and the frame size: the next frame begins a new video."""
         self.state = None
         self._size_hw: tuple[int, int] | None = None
-        self.steady.reset()
+        self.smoothed.reset()
         if self.tracker is not None:
             self.tracker.reset()
         if self.cuts is not None:
@@ -153,7 +153,7 @@ class Stream:
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
             "cuts": None if self.cuts is None else self.cuts.state_dict(),
             "keys": None if self.keys is None else self.keys.state_dict(),
-            "steady": self.steady.state_dict(),
+            "steady": self.smoothed.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -167,21 +167,21 @@ class Stream:
             self.cuts.load_state_dict(state["cuts"])
         if self.keys is not None:
             self.keys.load_state_dict(state["keys"])
-        self.steady.load_state_dict(state["steady"])
+        self.smoothed.load_state_dict(state["steady"])
 
     def step(self, frame: Frame) -> FrameResult:
         """Return what is seen in the next frame of the video.
 
-        Raises RnndetError if the picture is not (H, W, 3) uint8, if its size differs from the
+        Raises RnndetError if the image is not (H, W, 3) uint8, if its size differs from the
         previous frame's, or if the model is in training mode.
         """
-        picture = self.prepare(frame)
+        image = self.prepare(frame)
         cut = self.see_cut(frame)
-        found = self.detect(picture, size_hw=frame.image.shape[:2], gap=frame.gap)
+        found = self.detect(image, size_hw=frame.image.shape[:2], gap=frame.gap)
         return self.result(frame, self.track(found, time=frame.time), cut=cut)
 
     def prepare(self, frame: Frame) -> np.ndarray:
-        """First part of `step`: the checked picture at the size of the network, (h, w, 3) uint8.
+        """First part of `step`: the checked image at the size of the network, (h, w, 3) uint8.
 
         Begins anew where the frame says so.
         """
@@ -190,7 +190,7 @@ class Stream:
         image = frame.image
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise RnndetError(
-                f"frame {frame.index}: expected an (H, W, 3) uint8 RGB picture, found "
+                f"frame {frame.index}: expected an (H, W, 3) uint8 RGB image, found "
                 f"{tuple(image.shape)} {image.dtype}"
             )
         size = (image.shape[0], image.shape[1])
@@ -207,7 +207,7 @@ class Stream:
         if self.cuts is None or not self.cuts.update(frame.image):
             return False
         self.state = None
-        self.steady.reset()
+        self.smoothed.reset()
         if self.keys is not None:
             self.keys.reset()
         if self.tracker is not None:
@@ -217,7 +217,7 @@ class Stream:
     def _begin_anew(self) -> None:
         """Forget the memory and the frame size, end the tracks: ids go on, as after a cut."""
         self.state = self._size_hw = None
-        self.steady.reset()
+        self.smoothed.reset()
         if self.tracker is not None:
             self.tracker.end_tracks()
         if self.cuts is not None:
@@ -225,20 +225,20 @@ class Stream:
         if self.keys is not None:
             self.keys.reset()
 
-    def detect(self, picture: np.ndarray, *, size_hw: tuple[int, int], gap: int = 0) -> Detections:
+    def detect(self, image: np.ndarray, *, size_hw: tuple[int, int], gap: int = 0) -> Detections:
         """Second part of `step`: run the model, keep its state; detections >= score_floor.
 
-        Between key frames the boxes of the last one, followed. picture: what `prepare` gave;
+        Between key frames the boxes of the last one, followed. image: what `prepare` gave;
         size_hw, gap: of the frame.
         """
         if self.keys is not None:
-            followed = self.keys.between(picture, size_hw=size_hw, gap=gap)
-            if followed is not None:
-                return followed
-        (found,), self.state = self.runtime.detect([picture], [size_hw], self.state)
+            propagated = self.keys.between(image, size_hw=size_hw, gap=gap)
+            if propagated is not None:
+                return propagated
+        (found,), self.state = self.runtime.detect([image], [size_hw], self.state)
         found = found[found.scores >= self.score_floor]
         if self.keys is not None:
-            self.keys.keep(picture, found)
+            self.keys.keep(image, found)
         return found
 
     def track(self, detections: Detections, *, time: float | None = None) -> Detections:
@@ -249,14 +249,14 @@ class Stream:
 
     def result(self, frame: Frame, detections: Detections, *, cut: bool) -> FrameResult:
         """Last part of `step`: what is to be shown of the tracks beside the detections."""
-        followed = self.keys is not None and self.keys.is_between
+        propagated = self.keys is not None and self.keys.is_between
         if self.tracker is None or detections.ids is None:
-            return FrameResult(frame, detections, cut, followed=followed)
+            return FrameResult(frame, detections, cut, propagated=propagated)
         height, width = frame.image.shape[:2]
-        steady, predicted = self.steady.update(
+        smoothed, predicted = self.smoothed.update(
             detections, self.tracker.expected(), time=frame.time, size_hw=(height, width)
         )
-        return FrameResult(frame, detections, cut, steady, predicted, followed)
+        return FrameResult(frame, detections, cut, smoothed, predicted, propagated)
 
 
 def track(

@@ -61,9 +61,9 @@ def postprocess(
     original_hw: tuple[int, int],
     score_threshold: float,
 ) -> Detections:
-    """The detections of one picture, in pixels of its original frame, best first.
+    """The detections of one image, in pixels of its original frame, best first.
 
-    outputs: see `HeadSpec`, float32; anchors, level_of: from `anchors_of`; size_hw: of the picture
+    outputs: see `HeadSpec`, float32; anchors, level_of: from `anchors_of`; size_hw: of the image
     as the network sees it, without padding. Kept are scores above score_threshold. As torchvision's
     `postprocess_detections`, but that the background takes no place among the detections, and
     boxes of different classes never meet in the suppression.

@@ -15,11 +15,11 @@ from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.errors import RnndetError
 from rnndet.models.detectors import build_detector
 from rnndet.models.detectors.base import FrameDetector, Grids, Prepared
+from rnndet.models.temporal.distillation import distillation_loss, object_cells
 from rnndet.models.temporal.head import TemporalHead
-from rnndet.models.temporal.restoration import object_cells, restoration_loss
 from rnndet.models.temporal.stability import stability_loss
 from rnndet.models.temporal.state import Features, State
-from rnndet.structures import Detections, Truth
+from rnndet.structures import Detections, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Encoded:
     """What a window of frames is before any memory: the part that does not depend on the past."""
 
     prepared: Prepared
-    features: Features  # of the trunk or of the neck, each (T*B, C, H, W), time-major
+    features: Features  # of the backbone or of the neck, each (T*B, C, H, W), time-major
     length: int  # T
     labelled: Tensor | None  # (M,) int64, the images that give losses; None outside training
 
@@ -50,13 +50,18 @@ class VideoDetector(nn.Module):
     """
 
     def __init__(
-        self, detector: FrameDetector, memory: TemporalHead, classes: tuple[str, ...], *, site: str
+        self,
+        detector: FrameDetector,
+        temporal: TemporalHead,
+        classes: tuple[str, ...],
+        *,
+        site: str,
     ) -> None:
         super().__init__()
         self.detector = detector
-        self.memory = memory
+        self.temporal = temporal
         self.classes = classes
-        self.site = site  # "neck" or "trunk": whose features the memory sees
+        self.site = site  # "neck" or "backbone": whose features the memory sees
 
     @property
     def score_threshold(self) -> float:
@@ -72,28 +77,35 @@ class VideoDetector(nn.Module):
         frames: Tensor,
         state: State | None = None,
         *,
-        truths: list[list[Truth | None]] | None = None,
+        targets: list[list[Target | None]] | None = None,
         clean: Tensor | None = None,
-        judged: Tensor | None = None,
+        supervised: Tensor | None = None,
         stable: bool = False,
-        recompute: int = 0,
+        activation_checkpoints: int = 0,
     ) -> Output:
         """Detections, or losses if truths are given (then the model must be in training mode).
 
         frames: (T, B, 3, H, W) uint8 RGB, the next T frames of B videos; state: what the previous
         window of the same videos returned; truths[t][b] is None where a frame is not labelled;
-        clean: the same frames before they were corrupted, for the loss "restoration"; judged:
+        clean: the same frames before they were corrupted, for the loss "distillation"; judged:
         (T, B) bool, which labelled frames the detector's losses are of, None for all; stable: give
         the loss "stability" as well;
         recompute: activations are not kept for the backward pass but computed again (Chen et al.
-        2016, arXiv 1604.06174), those of trunk and neck in so many parts of the T*B images.
+        2016, arXiv 1604.06174), those of backbone and neck in so many parts of the T*B images.
         """
         wanted = None
         if clean is not None:
             with torch.no_grad():
                 wanted = self.encode(clean).features
-        encoded = self.encode(frames, truths=truths, judged=judged, recompute=recompute)
-        return self.decode(encoded, state, clean=wanted, stable=stable, again=recompute > 0)
+        encoded = self.encode(
+            frames,
+            targets=targets,
+            supervised=supervised,
+            activation_checkpoints=activation_checkpoints,
+        )
+        return self.decode(
+            encoded, state, clean=wanted, stable=stable, again=activation_checkpoints > 0
+        )
 
     def step(
         self, frames: Tensor, state: State | None, *, original_sizes: Sequence[tuple[int, int]]
@@ -119,8 +131,8 @@ class VideoDetector(nn.Module):
         see `FrameDetector.head`, the new state, and the sizes of the head's levels.
         """
         features = self._features(pixels)
-        features, state = self.memory(features, state or None, 1)
-        if self.site == "trunk":
+        features, state = self.temporal(features, state or None, 1)
+        if self.site == "backbone":
             features = self.detector.neck(features)
         return self.detector.head(features), state, self.detector.grids(features)
 
@@ -128,9 +140,9 @@ class VideoDetector(nn.Module):
         self,
         frames: Tensor,
         *,
-        truths: list[list[Truth | None]] | None = None,
-        judged: Tensor | None = None,
-        recompute: int = 0,
+        targets: list[list[Target | None]] | None = None,
+        supervised: Tensor | None = None,
+        activation_checkpoints: int = 0,
         original_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Encoded:
         """The memory-free part of `forward`: everything up to where the state enters.
@@ -140,18 +152,18 @@ class VideoDetector(nn.Module):
         length = frames.shape[0]
         images = frames.flatten(0, 1)  # (T*B, 3, H, W)
         labelled = given = None
-        if truths is not None:
-            flat = [truth for row in truths for truth in row]
-            known = torch.tensor([truth is not None for truth in flat])
-            if judged is not None:
-                known &= judged.flatten()
+        if targets is not None:
+            flat = [target for row in targets for target in row]
+            known = torch.tensor([target is not None for target in flat])
+            if supervised is not None:
+                known &= supervised.flatten()
             labelled = known.nonzero().flatten().to(frames.device)
-            given = [Truth.empty().to(frames.device) if t is None else t for t in flat]
+            given = [Target.empty().to(frames.device) if t is None else t for t in flat]
         prepared = self.detector.prepare(list(images), given, original_sizes=original_sizes)
-        if recompute:
+        if activation_checkpoints:
             parts = [
                 checkpoint(self._features, part, use_reentrant=False)
-                for part in prepared.pixels.chunk(recompute)
+                for part in prepared.pixels.chunk(activation_checkpoints)
             ]
             features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         else:
@@ -160,7 +172,7 @@ class VideoDetector(nn.Module):
 
     def _features(self, pixels: Tensor) -> Features:
         """Of (N, 3, h, w) pixels, up to where the memory is."""
-        features = self.detector.trunk(pixels)
+        features = self.detector.backbone(pixels)
         return self.detector.neck(features) if self.site == "neck" else features
 
     def decode(
@@ -178,11 +190,11 @@ class VideoDetector(nn.Module):
         `forward`; again: memory and losses are computed again in the backward pass.
         """
         run = partial(checkpoint, use_reentrant=False) if again else call
-        features, state = run(self.memory, encoded.features, state, encoded.length)
-        extra = {} if clean is None else self._restoration(encoded, features, clean)
+        features, state = run(self.temporal, encoded.features, state, encoded.length)
+        extra = {} if clean is None else self._distillation(encoded, features, clean)
         if stable:
             extra |= self._stability(encoded, features)
-        if self.site == "trunk":
+        if self.site == "backbone":
             features = self.detector.neck(features)
         if encoded.labelled is None:
             flat = self.detector.detect(encoded.prepared, features)
@@ -196,22 +208,22 @@ class VideoDetector(nn.Module):
         losses = run(self.detector.losses, prepared, chosen)
         return Output(state, None, losses.terms | extra, losses.count)
 
-    def _restoration(
+    def _distillation(
         self, encoded: Encoded, features: Features, clean: Features
     ) -> dict[str, Tensor]:
-        """The loss "restoration" of the levels that have a memory; none without a memory."""
-        levels = self.memory.levels
+        """The loss "distillation" of the levels that have a memory; none without a memory."""
+        levels = self.temporal.levels
         if not levels:
             return {}
         boxes, _ = encoded.prepared.objects()
         clean = {level: clean[level] for level in levels}
         objects = object_cells(boxes, clean, size_hw=encoded.prepared.padded_hw)
-        spread = self.memory.spread()
-        return {"restoration": restoration_loss(features, clean, objects, spread=spread)}
+        spread = self.temporal.spread()
+        return {"distillation": distillation_loss(features, clean, objects, spread=spread)}
 
     def _stability(self, encoded: Encoded, features: Features) -> dict[str, Tensor]:
         """The loss "stability" of the levels that have a memory; none without a memory."""
-        levels = self.memory.levels
+        levels = self.temporal.levels
         if not levels:
             return {}
         boxes, ids = encoded.prepared.objects()
@@ -221,7 +233,7 @@ class VideoDetector(nn.Module):
             ids,
             length=encoded.length,
             size_hw=encoded.prepared.padded_hw,
-            spread=self.memory.spread(),
+            spread=self.temporal.spread(),
         )
         return {"stability": loss}
 
@@ -233,19 +245,19 @@ def build_model(config: ModelConfig, classes: tuple[str, ...]) -> VideoDetector:
     Raises RnndetError on unknown names and options.
     """
     detector = build_detector(config.detector, len(classes), config.options)
-    temporal = config.temporal
-    at_neck = temporal.site == "neck"
-    channels = detector.neck_channels if at_neck else detector.trunk_channels
-    if temporal.cell == "none":
-        temporal = TemporalConfig(cell="conv_lstm", levels=())  # of no level: nothing is built
-    memory = TemporalHead(
+    settings = config.temporal
+    at_neck = settings.site == "neck"
+    channels = detector.neck_channels if at_neck else detector.backbone_channels
+    if settings.cell == "none":
+        settings = TemporalConfig(cell="conv_lstm", levels=())  # of no level: nothing is built
+    temporal = TemporalHead(
         channels,
-        cell=temporal.cell,
-        levels=temporal.levels,
-        hidden=temporal.hidden,
-        fusion=temporal.fusion,
-        gate_bias=temporal.gate_bias,
-        memory_scale=temporal.memory_scale,
-        options=temporal.options,
+        cell=settings.cell,
+        levels=settings.levels,
+        hidden=settings.hidden,
+        fusion=settings.fusion,
+        gate_bias=settings.gate_bias,
+        memory_scale=settings.memory_scale,
+        options=settings.options,
     )
-    return VideoDetector(detector, memory, classes, site=config.temporal.site)
+    return VideoDetector(detector, temporal, classes, site=config.temporal.site)

@@ -7,8 +7,8 @@ from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
 from rnndet.tracking.byte import ByteTracker
 from rnndet.tracking.iou import IouTracker
+from rnndet.tracking.smoothing import TrackSmoother
 from rnndet.tracking.sort import SortTracker
-from rnndet.tracking.steady import SteadyTracks
 
 
 class Tracker(Protocol):

@@ -27,7 +27,7 @@ from rnndet.training.faults import out_of_memory
 from rnndet.training.keeping import averaged_content, resume_run, save_run
 from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
-from rnndet.training.losses import MEMORY_LOSSES, judged_frames, weighted_sum
+from rnndet.training.losses import TEMPORAL_LOSSES, supervised_frames, weighted_sum
 from rnndet.training.optim import AveragedWeights, build_optimizer, freeze_parts, rate_factor
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Run:
         *,
         device: torch.device,
         validate: Validate | None = None,
-        memory_is_fresh: bool = True,
+        temporal_is_fresh: bool = True,
         quiet: bool = False,
         world: World | None = None,
         exact: bool = False,
@@ -63,9 +63,9 @@ class Run:
         train = config.train
         self.config, self.folder, self.device = config, folder, device
         self.world = world or World()
-        self.memory_is_fresh = memory_is_fresh
+        self.temporal_is_fresh = temporal_is_fresh
         self.model = model.to(device, memory_format=torch.channels_last)
-        if train.thaw:  # what trains later has its place in the optimiser from the start
+        if train.unfreeze:  # what trains later has its place in the optimiser from the start
             self.optimizer = build_optimizer(self.model, train)
             self.frozen = freeze_parts(self.model, train.freeze)
         else:
@@ -181,7 +181,7 @@ class Run:
         if self.log is None or (self.step + 1) % self.config.train.log_every:
             yield
             return
-        with watch_gates(self.model.memory) as statistics:
+        with watch_gates(self.model.temporal) as statistics:
             yield
         self.gates = {f"gate/{name}": round(value, 4) for name, value in statistics().items()}
 
@@ -196,7 +196,7 @@ class Run:
         factor = rate_factor(self.step, self.config.train)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        if self.frozen and 0 < self.config.train.thaw <= self.step:
+        if self.frozen and 0 < self.config.train.unfreeze <= self.step:
             for parameter in self.frozen:
                 parameter.requires_grad_(True)
             self.frozen = []
@@ -211,7 +211,7 @@ class Run:
         for number, batch in enumerate(batches):
             with self.clock.stage("move"):
                 batch = batch.to(self.device)
-            if self.step == number == 0 and self.memory_is_fresh:
+            if self.step == number == 0 and self.temporal_is_fresh:
                 self._calibrate(batch)
             state = None
             if self.state is not None:
@@ -231,9 +231,9 @@ class Run:
         self, batch: ClipBatch, state: State | None, *, share: float
     ) -> tuple[dict[str, Tensor], State]:
         train = self.config.train
-        judged = judged_frames(batch.truths, self.config.clip.labelled, seed=self.step)
+        supervised = supervised_frames(batch.targets, self.config.clip.labelled, seed=self.step)
         if train.detection == 0:
-            judged[:] = False
+            supervised[:] = False
         on_cuda = self.device.type == "cuda"
         kind = AMP[train.amp]
         autocast = torch.autocast("cuda", kind, enabled=on_cuda and train.amp != "off")
@@ -241,15 +241,15 @@ class Run:
             output = self.parallel(
                 batch.frames,
                 state,
-                truths=batch.truths,
+                targets=batch.targets,
                 clean=batch.clean,
-                judged=judged,
+                supervised=supervised,
                 stable=train.stability > 0,
-                recompute=train.recompute,
+                activation_checkpoints=train.activation_checkpoints,
             )
         after = detach_state(output.state)
         weight = self._weight(output.count)
-        losses = {n: x if n in MEMORY_LOSSES else x * weight for n, x in output.losses.items()}
+        losses = {n: x if n in TEMPORAL_LOSSES else x * weight for n, x in output.losses.items()}
         if self.world.size > 1:  # every process must reach every parameter, also without losses
             every = torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad])
             total = weighted_sum(losses, train, zero=0 * every.sum())
@@ -312,8 +312,8 @@ class Run:
 
         The first row of the first process decides, so the number of processes does not matter.
         """
-        self.model.memory.calibrate(self.model.encode(batch.frames[:, :1]).features)
-        for buffer in self.model.memory.buffers():
+        self.model.temporal.calibrate(self.model.encode(batch.frames[:, :1]).features)
+        for buffer in self.model.temporal.buffers():
             self.world.from_first(buffer)
 
     def _due(self, every: int) -> bool:

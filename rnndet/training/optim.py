@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from rnndet.config import TrainConfig
 from rnndet.errors import RnndetError
 
-PARTS = ("trunk", "neck", "head", "memory")
+PARTS = ("backbone", "neck", "head", "temporal")
 
 
 def part_of(name: str) -> str:
     """Which of PARTS a parameter of a VideoDetector belongs to, by its name."""
-    if name.startswith("memory."):
-        return "memory"
+    if name.startswith("temporal."):
+        return "temporal"
     if ".backbone.body." in name or ".backbone.features." in name:
-        return "trunk"
+        return "backbone"
     return "neck" if ".backbone." in name else "head"
 
 
@@ -30,12 +30,12 @@ def freeze_parts(model: nn.Module, parts: tuple[str, ...]) -> list[Tensor]:
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with one rate for the trunk, one for neck and head, one for the memory.
+    """AdamW with one rate for the backbone, one for neck and head, one for the memory.
 
     Weight decay falls on matrices and kernels only, not on biases and norms.
     """
-    rates = {"trunk": config.lr_trunk, "neck": config.lr, "head": config.lr}
-    rates["memory"] = config.lr_memory
+    rates = {"backbone": config.lr_backbone, "neck": config.lr, "head": config.lr}
+    rates["temporal"] = config.lr_temporal
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

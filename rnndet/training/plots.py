@@ -1,4 +1,4 @@
-"""What a run folder's metrics.jsonl says, as pictures; needs matplotlib, and no display."""
+"""What a run folder's metrics.jsonl says, as images; needs matplotlib, and no display."""
 
 import csv
 import json

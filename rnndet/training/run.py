@@ -90,7 +90,7 @@ def build_run(
         rows=config.train.batch,
         steps=config.train.steps,
         seed=config.train.seed,
-        keep_clean=config.train.restoration > 0,
+        keep_clean=config.train.distillation > 0,
         device=chosen if config.train.augment_on == "device" else "cpu",
         keep_bytes=int(config.data.keep_gib * 2**30),
     )
@@ -106,7 +106,7 @@ def build_run(
         folder,
         device=chosen,
         validate=wanted,
-        memory_is_fresh=any(name.startswith("memory.") for name in fresh),
+        temporal_is_fresh=any(name.startswith("temporal.") for name in fresh),
         quiet=quiet,
         world=world,
         exact=exact,

@@ -1,4 +1,4 @@
-"""A picture of validation frames: what the model finds with its memory, and without."""
+"""An image of validation frames: what the model finds with its memory, and without."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -19,7 +19,7 @@ from rnndet.video.image import write_image
 VIDEOS = 4  # rows of the sheet
 FRAMES = 48  # of each video that are searched for the frame to show
 SHOWN = 0.3  # lowest score that is drawn
-GAP = 4  # pixels between pictures
+GAP = 4  # pixels between images
 
 
 @torch.inference_mode()
@@ -43,32 +43,32 @@ def sample_sheet(
 
 
 def _row(model: VideoDetector, video: VideoRecord, cache: Path | None) -> np.ndarray | None:
-    truths = {record.index: record.truth for record in video.frames}
+    targets = {record.index: record.target for record in video.frames}
     plan = standard_plan(video.name, video.frames[-1].index + 1)
-    degrader, state = Degrader(plan, truths), None
+    degrader, state = Degrader(plan, targets), None
     device = next(model.parameters()).device
     best, hard_seen = None, False
     for frame in islice(iterate(video, cache=cache), FRAMES):
         seen = degrader.apply(frame.index, frame.image)
         pixels = torch.from_numpy(seen.transpose(2, 0, 1).copy())[None, None].to(device)
-        truth = truths[frame.index]
-        has_object = truth is not None and len(truth) > 0
+        target = targets[frame.index]
+        has_object = target is not None and len(target) > 0
         is_hard = has_object and plan[frame.index] is not None
         if hard_seen and not is_hard:
             break
         if has_object:
-            best, hard_seen = (frame.image, seen, pixels, state, truth), is_hard
+            best, hard_seen = (frame.image, seen, pixels, state, target), is_hard
         state = model(pixels, state).state
     if best is None:
         return None
-    clean, seen, pixels, before, truth = best
-    labels = truth.labels.numpy()
-    known = Detections(truth.boxes.numpy(), np.ones(len(truth), np.float32), labels)
-    pictures = [draw(clean, known[labels >= 0], model.classes)]
-    for memory in [None, before] if model.memory.levels else [None]:
-        pictures.append(draw(seen, _found(model, pixels, memory), model.classes))
+    clean, seen, pixels, before, target = best
+    labels = target.labels.numpy()
+    known = Detections(target.boxes.numpy(), np.ones(len(target), np.float32), labels)
+    images = [draw(clean, known[labels >= 0], model.classes)]
+    for memory in [None, before] if model.temporal.levels else [None]:
+        images.append(draw(seen, _found(model, pixels, memory), model.classes))
     gap = np.full((seen.shape[0], GAP, 3), 255, np.uint8)
-    return np.concatenate([p for each in pictures for p in (each, gap)][:-1], axis=1)
+    return np.concatenate([p for each in images for p in (each, gap)][:-1], axis=1)
 
 
 def _found(model: VideoDetector, pixels: Tensor, state: dict | None) -> Detections:

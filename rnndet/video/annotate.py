@@ -1,4 +1,4 @@
-"""The annotated picture of each frame of a video, with what was before: trails."""
+"""The annotated image of each frame of a video, with what was before: trails."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Draw boxes, labels and ids onto a picture."""
+"""Draw boxes, labels and ids onto an image."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def draw(
 
     Colour follows the id, or the class where there is no track (id 0, or no ids), and is the same
     in every frame.
-    Lines and letters grow with the picture; text is moved so that it stays inside.
+    Lines and letters grow with the image; text is moved so that it stays inside.
 
     predicted: boxes that were not seen, drawn in thin dashes and without a score. trails: centres
     (x, y) of each id in the order of time, drawn as a line that gets thicker.

@@ -1,4 +1,4 @@
-"""Read and write one picture; RGB everywhere outside this package."""
+"""Read and write one image; RGB everywhere outside this package."""
 
 from pathlib import Path
 
@@ -9,16 +9,16 @@ from rnndet.errors import InputError, OutputError
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """The picture in a file as (H, W, 3) uint8 RGB, any bit depth or channel count converted.
+    """The image in a file as (H, W, 3) uint8 RGB, any bit depth or channel count converted.
 
     Raises:
-        InputError: the file is missing, empty, or not a picture that can be decoded.
+        InputError: the file is missing, empty, or not an image that can be decoded.
     """
     path = Path(path)
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such picture; check the path") from None
+        raise InputError(f"{path}: no such image; check the path") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if data.size == 0:
@@ -28,7 +28,7 @@ def read_image(path: str | Path) -> np.ndarray:
     except cv2.error:  # for example a header that claims more pixels than OpenCV allows
         image = None
     if image is None:
-        raise InputError(f"{path}: not a picture that can be decoded; use jpg, png, bmp or webp")
+        raise InputError(f"{path}: not an image that can be decoded; use jpg, png, bmp or webp")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -59,7 +59,7 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 92) -> No
 
 
 def resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """The picture, (H, W, 3) uint8, at another size; bilinear, not smoothed first."""
+    """The image, (H, W, 3) uint8, at another size; bilinear, not smoothed first."""
     height, width = size_hw
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 

@@ -1,5 +1,5 @@
 """Key frames: the model looks at some of the frames, and in those between its boxes follow the
-picture."""
+image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARGIN = 8  # ... but at most so many pixels
 REACH = 8  # pixels from where a box is expected, in each direction, that it is looked for ...
 LONGEST = 4  # ... times the frames since the last one, which are more where frames were lost
 SMALLEST = 4  # pixels; nothing smaller can be told from anything else
-LARGEST = 64  # pixels; what is larger is looked for in a smaller picture
+LARGEST = 64  # pixels; what is larger is looked for in a smaller image
 ALIKE = 0.4  # correlation from which on a box is found again
 PLAIN = 1.0  # standard deviation of grey values, of 255, under which there is nothing to look for
 
@@ -54,7 +54,7 @@ class KeyFrames:
     def reset(self) -> None:
         """The next frame is a key frame."""
         self._age = 0  # frames since the last key frame
-        self._picture: Grey | None = None  # (h, w), the last key frame
+        self._image: Grey | None = None  # (h, w), the last key frame
         self._found: Detections | None = None  # in it
         self._offsets = np.zeros((0, 2), np.float32)  # how far its boxes have moved since, frame px
         self._motion = np.zeros((0, 2), np.float32)  # by how much of that from frame to frame
@@ -69,7 +69,7 @@ class KeyFrames:
         found = self._found
         return {
             "age": self._age,
-            "picture": self._picture,
+            "image": self._image,
             "found": None if found is None else [found.boxes, found.scores, found.labels],
             "offsets": self._offsets,
             "motion": self._motion,
@@ -77,25 +77,25 @@ class KeyFrames:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self._age, self._picture = state["age"], state["picture"]
+        self._age, self._image = state["age"], state["image"]
         self._found = None if state["found"] is None else Detections(*state["found"])
         self._offsets, self._motion = state["offsets"], state["motion"]
 
     def between(
-        self, picture: NDArray[np.uint8], *, size_hw: tuple[int, int], gap: int = 0
+        self, image: NDArray[np.uint8], *, size_hw: tuple[int, int], gap: int = 0
     ) -> Detections | None:
         """The detections of the next frame; None: it is a key frame, see `keep`.
 
-        picture: (h, w, 3) uint8 RGB, the frame at the size of the network; size_hw: of the frame;
+        image: (h, w, 3) uint8 RGB, the frame at the size of the network; size_hw: of the frame;
         gap: frames that were lost before it.
         """
-        if self._found is None or self._picture is None or self._age + 1 >= self.every:
+        if self._found is None or self._image is None or self._age + 1 >= self.every:
             return None
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         scale = np.array(grey.shape[::-1], np.float32) / np.array(size_hw[::-1], np.float32)
         chosen = np.flatnonzero(self._found.scores >= FLOOR)[:MOST]
         places, is_found = follow(
-            self._picture,
+            self._image,
             grey,
             self._found.boxes[chosen] * np.tile(scale, 2),
             (self._offsets + (1 + gap) * self._motion)[chosen] * scale,
@@ -110,13 +110,13 @@ class KeyFrames:
         self._motion = (offsets - self._offsets) / (1 + gap)
         self._offsets = offsets
         boxes = clip(self._found.boxes + np.tile(offsets, 2), size_hw=size_hw)
-        is_there = (boxes[:, 2:] > boxes[:, :2]).all(1)  # what has left the picture is not
+        is_there = (boxes[:, 2:] > boxes[:, :2]).all(1)  # what has left the image is not
         return Detections(boxes, self._found.scores, self._found.labels)[is_there]
 
-    def keep(self, picture: NDArray[np.uint8], found: Detections) -> None:
+    def keep(self, image: NDArray[np.uint8], found: Detections) -> None:
         """Follow what the model found in a key frame; scores descending."""
         self._age = 0
-        self._picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        self._image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         self._found = Detections(found.boxes.copy(), found.scores.copy(), found.labels.copy())
         self._offsets = np.zeros((len(found), 2), np.float32)
         self._motion = np.zeros((len(found), 2), np.float32)
@@ -138,7 +138,7 @@ def follow(
     *,
     reach: int = REACH,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """How far each box is from one picture to another, (D, 2) pixels, and whether it was found.
+    """How far each box is from one image to another, (D, 2) pixels, and whether it was found.
 
     before, after: (h, w) uint8; boxes: (D, 4) in before; expected: (D, 2), about how far, which is
     the answer for what is not found; reach: how wrong that may be, in pixels.
@@ -161,7 +161,7 @@ def _find(
     size = np.clip(np.rint(box[2:] + margin), REACH, inside).astype(int) - start
     if size.min() < SMALLEST:
         return None
-    # Large ones in a smaller picture of whole blocks, which both pictures must begin alike.
+    # Large ones in a smaller image of whole blocks, which both images must begin alike.
     block = max(1, min(-(-size.max() // LARGEST), size.min() // SMALLEST))
     size = size // block * block
     wanted = before[start[1] : start[1] + size[1], start[0] : start[0] + size[0]]
@@ -172,7 +172,7 @@ def _find(
     first = there - np.minimum(around, there // block) * block  # of the search
     room = ((width, height) - there - size) // block
     last = there + size + np.minimum(around, room) * block
-    if there.min() < 0 or room.min() < 0:  # it is leaving the picture: it goes on as it did
+    if there.min() < 0 or room.min() < 0:  # it is leaving the image: it goes on as it did
         return about.astype(np.float32)
     where = after[first[1] : last[1], first[0] : last[0]]
     if block > 1:

@@ -32,8 +32,8 @@ def _writes(kind: type[H264Writer] | type[Mpeg4Writer]) -> bool:
         path = Path(folder) / "probe.mp4"
         try:
             writer = kind(path, SIZE_HW, Fraction(25))
-            for picture in _pictures():
-                writer.write(picture)
+            for image in _images():
+                writer.write(image)
             writer.close()
         except (ImportError, OSError, ValueError):  # ValueError: PyAV without the encoder
             return False
@@ -49,15 +49,15 @@ def _write_av1(path: Path) -> bool:
             stream = container.add_stream("libsvtav1", rate=25, options={"preset": "12"})
             stream.height, stream.width = SIZE_HW
             stream.pix_fmt = "yuv420p"
-            for picture in _pictures():
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for image in _images():
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode(None))
     except (ImportError, OSError, ValueError):
         return False
     return True
 
 
-def _pictures() -> list[np.ndarray]:
+def _images() -> list[np.ndarray]:
     return [np.full((*SIZE_HW, 3), 40 * number, np.uint8) for number in range(FRAMES)]
 
 

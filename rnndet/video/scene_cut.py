@@ -6,8 +6,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-SIZE = 16  # cells across and down that a picture is reduced to
-BLANK = 1.0  # a picture whose cells have a smaller standard deviation (of 255) shows nothing
+SIZE = 16  # cells across and down that an image is reduced to
+BLANK = 1.0  # an image whose cells have a smaller standard deviation (of 255) shows nothing
 DARK = 0.3  # nor does one that is darker than this share of the last one that showed something
 PAST = 0.7  # weight of what was before in the running mean of differences
 
@@ -19,7 +19,7 @@ class SceneCut:
     median over the cells of their difference is above `threshold`, and above `ratio` times its
     running mean, so a fast pan is one at most (the rule of PySceneDetect's AdaptiveDetector,
     without its frames from the future). The median leaves alone what changes less than half of the
-    picture, such as an object that comes near; blank and very dark frames are passed over, so a
+    image, such as an object that comes near; blank and very dark frames are passed over, so a
     dropout is no cut either, and the memory lasts through it.
 
     A new scene with nearly the colours of the old one, cell by cell, is not noticed.
@@ -64,7 +64,7 @@ class SceneCut:
 
 
 def reduced(image: np.ndarray) -> np.ndarray:
-    """(SIZE, SIZE, 3) float32 means of the cells, of every n-th pixel of a large picture."""
+    """(SIZE, SIZE, 3) float32 means of the cells, of every n-th pixel of a large image."""
     step = max(1, min(image.shape[:2]) // 256)
     small = cv2.resize(image[::step, ::step], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32)

@@ -55,7 +55,7 @@ class JsonLinesSink:
             | ({"gap": result.frame.gap} if result.frame.gap > 0 else {})
             | ({"restart": True} if result.frame.restart else {})
             | ({"cut": True} if result.cut else {})
-            | ({"followed": True} if result.followed else {})
+            | ({"followed": True} if result.propagated else {})
             | {"objects": describe_result(result, classes)}
         )
 

@@ -17,7 +17,7 @@ PROBE = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1); cv2.destroyAllWin
 
 
 class Window:
-    """Shows one picture after another; q, Esc or closing it asks for the end of the run.
+    """Shows one image after another; q, Esc or closing it asks for the end of the run.
 
     Raises DeviceError if there is no display that OpenCV can use.
     """

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from rnndet.data.checks.findings import Finding, error, first_of
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError
-from rnndet.registry import pick
+from rnndet.registry import lookup
 from rnndet.video.image import read_image
 from rnndet.video.sources.capture import decode as decode_file
 from rnndet.video.sources.capture import existing_file, open_capture
@@ -26,13 +26,13 @@ FLAT = 4  # grey levels from the darkest to the brightest cell: black frames are
 
 @dataclass(slots=True)
 class Pictures:
-    """What is known of the pictures of one split."""
+    """What is known of the images of one split."""
 
     findings: list[Finding] = field(default_factory=list)
     prints: dict[bytes, tuple[str, int]] = field(default_factory=dict)  # -> video name, frame
 
 
-def check_pictures(videos: VideoSet, split: str, *, decode: str = "sample") -> Pictures:
+def check_images(videos: VideoSet, split: str, *, decode: str = "sample") -> Pictures:
     """Errors: files that are missing, empty or unreadable, or have another size than the record.
 
     All files are looked for. Then frames are decoded: "all", "none", or as "sample" five of each
@@ -41,7 +41,7 @@ def check_pictures(videos: VideoSet, split: str, *, decode: str = "sample") -> P
 
     Raises RnndetError for an unknown `decode`.
     """
-    most = pick(decode, DECODE, what="decode")
+    most = lookup(decode, DECODE, what="decode")
     result = Pictures()
     usable: list[tuple[VideoRecord, list[FrameRecord]]] = []
     for video in tqdm(videos.videos, desc="files", unit="video", disable=None):
@@ -53,7 +53,7 @@ def check_pictures(videos: VideoSet, split: str, *, decode: str = "sample") -> P
     if most == 0 or _stops(missing, total, split, result):
         return result
     bad = seen = 0
-    for video, records in tqdm(usable, desc="pictures", unit="video", disable=None):
+    for video, records in tqdm(usable, desc="images", unit="video", disable=None):
         chosen = _spread(records, most)
         bad += _look(video, chosen, f"{split}: {video.name}", result)
         seen += len(chosen)
@@ -63,7 +63,7 @@ def check_pictures(videos: VideoSet, split: str, *, decode: str = "sample") -> P
 
 
 def fingerprint(image: np.ndarray) -> bytes | None:
-    """16 bytes, equal for copies of a picture (H, W, 3); None for a flat one, which is no sign.
+    """16 bytes, equal for copies of an image (H, W, 3); None for a flat one, which is no sign.
 
     A copy that was compressed again has another.
     """
@@ -92,7 +92,7 @@ def _present(video: VideoRecord, where: str) -> tuple[list[Finding], list[FrameR
             missing.append(str(record.image))
     if not missing:
         return [], records
-    return [error(where, f"picture is missing or empty: {first_of(missing)}")], records
+    return [error(where, f"image is missing or empty: {first_of(missing)}")], records
 
 
 def _is_there(file: Path) -> bool:
@@ -106,7 +106,7 @@ def _stops(bad: int, of: int, split: str, result: Pictures) -> bool:
     """Whether too many frames are bad to go on; says so."""
     if bad <= max(FEW, MOST_BAD * of):
         return False
-    text = f"{bad} of {of} frames cannot be read, more than 0.1 %; the check of pictures ends here"
+    text = f"{bad} of {of} frames cannot be read, more than 0.1 %; the check of images ends here"
     result.findings.append(error(split, text))
     return True
 
@@ -141,7 +141,7 @@ def _look(video: VideoRecord, records: Sequence[FrameRecord], where: str, result
 def _images(
     video: VideoRecord, records: Sequence[FrameRecord]
 ) -> Iterator[tuple[int, np.ndarray | str]]:
-    """Index and picture of some frames; in place of one that cannot be read, the reason."""
+    """Index and image of some frames; in place of one that cannot be read, the reason."""
     if video.path is not None:
         yield from _images_of_file(video.path, {record.index for record in records})
         return

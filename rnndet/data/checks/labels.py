@@ -1,4 +1,4 @@
-"""Checks of a labelled set that need no picture: frame numbers, identities, empty videos."""
+"""Checks of a labelled set that need no image: frame numbers, identities, empty videos."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -47,12 +47,12 @@ def _frame_numbers(video: VideoRecord, where: str) -> Iterator[Finding]:
 
 
 def _emptiness(video: VideoRecord, where: str) -> Iterator[Finding]:
-    truths = [record.truth for record in video.frames if record.truth is not None]
+    targets = [record.target for record in video.frames if record.target is not None]
     if not video.frames:
         yield error(where, "has no frames")
-    elif not truths:
+    elif not targets:
         yield note(where, "no frame is labelled")
-    elif not any(len(truth) for truth in truths):
+    elif not any(len(target) for target in targets):
         yield note(where, "holds no object")
 
 
@@ -62,13 +62,13 @@ def _identities(video: VideoRecord, classes: Sequence[str], where: str) -> Itera
     changes: dict[int, str] = {}  # by identity
     first: dict[int, tuple[int, int]] = {}  # identity -> its label, and the frame that gives it
     last: dict[int, tuple[int, int]] = {}  # identity -> place and frame in which it was seen
-    labelled = [record for record in video.frames if record.truth is not None]
+    labelled = [record for record in video.frames if record.target is not None]
     for place, record in enumerate(labelled):
-        truth = record.truth
-        assert truth is not None
-        if truth.ids is None:
+        target = record.target
+        assert target is not None
+        if target.ids is None:
             continue
-        for track, label in zip(truth.ids.tolist(), truth.labels.tolist(), strict=True):
+        for track, label in zip(target.ids.tolist(), target.labels.tolist(), strict=True):
             if track < 0:
                 continue
             seen, frame = last.get(track, (place - 1, record.index))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.data.checks.findings import Finding, error, note
-from rnndet.data.checks.images import check_pictures
+from rnndet.data.checks.images import check_images
 from rnndet.data.checks.labels import check_labels
 from rnndet.data.checks.splits import check_splits
 from rnndet.data.formats import read_set
@@ -52,7 +52,7 @@ def check_dataset(
     """Read the splits and check each, and each against the others.
 
     Entries that the reader leaves out are errors, with `skip_bad` notes. `decode` says how many
-    pictures are looked at, see `check_pictures`; only those are compared between splits.
+    images are looked at, see `check_pictures`; only those are compared between splits.
 
     Raises InputError if nothing of a split can be read, RnndetError for an unknown choice.
     """
@@ -67,9 +67,9 @@ def check_dataset(
     prints = {}
     for split, videos in sets.items():
         findings += check_labels(videos, split)
-        pictures = check_pictures(videos, split, decode=decode)
-        findings += pictures.findings
-        prints[split] = pictures.prints
+        images = check_images(videos, split, decode=decode)
+        findings += images.findings
+        prints[split] = images.prints
     findings += check_splits(sets, prints)
     records = [video for videos in sets.values() for video in videos.videos]
     frames = sum(len(video.frames) for video in records)
@@ -86,7 +86,10 @@ def read_findings(
     add = note if skip_bad else error
     findings = [add(f"{split}: {problem.where}", problem.reason) for problem in problems.found]
     kept = sum(
-        len(record.truth) for v in videos.videos for record in v.frames if record.truth is not None
+        len(record.target)
+        for v in videos.videos
+        for record in v.frames
+        if record.target is not None
     )
     for what, count in sorted(problems.corrected.items()):
         is_wrong = what.startswith(SHARES) and count > NEARLY_ALL * (count + kept)

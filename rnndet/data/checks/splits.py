@@ -13,7 +13,7 @@ Prints = Mapping[bytes, tuple[str, int]]  # fingerprint -> name of the video, fr
 def check_splits(sets: Mapping[str, VideoSet], prints: Mapping[str, Prints]) -> list[Finding]:
     """Every pair of splits, by name. `prints` are those of `check_pictures`.
 
-    Errors: other classes, a video of the same name, the same file, the same picture under another
+    Errors: other classes, a video of the same name, the same file, the same image under another
     name. Note: the same scene group, since one place on both sides flatters the figures.
     """
     findings = []
@@ -42,21 +42,21 @@ def _pair(a: VideoSet, b: VideoSet, where: str) -> Iterator[Finding]:
 
 
 def _files(videos: VideoSet) -> dict[Path, None]:
-    """Video files and pictures, in order."""
+    """Video files and images, in order."""
     files = [video.path for video in videos.videos]
     files += [record.image for video in videos.videos for record in video.frames]
     return dict.fromkeys(file for file in files if file is not None)
 
 
 def _copies(a: Prints, b: Prints, where: str) -> Iterator[Finding]:
-    pairs: dict[tuple[str, str], str] = {}  # one text for two videos, however many pictures
+    pairs: dict[tuple[str, str], str] = {}  # one text for two videos, however many images
     for key, (name, frame) in a.items():
         if key not in b:
             continue
         other, other_frame = b[key]
         if other == name:
             continue  # said already: a video of this name is in both
-        text = f"frame {frame} of {name!r} is the same picture as frame {other_frame} of {other!r}"
+        text = f"frame {frame} of {name!r} is the same image as frame {other_frame} of {other!r}"
         pairs.setdefault((name, other), text)
     if pairs:
         yield error(where, first_of(list(pairs.values())))

@@ -20,7 +20,7 @@ from rnndet.data.clips.transforms import Clip
 from rnndet.data.corruption import plan as degradation
 from rnndet.data.corruption.plan import Plan
 from rnndet.data.records import VideoSet
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 # Seeds: those of random clips begin at 0, of streamed ones and of corruption plans here.
 STREAMS, PLANS = 1 << 40, 1 << 41
@@ -31,7 +31,7 @@ class Window:
     """T consecutive frames for one row of a batch."""
 
     frames: Tensor  # (T, 3, H, W) uint8 RGB
-    truths: list[Truth | None]
+    targets: list[Target | None]
     begins: bool  # a new clip: what the row remembered does not belong to it
     place: str  # where the frames are from, for messages
     clean: Tensor | None = None  # like frames, before corruption, where that was asked for
@@ -42,13 +42,13 @@ class ClipBatch:
     """B windows of T frames, all of one size; row b goes on where row b of the last batch ended."""
 
     frames: Tensor  # (T, B, 3, H, W) uint8 RGB
-    truths: list[list[Truth | None]]  # [T][B]
+    targets: list[list[Target | None]]  # [T][B]
     begins: Tensor  # (B,) bool
     places: list[str]  # of each row
     clean: Tensor | None = None  # like frames, before corruption
 
     def to(self, device: torch.device | str) -> ClipBatch:
-        moved = [[None if t is None else t.to(device) for t in row] for row in self.truths]
+        moved = [[None if t is None else t.to(device) for t in row] for row in self.targets]
         clean = None if self.clean is None else self.clean.to(device, non_blocking=True)
         frames = self.frames.to(device, non_blocking=True)
         return ClipBatch(frames, moved, self.begins.to(device), self.places, clean)
@@ -63,7 +63,7 @@ class ClipDataset(Dataset[Window]):
     rows) rows are the streamed ones.
 
     sources: (set, weight, its cache folder or None). size_hw: the model's input size, which fixes
-    the scale of the pictures; the clips come at `augment.crop`, already at network scale.
+    the scale of the images; the clips come at `augment.crop`, already at network scale.
     keep_clean: a window also holds its frames as they were before corruption. device: where frames
     are augmented, and where up to keep_bytes of decoded ones stay.
     """
@@ -107,14 +107,14 @@ class ClipDataset(Dataset[Window]):
         lead = frozen_source(plan, first)
         shown = [*([] if lead is None else [lead]), *range(first, first + length)]
         clip, places = self._clip(shown, length * windows, self._generator(number))
-        frames, truths = clip.frames[-length:], clip.truths[-length:]
+        frames, targets = clip.frames[-length:], clip.targets[-length:]
         before = None if lead is None else clip.frames[0]
-        boxes = [torch.zeros(0, 4) if t is None else t.boxes for t in truths]
+        boxes = [torch.zeros(0, 4) if t is None else t.boxes for t in targets]
         spoilt = degradation.corrupt(
             frames, plan[first : first + length], boxes=boxes, previous=before
         )
         clean = frames if self.keep_clean else None
-        return Window(spoilt, truths, part == 0 or step == 0, " + ".join(places), clean)
+        return Window(spoilt, targets, part == 0 or step == 0, " + ".join(places), clean)
 
     def _generator(self, number: int) -> Generator:
         return Generator().manual_seed(self.seed * 1_000_000_007 + number)
@@ -165,13 +165,13 @@ class ClipDataset(Dataset[Window]):
         scale *= float(np.exp(transforms.uniform(zoom[0], zoom[1], generator)))
         region = transforms.choose_region(
             frame_hw,
-            [record.truth for record in records],
+            [record.target for record in records],
             out_hw=out_hw,
             scale=scale,
             on_object=transforms.happens(augment.on_object, generator),
             generator=generator,
         )
-        clip = Clip(stacked, [record.truth for record in chosen])
+        clip = Clip(stacked, [record.target for record in chosen])
         clip = transforms.crop_resize(clip, region, out_hw=out_hw)
         if transforms.happens(augment.flip, generator):
             clip = transforms.flip(clip)
@@ -211,10 +211,10 @@ def frozen_source(plan: Sequence[Any], first: int) -> int | None:
 def collate(windows: Sequence[Window]) -> ClipBatch:
     """Windows of one length and size -> a batch."""
     frames = torch.stack([window.frames for window in windows], 1)  # (T, B, 3, H, W)
-    truths = [list(row) for row in zip(*(window.truths for window in windows), strict=True)]
+    targets = [list(row) for row in zip(*(window.targets for window in windows), strict=True)]
     begins = torch.tensor([window.begins for window in windows])
     known = [window.clean for window in windows if window.clean is not None]
     clean = torch.stack(known, 1) if len(known) == len(windows) else None
     return ClipBatch(
-        frames.contiguous(), truths, begins, [window.place for window in windows], clean
+        frames.contiguous(), targets, begins, [window.place for window in windows], clean
     )

@@ -35,8 +35,8 @@ class ClipSampler:
         for video in video_set.videos:
             shown = defaultdict(list)
             for position, record in enumerate(video.frames):
-                if record.truth is not None:
-                    for label in set(record.truth.labels[~record.truth.ignore].tolist()):
+                if record.target is not None:
+                    for label in set(record.target.labels[~record.target.ignore].tolist()):
                         shown[label].append(position)
             for label, positions in shown.items():
                 groups = table.setdefault(label, {})

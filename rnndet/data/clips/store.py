@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnndet.data import frames as pictures
+from rnndet.data.frames import load as load_frames
 from rnndet.data.records import FrameRecord, VideoRecord
 
 
@@ -31,7 +31,7 @@ class FrameStore:
         """(T, 3, H, W) uint8 RGB; raises InputError as `frames.load`."""
         known = {r.index: self._kept.get(_key(video, r)) for r in records}
         missing = [r for r in records if known[r.index] is None]
-        images = pictures.load(video, missing, cache=cache) if missing else []
+        images = load_frames(video, missing, cache=cache) if missing else []
         for record, image in zip(missing, images, strict=True):
             frame = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)
             known[record.index] = frame

@@ -1,6 +1,6 @@
 """Whole-clip augmentation on uint8 tensors: one random draw per clip, every frame changed alike.
 
-Works on any device that the clip is on. Boxes are in pixels of the picture at hand.
+Works on any device that the clip is on. Boxes are in pixels of the image at hand.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from rnndet import boxes as box_ops
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 VISIBLE = 0.35  # an object of which a crop shows a smaller part is ignored
 
@@ -23,12 +23,12 @@ class Clip:
     """T frames of one video and what is known of each."""
 
     frames: Tensor  # (T, 3, H, W) uint8 RGB
-    truths: list[Truth | None]
+    targets: list[Target | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A rectangle of a picture, in its pixels; it may reach beyond the edges."""
+    """A rectangle of an image, in its pixels; it may reach beyond the edges."""
 
     x: float
     y: float
@@ -54,20 +54,20 @@ def inference_scale(size_hw: tuple[int, int], frame_hw: tuple[int, int]) -> floa
 
 def choose_region(
     frame_hw: tuple[int, int],
-    truths: Sequence[Truth | None],
+    targets: Sequence[Target | None],
     *,
     out_hw: tuple[int, int],
     scale: float,
     on_object: bool,
     generator: Generator,
 ) -> Region:
-    """A region of frames of `frame_hw` that becomes a picture of `out_hw` at `scale`, at random.
+    """A region of frames of `frame_hw` that becomes an image of `out_hw` at `scale`, at random.
 
     With `on_object` the centre of a random object of the truths is inside, and an object too large
     for the region makes the region larger.
     """
     frame_h, frame_w = frame_hw
-    shown = [t.boxes for t in truths if t is not None and len(t)]
+    shown = [t.boxes for t in targets if t is not None and len(t)]
     if not (on_object and shown):
         width, height = out_hw[1] / scale, out_hw[0] / scale
         x = _within(uniform(0, 1, generator) * (frame_w - width), width, frame_w)
@@ -103,8 +103,8 @@ def crop_resize(clip: Clip, region: Region, *, out_hw: tuple[int, int]) -> Clip:
     if any(border):
         frames = _pad_to(frames, border, (y1 - y0, x1 - x0), out_hw)
     factor = (out_hw[1] / (x1 - x0), out_hw[0] / (y1 - y0))
-    truths = [None if t is None else _move(t, x0, y0, factor, out_hw) for t in clip.truths]
-    return Clip(frames, truths)
+    targets = [None if t is None else _move(t, x0, y0, factor, out_hw) for t in clip.targets]
+    return Clip(frames, targets)
 
 
 def resize(frames: Tensor, size_hw: tuple[int, int]) -> Tensor:
@@ -147,16 +147,16 @@ def _pad_to(
 
 
 def _move(
-    truth: Truth, x0: int, y0: int, factor: tuple[float, float], out_hw: tuple[int, int]
-) -> Truth:
-    if len(truth) == 0:
-        return truth
-    boxes = truth.boxes.numpy() - np.array([x0, y0, x0, y0], np.float32)
+    target: Target, x0: int, y0: int, factor: tuple[float, float], out_hw: tuple[int, int]
+) -> Target:
+    if len(target) == 0:
+        return target
+    boxes = target.boxes.numpy() - np.array([x0, y0, x0, y0], np.float32)
     moved = box_ops.scale(boxes, factor_xy=factor)
     clipped = box_ops.clip(moved, size_hw=out_hw)
     visible = box_ops.area(clipped) / np.maximum(box_ops.area(moved), 1e-6)
     hidden = torch.from_numpy(visible < VISIBLE)
-    whole = Truth(torch.from_numpy(clipped), truth.labels, truth.ids, truth.ignore | hidden)
+    whole = Target(torch.from_numpy(clipped), target.labels, target.ids, target.ignore | hidden)
     size = whole.boxes[:, 2:] - whole.boxes[:, :2]
     return whole[(size >= 1).all(-1)]
 
@@ -165,19 +165,19 @@ def flip(clip: Clip) -> Clip:
     """Mirror left and right."""
     width = clip.frames.shape[-1]
 
-    def mirrored(truth: Truth | None) -> Truth | None:
-        if truth is None:
+    def mirrored(target: Target | None) -> Target | None:
+        if target is None:
             return None
-        x1, y1, x2, y2 = truth.boxes.unbind(-1)
+        x1, y1, x2, y2 = target.boxes.unbind(-1)
         boxes = torch.stack([width - x2, y1, width - x1, y2], -1)
-        return Truth(boxes, truth.labels, truth.ids, truth.ignore)
+        return Target(boxes, target.labels, target.ids, target.ignore)
 
-    return Clip(clip.frames.flip(-1), [mirrored(t) for t in clip.truths])
+    return Clip(clip.frames.flip(-1), [mirrored(t) for t in clip.targets])
 
 
 def reverse(clip: Clip) -> Clip:
     """Play the clip backwards."""
-    return Clip(clip.frames.flip(0), clip.truths[::-1])
+    return Clip(clip.frames.flip(0), clip.targets[::-1])
 
 
 def colour(clip: Clip, generator: Generator) -> Clip:
@@ -194,7 +194,7 @@ def colour(clip: Clip, generator: Generator) -> Clip:
     x = ((x - 0.5) * contrast + 0.5 + shift) * balance.view(1, 3, 1, 1)
     gamma = math.exp(uniform(-0.4, 0.4, generator))
     x = x.clamp_(0, 1).pow_(gamma)
-    return Clip(x.mul_(255).round_().to(torch.uint8), clip.truths)
+    return Clip(x.mul_(255).round_().to(torch.uint8), clip.targets)
 
 
 def mosaic(clips: list[Clip]) -> Clip:
@@ -204,26 +204,26 @@ def mosaic(clips: list[Clip]) -> Clip:
     rows = [torch.cat([clips[i].frames, clips[i + 1].frames], -1) for i in (0, 2)]
     frames = torch.cat(rows, -2)  # (T, 3, 2h, 2w)
     corners = [(0, 0), (width, 0), (0, height), (width, height)]
-    truths: list[Truth | None] = []
+    targets: list[Target | None] = []
     for t in range(frames.shape[0]):
-        parts = [clip.truths[t] for clip in clips]
+        parts = [clip.targets[t] for clip in clips]
         known = [
             _shift(part, corner, 1_000_000 * number)
             for number, (part, corner) in enumerate(zip(parts, corners, strict=True))
             if part is not None
         ]
-        truths.append(_join(known) if len(known) == 4 else None)
-    return Clip(frames, truths)
+        targets.append(_join(known) if len(known) == 4 else None)
+    return Clip(frames, targets)
 
 
-def _shift(truth: Truth, corner: tuple[int, int], first_id: int) -> Truth:
-    ids = None if truth.ids is None else truth.ids + first_id
-    boxes = truth.boxes + truth.boxes.new_tensor(corner * 2)
-    return Truth(boxes, truth.labels, ids, truth.ignore)
+def _shift(target: Target, corner: tuple[int, int], first_id: int) -> Target:
+    ids = None if target.ids is None else target.ids + first_id
+    boxes = target.boxes + target.boxes.new_tensor(corner * 2)
+    return Target(boxes, target.labels, ids, target.ignore)
 
 
-def _join(truths: list[Truth]) -> Truth:
-    ids = None if any(t.ids is None for t in truths) else torch.cat([t.ids for t in truths])
-    boxes = torch.cat([t.boxes for t in truths])
-    return Truth(boxes, torch.cat([t.labels for t in truths]), ids,
-                 torch.cat([t.ignore for t in truths]))  # fmt: skip
+def _join(targets: list[Target]) -> Target:
+    ids = None if any(t.ids is None for t in targets) else torch.cat([t.ids for t in targets])
+    boxes = torch.cat([t.boxes for t in targets])
+    return Target(boxes, torch.cat([t.labels for t in targets]), ids,
+                 torch.cat([t.ignore for t in targets]))  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 STEP_BITS = 16  # the low bits of a seed count the frames of a run
-REFERENCE_WIDTH = 640  # blur sizes are given in pixels of a picture this wide, and scale with it
+REFERENCE_WIDTH = 640  # blur sizes are given in pixels of an image this wide, and scale with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +58,21 @@ def _between(severity: float, mild: float, worst: float) -> float:
     return mild + (worst - mild) * severity
 
 
-# Pictures below are (3, H, W) uint8. Sums are integers: exact, and the same on every device.
+# Images below are (3, H, W) uint8. Sums are integers: exact, and the same on every device.
 
 
-def _padded(picture: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+def _padded(image: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
     """Repeat the border pixels outwards; -> (3, top + H + bottom, left + W + right)."""
-    _, height, width = picture.shape
-    rows = torch.arange(-top, height + bottom, device=picture.device).clamp(0, height - 1)
-    columns = torch.arange(-left, width + right, device=picture.device).clamp(0, width - 1)
-    return picture.index_select(1, rows).index_select(2, columns)
+    _, height, width = image.shape
+    rows = torch.arange(-top, height + bottom, device=image.device).clamp(0, height - 1)
+    columns = torch.arange(-left, width + right, device=image.device).clamp(0, width - 1)
+    return image.index_select(1, rows).index_select(2, columns)
 
 
-def _motion_blur(picture: Tensor, corruption: Corruption) -> Tensor:
+def _motion_blur(image: Tensor, corruption: Corruption) -> Tensor:
     """Mean along a line of 5 to 25 pixels at the run's random angle."""
     angle = uniform(corruption.run_generator(), 0, math.pi)
-    length = _between(corruption.severity, 5, 25) * picture.shape[2] / REFERENCE_WIDTH
+    length = _between(corruption.severity, 5, 25) * image.shape[2] / REFERENCE_WIDTH
     length = max(length, 2.0)
     # Doubling: adding a copy shifted by 1, 2, 4, ... spacings sums 2**doublings points of the line.
     doublings = min(math.ceil(math.log2(length)), 7)  # 128 * 255 still fits int16
@@ -82,7 +82,7 @@ def _motion_blur(picture: Tensor, corruption: Corruption) -> Tensor:
         for i in range(doublings)
     ]
     high, wide = sum(dy for dy, _ in shifts), sum(abs(dx) for _, dx in shifts)
-    padded = _padded(picture, high // 2, high - high // 2, wide // 2, wide - wide // 2)
+    padded = _padded(image, high // 2, high - high // 2, wide // 2, wide - wide // 2)
     total = padded.to(torch.int16)
     for dy, dx in shifts:
         height, width = total.shape[1] - dy, total.shape[2] - abs(dx)
@@ -91,15 +91,15 @@ def _motion_blur(picture: Tensor, corruption: Corruption) -> Tensor:
     return ((total + (1 << (doublings - 1))) >> doublings).to(torch.uint8)
 
 
-def _defocus(picture: Tensor, corruption: Corruption) -> Tensor:
+def _defocus(image: Tensor, corruption: Corruption) -> Tensor:
     """Mean over a disc of radius 2 to 6 pixels."""
-    radius = _between(corruption.severity, 2, 6) * picture.shape[2] / REFERENCE_WIDTH
+    radius = _between(corruption.severity, 2, 6) * image.shape[2] / REFERENCE_WIDTH
     radius = max(radius, 1.0)
     reach = int(radius)
     half_widths = {dy: int(math.sqrt(radius**2 - dy**2)) for dy in range(-reach, reach + 1)}
     count = sum(2 * half + 1 for half in half_widths.values())
-    _, height, width = picture.shape
-    padded = _padded(picture, reach, reach, reach, reach)
+    _, height, width = image.shape
+    padded = _padded(image, reach, reach, reach, reach)
     padded = padded.to(torch.int16 if count <= 128 else torch.int32)  # 128 * 255 fits int16
     total = torch.zeros_like(padded[:, :height, :width])
     row_sum = padded[:, :, reach : reach + width].clone()  # (3, H + 2 reach, W), one column wide
@@ -113,22 +113,22 @@ def _defocus(picture: Tensor, corruption: Corruption) -> Tensor:
     return total.to(torch.float32).add_(count // 2).div_(count).to(torch.uint8)
 
 
-def _noise(picture: Tensor, corruption: Corruption) -> Tensor:
+def _noise(image: Tensor, corruption: Corruption) -> Tensor:
     """Sensor noise, sigma 20 to 60 of 255 in each channel, and 0.5 to 3 % white pixels."""
     generator = corruption.frame_generator()
     sigma = _between(corruption.severity, 20, 60)
-    noisy = _add_noise(picture.to(torch.float32), sigma, generator)
-    _, height, width = picture.shape
+    noisy = _add_noise(image.to(torch.float32), sigma, generator)
+    _, height, width = image.shape
     count = int(_between(corruption.severity, 0.005, 0.03) * height * width)
-    salt = torch.randint(0, height * width, (count,), generator=generator).to(picture.device)
+    salt = torch.randint(0, height * width, (count,), generator=generator).to(image.device)
     noisy.flatten(1)[:, salt] = 255
     return noisy
 
 
-def _dark(picture: Tensor, corruption: Corruption) -> Tensor:
+def _dark(image: Tensor, corruption: Corruption) -> Tensor:
     """Gain 0.25 to 0.06 with crushed shadows, rounded to whole levels, then sensor noise 2 to 4."""
     gain = _between(corruption.severity, 0.25, 0.06)
-    light = picture.to(torch.float32)
+    light = image.to(torch.float32)
     curve = light.mul(0.5 / 255).add_(0.5)  # shadows lose up to half: gamma between 1 and 2
     dark = light.mul_(curve).mul_(gain).floor_()
     sigma = _between(corruption.severity, 2, 4)
@@ -141,17 +141,17 @@ def _add_noise(values: Tensor, sigma: float, generator: torch.Generator) -> Tens
     return values.add_(noise, alpha=sigma).add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 
-def _exposure(picture: Tensor, corruption: Corruption) -> Tensor:
+def _exposure(image: Tensor, corruption: Corruption) -> Tensor:
     """Gain 1.5 to 3.5 for the whole run, upwards with clipped lights or, as often, downwards."""
     gain = _between(corruption.severity, 1.5, 3.5)
     if uniform(corruption.run_generator(), 0, 1) < 0.5:
         gain = 1 / gain
-    return picture.to(torch.float32).mul_(gain).add_(0.5).clamp_(0, 255).to(torch.uint8)
+    return image.to(torch.float32).mul_(gain).add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 
-def _drop(picture: Tensor, corruption: Corruption) -> Tensor:
+def _drop(image: Tensor, corruption: Corruption) -> Tensor:
     """Black."""
-    return torch.zeros_like(picture)
+    return torch.zeros_like(image)
 
 
 PICTURE_KINDS = {
@@ -164,41 +164,41 @@ PICTURE_KINDS = {
 }
 
 
-def occluder(picture: Tensor, corruption: Corruption, boxes: Tensor | None) -> Tensor:
+def occluder(image: Tensor, corruption: Corruption, boxes: Tensor | None) -> Tensor:
     """Opaque moving rectangles over the objects, or over random places where none are known."""
-    _, height, width = picture.shape
+    _, height, width = image.shape
     generator = corruption.run_generator()
     is_grey = uniform(generator, 0, 1) < 0.3
     grey = integer(generator, 40, 200)
     from_y = int(uniform(generator, 0, 1) * (height - 1))
     from_x = int(uniform(generator, 0, 1) * (width - 1))
-    colour = torch.full_like(picture[:, 0, 0], grey) if is_grey else picture[:, from_y, from_x]
-    texture = torch.randint(-24, 25, (1, 8, 8), generator=generator).to(picture.device)
+    colour = torch.full_like(image[:, 0, 0], grey) if is_grey else image[:, from_y, from_x]
+    texture = torch.randint(-24, 25, (1, 8, 8), generator=generator).to(image.device)
     tile = (colour.view(3, 1, 1).to(torch.int64) + texture).clamp(0, 255).to(torch.uint8)
     if boxes is None or len(boxes) == 0:
         places = _wandering(corruption, generator, (height, width))
     else:
         places = _decoys(boxes.tolist(), corruption, generator, (height, width))
         places += [_over(box, corruption, generator) for box in boxes.tolist()]
-    shown = picture.clone()
+    shown = image.clone()
     for place in places:
         _paint(shown, tile, place)
     return shown
 
 
-def _paint(picture: Tensor, tile: Tensor, place: tuple[float, float, float, float]) -> None:
+def _paint(image: Tensor, tile: Tensor, place: tuple[float, float, float, float]) -> None:
     """Fill the rectangle x1 y1 x2 y2, grown to whole pixels, with the stretched tile; in place."""
-    _, height, width = picture.shape
+    _, height, width = image.shape
     left, top = math.floor(place[0]), math.floor(place[1])
     right, bottom = math.ceil(place[2]), math.ceil(place[3])
     if bottom <= max(top, 0) or right <= max(left, 0) or top >= height or left >= width:
         return
-    rows = torch.arange(max(top, 0), min(bottom, height), device=picture.device)
-    columns = torch.arange(max(left, 0), min(right, width), device=picture.device)
+    rows = torch.arange(max(top, 0), min(bottom, height), device=image.device)
+    columns = torch.arange(max(left, 0), min(right, width), device=image.device)
     from_rows = (rows - top) * tile.shape[1] // (bottom - top)
     from_columns = (columns - left) * tile.shape[2] // (right - left)
     patch = tile.index_select(1, from_rows).index_select(2, from_columns)
-    picture[:, max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)] = patch
+    image[:, max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)] = patch
 
 
 def _over(
@@ -239,7 +239,7 @@ def _decoys(
 def _wandering(
     corruption: Corruption, generator: torch.Generator, size_hw: tuple[int, int]
 ) -> list[tuple[float, float, float, float]]:
-    """One to three rectangles, 10 to 35 % of each side, that move through the picture."""
+    """One to three rectangles, 10 to 35 % of each side, that move through the image."""
     height, width = size_hw
     places = []
     for _ in range(integer(generator, 1, 3)):

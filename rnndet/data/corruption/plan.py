@@ -24,8 +24,8 @@ from rnndet.data.corruption.pixels import (
     uniform,
 )
 from rnndet.errors import RnndetError
-from rnndet.registry import pick
-from rnndet.structures import Truth
+from rnndet.registry import lookup
+from rnndet.structures import Target
 
 # What the standard plan draws from; published figures depend on it.
 STANDARD_KINDS = ("motion_blur", "defocus", "noise", "dark", "drop", "freeze", "occluder")
@@ -90,7 +90,7 @@ def named_plan(name: str, video_name: str, length: int, *, seed: int = 0) -> Pla
     if name == STANDARD:
         return frames
     kind, _, level = name.partition("@")
-    pick(kind, dict.fromkeys(KINDS), what="degradation")
+    lookup(kind, dict.fromkeys(KINDS), what="degradation")
     try:
         severity = float(level) if level else None
     except ValueError:
@@ -147,17 +147,17 @@ class Degrader:
     def __init__(
         self,
         plan: Sequence[Corruption | None],
-        truths: Mapping[int, Truth | None] | None = None,
+        targets: Mapping[int, Target | None] | None = None,
     ):
         self._plan = plan
-        self._truths = truths or {}
+        self._targets = targets or {}
         self._shown: Tensor | None = None  # (3, H, W)
 
     def apply(self, index: int, image: np.ndarray) -> np.ndarray:
         """The frame as it is shown, (H, W, 3) uint8 like `image`; call in the order of time."""
         pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))  # (3, H, W)
-        truth = self._truths.get(index)
-        boxes = [None if truth is None else truth.boxes]
+        target = self._targets.get(index)
+        boxes = [None if target is None else target.boxes]
         self._shown = corrupt(pixels[None], [self._plan[index]], boxes=boxes, previous=self._shown)[
             0
         ]

@@ -22,7 +22,7 @@ from rnndet.data.formats import (
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 from rnndet.errors import InputError, RnndetError
-from rnndet.registry import check_options, pick
+from rnndet.registry import check_options, lookup
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def read_set(
     Entries that cannot be used raise InputError with the first of them, unless `skip_bad`; then
     they are left out and counted in the log. Give `problems` to see them all.
     """
-    read = pick(format, FORMATS, what="format")
+    read = lookup(format, FORMATS, what="format")
     check_options(read, options, what=f"options of {format}")
     problems = Problems() if problems is None else problems
     _check_types(read, options, what=f"options of {format}")

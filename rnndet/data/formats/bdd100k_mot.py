@@ -1,8 +1,8 @@
-"""BDD100K multi-object tracking (Yu et al. 2020): a JSON and a folder of pictures for each video.
+"""BDD100K multi-object tracking (Yu et al. 2020): a JSON and a folder of images for each video.
 
 `labels/box_track_20/<split>/<video>.json` is a list of frames `{name, frameIndex, labels}` (older
 files say `index`), a label `{id, category, attributes, box2d {x1, y1, x2, y2}}`; `name` is that of
-a picture in `images/track/<split>/<video>/`. A frame without labels is a labelled frame that holds
+an image in `images/track/<split>/<video>/`. A frame without labels is a labelled frame that holds
 nothing.
 
 As in the official evaluation, crowds are ignored, and so is what lies in other people, trailers and
@@ -24,7 +24,7 @@ from rnndet.data.formats.video_builder import (
 )
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.truths import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.video.sources.image_folder import list_images
 
@@ -54,8 +54,8 @@ def read(
 
 def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
     frames = _frames(file, folder, problems)
-    pictures = {index: picture for index, (picture, _) in frames.items()}
-    builder = VideoBuilder(pictures, size_hw=size_of(pictures), file=file, problems=problems)
+    images = {index: image for index, (image, _) in frames.items()}
+    builder = VideoBuilder(images, size_hw=size_of(images), file=file, problems=problems)
     ids: dict[str, int] = {}
     for index, (_, labels) in sorted(frames.items()):
         for place, entry in enumerate(labels):
@@ -77,7 +77,7 @@ def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
 
 
 def _frames(file: Path, folder: Path, problems: Problems) -> dict[int, tuple[Path, list[Any]]]:
-    """Picture and labels of each frame of a video, by frame index."""
+    """Image and labels of each frame of a video, by frame index."""
     entries = read_json(file)
     if not isinstance(entries, list):
         raise InputError(f"{file}: not in BDD100K form: the top level is not a list of frames")
@@ -90,21 +90,21 @@ def _frames(file: Path, folder: Path, problems: Problems) -> dict[int, tuple[Pat
             continue
         index = entry.get("frameIndex", entry.get("index", place))
         labels = entry.get("labels") or []
-        picture = inside(folder, entry["name"], where=f"{file}: {where}")
+        image = inside(folder, entry["name"], where=f"{file}: {where}")
         if type(index) is not int or not 0 <= index < MAX_FRAMES:
             problems.add(file, where, "the frame index is not a number from 0")
         elif not isinstance(labels, list):
             problems.add(file, where, "labels is not a list")
         elif index in frames:
             problems.add(file, where, f"frame {index} is there twice")
-        elif picture not in present:
-            problems.add(file, where, f"there is no picture {picture}")
+        elif image not in present:
+            problems.add(file, where, f"there is no image {image}")
         else:
-            frames[index] = (picture, labels)
+            frames[index] = (image, labels)
     if not frames:
-        raise NothingFoundError(f"{file}: holds no frames that have a picture")
+        raise NothingFoundError(f"{file}: holds no frames that have an image")
     if len(present) > len(frames):
-        problems.correct("pictures without labels left out", len(present) - len(frames))
+        problems.correct("images without labels left out", len(present) - len(frames))
     return frames
 
 

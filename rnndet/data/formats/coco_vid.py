@@ -1,6 +1,6 @@
 """CocoVID: one JSON with videos, images, annotations, categories (mmtracking's layout).
 
-Frames are picture files (`images[].file_name` under `root/images_dir`), or, where a video has a
+Frames are image files (`images[].file_name` under `root/images_dir`), or, where a video has a
 `file_name`, frames of that video file: `images[].frame_id` (0-based) is then the frame number.
 An image without annotations is a labelled frame that holds nothing. `videos[].scene`, if given,
 is the scene group.
@@ -15,9 +15,9 @@ from rnndet.data.formats.text import inside, is_path, is_path_inside, read_json
 from rnndet.data.formats.video_builder import MAX_FRAMES
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.truths import TruthBuilder
+from rnndet.data.targets import TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 MAX_FPS = 1e6  # a larger rate is a mistake
 
@@ -31,7 +31,7 @@ def read(
     images_dir: str = ".",
     allow_outside: bool = False,
 ) -> VideoSet:
-    """Read `root/annotations/<split>.json`; boxes become x1 y1 x2 y2 clipped to the picture.
+    """Read `root/annotations/<split>.json`; boxes become x1 y1 x2 y2 clipped to the image.
 
     Raises InputError with the file: not JSON, not in CocoVID form, no videos. An entry that lacks
     a key, repeats an id or a name, names what is not there or has impossible numbers is a problem;
@@ -79,8 +79,8 @@ class _Reader:
         for number, video in videos.items():
             frames = []
             for _, image in sorted(frames_of[number].items()):
-                truth = self._truth(boxes_of[image["id"]], image, label_of)
-                frame = self._frame(image, truth, is_file=video.get("file_name") is not None)
+                target = self._target(boxes_of[image["id"]], image, label_of)
+                frame = self._frame(image, target, is_file=video.get("file_name") is not None)
                 if frame is not None:
                     frames.append(frame)
             if frames:
@@ -107,21 +107,21 @@ class _Reader:
                 self.problems.add(self.path, f"{what} {entry['id']}", reason)
         return known
 
-    def _frame(self, image: Entry, truth: Truth, *, is_file: bool) -> FrameRecord | None:
-        """None if the picture cannot be one; says why."""
+    def _frame(self, image: Entry, target: Target, *, is_file: bool) -> FrameRecord | None:
+        """None if the path cannot be one; says why."""
         if is_file:
-            return FrameRecord(image["frame_id"], truth)
+            return FrameRecord(image["frame_id"], target)
         where, name = f"image {image['id']}", image.get("file_name")
         if not isinstance(name, str):
             reason = "has no file_name, and its video has none either"
             self.problems.add(self.path, where, reason)
             return None
         try:
-            picture = inside(self.images, name, where=where, allow_outside=self.allow_outside)
+            path = inside(self.images, name, where=where, allow_outside=self.allow_outside)
         except InputError as error:
             self.problems.add(self.path, where, str(error).removeprefix(f"{where}: "))
             return None
-        return FrameRecord(image["frame_id"], truth, picture)
+        return FrameRecord(image["frame_id"], target, path)
 
     def _video(self, video: Entry, frames: tuple[FrameRecord, ...], image: Entry) -> VideoRecord:
         given = {key: value for key, value in video.items() if value is not None}
@@ -154,8 +154,8 @@ class _Reader:
             return f"file_name {name!s:.60} lies outside of the data's folder or is no path"
         return ""
 
-    def _truth(self, entries: list[Entry], image: Entry, label_of: dict[int, int]) -> Truth:
-        builder = TruthBuilder(width=image["width"], height=image["height"], file=self.path,
+    def _target(self, entries: list[Entry], image: Entry, label_of: dict[int, int]) -> Target:
+        builder = TargetBuilder(width=image["width"], height=image["height"], file=self.path,
                                problems=self.problems)  # fmt: skip
         for entry in entries:
             where = f"annotation {entry['id']}"

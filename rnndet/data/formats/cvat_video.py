@@ -1,6 +1,6 @@
 """CVAT for video 1.1: one XML of tracks for each video, which stands beside it.
 
-`NAME.xml` labels the video file `NAME.mp4` (or another of VIDEO_SUFFIXES), or the pictures of the
+`NAME.xml` labels the video file `NAME.mp4` (or another of VIDEO_SUFFIXES), or the images of the
 folder `NAME` in natural order. Frames count from 0. The labelled frames are the `<size>` frames of
 the `<task>` or `<job>` from its `<start_frame>` in the steps of its `<frame_filter>`; without a
 `<size>`, all frames of the video. One without boxes holds nothing.
@@ -31,7 +31,7 @@ from rnndet.data.formats.video_builder import (
 )
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.truths import ANY_CLASS, LARGEST
+from rnndet.data.targets import ANY_CLASS, LARGEST
 from rnndet.errors import InputError
 from rnndet.structures import VideoInfo
 from rnndet.video.sources.base import safe_name
@@ -105,7 +105,7 @@ def read_video(
 
 
 def videos_in(folder: Path) -> dict[str, list[Path]]:
-    """The video files and folders of pictures in a folder, by the name that their labels bear."""
+    """The video files and folders of images in a folder, by the name that their labels bear."""
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith(".") and list_images(path):
@@ -121,7 +121,7 @@ def video_of(file: Path, videos: Mapping[str, Sequence[Path]]) -> Path:
     if not found:
         raise InputError(
             f"{file}: labels without a video; expected {file.stem}.mp4 or the like beside it, or "
-            f"a folder {file.stem} of pictures"
+            f"a folder {file.stem} of images"
         )
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
@@ -130,7 +130,7 @@ def video_of(file: Path, videos: Mapping[str, Sequence[Path]]) -> Path:
 
 
 def video_info(video: Path) -> VideoInfo:
-    """What is known of a video file or a folder of pictures. Raises InputError."""
+    """What is known of a video file or a folder of images. Raises InputError."""
     if not video.exists():
         raise InputError(f"{video}: no such video")
     with open_source(video) as source:
@@ -147,13 +147,13 @@ def all_frames(video: Path, info: VideoInfo, *, last: int) -> range:
 
 
 def frame_images(video: Path, frames: range) -> dict[int, Path | None]:
-    """The picture of each frame, in natural order of names; None for those of a video file."""
+    """The image of each frame, in natural order of names; None for those of a video file."""
     if not video.is_dir():
         return dict.fromkeys(frames)
-    pictures = list_images(video)
-    if frames[-1] >= len(pictures):
-        raise InputError(f"{video}: holds {len(pictures)} pictures; {frames[-1] + 1} are labelled")
-    return {frame: pictures[frame] for frame in frames}
+    images = list_images(video)
+    if frames[-1] >= len(images):
+        raise InputError(f"{video}: holds {len(images)} images; {frames[-1] + 1} are labelled")
+    return {frame: images[frame] for frame in frames}
 
 
 def build_record(builder: VideoBuilder, file: Path, video: Path, info: VideoInfo) -> VideoRecord:
@@ -181,9 +181,9 @@ def _renumbered(video: VideoRecord, old: Sequence[str], new: Sequence[str]) -> V
     table = torch.tensor([*(new.index(name) for name in old), ANY_CLASS])  # [-1] is ANY_CLASS
     frames = []
     for frame in video.frames:
-        assert frame.truth is not None, video.name
-        truth = replace(frame.truth, labels=table[frame.truth.labels])
-        frames.append(replace(frame, truth=truth))
+        assert frame.target is not None, video.name
+        target = replace(frame.target, labels=table[frame.target.labels])
+        frames.append(replace(frame, target=target))
     return replace(video, frames=tuple(frames))
 
 
@@ -192,7 +192,7 @@ def _check_size(task: Element, info: VideoInfo, file: Path) -> None:
     height = _number(task, "original_size/height", file, default=info.height)
     if (width, height) != (info.width, info.height):
         raise InputError(
-            f"{file}: labels pictures of {width}x{height}, but those of {info.source} have "
+            f"{file}: labels images of {width}x{height}, but those of {info.source} have "
             f"{info.width}x{info.height}"
         )
 

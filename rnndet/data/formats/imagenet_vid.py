@@ -4,10 +4,10 @@
     Data/DET/<path>.JPEG                           Annotations/DET/<path>.xml
 
 XML corners are pixels and inclusive: x2 = xmax + 1, y2 = ymax + 1. The size of a video is that of
-its first XML; pictures are not opened for it. The lists are those that come with the development
+its first XML; images are not opened for it. The lists are those that come with the development
 kit and with Flow-Guided Feature Aggregation (Zhu et al. 2017). A line of one is
 
-    path id                     one frame if path ends in six digits or more, else a DET picture
+    path id                     one frame if path ends in six digits or more, else a DET image
     path 1 number length        one frame of a video (the "15 frames" training list)
     path id number length       a whole video: `length` frames from `number` on
 
@@ -25,9 +25,9 @@ from rnndet.data.formats.text import inside, read_xml, rows
 from rnndet.data.formats.video_builder import MAX_FRAMES
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.truths import MAX_TRACK, TruthBuilder
+from rnndet.data.targets import MAX_TRACK, TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.video.image import read_image
 
 WNIDS = {  # the 30 classes in the order of the benchmark, and their WordNet ids
@@ -43,7 +43,7 @@ WNIDS = {  # the 30 classes in the order of the benchmark, and their WordNet ids
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SPLITS = ("train", "val", "test")
 
-Wanted = dict[str, set[int] | None]  # path of a video -> its frames; of a DET picture -> None
+Wanted = dict[str, set[int] | None]  # path of a video -> its frames; of a DET image -> None
 
 
 def read(
@@ -58,8 +58,8 @@ def read(
 ) -> VideoSet:
     """Read all frames of `Data/VID/<split>`, or those of a list file.
 
-    A DET picture becomes a video of one frame without identities; its objects of other classes are
-    counted and left out. A frame without a picture, without XML, or whose XML is broken or has
+    A DET image becomes a video of one frame without identities; its objects of other classes are
+    counted and left out. A frame without an image, without XML, or whose XML is broken or has
     another size than the first of its video is a problem and left out.
 
     Args:
@@ -108,7 +108,7 @@ def _is_base(folder: Path) -> bool:
 
 
 def _all_frames(base: Path, split: str) -> Wanted:
-    """Every video below the split, with the frames that have a picture, XML or both."""
+    """Every video below the split, with the frames that have an image, XML or both."""
     wanted: dict[str, set[int]] = {}
     for kind, suffix in (("Data", ".JPEG"), ("Annotations", ".xml")):
         top = base / kind / "VID" / split
@@ -167,7 +167,7 @@ def _listed(file: Path, base: Path, split: str, problems: Problems) -> Wanted:
 
 
 def _line(fields: list[str], *, names_frames: bool) -> tuple[str, range | None]:
-    """The path of a video or picture, and its frames; raises ValueError."""
+    """The path of a video or image, and its frames; raises ValueError."""
     path = fields[0]
     if len(fields) == 2:
         folder, _, stem = path.rpartition("/")
@@ -241,7 +241,7 @@ class _Reader:
             image = self.base / "Data" / kind / f"{names[number]}.JPEG"
             xml = self.base / "Annotations" / kind / f"{names[number]}.xml"
             if not image.is_file():
-                self.problems.add(image, "", "no such picture")
+                self.problems.add(image, "", "no such image")
                 continue
             if self.unlabelled and not xml.is_file():
                 frames.append(FrameRecord(number, None, image))
@@ -252,16 +252,16 @@ class _Reader:
             except InputError as error:
                 self.problems.add(xml, "", str(error).removeprefix(f"{xml}: "))
                 continue
-            truth = self._truth(tree, xml, size_wh, is_det=kind == "DET")
-            frames.append(FrameRecord(number, truth, image))
+            target = self._target(tree, xml, size_wh, is_det=kind == "DET")
+            frames.append(FrameRecord(number, target, image))
         if frames and size_wh is None:
-            size_wh = self._picture_size_wh(frames[0].image)
+            size_wh = self._image_size_wh(frames[0].image)
         if size_wh is None:
             return None
         return VideoRecord(name, size_wh[1], size_wh[0], None, tuple(frames))
 
-    def _picture_size_wh(self, image: Path | None) -> tuple[int, int] | None:
-        """The size of a picture, for videos without any XML."""
+    def _image_size_wh(self, image: Path | None) -> tuple[int, int] | None:
+        """The size of an image, for videos without any XML."""
         assert image is not None
         try:
             height, width = read_image(image).shape[:2]
@@ -270,14 +270,16 @@ class _Reader:
             return None
         return width, height
 
-    def _truth(self, tree: Element, xml: Path, size_wh: tuple[int, int], *, is_det: bool) -> Truth:
-        builder = TruthBuilder(width=size_wh[0], height=size_wh[1], file=xml,
+    def _target(
+        self, tree: Element, xml: Path, size_wh: tuple[int, int], *, is_det: bool
+    ) -> Target:
+        builder = TargetBuilder(width=size_wh[0], height=size_wh[1], file=xml,
                                problems=self.problems)  # fmt: skip
         for place, entry in enumerate(tree.findall("object"), start=1):
             name = entry.findtext("name", "").strip()
             label = self.labels.find(name)
             if label is None and is_det:
-                self.problems.correct("objects of other classes in DET pictures left out")
+                self.problems.correct("objects of other classes in DET images left out")
                 continue
             if label is None:
                 self.labels.note_unknown(name, xml)
@@ -305,7 +307,7 @@ def _size_wh(tree: Element, file: Path, *, first: tuple[int, int] | None) -> tup
         raise InputError(f"{file}: {error}") from None
     text = f"{file}: size {width:g}x{height:g}"
     if not (1 <= width <= 1e6 and 1 <= height <= 1e6):
-        raise InputError(f"{text} is not that of a picture")
+        raise InputError(f"{text} is not that of an image")
     if first is not None and (width, height) != first:
         raise InputError(f"{text}, but {first[0]}x{first[1]} in the first frame of the video")
     return int(width), int(height)

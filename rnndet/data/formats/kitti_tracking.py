@@ -1,7 +1,7 @@
-"""KITTI tracking (Geiger, Lenz, Urtasun 2012): label files of 17 columns and folders of pictures.
+"""KITTI tracking (Geiger, Lenz, Urtasun 2012): label files of 17 columns and folders of images.
 
-`<split>/label_02/0000.txt` labels the pictures `<split>/image_02/0000/000000.png`; the split is
-`training` or `testing`. Frames, and the pixels of left, top, right, bottom, count from 0. A picture
+`<split>/label_02/0000.txt` labels the images `<split>/image_02/0000/000000.png`; the split is
+`training` or `testing`. Frames, and the pixels of left, top, right, bottom, count from 0. An image
 without rows is a labelled frame that holds nothing.
 
 `DontCare` is an ignore region of no class. As in the official evaluation, a van is neither right
@@ -17,14 +17,14 @@ from rnndet.data.formats.video_builder import (
     VideoBuilder,
     count_unlabelled,
     folders_in,
+    images_by_number,
     label_files,
-    pictures_by_number,
     read_each,
     size_of,
 )
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.truths import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import InputError
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person", "Person_sitting", "Cyclist", "Tram", "Misc")
@@ -65,8 +65,8 @@ def read(
 def _video(
     file: Path, images: Path, meaning: Mapping[str, tuple[int, bool]], problems: Problems
 ) -> VideoRecord:
-    pictures = pictures_by_number(images / file.stem, first=0)
-    builder = VideoBuilder(pictures, size_hw=size_of(pictures), file=file, problems=problems)
+    files = images_by_number(images / file.stem, first=0)
+    builder = VideoBuilder(files, size_hw=size_of(files), file=file, problems=problems)
     for line, fields in rows(file, problems, columns=17, separator=None):
         try:
             frame, track = int(fields[0]), int(fields[1])

@@ -1,6 +1,6 @@
 """A folder of videos, each beside its labels: what an annotation tool leaves, without a layout.
 
-A video is a file `NAME.mp4` (or another of VIDEO_SUFFIXES) or a folder `NAME` of pictures in
+A video is a file `NAME.mp4` (or another of VIDEO_SUFFIXES) or a folder `NAME` of images in
 natural order. Its labels are one of
 
 - `NAME.json`: CocoVID of that one video, with paths from the folder;
@@ -31,7 +31,7 @@ from rnndet.data.formats.text import rows
 from rnndet.data.formats.video_builder import VideoBuilder, count_unlabelled, read_each
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
-from rnndet.data.truths import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import natural_key

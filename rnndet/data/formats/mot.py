@@ -25,9 +25,9 @@ from rnndet.data.formats.text import inside, read_text, rows
 from rnndet.data.formats.video_builder import MAX_FRAMES
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.truths import ANY_CLASS, MAX_TRACK, TruthBuilder
+from rnndet.data.targets import ANY_CLASS, MAX_TRACK, TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.video.sources.image_folder import list_images, natural_key
 from rnndet.video.sources.open import VIDEO_SUFFIXES
 
@@ -56,7 +56,7 @@ def read(
 
     Raises InputError: no sequences, or no `file` other than gt/gt.txt in any. A sequence whose
     files are missing or broken, a row with impossible numbers or an unknown class, a frame without
-    a picture are problems.
+    an image are problems.
     """
     top = root / split
     folders = top.iterdir() if top.is_dir() else []
@@ -109,8 +109,8 @@ class _Info:
     width: int
     height: int
     fps: float | None
-    pictures: str  # folder of the pictures
-    suffix: str  # of the pictures
+    images: str  # folder of the images
+    suffix: str  # of the images
 
 
 def _info(path: Path) -> _Info:
@@ -128,11 +128,11 @@ def _info(path: Path) -> _Info:
     if not 1 <= length <= MAX_FRAMES:
         raise InputError(f"{path}: seqLength {length} is not that of a video")
     if not (1 <= width <= 1e6 and 1 <= height <= 1e6):
-        raise InputError(f"{path}: size {width}x{height} is not that of a picture")
+        raise InputError(f"{path}: size {width}x{height} is not that of an image")
     if not (math.isfinite(fps) and fps >= 0):
         raise InputError(f"{path}: frameRate {fps} is not a rate")
-    pictures, suffix = section.get("imDir", "img1"), section.get("imExt", ".jpg")
-    return _Info(length, width, height, fps or None, pictures, suffix.lower())
+    images, suffix = section.get("imDir", "img1"), section.get("imExt", ".jpg")
+    return _Info(length, width, height, fps or None, images, suffix.lower())
 
 
 class _Reader:
@@ -148,45 +148,43 @@ class _Reader:
         """Raises InputError if the sequence as a whole cannot be used."""
         info = _info(sequence / "seqinfo.ini")
         where = f"{sequence / 'seqinfo.ini'}: imDir"
-        folder = inside(sequence, info.pictures, where=where)
-        path, pictures = None, {}
+        folder = inside(sequence, info.images, where=where)
+        path, images = None, {}
         if folder.is_dir():
-            pictures = self._pictures(folder, info)
+            images = self._images(folder, info)
         else:
             path = _video_file(sequence, folder)
-        truths = None if self.file is None else self._truths(sequence / self.file, info)
+        targets = None if self.file is None else self._targets(sequence / self.file, info)
         frames = []
         for number in range(1, info.length + 1):
-            if path is None and number not in pictures:
-                self.problems.add(
-                    folder, f"frame {number}", f"no picture {number:06d}{info.suffix}"
-                )
+            if path is None and number not in images:
+                self.problems.add(folder, f"frame {number}", f"no image {number:06d}{info.suffix}")
                 continue
-            truth = None if truths is None else truths.get(number, Truth.empty())
-            frames.append(FrameRecord(number - 1, truth, pictures.get(number)))
+            target = None if targets is None else targets.get(number, Target.empty())
+            frames.append(FrameRecord(number - 1, target, images.get(number)))
         if not frames:
             raise InputError(f"{folder}: no frame can be used")
         return VideoRecord(sequence.name, info.height, info.width, info.fps, tuple(frames), path)
 
-    def _pictures(self, folder: Path, info: _Info) -> dict[int, Path]:
-        """Pictures by their number, however many digits it has: DanceTrack writes eight."""
-        pictures = {
+    def _images(self, folder: Path, info: _Info) -> dict[int, Path]:
+        """Images by their number, however many digits it has: DanceTrack writes eight."""
+        images = {
             int(file.stem): file
             for file in list_images(folder)
             if file.suffix.lower() == info.suffix and file.stem.isdecimal()
         }
-        if not pictures:
-            raise InputError(f"{folder}: holds no pictures %06d{info.suffix}")
-        beyond = sum(number > info.length for number in pictures)
+        if not images:
+            raise InputError(f"{folder}: holds no images %06d{info.suffix}")
+        beyond = sum(number > info.length for number in images)
         if beyond:
-            reason = f"pictures beyond the {info.length} frames of seqinfo.ini: {beyond}"
+            reason = f"images beyond the {info.length} frames of seqinfo.ini: {beyond}"
             self.problems.add(folder, "", reason)
-        return pictures
+        return images
 
-    def _truths(self, file: Path, info: _Info) -> dict[int, Truth]:
+    def _targets(self, file: Path, info: _Info) -> dict[int, Target]:
         """The Truth of every frame that has rows, by its number from 1."""
-        builders: dict[int, TruthBuilder] = defaultdict(
-            lambda: TruthBuilder(width=info.width, height=info.height, file=file,
+        builders: dict[int, TargetBuilder] = defaultdict(
+            lambda: TargetBuilder(width=info.width, height=info.height, file=file,
                                  problems=self.problems)
         )  # fmt: skip
         seen: set[tuple[int, int]] = set()
@@ -237,13 +235,13 @@ class _Reader:
         raise ValueError(f"class {number} is unknown; give the names of your own as classes")
 
 
-def _video_file(sequence: Path, pictures: Path) -> Path:
-    """The video file of a sequence without pictures; raises InputError."""
+def _video_file(sequence: Path, images: Path) -> Path:
+    """The video file of a sequence without images; raises InputError."""
     for suffix in VIDEO_SUFFIXES:
         path = sequence / f"{sequence.name}{suffix}"
         if path.is_file():
             return path
-    raise InputError(f"{sequence}: has neither {pictures.name}/ nor a video {sequence.name}.mp4")
+    raise InputError(f"{sequence}: has neither {images.name}/ nor a video {sequence.name}.mp4")
 
 
 def _whole(value: float) -> int:

@@ -1,6 +1,6 @@
-"""UA-DETRAC (Wen et al. 2020): one XML for each sequence, and a folder of pictures.
+"""UA-DETRAC (Wen et al. 2020): one XML for each sequence, and a folder of images.
 
-`DETRAC-Train-Annotations-XML/MVI_20011.xml` labels the pictures
+`DETRAC-Train-Annotations-XML/MVI_20011.xml` labels the images
 `Insight-MVT_Annotation_Train/MVI_20011/img00001.jpg`; the files count frames from 1. What lies in
 an `<ignored_region>` is ignored in every frame, whatever its class. Frames that the XML does not
 list are labelled frames that hold nothing.
@@ -16,8 +16,8 @@ from rnndet.data.formats.video_builder import (
     VideoBuilder,
     count_unlabelled,
     folders_in,
+    images_by_number,
     label_files,
-    pictures_by_number,
     read_each,
     size_of,
 )
@@ -54,8 +54,8 @@ def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
     tree = read_xml(file)
     if tree.tag != "sequence":
         raise InputError(f"{file}: not in UA-DETRAC form: is <{tree.tag}>, expected <sequence>")
-    pictures = pictures_by_number(folder, first=1)
-    builder = VideoBuilder(pictures, size_hw=size_of(pictures), file=file, problems=problems)
+    images = images_by_number(folder, first=1)
+    builder = VideoBuilder(images, size_hw=size_of(images), file=file, problems=problems)
     for place, element in enumerate(tree.iterfind("ignored_region/box"), start=1):
         where = f"ignored region {place}"
         try:

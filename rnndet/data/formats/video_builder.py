@@ -1,4 +1,4 @@
-"""What readers of one label file per video share: files, pictures, boxes by frame."""
+"""What readers of one label file per video share: files, images, boxes by frame."""
 
 import re
 from collections import defaultdict
@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord
-from rnndet.data.truths import ANY_CLASS, MAX_TRACK, TruthBuilder
+from rnndet.data.targets import ANY_CLASS, MAX_TRACK, TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.video.image import read_image
 from rnndet.video.sources.image_folder import list_images, natural_key
 
@@ -22,7 +22,7 @@ Read = TypeVar("Read")
 class VideoBuilder:
     """Collects the boxes of one video, as TruthBuilder does those of one frame.
 
-    images: the labelled frames by index from 0, with the picture, or None for a frame of a video
+    images: the labelled frames by index from 0, with the image, or None for a frame of a video
     file. A box of any other frame is a problem.
     """
 
@@ -36,7 +36,7 @@ class VideoBuilder:
     ) -> None:
         self._images, self._size_hw = images, size_hw
         self._file, self._problems = file, problems
-        self._truths: dict[int, TruthBuilder] = defaultdict(self._truth_builder)
+        self._targets: dict[int, TargetBuilder] = defaultdict(self._target_builder)
         self._seen: set[tuple[int, int]] = set()  # frame, track
 
     def add(
@@ -59,7 +59,7 @@ class VideoBuilder:
         else:
             if track >= 0 and not ignore:
                 self._seen.add((frame, track))
-            self._truths[frame].add(box, label, entry=entry, track=track, ignore=ignore)
+            self._targets[frame].add(box, label, entry=entry, track=track, ignore=ignore)
 
     def add_region(self, box: tuple[float, float, float, float], *, entry: str) -> None:
         """Ignore a region, whatever the class, in every frame; a problem is reported once."""
@@ -75,14 +75,14 @@ class VideoBuilder:
         """The record of the video, with an empty Truth for every frame that got no box."""
         records = []
         for frame, image in sorted(self._images.items()):
-            truth = self._truths[frame].build() if frame in self._truths else Truth.empty()
-            records.append(FrameRecord(frame, truth, image))
+            target = self._targets[frame].build() if frame in self._targets else Target.empty()
+            records.append(FrameRecord(frame, target, image))
         height, width = self._size_hw
         return VideoRecord(name, height, width, fps, tuple(records), path)
 
-    def _truth_builder(self) -> TruthBuilder:
+    def _target_builder(self) -> TargetBuilder:
         height, width = self._size_hw
-        return TruthBuilder(width=width, height=height, file=self._file, problems=self._problems)
+        return TargetBuilder(width=width, height=height, file=self._file, problems=self._problems)
 
 
 def label_files(folder: Path, pattern: str) -> list[Path]:
@@ -124,26 +124,26 @@ def read_each(
     return found
 
 
-def pictures_by_number(folder: Path, *, first: int) -> dict[int, Path]:
-    """The pictures of a folder by frame index: the number that ends the name, less `first`.
+def images_by_number(folder: Path, *, first: int) -> dict[int, Path]:
+    """The images of a folder by frame index: the number that ends the name, less `first`.
 
-    Raises InputError: no folder, no pictures, or one without a number of its own.
+    Raises InputError: no folder, no images, or one without a number of its own.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of pictures")
+        raise InputError(f"{folder}: no such folder of images")
     found: dict[int, Path] = {}
-    for picture in list_images(folder):
-        digits = re.search(r"[0-9]+$", picture.stem)
+    for image in list_images(folder):
+        digits = re.search(r"[0-9]+$", image.stem)
         index = int(digits[0]) - first if digits else -1
         if index in found or not 0 <= index < MAX_FRAMES:
-            raise InputError(f"{picture}: expected a name that ends in its frame, from {first}")
-        found[index] = picture
+            raise InputError(f"{image}: expected a name that ends in its frame, from {first}")
+        found[index] = image
     if not found:
-        raise InputError(f"{folder}: holds no pictures")
+        raise InputError(f"{folder}: holds no images")
     return found
 
 
-def size_of(pictures: Mapping[int, Path]) -> tuple[int, int]:
-    """Height and width of a video, from its first picture, where the labels do not say."""
-    height, width = read_image(pictures[min(pictures)]).shape[:2]
+def size_of(images: Mapping[int, Path]) -> tuple[int, int]:
+    """Height and width of a video, from its first image, where the labels do not say."""
+    height, width = read_image(images[min(images)]).shape[:2]
     return height, width

@@ -1,6 +1,6 @@
-"""VisDrone, video object detection (Zhu et al. 2021): a text file for each sequence of pictures.
+"""VisDrone, video object detection (Zhu et al. 2021): a text file for each sequence of images.
 
-`annotations/<sequence>.txt` labels the pictures `sequences/<sequence>/0000001.jpg`. Rows are
+`annotations/<sequence>.txt` labels the images `sequences/<sequence>/0000001.jpg`. Rows are
 `frame,id,left,top,width,height,score,category,truncation,occlusion`; frames count from 1. A row of
 score 0 is ignored. Category 0 (ignored regions) and 11 (others) are ignored whatever the class.
 The multi-object tracking part has the same form. The frame rate is not published.
@@ -13,14 +13,14 @@ from rnndet.data.formats.video_builder import (
     VideoBuilder,
     count_unlabelled,
     folders_in,
+    images_by_number,
     label_files,
-    pictures_by_number,
     read_each,
     size_of,
 )
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.truths import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import NothingFoundError
 
 CLASSES = (
@@ -50,8 +50,8 @@ def read(root: Path, split: str, problems: Problems) -> VideoSet:
 
 
 def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
-    pictures = pictures_by_number(folder, first=1)
-    builder = VideoBuilder(pictures, size_hw=size_of(pictures), file=file, problems=problems)
+    images = images_by_number(folder, first=1)
+    builder = VideoBuilder(images, size_hw=size_of(images), file=file, problems=problems)
     for line, fields in rows(file, problems, columns=10):
         try:
             frame, track = int(fields[0]), int(fields[1])

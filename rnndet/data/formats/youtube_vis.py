@@ -12,9 +12,9 @@ from rnndet.data.formats.json_tables import Entry, corners, is_size, table
 from rnndet.data.formats.text import inside, read_json
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.truths import TruthBuilder
+from rnndet.data.targets import TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
-from rnndet.structures import Truth
+from rnndet.structures import Target
 from rnndet.video.sources.base import safe_name
 
 
@@ -35,7 +35,7 @@ def read(
 
     Raises InputError with the file: not JSON, not in this form, a path outside the folder, no
     videos. An entry that lacks a key, repeats an id, names what is not there or has impossible
-    numbers, a track of masks without boxes, and a missing picture are problems.
+    numbers, a track of masks without boxes, and a missing image are problems.
     """
     path = root / annotations.replace("{split}", split)
     tree = read_json(path)
@@ -70,8 +70,10 @@ class _Reader:
                     tracks_of[track["video_id"]].append(track)
         records: dict[str, VideoRecord] = {}
         for number, video in videos.items():
-            truths = None if tracks_of is None else self._truths(video, tracks_of[number], label_of)
-            record = self._video(video, truths)
+            targets = (
+                None if tracks_of is None else self._targets(video, tracks_of[number], label_of)
+            )
+            record = self._video(video, targets)
             if record.name in records:
                 where = f"video {number}"
                 self.problems.add(self.path, where, f"another video is named {record.name!r}, too")
@@ -102,10 +104,10 @@ class _Reader:
         self.problems.add(self.path, f"annotation {track['id']}", reason)
         return False
 
-    def _truths(self, video: Entry, tracks: list[Entry], label_of: dict[int, int]) -> list[Truth]:
+    def _targets(self, video: Entry, tracks: list[Entry], label_of: dict[int, int]) -> list[Target]:
         """The Truth of every frame of a video."""
         builders = [
-            TruthBuilder(width=video["width"], height=video["height"], file=self.path,
+            TargetBuilder(width=video["width"], height=video["height"], file=self.path,
                          problems=self.problems)
             for _ in video["file_names"]
         ]  # fmt: skip
@@ -124,15 +126,15 @@ class _Reader:
                 builders[place].add(box, label, entry=where, track=track["id"], ignore=crowd)
         return [builder.build() for builder in builders]
 
-    def _video(self, video: Entry, truths: list[Truth] | None) -> VideoRecord:
+    def _video(self, video: Entry, targets: list[Target] | None) -> VideoRecord:
         frames = []
         for place, name in enumerate(video["file_names"]):
             where = f"video {video['id']}, file_names[{place}]"
             image = inside(self.images, name, where=f"{self.path}: {where}")
             if image.is_file():
-                frames.append(FrameRecord(place, truths[place] if truths else None, image))
+                frames.append(FrameRecord(place, targets[place] if targets else None, image))
             else:
-                self.problems.add(self.path, where, f"there is no picture {image}")
+                self.problems.add(self.path, where, f"there is no image {image}")
         folder = PurePosixPath(video["file_names"][0]).parent.as_posix()
         return VideoRecord(
             name=f"video_{video['id']}" if folder == "." else safe_name(folder),

@@ -23,7 +23,7 @@ VIDEO = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a folder, perhaps in others
 Entry = dict[str, Any]
 
 
-def write(videos: VideoSet, root: Path, split: str, *, pictures: bool = True) -> int:
+def write(videos: VideoSet, root: Path, split: str, *, images: bool = True) -> int:
     """Write `root/annotations/<split>.json`; returns the number of unlabelled frames left out.
 
     CocoVID has no unlabelled frames: an image without annotations holds nothing. An ignored region
@@ -31,8 +31,8 @@ def write(videos: VideoSet, root: Path, split: str, *, pictures: bool = True) ->
     are left out; the others stay as they are, unique within a video. Boxes are the same when read
     back.
 
-    With `pictures`, labelled frames go to `root/images/<split>/<video>/%06d.*`: picture files are
-    copied, frames of video files are written as JPEG of quality 92. Without, picture and video
+    With `images`, labelled frames go to `root/images/<split>/<video>/%06d.*`: image files are
+    copied, frames of video files are written as JPEG of quality 92. Without, image and video
     files stay where they are and are named by their path from `root`, under which they must lie.
 
     Files get their names when all are complete.
@@ -40,23 +40,23 @@ def write(videos: VideoSet, root: Path, split: str, *, pictures: bool = True) ->
     Raises:
         OutputError: the split is there already, no frame is labelled, a name does not fit, a file
             lies outside `root`, or one cannot be written.
-        InputError: a picture of the source cannot be read.
+        InputError: an image of the source cannot be read.
     """
-    _check_names(videos, split, pictures=pictures)
+    _check_names(videos, split, images=images)
     kept, left_out = _labelled(videos)
     target, folder = root / "annotations" / f"{split}.json", root / "images" / split
-    for path in (target, folder) if pictures else (target,):
+    for path in (target, folder) if images else (target,):
         if path.exists():
             raise OutputError(f"{path}: is there already; choose another folder")
-    tree = _tree(kept, root, split, pictures=pictures)
+    tree = _tree(kept, root, split, images=images)
     part_file, part_folder = target.with_suffix(".part"), folder.with_name(f"{split}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part_file.write_text(json.dumps(tree), encoding="utf-8")
-        if pictures:
+        if images:
             shutil.rmtree(part_folder, ignore_errors=True)
             for video in tqdm(kept.videos, unit="video", disable=None):
-                _write_pictures(video, part_folder / video.name)
+                _write_images(video, part_folder / video.name)
             part_folder.rename(folder)
         os.replace(part_file, target)
     except OSError as error:
@@ -68,13 +68,13 @@ def write(videos: VideoSet, root: Path, split: str, *, pictures: bool = True) ->
     return left_out
 
 
-def _check_names(videos: VideoSet, split: str, *, pictures: bool) -> None:
+def _check_names(videos: VideoSet, split: str, *, images: bool) -> None:
     names = [video.name for video in videos.videos]
     if len(set(names)) < len(names):
         raise OutputError("two videos have one name; names must be unique")
     if not NAME.fullmatch(split):
         raise OutputError(f"split {split!r} cannot be a file name; use letters, digits, '_', '-'")
-    for name in names if pictures else ():
+    for name in names if images else ():
         if not VIDEO.fullmatch(name):
             raise OutputError(f"{name!r} cannot be a folder; use letters, digits, '_', '-', '.'")
 
@@ -83,7 +83,7 @@ def _labelled(videos: VideoSet) -> tuple[VideoSet, int]:
     """The set without unlabelled frames, and their number; raises OutputError if none is left."""
     kept = []
     for video in videos.videos:
-        frames = tuple(record for record in video.frames if record.truth is not None)
+        frames = tuple(record for record in video.frames if record.target is not None)
         if frames:
             kept.append(replace(video, frames=frames))
     if not kept:
@@ -92,20 +92,20 @@ def _labelled(videos: VideoSet) -> tuple[VideoSet, int]:
     return replace(videos, videos=tuple(kept)), count - sum(len(video.frames) for video in kept)
 
 
-def _tree(videos: VideoSet, root: Path, split: str, *, pictures: bool) -> dict[str, list[Entry]]:
+def _tree(videos: VideoSet, root: Path, split: str, *, images: bool) -> dict[str, list[Entry]]:
     tree: dict[str, list[Entry]] = {"videos": [], "images": [], "annotations": []}
     tree["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(videos.classes)]
     for number, video in enumerate(videos.videos, start=1):
         size = {"width": video.width, "height": video.height}
         entry = {"id": number, "name": video.name, **size}
         optional = {"fps": video.fps, "scene": video.group}
-        if video.path is not None and not pictures:
+        if video.path is not None and not images:
             optional["file_name"] = _below(root, video.path)
         tree["videos"].append(entry | {k: v for k, v in optional.items() if v is not None})
         for record in video.frames:
             image = {"id": len(tree["images"]) + 1, "video_id": number, "frame_id": record.index}
-            if pictures:
-                image["file_name"] = f"images/{split}/{video.name}/{_picture_name(record)}"
+            if images:
+                image["file_name"] = f"images/{split}/{video.name}/{_image_name(record)}"
             elif record.image is not None:
                 image["file_name"] = _below(root, record.image)
             tree["images"].append(image | size)
@@ -116,11 +116,11 @@ def _tree(videos: VideoSet, root: Path, split: str, *, pictures: bool) -> dict[s
 
 
 def _annotations(record: FrameRecord, classes: int) -> Iterator[Entry]:
-    truth = record.truth
-    assert truth is not None
-    tracks = [-1] * len(truth) if truth.ids is None else truth.ids.tolist()
+    target = record.target
+    assert target is not None
+    tracks = [-1] * len(target) if target.ids is None else target.ids.tolist()
     for (x1, y1, x2, y2), label, track, ignore in zip(
-        truth.boxes.tolist(), truth.labels.tolist(), tracks, truth.ignore.tolist(), strict=True
+        target.boxes.tolist(), target.labels.tolist(), tracks, target.ignore.tolist(), strict=True
     ):
         box = [x1, y1, x2 - x1, y2 - y1]
         entry: Entry = {"bbox": box, "area": box[2] * box[3], "iscrowd": int(ignore or label < 0)}
@@ -135,16 +135,16 @@ def _below(root: Path, file: Path) -> str:
         return Path(os.path.abspath(file)).relative_to(os.path.abspath(root)).as_posix()
     except ValueError:
         raise OutputError(
-            f"{file}: lies outside {root}; write pictures too, or choose a folder that holds it"
+            f"{file}: lies outside {root}; write images too, or choose a folder that holds it"
         ) from None
 
 
-def _picture_name(record: FrameRecord) -> str:
+def _image_name(record: FrameRecord) -> str:
     suffix = ".jpg" if record.image is None else record.image.suffix.lower()
     return f"{record.index:06d}{suffix}"
 
 
-def _write_pictures(video: VideoRecord, folder: Path) -> None:
+def _write_images(video: VideoRecord, folder: Path) -> None:
     folder.mkdir(parents=True)
     if video.path is not None:
         for frame in iterate(video):
@@ -153,5 +153,5 @@ def _write_pictures(video: VideoRecord, folder: Path) -> None:
     for record in video.frames:
         assert record.image is not None, video.name
         if not record.image.is_file():
-            raise InputError(f"{record.image}: no such picture; check the path")
-        shutil.copyfile(record.image, folder / _picture_name(record))
+            raise InputError(f"{record.image}: no such image; check the path")
+        shutil.copyfile(record.image, folder / _image_name(record))

@@ -17,14 +17,14 @@ def write(
     root: Path,
     split: str,
     *,
-    pictures: bool = True,
+    images: bool = True,
     names: bool = False,
     overwrite: bool = False,
 ) -> int:
     """Write one split; returns the number of ignored boxes left out, which the format cannot hold.
 
     Makes Annotations/VID/<split>/<video>/%06d.xml for labelled frames, a list of all frames in
-    ImageSets/VID/<split>.txt and, with `pictures`, Data/VID/<split>/<video>/%06d.JPEG (JPEG of
+    ImageSets/VID/<split>.txt and, with `images`, Data/VID/<split>/<video>/%06d.JPEG (JPEG of
     quality 92). Everything is written under another name first and renamed when complete.
 
     Corners are written inclusive (xmax = x2 - 1), with decimals where boxes have them; nine digits
@@ -38,13 +38,13 @@ def write(
 
     Raises:
         OutputError: the split holds files, a name does not fit, or a file cannot be written.
-        InputError: a picture of the source cannot be read.
+        InputError: an image of the source cannot be read.
     """
     objects = videos.classes if names else _wnids(videos.classes)
     check_folder_names(split, [video.name for video in videos.videos])
     folders = [Path("Annotations/VID") / split]
-    if pictures:
-        folders.insert(0, Path("Data/VID") / split)  # first in place: no labels without pictures
+    if images:
+        folders.insert(0, Path("Data/VID") / split)  # first in place: no labels without images
     index = Path("ImageSets/VID") / f"{split}.txt"
     part = root / f"{split}.part"
     ignored = 0
@@ -56,8 +56,8 @@ def write(
             (part / path).mkdir(parents=True)
         for video in videos.videos:
             ignored += _write_labels(video, objects, part / "Annotations/VID" / split / video.name)
-            if pictures:
-                _write_pictures(video, part / "Data/VID" / split / video.name)
+            if images:
+                _write_images(video, part / "Data/VID" / split / video.name)
         (part / index).write_text(_index(videos), encoding="utf-8")
         for path in (*folders, index):
             _put(part / path, root / path)
@@ -95,14 +95,14 @@ def _write_labels(video: VideoRecord, objects: tuple[str, ...], folder: Path) ->
     folder.mkdir()
     ignored = 0
     for record in video.frames:
-        if record.truth is None:
+        if record.target is None:
             continue
-        ignored += int(record.truth.ignore.sum())
+        ignored += int(record.target.ignore.sum())
         (folder / f"{record.index:06d}.xml").write_bytes(_xml(video, record, objects))
     return ignored
 
 
-def _write_pictures(video: VideoRecord, folder: Path) -> None:
+def _write_images(video: VideoRecord, folder: Path) -> None:
     folder.mkdir()
     for frame in iterate(video):
         write_image(folder / f"{frame.index:06d}.JPEG", frame.image)
@@ -115,14 +115,14 @@ def _index(videos: VideoSet) -> str:
 
 
 def _xml(video: VideoRecord, record: FrameRecord, objects: tuple[str, ...]) -> bytes:
-    assert record.truth is not None
-    truth = record.truth[~record.truth.ignore]
-    tracks = [-1] * len(truth) if truth.ids is None else truth.ids.tolist()
+    assert record.target is not None
+    target = record.target[~record.target.ignore]
+    tracks = [-1] * len(target) if target.ids is None else target.ids.tolist()
     root = Element("annotation")
     _add(root, folder=video.name, filename=f"{record.index:06d}")
     _add(SubElement(root, "size"), width=video.width, height=video.height)
     for (x1, y1, x2, y2), label, track in zip(
-        truth.boxes.tolist(), truth.labels.tolist(), tracks, strict=True
+        target.boxes.tolist(), target.labels.tolist(), tracks, strict=True
     ):
         entry = SubElement(root, "object")
         if track >= 0:

@@ -16,14 +16,14 @@ def write(
     root: Path,
     split: str,
     *,
-    pictures: bool = True,
+    images: bool = True,
     overwrite: bool = False,
 ) -> None:
-    """Write one split: seqinfo.ini, gt/gt.txt, gt/labels.txt and, with `pictures`, img1/%06d.jpg.
+    """Write one split: seqinfo.ini, gt/gt.txt, gt/labels.txt and, with `images`, img1/%06d.jpg.
 
     Rows have 9 columns; the class counts from 1 in labels.txt, ignored boxes have flag 0 (and class
     0 if they belong to none), boxes without identity have -1, visibility is always 1. Nine digits
-    give the same boxes back. Pictures are JPEG of quality 92. Scene groups have no place in this
+    give the same boxes back. Images are JPEG of quality 92. Scene groups have no place in this
     format. If no frame is labelled, no gt.txt is written.
 
     Everything is written to a folder `<split>.part`, which is renamed when complete.
@@ -34,10 +34,10 @@ def write(
     Raises:
         OutputError: the split holds files; a name does not fit; frames are missing or not labelled
             amid labelled ones, which the format cannot say; a file cannot be written.
-        InputError: a picture of the source cannot be read.
+        InputError: an image of the source cannot be read.
     """
     _check(videos, split)
-    is_labelled = any(record.truth is not None for v in videos.videos for record in v.frames)
+    is_labelled = any(record.target is not None for v in videos.videos for record in v.frames)
     folder, part = root / split, root / f"{split}.part"
     try:
         if folder.exists() and not overwrite and any(folder.iterdir()):
@@ -55,8 +55,8 @@ def write(
             if is_labelled:
                 text = "".join(row for record in video.frames for row in _rows(record))
                 (sequence / "gt" / "gt.txt").write_text(text, encoding="utf-8")
-            if pictures:
-                _write_pictures(video, sequence / "img1")
+            if images:
+                _write_images(video, sequence / "img1")
         if folder.is_dir():
             shutil.rmtree(folder)
         part.rename(folder)
@@ -74,7 +74,7 @@ def _check(videos: VideoSet, split: str) -> None:
     kinds = set()
     for video in videos.videos:
         for place, record in enumerate(video.frames):
-            kinds.add(record.truth is None)
+            kinds.add(record.target is None)
             if record.index != place:
                 raise OutputError(
                     f"video {video.name}: frame {place} is missing; MOTChallenge needs all frames"
@@ -101,17 +101,17 @@ def _seqinfo(video: VideoRecord) -> str:
 
 
 def _rows(record: FrameRecord) -> Iterator[str]:
-    truth = record.truth
-    assert truth is not None
-    tracks = [-1] * len(truth) if truth.ids is None else truth.ids.tolist()
+    target = record.target
+    assert target is not None
+    tracks = [-1] * len(target) if target.ids is None else target.ids.tolist()
     for (x1, y1, x2, y2), label, track, ignore in zip(
-        truth.boxes.tolist(), truth.labels.tolist(), tracks, truth.ignore.tolist(), strict=True
+        target.boxes.tolist(), target.labels.tolist(), tracks, target.ignore.tolist(), strict=True
     ):
         box = ",".join(f"{v:.9g}" for v in (x1 + 1, y1 + 1, x2 - x1, y2 - y1))
         yield f"{record.index + 1},{track},{box},{int(not ignore)},{label + 1},1\n"
 
 
-def _write_pictures(video: VideoRecord, folder: Path) -> None:
+def _write_images(video: VideoRecord, folder: Path) -> None:
     folder.mkdir()
     for frame in iterate(video):
         write_image(folder / f"{frame.index + 1:06d}.jpg", frame.image)

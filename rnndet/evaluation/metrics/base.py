@@ -9,7 +9,7 @@ measured.
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from rnndet.evaluation.metrics.record import Predictions, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo, Predictions
 
 Numbers = dict[str, float]
 
@@ -32,7 +32,7 @@ class Metric(Protocol):
 
     rule: str  # how it counts, in one line: IoU, interpolation, detections per frame
 
-    def measure(self, video: ScoredVideo) -> Any:
+    def measure(self, video: EvaluatedVideo) -> Any:
         """What one video contributes. Frames that are not labelled have no truth to compare to."""
         ...
 

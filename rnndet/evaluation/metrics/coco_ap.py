@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from rnndet.evaluation.metrics.base import Numbers
 from rnndet.evaluation.metrics.motion import GROUPS, motion_groups, motion_iou
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 
 CHUNK = 256  # frames that exist as pycocotools' dicts at a time: 100 boxes each are about 25 MB
 AREAS = ("", "_small", "_medium", "_large")  # COCO's order: all, < 32**2, < 96**2, larger
@@ -58,7 +58,7 @@ class CocoAP:
         self._max_detections = max_detections
         self.rule = f"COCO, IoU .50:.05:.95, 101 points, {max_detections} detections a class"
 
-    def measure(self, video: ScoredVideo) -> _Part:
+    def measure(self, video: EvaluatedVideo) -> _Part:
         """Greedy matching of every labelled frame."""
         labelled = video.labelled()
         frames = labelled.frames
@@ -117,7 +117,7 @@ class CocoAP:
         ]
 
     def _match_chunk(
-        self, frames: Sequence[ScoredFrame], inside: Sequence[np.ndarray] | None = None
+        self, frames: Sequence[EvaluatedFrame], inside: Sequence[np.ndarray] | None = None
     ) -> _Matches:
         """pycocotools' per-frame results, by class, then area, then frame.
 
@@ -125,21 +125,21 @@ class CocoAP:
         out of range; there is then one area and the IoU threshold .5 alone.
         """
         with contextlib.redirect_stdout(io.StringIO()):
-            truths = self._coco([self._truths(frame) for frame in frames])
+            targets = self._coco([self._targets(frame) for frame in frames])
             found = self._coco([(_xywh(f.boxes), f.labels, None, f.scores) for f in frames])
-            evaluation = self._evaluation(len(frames), truths, found)
+            evaluation = self._evaluation(len(frames), targets, found)
             if inside is not None:
                 evaluation.params.iouThrs = np.array([0.5])
                 evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1]], ["group"]
                 counted = [self._repeated(f, rows) for f, rows in zip(frames, inside, strict=True)]
-                _set_areas(truths, np.where(np.concatenate(counted), 0.5, 2.0))
+                _set_areas(targets, np.where(np.concatenate(counted), 0.5, 2.0))
                 _set_areas(found, np.full(len(found.anns), 0.5))
             evaluation.evaluate()
         return evaluation.evalImgs
 
-    def _truths(self, frame: ScoredFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, None]:
+    def _targets(self, frame: EvaluatedFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, None]:
         """Boxes x y w h, labels, ignore; a region of no class is repeated for every class."""
-        boxes, labels, ignore = _xywh(frame.truth_boxes), frame.truth_labels, frame.truth_ignore
+        boxes, labels, ignore = _xywh(frame.target_boxes), frame.target_labels, frame.target_ignore
         if not (labels < 0).any():
             return boxes, labels, ignore, None
         regions = boxes[labels < 0]
@@ -149,10 +149,10 @@ class CocoAP:
         every = np.tile(np.arange(count), len(regions))
         return boxes, np.concatenate([labels[labels >= 0], every]), ignore, None
 
-    def _repeated(self, frame: ScoredFrame, inside: np.ndarray) -> np.ndarray:
+    def _repeated(self, frame: EvaluatedFrame, inside: np.ndarray) -> np.ndarray:
         """`inside` in the order of `_truths`; regions of no class are in no group."""
-        regions = int((frame.truth_labels < 0).sum()) * len(self._classes)
-        return np.concatenate([inside[frame.truth_labels >= 0], np.zeros(regions, bool)])
+        regions = int((frame.target_labels < 0).sum()) * len(self._classes)
+        return np.concatenate([inside[frame.target_labels >= 0], np.zeros(regions, bool)])
 
     def _accumulate(self, cells: _Cells) -> tuple[np.ndarray, np.ndarray]:
         """Precision (10 IoU, 101 recall, K, 4 areas) and recall (10 IoU, K, 4 areas); -1: none."""
@@ -165,8 +165,8 @@ class CocoAP:
             evaluation.accumulate()
         return evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
 
-    def _evaluation(self, count: int, truths: COCO, found: COCO) -> COCOeval:
-        evaluation = COCOeval(truths, found, "bbox")
+    def _evaluation(self, count: int, targets: COCO, found: COCO) -> COCOeval:
+        evaluation = COCOeval(targets, found, "bbox")
         evaluation.params.imgIds = list(range(count))
         evaluation.params.catIds = list(range(len(self._classes)))
         evaluation.params.maxDets = [self._max_detections]

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnndet.evaluation.metrics.base import Numbers
 from rnndet.evaluation.metrics.overlap import greedy, is_counted, on_ignored, pairwise_iou
-from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo
 
 FALSE_RATIOS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # false alarms per truth box
 LONGEST = 30  # frames; a longer delay counts as this
@@ -21,7 +21,7 @@ IOU = 0.5
 class _Part(NamedTuple):
     """What one video, or several, contribute: I instances, seen S times, and F false alarms."""
 
-    truths: int  # truth boxes that count
+    targets: int  # truth boxes that count
     false_scores: np.ndarray  # (F,) float32
     never: np.ndarray  # (I,) int64, delay of each instance if it is never found
     instance: np.ndarray  # (S,) int64, which instance a detection finds
@@ -53,20 +53,20 @@ class AverageDelay:
     def __init__(self, classes: Sequence[str]) -> None:
         """There are no options."""
 
-    def measure(self, video: ScoredVideo) -> _Part:
-        truths, false_scores, seen = 0, [np.zeros(0, np.float32)], [np.zeros((0, 3))]
+    def measure(self, video: EvaluatedVideo) -> _Part:
+        targets, false_scores, seen = 0, [np.zeros(0, np.float32)], [np.zeros((0, 3))]
         for frame in video.labelled().frames:
             counted = is_counted(frame)
-            ids = frame.truth_ids[counted]
-            same = frame.labels[:, None] == frame.truth_labels[counted]
-            iou = pairwise_iou(frame.boxes, frame.truth_boxes[counted]) * same
-            truths += len(ids)
+            ids = frame.target_ids[counted]
+            same = frame.labels[:, None] == frame.target_labels[counted]
+            iou = pairwise_iou(frame.boxes, frame.target_boxes[counted]) * same
+            targets += len(ids)
             taken = greedy(np.where(iou >= IOU, iou, 0.0))
             false = (taken < 0) & ~on_ignored(frame, IOU)
             false_scores.append(frame.scores[false])
             rows = np.stack([ids, np.full(len(ids), frame.index), _best(iou, frame.scores)], 1)
             seen.append(rows[ids >= 0])
-        return _part(truths, np.concatenate(false_scores), np.concatenate(seen))
+        return _part(targets, np.concatenate(false_scores), np.concatenate(seen))
 
     def combine(self, parts: Sequence[_Part]) -> Numbers:
         """Numbers "AD" and "delay@0.1" to "delay@3.2", the mean delays; NaN without instances."""
@@ -93,7 +93,7 @@ def _best(iou: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return best
 
 
-def _part(truths: int, false_scores: np.ndarray, seen: np.ndarray) -> _Part:
+def _part(targets: int, false_scores: np.ndarray, seen: np.ndarray) -> _Part:
     """seen: (S, 3) id, frame index and best score of every truth that has a known id."""
     ids, instance = np.unique(seen[:, 0], return_inverse=True)
     index, score = seen[:, 1].astype(np.int64), seen[:, 2].astype(np.float32)
@@ -104,7 +104,7 @@ def _part(truths: int, false_scores: np.ndarray, seen: np.ndarray) -> _Part:
     offset = index - first[instance]
     useful = (score >= 0) & (offset < LONGEST)
     return _Part(
-        truths,
+        targets,
         false_scores,
         np.minimum(last - first, LONGEST),
         instance[useful],
@@ -119,7 +119,7 @@ def _together(parts: Sequence[_Part]) -> _Part:
     before = np.cumsum([0] + [len(part.never) for part in parts[:-1]])
     instance = [part.instance + n for part, n in zip(parts, before, strict=True)]
     return _Part(
-        sum(part.truths for part in parts),
+        sum(part.targets for part in parts),
         np.concatenate([part.false_scores for part in parts]),
         np.concatenate([part.never for part in parts]),
         np.concatenate(instance),
@@ -131,7 +131,7 @@ def _together(parts: Sequence[_Part]) -> _Part:
 def _thresholds(part: _Part) -> list[float]:
     """The score at which each ratio is exceeded; it rises at false alarms only."""
     scores = np.sort(part.false_scores)[::-1]
-    ratios = np.arange(1, len(scores) + 1) / part.truths
+    ratios = np.arange(1, len(scores) + 1) / part.targets
     places = np.searchsorted(ratios, FALSE_RATIOS, side="right")
     return [float(scores[place]) if place < len(scores) else 0.0 for place in places]
 

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rnndet.evaluation.metrics.base import Numbers
 from rnndet.evaluation.metrics.overlap import pairwise_iou
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 
 LINK_IOU = 0.5
 LONGEST_GAP = 3  # frames; an object that is away for longer is another one
@@ -61,7 +61,7 @@ class Flicker:
         self._min_score = min_score
         self.rule = f"flicker of boxes with score >= {min_score}, linked at IoU .5, gaps up to 3"
 
-    def measure(self, video: ScoredVideo) -> _Part:
+    def measure(self, video: EvaluatedVideo) -> _Part:
         frames = [_shown(frame, self._min_score) for frame in video.frames]
         holes = _holes([frame.index for frame in video.frames])
         links, flips = _class_flips(frames, holes)
@@ -122,7 +122,7 @@ class _Shown(NamedTuple):
     labels: np.ndarray  # (D,) int32
 
 
-def _shown(frame: ScoredFrame, min_score: float) -> _Shown:
+def _shown(frame: EvaluatedFrame, min_score: float) -> _Shown:
     keep = frame.scores >= min_score
     return _Shown(frame.boxes[keep], frame.scores[keep], frame.labels[keep])
 

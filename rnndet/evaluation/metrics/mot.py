@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics.base import Numbers
 from rnndet.evaluation.metrics.overlap import is_counted, on_ignored, pairwise_iou
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 
 IOU = 0.5  # from which a detection belongs to a truth that is left out; MOTA and IDF1 use it, too
 MEANS = ("HOTA", "DetA", "AssA", "IDF1", "MOTA")
@@ -27,7 +27,7 @@ _Part = dict[int, dict[str, Any]]  # [label][metric of trackeval]; only classes 
 class _Step(NamedTuple):
     """One class in one frame: G truths and D detections."""
 
-    truth_ids: np.ndarray  # (G,) int64
+    target_ids: np.ndarray  # (G,) int64
     ids: np.ndarray  # (D,) int64
     iou: np.ndarray  # (G, D) float64
 
@@ -52,12 +52,12 @@ class Mot:
         self._classes = tuple(classes)
         self._metrics = _metrics()
 
-    def measure(self, video: ScoredVideo) -> _Part:
+    def measure(self, video: EvaluatedVideo) -> _Part:
         steps: dict[int, list[_Step]] = defaultdict(list)
         for frame in video.labelled().frames:
             counted, ignored = is_counted(frame), on_ignored(frame, IOU)
             tracked = frame.labels[frame.ids > 0]
-            for label in np.union1d(tracked, frame.truth_labels[counted]).tolist():
+            for label in np.union1d(tracked, frame.target_labels[counted]).tolist():
                 steps[label].append(_step(frame, label, counted, ignored))
         return {label: self._score(_sequence(own)) for label, own in sorted(steps.items())}
 
@@ -109,31 +109,31 @@ def _metrics() -> dict[str, Any]:
     return {"HOTA": HOTA(), "CLEAR": CLEAR(dict(quiet)), "Identity": Identity(dict(quiet))}
 
 
-def _step(frame: ScoredFrame, label: int, counted: np.ndarray, ignored: np.ndarray) -> _Step:
+def _step(frame: EvaluatedFrame, label: int, counted: np.ndarray, ignored: np.ndarray) -> _Step:
     """What of one class counts in one frame; counted (G,) truths, ignored (D,) detections."""
-    own = counted & (frame.truth_labels == label)
+    own = counted & (frame.target_labels == label)
     tracked = (frame.labels == label) & (frame.ids > 0)
-    truth_ids, ids = frame.truth_ids[own], frame.ids[tracked]
-    iou = pairwise_iou(frame.truth_boxes[own], frame.boxes[tracked])
-    known, keep = truth_ids >= 0, ~ignored[tracked]
+    target_ids, ids = frame.target_ids[own], frame.ids[tracked]
+    iou = pairwise_iou(frame.target_boxes[own], frame.boxes[tracked])
+    known, keep = target_ids >= 0, ~ignored[tracked]
     if not (known.all() and keep.all()):
         rows, columns = linear_sum_assignment(np.where(iou >= IOU, iou, 0), maximize=True)
         near = iou[rows, columns] >= IOU
         keep[columns[near]] = known[rows[near]]
-    return _Step(truth_ids[known], ids[keep], iou[known][:, keep])
+    return _Step(target_ids[known], ids[keep], iou[known][:, keep])
 
 
 def _sequence(steps: Sequence[_Step]) -> dict[str, Any]:
     """trackeval's form of one class in one video; ids are numbered from 0 without gaps."""
-    truth_ids = np.unique(np.concatenate([step.truth_ids for step in steps]))
+    target_ids = np.unique(np.concatenate([step.target_ids for step in steps]))
     ids = np.unique(np.concatenate([step.ids for step in steps]))
     return {
         "num_timesteps": len(steps),
-        "num_gt_ids": len(truth_ids),
+        "num_gt_ids": len(target_ids),
         "num_tracker_ids": len(ids),
-        "num_gt_dets": sum(len(step.truth_ids) for step in steps),
+        "num_gt_dets": sum(len(step.target_ids) for step in steps),
         "num_tracker_dets": sum(len(step.ids) for step in steps),
-        "gt_ids": [np.searchsorted(truth_ids, step.truth_ids) for step in steps],
+        "gt_ids": [np.searchsorted(target_ids, step.target_ids) for step in steps],
         "tracker_ids": [np.searchsorted(ids, step.ids) for step in steps],
         "similarity_scores": [step.iou for step in steps],
     }

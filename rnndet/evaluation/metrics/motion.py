@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from rnndet.evaluation.metrics.overlap import iou
-from rnndet.evaluation.metrics.record import ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo
 
 WINDOW = 10  # frames before and after
 TINY = 1e-10  # on both sides of the mean's fraction: an object seen once does not move
@@ -17,7 +17,7 @@ GROUPS = ("slow", "medium", "fast")  # above .9, .7 to .9, below .7
 UNKNOWN = len(GROUPS)  # the group of a truth whose motion is not known
 
 
-def motion_iou(video: ScoredVideo) -> list[np.ndarray]:
+def motion_iou(video: EvaluatedVideo) -> list[np.ndarray]:
     """The motion IoU in (0, 1] of every truth, one (G,) float64 array for each frame.
 
     The mean IoU of a box with the boxes of the same track in the frames t - 10 to t + 10 without t
@@ -26,10 +26,10 @@ def motion_iou(video: ScoredVideo) -> list[np.ndarray]:
     """
     if not video.frames:
         return []
-    counts = [len(frame.truth_ids) for frame in video.frames]
-    ids = np.concatenate([frame.truth_ids for frame in video.frames])
+    counts = [len(frame.target_ids) for frame in video.frames]
+    ids = np.concatenate([frame.target_ids for frame in video.frames])
     index = np.repeat([frame.index for frame in video.frames], counts)
-    boxes = np.concatenate([frame.truth_boxes for frame in video.frames])
+    boxes = np.concatenate([frame.target_boxes for frame in video.frames])
     known = np.flatnonzero(ids >= 0)
     order = known[np.lexsort((index[known], ids[known]))]
     motion = np.full(len(ids), np.nan)

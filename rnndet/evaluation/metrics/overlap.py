@@ -5,7 +5,7 @@ Boxes are x1 y1 x2 y2 in pixels, x2 and y2 exclusive.
 
 import numpy as np
 
-from rnndet.evaluation.metrics.record import ScoredFrame
+from rnndet.evaluation.metrics.record import EvaluatedFrame
 
 INSIDE = 0.5  # share of a detection that must lie in an ignored truth for it not to count
 
@@ -32,12 +32,12 @@ def pairwise_share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
-def is_counted(frame: ScoredFrame) -> np.ndarray:
+def is_counted(frame: EvaluatedFrame) -> np.ndarray:
     """(G,) bool: the truths that are to be found, which are those that are not ignored."""
-    return ~frame.truth_ignore & (frame.truth_labels >= 0)
+    return ~frame.target_ignore & (frame.target_labels >= 0)
 
 
-def on_ignored(frame: ScoredFrame, least_iou: np.ndarray | float) -> np.ndarray:
+def on_ignored(frame: EvaluatedFrame, least_iou: np.ndarray | float) -> np.ndarray:
     """(D,) bool: the detections that lie on an ignored truth of their class or of no class.
 
     That is: IoU of at least `least_iou` (one value, or (G,) one for each truth), or at least half
@@ -46,7 +46,7 @@ def on_ignored(frame: ScoredFrame, least_iou: np.ndarray | float) -> np.ndarray:
     ignored = ~is_counted(frame)
     if not ignored.any():
         return np.zeros(len(frame.scores), bool)
-    labels, boxes = frame.truth_labels[ignored], frame.truth_boxes[ignored]
+    labels, boxes = frame.target_labels[ignored], frame.target_boxes[ignored]
     applies = (labels < 0) | (labels == frame.labels[:, None])
     least_iou = np.broadcast_to(least_iou, ignored.shape)[ignored]
     near = pairwise_iou(frame.boxes, boxes) >= least_iou

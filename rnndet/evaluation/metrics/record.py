@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from rnndet.errors import InputError, OutputError
-from rnndet.structures import Detections, Truth
+from rnndet.structures import Detections, Target
 
 VERSION = 2  # of the file's layout
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredFrame:
+class EvaluatedFrame:
     """One frame: D detections and G truths."""
 
     index: int  # frame number in its video
@@ -31,29 +31,29 @@ class ScoredFrame:
     scores: np.ndarray  # (D,) float32, descending
     labels: np.ndarray  # (D,) int32
     ids: np.ndarray  # (D,) int64, track of each detection; 0 = no track
-    truth_boxes: np.ndarray  # (G, 4) float32
-    truth_labels: np.ndarray  # (G,) int32; -1 = ignored region of no class
-    truth_ids: np.ndarray  # (G,) int64, unique within the video; -1 = unknown
-    truth_ignore: np.ndarray  # (G,) bool
+    target_boxes: np.ndarray  # (G, 4) float32
+    target_labels: np.ndarray  # (G,) int32; -1 = ignored region of no class
+    target_ids: np.ndarray  # (G,) int64, unique within the video; -1 = unknown
+    target_ignore: np.ndarray  # (G,) bool
     labelled: bool = True  # False: nothing is known of what is there
-    corrupted: bool = False  # the picture was made hard on purpose
+    corrupted: bool = False  # the image was made hard on purpose
     seconds: float = math.nan  # what the model took for it; NaN = not measured
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredVideo:
+class EvaluatedVideo:
     """The frames of one video in temporal order."""
 
     name: str
     fps: float | None
     size_hw: tuple[int, int]
-    frames: tuple[ScoredFrame, ...]
+    frames: tuple[EvaluatedFrame, ...]
 
-    def labelled(self) -> "ScoredVideo":
+    def labelled(self) -> "EvaluatedVideo":
         """Only the labelled frames: what metrics with ground truth look at."""
         return replace(self, frames=tuple(f for f in self.frames if f.labelled))
 
-    def only(self, keep: Callable[[ScoredFrame], bool]) -> "ScoredVideo":
+    def only(self, keep: Callable[[EvaluatedFrame], bool]) -> "EvaluatedVideo":
         """Only the frames for which `keep` is true."""
         return replace(self, frames=tuple(f for f in self.frames if keep(f)))
 
@@ -64,14 +64,14 @@ class Predictions:
     def __init__(self, classes: Sequence[str], *, about: dict[str, Any] | None = None) -> None:
         self.classes = tuple(classes)
         self.about = dict(about or {})  # how the run was made; plain data
-        self._videos: dict[str, ScoredVideo] = {}
+        self._videos: dict[str, EvaluatedVideo] = {}
 
     def __len__(self) -> int:
         """Videos so far."""
         return len(self._videos)
 
     @property
-    def videos(self) -> list[ScoredVideo]:
+    def videos(self) -> list[EvaluatedVideo]:
         """In the order of their names, so that the order of adding changes nothing."""
         return [self._videos[name] for name in sorted(self._videos)]
 
@@ -79,7 +79,7 @@ class Predictions:
     def frame_count(self) -> int:
         return sum(len(video.frames) for video in self._videos.values())
 
-    def add(self, video: ScoredVideo) -> None:
+    def add(self, video: EvaluatedVideo) -> None:
         """Add a video that is not in yet."""
         assert video.name not in self._videos, f"{video.name} was scored already"
         self._videos[video.name] = video
@@ -90,7 +90,7 @@ class Predictions:
         for video in other.videos:
             self.add(video)
 
-    def map(self, change: Callable[[ScoredVideo], ScoredVideo]) -> "Predictions":
+    def map(self, change: Callable[[EvaluatedVideo], EvaluatedVideo]) -> "Predictions":
         """The same run with every video changed, for example to only some of its frames."""
         changed = Predictions(self.classes, about=self.about)
         for video in self.videos:
@@ -98,36 +98,36 @@ class Predictions:
         return changed
 
 
-def scored_frame(
+def evaluated_frame(
     index: int,
     found: Detections,
-    truth: Truth | None,
+    target: Target | None,
     *,
     corrupted: bool = False,
     seconds: float = math.nan,
-) -> ScoredFrame:
+) -> EvaluatedFrame:
     """Bring one frame into the form that metrics read; `truth` None = not labelled."""
-    known = Truth.empty() if truth is None else truth
+    known = Target.empty() if target is None else target
     ids = np.zeros(len(found), np.int64) if found.ids is None else found.ids
-    truth_ids = np.full(len(known), -1) if known.ids is None else known.ids.cpu().numpy()
-    return ScoredFrame(
+    target_ids = np.full(len(known), -1) if known.ids is None else known.ids.cpu().numpy()
+    return EvaluatedFrame(
         index=index,
         boxes=found.boxes.astype(np.float32).reshape(-1, 4),
         scores=found.scores.astype(np.float32),
         labels=found.labels.astype(np.int32),
         ids=ids.astype(np.int64),
-        truth_boxes=known.boxes.cpu().numpy().astype(np.float32).reshape(-1, 4),
-        truth_labels=known.labels.cpu().numpy().astype(np.int32),
-        truth_ids=truth_ids.astype(np.int64),
-        truth_ignore=known.ignore.cpu().numpy().astype(bool),
-        labelled=truth is not None,
+        target_boxes=known.boxes.cpu().numpy().astype(np.float32).reshape(-1, 4),
+        target_labels=known.labels.cpu().numpy().astype(np.int32),
+        target_ids=target_ids.astype(np.int64),
+        target_ignore=known.ignore.cpu().numpy().astype(bool),
+        labelled=target is not None,
         corrupted=corrupted,
         seconds=seconds,
     )
 
 
 _FOUND = ("boxes", "scores", "labels", "ids")
-_KNOWN = ("truth_boxes", "truth_labels", "truth_ids", "truth_ignore")
+_KNOWN = ("target_boxes", "target_labels", "target_ids", "target_ignore")
 
 
 def save_predictions(path: str | Path, predictions: Predictions) -> None:
@@ -147,9 +147,9 @@ def save_predictions(path: str | Path, predictions: Predictions) -> None:
         "corrupted": np.array([f.corrupted for f in frames], bool),
         "seconds": np.array([f.seconds for f in frames], np.float64),
         "found": np.array([len(f.scores) for f in frames], np.int64),
-        "known": np.array([len(f.truth_labels) for f in frames], np.int64),
+        "known": np.array([len(f.target_labels) for f in frames], np.int64),
     }
-    empty = scored_frame(0, Detections.empty(), None)  # gives shapes where there are no frames
+    empty = evaluated_frame(0, Detections.empty(), None)  # gives shapes where there are no frames
     for name in (*_FOUND, *_KNOWN):
         arrays[name] = np.concatenate([getattr(f, name) for f in [empty, *frames]])
     try:
@@ -187,13 +187,13 @@ def _unpacked(head: dict[str, Any], arrays: dict[str, np.ndarray]) -> Prediction
         parts = {n: arrays[n][found[i] : found[i + 1]] for n in _FOUND}
         parts |= {n: arrays[n][known[i] : known[i + 1]] for n in _KNOWN}
         flags = {n: bool(arrays[n][i]) for n in ("labelled", "corrupted")}
-        frames.append(ScoredFrame(index, **parts, **flags, seconds=float(arrays["seconds"][i])))
+        frames.append(EvaluatedFrame(index, **parts, **flags, seconds=float(arrays["seconds"][i])))
     predictions = Predictions(head["classes"], about=head["about"])
     first = 0
     for video in head["videos"]:
         own = tuple(frames[first : first + video["frames"]])
         first += video["frames"]
-        predictions.add(ScoredVideo(video["name"], video["fps"], tuple(video["size_hw"]), own))
+        predictions.add(EvaluatedVideo(video["name"], video["fps"], tuple(video["size_hw"]), own))
     if first != len(frames) or len(arrays["scores"]) != found[-1]:
         raise ValueError("lengths disagree")
     return predictions

@@ -1,4 +1,4 @@
-"""Recovery: what becomes of objects that were found when the picture is gone for some frames."""
+"""Recovery: what becomes of objects that were found when the image is gone for some frames."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from rnndet.evaluation.metrics.base import Numbers
 from rnndet.evaluation.metrics.overlap import is_counted, pairwise_iou
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 
 LONGEST = 30  # frames; a longer recovery, or none, counts as this
 IOU = 0.5
@@ -43,7 +43,7 @@ class Recovery:
         self._min_score = min_score
         self.rule = f"recovery after corrupted frames, IoU .5, score >= {min_score}"
 
-    def measure(self, video: ScoredVideo) -> _Part:
+    def measure(self, video: EvaluatedVideo) -> _Part:
         frames = video.labelled().frames
         indices = [frame.index for frame in frames]
         delays, covered, held = [], 0, 0
@@ -60,7 +60,7 @@ class Recovery:
             delays += self._delays(tracks, frames[after:], end)
         return _Part(delays, covered, held)
 
-    def _delays(self, tracks: set[int], frames: Sequence[ScoredFrame], end: int) -> list[int]:
+    def _delays(self, tracks: set[int], frames: Sequence[EvaluatedFrame], end: int) -> list[int]:
         """Frames after `end` until each of the tracks in frames[0] is found."""
         waiting = tracks & self._found(frames[0]).keys() if frames else set()
         delays = []
@@ -73,14 +73,14 @@ class Recovery:
             waiting -= back
         return delays + [LONGEST] * len(waiting)
 
-    def _found(self, frame: ScoredFrame) -> dict[int, bool]:
+    def _found(self, frame: EvaluatedFrame) -> dict[int, bool]:
         """Whether each track of the frame is found."""
         shown = frame.scores >= self._min_score
-        known = is_counted(frame) & (frame.truth_ids >= 0)
-        same = frame.labels[shown][:, None] == frame.truth_labels[known]
-        iou = pairwise_iou(frame.boxes[shown], frame.truth_boxes[known])
+        known = is_counted(frame) & (frame.target_ids >= 0)
+        same = frame.labels[shown][:, None] == frame.target_labels[known]
+        iou = pairwise_iou(frame.boxes[shown], frame.target_boxes[known])
         found = (same & (iou >= IOU)).any(0)
-        return dict(zip(frame.truth_ids[known].tolist(), found.tolist(), strict=True))
+        return dict(zip(frame.target_ids[known].tolist(), found.tolist(), strict=True))
 
     def combine(self, parts: Sequence[_Part]) -> Numbers:
         """Numbers "recovery_frames" and "held_share"; NaN where no track takes part."""
@@ -95,7 +95,7 @@ class Recovery:
         return self.combine(parts)
 
 
-def _runs(video: ScoredVideo) -> list[tuple[int, int]]:
+def _runs(video: EvaluatedVideo) -> list[tuple[int, int]]:
     """Index of the first frame of each run, and of the first frame after it."""
     indices = [frame.index for frame in video.frames]
     corrupted = [frame.corrupted for frame in video.frames]

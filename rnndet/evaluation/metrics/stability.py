@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rnndet.evaluation.metrics.base import Numbers
 from rnndet.evaluation.metrics.overlap import is_counted, on_ignored, pairwise_iou
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 
 LEAST_IOU = 0.5
 # T score thresholds that are tried; float32 as the scores are. Steps of .02, and finer at the ends,
@@ -52,14 +52,14 @@ class Stability:
         assert all(0 < recall <= 1 for recall in recalls), recalls
         self._recalls = {f"@R{100 * recall:g}": recall for recall in recalls}
 
-    def measure(self, video: ScoredVideo) -> _Sums:
+    def measure(self, video: EvaluatedVideo) -> _Sums:
         """Sums over the tracks of the video, and counts, at every threshold of GRID."""
         frames = video.labelled().frames
         if not frames:
             return _nothing()
         pairs = [(frame, is_counted(frame)) for frame in frames]
-        truths = np.concatenate([frame.truth_boxes[own] for frame, own in pairs])  # (N, 4)
-        ids = np.concatenate([frame.truth_ids[own] for frame, own in pairs])
+        targets = np.concatenate([frame.target_boxes[own] for frame, own in pairs])  # (N, 4)
+        ids = np.concatenate([frame.target_ids[own] for frame, own in pairs])
         found = _stacked_matches(pairs)  # (T, N)
         scores = np.concatenate([frame.scores for frame in frames])
         free = np.concatenate([~on_ignored(frame, LEAST_IOU) for frame in frames])
@@ -71,7 +71,7 @@ class Stability:
         order = np.argsort(track, kind="stable")
         known, track = known[order], track[order]
         boxes = np.concatenate([frame.boxes for frame in frames])
-        rows = [_track_sums(track, row, truths[known], boxes) for row in found[:, known]]
+        rows = [_track_sums(track, row, targets[known], boxes) for row in found[:, known]]
         sums = dict(zip(("found", *ERRORS), np.array(rows).T, strict=True))
         sums["positives"] = np.full(len(GRID), float(len(ids)))
         sums["tracks"] = np.full(len(GRID), float(len(names)))
@@ -125,7 +125,7 @@ def _at(total: _Sums, allowed: np.ndarray) -> Numbers:
     return dict(zip(keys, values, strict=True))
 
 
-def _stacked_matches(pairs: Sequence[tuple[ScoredFrame, np.ndarray]]) -> np.ndarray:
+def _stacked_matches(pairs: Sequence[tuple[EvaluatedFrame, np.ndarray]]) -> np.ndarray:
     """(T, N): for every counted truth the place among the detections of all frames; -1: none."""
     first, columns = 0, []
     for frame, own in pairs:
@@ -135,10 +135,10 @@ def _stacked_matches(pairs: Sequence[tuple[ScoredFrame, np.ndarray]]) -> np.ndar
     return np.concatenate(columns, 1)
 
 
-def _matches(frame: ScoredFrame, counted: np.ndarray) -> np.ndarray:
+def _matches(frame: EvaluatedFrame, counted: np.ndarray) -> np.ndarray:
     """(T, G): the detection that each counted truth is matched to; -1: none."""
-    iou = pairwise_iou(frame.boxes, frame.truth_boxes[counted])
-    same = frame.labels[:, None] == frame.truth_labels[counted]
+    iou = pairwise_iou(frame.boxes, frame.target_boxes[counted])
+    same = frame.labels[:, None] == frame.target_labels[counted]
     iou = np.where(same & (iou >= LEAST_IOU), iou, 0.0)
     able = np.flatnonzero(iou.any(1))  # best first
     iou = iou[able]
@@ -168,15 +168,15 @@ def _assign(places: np.ndarray, iou: np.ndarray, kept: np.ndarray, contested: np
     columns = np.flatnonzero(contested)
     for count in np.unique(kept[kept > 0]):
         value = iou[:count, columns]
-        found, truth = linear_sum_assignment(value, maximize=True)
-        real = value[found, truth] > 0
+        found, target = linear_sum_assignment(value, maximize=True)
+        real = value[found, target] > 0
         chosen = np.full(len(columns), -1)
-        chosen[truth[real]] = found[real]
+        chosen[target[real]] = found[real]
         places[np.ix_(kept == count, columns)] = chosen
 
 
 def _track_sums(
-    track: np.ndarray, found: np.ndarray, truths: np.ndarray, boxes: np.ndarray
+    track: np.ndarray, found: np.ndarray, targets: np.ndarray, boxes: np.ndarray
 ) -> tuple[float, float, float, float]:
     """The number of tracks that are found, and the sums of their errors, in the order of ERRORS.
 
@@ -192,7 +192,7 @@ def _track_sums(
     fragment = changes / np.maximum(length - 1, 1)
 
     xy, wh = _centres_and_sizes(boxes[found[seen]])
-    true_xy, true_wh = _centres_and_sizes(truths[seen])
+    true_xy, true_wh = _centres_and_sizes(targets[seen])
     offset, ratio = (xy - true_xy) / true_wh, wh / true_wh
     x, y = (_stds(values, own, count) for values in offset.T)
     size = _stds(np.sqrt(ratio.prod(1)), own, count)

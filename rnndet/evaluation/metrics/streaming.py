@@ -21,7 +21,7 @@ import numpy as np
 from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics.base import Numbers
 from rnndet.evaluation.metrics.coco_ap import CocoAP
-from rnndet.evaluation.metrics.record import Predictions, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedVideo, Predictions
 
 TOLERANCE = 1e-6  # seconds; rounding must not make an output miss the frame it is just in time for
 
@@ -46,7 +46,7 @@ class StreamingAP:
             given = f"{mean:.1f} ms a frame on average"
         self.rule = f"sAP, {given}, eta 0, {fps:g} fps if unknown"
 
-    def measure(self, video: ScoredVideo) -> Any:
+    def measure(self, video: EvaluatedVideo) -> Any:
         """The matches of the delayed video, and its schedule."""
         plan = schedule(video, self._latencies, fps=video.fps or self._fps)
         return self._ap.measure(delayed(video, plan)), plan
@@ -68,7 +68,7 @@ class Schedule(NamedTuple):
 
 
 def schedule(
-    video: ScoredVideo, latencies: Sequence[float] | None = None, *, fps: float | None = None
+    video: EvaluatedVideo, latencies: Sequence[float] | None = None, *, fps: float | None = None
 ) -> Schedule:
     """Simulate a stream of the video.
 
@@ -127,7 +127,7 @@ def _simulate(times: np.ndarray, cost: Callable[[int], float]) -> tuple[np.ndarr
     return np.array(processed, np.int64), np.array(ready)
 
 
-def delayed(video: ScoredVideo, plan: Schedule) -> ScoredVideo:
+def delayed(video: EvaluatedVideo, plan: Schedule) -> EvaluatedVideo:
     """The video with what is shown at each frame in place of what was found in it.
 
     Nothing is shown before the first output.

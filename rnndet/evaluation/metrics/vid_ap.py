@@ -20,7 +20,7 @@ from rnndet.evaluation.metrics.overlap import (
     on_ignored,
     pairwise_iou,
 )
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 
 LEAST_IOU = 0.5
 TOLERANCE = 10.0  # pixels by which each side of a small box may be off
@@ -61,7 +61,7 @@ class VidAP:
     - fully if its highest IoU is with a truth (of any class) in the group, not at all if with one
       out of it; a side that has no truth in the frame loses against an IoU of 0;
     - if both sides are equal: by the share of the frame's truths that are out of the group;
-    - in a frame without truths: by the group's share of all truths.
+    - in a frame without targets: by the group's share of all truths.
     """
 
     def __init__(self, classes: Sequence[str], *, fgfa_compat: bool = False) -> None:
@@ -73,15 +73,15 @@ class VidAP:
             + groups
         )
 
-    def measure(self, video: ScoredVideo) -> _Part:
+    def measure(self, video: EvaluatedVideo) -> _Part:
         """Greedy matching of every labelled frame."""
         video = video.labelled()
         positives = np.zeros((len(self._classes), UNKNOWN + 1), np.int64)
         rows: list[tuple[np.ndarray, ...]] = [_no_rows(self._fgfa_compat)]
         for frame, motion in zip(video.frames, motion_iou(video), strict=True):
             groups, counted = motion_groups(motion), is_counted(frame)
-            np.add.at(positives, (frame.truth_labels[counted], groups[counted]), 1)
-            rows.append(self._judged(frame, groups, counted))
+            np.add.at(positives, (frame.target_labels[counted], groups[counted]), 1)
+            rows.append(self._supervised(frame, groups, counted))
         labels, *fields = (np.concatenate(column) for column in zip(*rows, strict=True))
         order = np.lexsort((-fields[0], labels))
         cuts = np.searchsorted(labels[order], np.arange(1, len(self._classes)))
@@ -105,13 +105,13 @@ class VidAP:
         """The means alone."""
         return _means(self._aps(parts))
 
-    def _judged(
-        self, frame: ScoredFrame, groups: np.ndarray, counted: np.ndarray
+    def _supervised(
+        self, frame: EvaluatedFrame, groups: np.ndarray, counted: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         """Labels, scores, groups and weights of the detections of one frame that count."""
-        limits = _least_iou(frame.truth_boxes)
-        iou = pairwise_iou(frame.boxes, frame.truth_boxes)
-        same = frame.labels[:, None] == frame.truth_labels
+        limits = _least_iou(frame.target_boxes)
+        iou = pairwise_iou(frame.boxes, frame.target_boxes)
+        same = frame.labels[:, None] == frame.target_labels
         taken = greedy(np.where(same & counted & (iou >= limits), iou, 0.0))
         result = np.full(len(taken), FALSE, np.int8)
         result[taken >= 0] = groups[taken[taken >= 0]]

@@ -1,4 +1,4 @@
-"""Small figures as inline SVG for a page of HTML: curves, bars, timelines, boxes on a picture.
+"""Small figures as inline SVG for a page of HTML: curves, bars, timelines, boxes on a frame_figure.
 
 Every function returns markup, in which all names are escaped. Series (one for each run) are told
 apart by colour and by dash, both by their place in the list. STYLE is that of the whole page, light
@@ -19,8 +19,8 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("none", "8 3", "2 3", "9 3 2 3")  # with the palette 12 styles before one comes again
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LABEL_WIDTH = 170  # of the names to the left of bars and timelines
-NAMED = 12  # boxes; more names than this would hide the picture
-MARKS = {  # of boxes on pictures, which are neither light nor dark: colour, width, dash
+NAMED = 12  # boxes; more names than this would hide the frame_figure
+MARKS = {  # of boxes on images, which are neither light nor dark: colour, width, dash
     "missed": ("#d55e00", 2.5, "7 4"),
     "false": ("#f0e442", 2.5, "none"),
     "found": ("#56b4e9", 1.2, "none"),
@@ -105,7 +105,7 @@ def legend(names: Sequence[str]) -> str:
 
 
 def mark_legend() -> str:
-    """What the boxes on pictures mean."""
+    """What the boxes on images mean."""
     texts = {"missed": "missed truth", "false": "false alarm", "found": "found"}
     rows = []
     for kind, (colour, width, dash) in MARKS.items():
@@ -199,11 +199,11 @@ def timeline(tracks: Sequence[Track], *, shaded: Sequence[Interval], extent: Int
     return _svg(WIDTH, bottom + 40, "tracks over frames", parts)
 
 
-def picture(image: str, size_hw: tuple[int, int], marks: Sequence[Mark]) -> str:
-    """A frame with boxes; `image` is `jpeg_image` or `same_image`. Mistakes are named, if few."""
+def frame_figure(content: str, size_hw: tuple[int, int], marks: Sequence[Mark]) -> str:
+    """A frame with boxes; `content` is `jpeg_image` or `same_image`. Mistakes are named, if few."""
     height, width = size_hw
     letters = max(height, width) / 32
-    parts = [image]
+    parts = [content]
     for mark in marks:
         colour, thick, dash = MARKS[mark.kind]
         x1, y1, x2, y2 = mark.box
@@ -216,7 +216,7 @@ def picture(image: str, size_hw: tuple[int, int], marks: Sequence[Mark]) -> str:
     wrong = [mark for mark in marks if mark.kind != "found"]
     for mark in wrong if len(wrong) <= NAMED else ():
         x1, y1, x2, _ = mark.box
-        is_left = x1 < width / 2  # the name grows into the picture
+        is_left = x1 < width / 2  # the name grows into the frame_figure
         x, side = (max(x1, 0), "start") if is_left else (min(x2, width), "end")
         size = f'font-size="{letters:.1f}" text-anchor="{side}"'
         css = f'class="on" x="{x:.1f}" y="{max(y1 - letters / 4, letters):.1f}"'
@@ -228,7 +228,7 @@ def picture(image: str, size_hw: tuple[int, int], marks: Sequence[Mark]) -> str:
 
 
 def jpeg_image(jpeg: bytes, size_hw: tuple[int, int], *, key: str) -> str:
-    """A picture that lies in the page itself; `same_image` with its key shows it again."""
+    """A frame_figure that lies in the page itself; `same_image` with its key shows it again."""
     height, width = size_hw
     data = base64.b64encode(jpeg).decode("ascii")
     size = f'width="{width}" height="{height}" preserveAspectRatio="none"'

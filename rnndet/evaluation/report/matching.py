@@ -6,7 +6,7 @@ import numpy as np
 
 from rnndet.evaluation.metrics.coco_ap import RECALLS, best_f1
 from rnndet.evaluation.metrics.overlap import greedy, is_counted, on_ignored, pairwise_iou
-from rnndet.evaluation.metrics.record import Predictions, ScoredFrame
+from rnndet.evaluation.metrics.record import EvaluatedFrame, Predictions
 
 IOU = 0.5
 FALSE, IGNORED = -1, -2  # a detection that takes no truth
@@ -22,20 +22,20 @@ class JudgedFrame:
     IoU, of at least .5. One that takes none, and lies on an ignored truth, does not count.
     """
 
-    frame: ScoredFrame
+    frame: EvaluatedFrame
     taken: np.ndarray  # (D,) the truth that each detection takes, or FALSE, or IGNORED
 
     @staticmethod
-    def of(frame: ScoredFrame) -> "JudgedFrame":
-        iou = pairwise_iou(frame.boxes, frame.truth_boxes)
-        same = frame.labels[:, None] == frame.truth_labels
+    def of(frame: EvaluatedFrame) -> "JudgedFrame":
+        iou = pairwise_iou(frame.boxes, frame.target_boxes)
+        same = frame.labels[:, None] == frame.target_labels
         taken = greedy(np.where(same & is_counted(frame) & (iou >= IOU), iou, 0.0))
         none = np.where(on_ignored(frame, IOU), IGNORED, FALSE)
         return JudgedFrame(frame, np.where(taken >= 0, taken, none))
 
     def found(self, threshold: float) -> np.ndarray:
         """(G,) bool: the truths that are taken by detections of at least this score."""
-        found = np.zeros(len(self.frame.truth_labels), bool)
+        found = np.zeros(len(self.frame.target_labels), bool)
         found[self.taken[(self.taken >= 0) & (self.frame.scores >= threshold)]] = True
         return found
 
@@ -56,17 +56,17 @@ class JudgedRun:
             video.name: [JudgedFrame.of(frame) for frame in video.labelled().frames]
             for video in run.videos
         }
-        frames = [judged for video in self.videos.values() for judged in video]
+        frames = [supervised for video in self.videos.values() for supervised in video]
         taken = np.concatenate([np.zeros(0, np.int64), *(j.taken for j in frames)])
         counts = taken != IGNORED
         none, no_label = np.zeros(0, np.float32), np.zeros(0, np.int32)
         self._hits = taken[counts] >= 0
         self._scores = np.concatenate([none, *(j.frame.scores for j in frames)])[counts]
         self._labels = np.concatenate([no_label, *(j.frame.labels for j in frames)])[counts]
-        truths = [j.frame.truth_labels[is_counted(j.frame)] for j in frames]
-        truths = np.concatenate([no_label, *truths])
-        self.truths = np.bincount(truths, minlength=len(run.classes))  # (K,)
-        self.best = best_f1(self._scores, self._hits, len(truths))
+        targets = [j.frame.target_labels[is_counted(j.frame)] for j in frames]
+        targets = np.concatenate([no_label, *targets])
+        self.targets = np.bincount(targets, minlength=len(run.classes))  # (K,)
+        self.best = best_f1(self._scores, self._hits, len(targets))
 
     @property
     def threshold(self) -> float:
@@ -81,7 +81,7 @@ class JudgedRun:
         truths or detections.
         """
         own = slice(None) if label is None else self._labels == label
-        positives = self.truths.sum() if label is None else self.truths[label]
+        positives = self.targets.sum() if label is None else self.targets[label]
         scores, hits = self._scores[own], self._hits[own]
         if positives == 0 or len(scores) == 0:
             return []

@@ -18,7 +18,7 @@ from rnndet.evaluation.metrics.base import Numbers, unit
 from rnndet.evaluation.metrics.intervals import Intervals
 from rnndet.evaluation.metrics.motion import GROUPS
 from rnndet.evaluation.metrics.overlap import is_counted
-from rnndet.evaluation.metrics.record import Predictions, ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo, Predictions
 from rnndet.evaluation.report import charts
 from rnndet.evaluation.report.matching import JudgedFrame, JudgedRun
 from rnndet.video.image import encode_jpeg
@@ -28,7 +28,7 @@ ALL_FRAMES = "all frames"  # how score.py names the row that is not of a part of
 UNNAMED = "the model"  # a run without a name
 COLUMNS = 7  # numbers side by side
 TIMELINES, TRACKS = 4, 20  # videos with timelines, and tracks in each
-PICTURE_WIDTH = 960  # pixels that are kept of a picture, at least
+PICTURE_WIDTH = 960  # pixels that are kept of an image, at least
 
 _Lanes = dict[tuple[int, int], list[charts.Span]]  # by label and id of the truth track
 
@@ -41,12 +41,12 @@ def worst_frames(run: Predictions, count: int) -> list[tuple[str, int]]:
     earlier one in the order of names and numbers. At most two frames of a video are taken, at least
     ten frames apart, since neighbours show the same; frames without a mistake never.
     """
-    judged = JudgedRun(run)
+    supervised = JudgedRun(run)
     ranked = []
-    for name, frames in judged.videos.items():
+    for name, frames in supervised.videos.items():
         for j in frames:
-            missed = int(j.missed(judged.threshold).sum())
-            mistakes = missed + int(j.false(judged.threshold).sum())
+            missed = int(j.missed(supervised.threshold).sum())
+            mistakes = missed + int(j.false(supervised.threshold).sum())
             if mistakes:
                 ranked.append((-mistakes, -missed, name, j.frame.index))
     chosen: list[tuple[str, int]] = []
@@ -68,24 +68,24 @@ def write_html(
     runs: Mapping[str, Predictions],
     classes: Sequence[str],
     intervals: Mapping[str, Intervals] | None = None,
-    pictures: Mapping[tuple[str, int], np.ndarray] | None = None,
+    images: Mapping[tuple[str, int], np.ndarray] | None = None,
 ) -> None:
     """Write the page, atomically: one file that needs no other. Raises OutputError.
 
     rows: the numbers of each run, or of a part of its frames (score.py); intervals: by the
     same names. runs: by name, of the same videos; videos with timelines are chosen by the first.
-    classes: names by label. pictures: (H, W, 3) uint8 RGB by video and frame index, see
+    classes: names by label. images: (H, W, 3) uint8 RGB by video and frame index, see
     `worst_frames`; every one is shown with the boxes of every run.
     """
-    judged = {name or UNNAMED: JudgedRun(run) for name, run in runs.items()}
+    supervised = {name or UNNAMED: JudgedRun(run) for name, run in runs.items()}
     videos = {video.name: video for run in runs.values() for video in run.videos}
     sections = [
-        _summary(judged),
+        _summary(supervised),
         _tables(rows, intervals or {}),
-        _curves(judged, classes),
+        _curves(supervised, classes),
         _bars(rows, intervals or {}, classes),
-        _timelines(judged, videos, classes),
-        _pictures(judged, videos, classes, pictures or {}),
+        _timelines(supervised, videos, classes),
+        _images(supervised, videos, classes, images or {}),
         _section("Protocol", _definitions(protocol)),
     ]
     text = (
@@ -97,11 +97,11 @@ def write_html(
     _write(Path(path), text)
 
 
-def _summary(judged: Mapping[str, JudgedRun]) -> str:
+def _summary(supervised: Mapping[str, JudgedRun]) -> str:
     head = ("run", "videos", "labelled frames", "truths", "F1", "precision", "recall", "at score")
     lines = []
-    for name, run in judged.items():
-        counts = (len(run.videos), sum(map(len, run.videos.values())), int(run.truths.sum()))
+    for name, run in supervised.items():
+        counts = (len(run.videos), sum(map(len, run.videos.values())), int(run.targets.sum()))
         shares = [charts.percent(run.best[key]) for key in ("F1", "precision", "recall")]
         at = "-" if np.isnan(run.threshold) else f"{run.threshold:.3f}"
         lines.append([escape(name), *map(str, counts), *shares, at])
@@ -169,31 +169,31 @@ def _cell(name: str, value: float, ends: charts.Interval | None) -> str:
     return f"{text(value)}<small>[{text(ends[0])}, {text(ends[1])}]</small>"
 
 
-def _curves(judged: Mapping[str, JudgedRun], classes: Sequence[str]) -> str:
-    if not judged:
+def _curves(supervised: Mapping[str, JudgedRun], classes: Sequence[str]) -> str:
+    if not supervised:
         return ""
     together = []
-    for name, run in judged.items():
+    for name, run in supervised.items():
         f1 = f"{name}, best F1 {charts.percent(run.best['F1'])}"
         mark = None if np.isnan(run.threshold) else (run.best["recall"], run.best["precision"])
         together.append(charts.Curve(f1, run.curve(), mark))
     panels, absent = "", []
     for label, name in enumerate(classes):
-        truths = max(int(run.truths[label]) for run in judged.values())
-        if truths == 0:
+        targets = max(int(run.targets[label]) for run in supervised.values())
+        if targets == 0:
             absent.append(name)
             continue
-        own = [charts.Curve(run, j.curve(label)) for run, j in judged.items()]
+        own = [charts.Curve(run, j.curve(label)) for run, j in supervised.items()]
         chart = charts.curves(own, width=308, height=260)
-        caption = f"{escape(name)}, truths: {truths}"
+        caption = f"{escape(name)}, targets: {targets}"
         panels += f"<figure><figcaption>{caption}</figcaption>{chart}</figure>"
     parts = [
         "<h3>All classes pooled</h3>",
         charts.curves(together, width=charts.WIDTH, height=360, label_width=320),
-        f'<h3>By class</h3>{charts.legend(list(judged))}<div class="grid3">{panels}</div>',
+        f'<h3>By class</h3>{charts.legend(list(supervised))}<div class="grid3">{panels}</div>',
     ]
     if absent:
-        parts.append(f"<p>Without truths: {escape(', '.join(absent))}.</p>")
+        parts.append(f"<p>Without targets: {escape(', '.join(absent))}.</p>")
     note = "Interpolated precision at IoU .5, as far as a run's recall gets; ring: best F1."
     return _section("Precision and recall", *parts, note=note)
 
@@ -222,12 +222,14 @@ def _bars(
 
 
 def _timelines(
-    judged: Mapping[str, JudgedRun], videos: Mapping[str, ScoredVideo], classes: Sequence[str]
+    supervised: Mapping[str, JudgedRun],
+    videos: Mapping[str, EvaluatedVideo],
+    classes: Sequence[str],
 ) -> str:
     """Of the videos in which the first run misses most."""
-    if not judged:
+    if not supervised:
         return ""
-    first = next(iter(judged.values()))
+    first = next(iter(supervised.values()))
     misses = {
         name: sum(int(j.missed(first.threshold).sum()) for j in frames)
         for name, frames in first.videos.items()
@@ -235,16 +237,16 @@ def _timelines(
     worst = sorted((name for name in misses if misses[name]), key=lambda n: (-misses[n], n))
     parts = []
     for name in worst[:TIMELINES]:
-        lanes = [_lanes(run.videos.get(name, []), run.threshold) for run in judged.values()]
+        lanes = [_lanes(run.videos.get(name, []), run.threshold) for run in supervised.values()]
         parts.append(f"<h3>{escape(name)}</h3>" + _timeline(videos[name], lanes, classes))
     note = (
         "The videos in which the first run misses most. Thick: found at IoU .5 and the run's score "
         "of best F1; thin: missed; nothing: not there, or not labelled. Shaded: corrupted frames."
     )
-    return _section("Tracks", charts.legend(list(judged)), *parts, note=note) if parts else ""
+    return _section("Tracks", charts.legend(list(supervised)), *parts, note=note) if parts else ""
 
 
-def _timeline(video: ScoredVideo, lanes: Sequence[_Lanes], classes: Sequence[str]) -> str:
+def _timeline(video: EvaluatedVideo, lanes: Sequence[_Lanes], classes: Sequence[str]) -> str:
     """The tracks that the first of the runs misses most; lanes: by run."""
 
     def missed(track: tuple[int, int]) -> int:
@@ -268,8 +270,8 @@ def _lanes(frames: Sequence[JudgedFrame], threshold: float) -> _Lanes:
     """Where each truth track is there, and found."""
     lanes: _Lanes = {}
     for j, end in zip(frames, _ends([j.frame for j in frames]), strict=True):
-        known = is_counted(j.frame) & (j.frame.truth_ids >= 0)
-        fields = (j.frame.truth_labels, j.frame.truth_ids, j.found(threshold))
+        known = is_counted(j.frame) & (j.frame.target_ids >= 0)
+        fields = (j.frame.target_labels, j.frame.target_ids, j.found(threshold))
         for label, number, found in zip(*(field[known].tolist() for field in fields), strict=True):
             lanes.setdefault((label, number), []).append(charts.Span(j.frame.index, end, found))
     return {track: _joined(spans) for track, spans in lanes.items()}
@@ -285,25 +287,25 @@ def _joined(spans: Iterable[charts.Span]) -> list[charts.Span]:
     return joined
 
 
-def _ends(frames: Sequence[ScoredFrame]) -> list[int]:
+def _ends(frames: Sequence[EvaluatedFrame]) -> list[int]:
     """Up to which frame number each frame stands: the next, or as far as they mostly lie apart."""
     index = np.array([frame.index for frame in frames], np.int64)
     step = int(np.median(np.diff(index))) if len(index) > 1 else 1
     return np.minimum(np.append(index[1:], index[-1:] + step), index + step).tolist()
 
 
-def _pictures(
-    judged: Mapping[str, JudgedRun],
-    videos: Mapping[str, ScoredVideo],
+def _images(
+    supervised: Mapping[str, JudgedRun],
+    videos: Mapping[str, EvaluatedVideo],
     classes: Sequence[str],
-    pictures: Mapping[tuple[str, int], np.ndarray],
+    images: Mapping[tuple[str, int], np.ndarray],
 ) -> str:
     """Each with the boxes of every run; the pixels lie in the page once."""
     figures = ""
-    for place, ((name, index), image) in enumerate(pictures.items()):
-        key, size_hw = f"picture{place}", videos[name].size_hw
+    for place, ((name, index), image) in enumerate(images.items()):
+        key, size_hw = f"image{place}", videos[name].size_hw
         shown = charts.jpeg_image(encode_jpeg(_smaller(image)), size_hw, key=key)
-        for run, own in judged.items():
+        for run, own in supervised.items():
             j = next(j for j in own.videos[name] if j.frame.index == index)
             marks = _marks(j, own.threshold, classes)
             counts = [
@@ -311,7 +313,7 @@ def _pictures(
             ]
             where = f"{name}, frame {index}" + (", corrupted" if j.frame.corrupted else "")
             caption = escape(f"{where}. {run}: {', '.join(counts)}")
-            svg = charts.picture(shown, size_hw, marks)
+            svg = charts.frame_figure(shown, size_hw, marks)
             figures += f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
             shown = charts.same_image(key=key)
     note = "At IoU .5 and each run's score of best F1. Point at a box for its class and score."
@@ -329,8 +331,8 @@ def _marks(j: JudgedFrame, threshold: float, classes: Sequence[str]) -> list[cha
             name = f"{classes[frame.labels[i]]} {frame.scores[i]:.2f}"
             marks.append(charts.Mark(kind, frame.boxes[i].tolist(), name))
     for i in np.flatnonzero(missed):
-        box = frame.truth_boxes[i].tolist()
-        marks.append(charts.Mark("missed", box, classes[frame.truth_labels[i]]))
+        box = frame.target_boxes[i].tolist()
+        marks.append(charts.Mark("missed", box, classes[frame.target_labels[i]]))
     return marks
 
 

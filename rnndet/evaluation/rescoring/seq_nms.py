@@ -6,13 +6,15 @@ from itertools import pairwise
 import numpy as np
 
 from rnndet.boxes import pairwise_iou
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 
 LINK_IOU = 0.5  # boxes of adjacent frames that overlap by this much are one object
 SUPPRESS_IOU = 0.3  # boxes that overlap a chosen one by more are removed
 
 
-def seq_nms(video: ScoredVideo, *, min_score: float = 0.05, rescore: str = "mean") -> ScoredVideo:
+def seq_nms(
+    video: EvaluatedVideo, *, min_score: float = 0.05, rescore: str = "mean"
+) -> EvaluatedVideo:
     """Han et al. 2016, "Seq-NMS for video object detection", arXiv 1602.08465, section 3.
 
     For each class, again and again until no box is left: the chain of linked boxes with the
@@ -85,7 +87,7 @@ def _chain_sums(first, links, free, sums, back, start: int, end: int) -> None:
             return
 
 
-def _changed(frame: ScoredFrame, scores: np.ndarray, keep: np.ndarray) -> ScoredFrame:
+def _changed(frame: EvaluatedFrame, scores: np.ndarray, keep: np.ndarray) -> EvaluatedFrame:
     order = np.argsort(-scores, kind="stable")
     order = order[keep[order]]
     return replace(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 from rnndet.structures import Detections
 from rnndet.tracking import ByteTracker
 
@@ -12,8 +12,8 @@ FPS = 25.0  # where a video has no frame rate
 
 
 def track_smooth(
-    video: ScoredVideo, *, new: float = 0.4, coast: int = 10, fade: float = 0.9
-) -> ScoredVideo:
+    video: EvaluatedVideo, *, new: float = 0.4, coast: int = 10, fade: float = 0.9
+) -> EvaluatedVideo:
     """Per-frame detections as an online tracker would show them; frame t knows frames up to t.
 
     A detection that belongs to a track gets the running mean of its track's scores, in which it
@@ -50,7 +50,7 @@ def track_smooth(
     return replace(video, frames=tuple(frames))
 
 
-def _with(frame: ScoredFrame, more: list[tuple]) -> ScoredFrame:
+def _with(frame: EvaluatedFrame, more: list[tuple]) -> EvaluatedFrame:
     """The frame with more boxes, each (box, score, label, id); at most as many as it had or 100."""
     columns = list(zip(*more, strict=True)) if more else [np.zeros((0, 4)), [], [], []]
     boxes = np.concatenate([frame.boxes, np.asarray(columns[0]).reshape(-1, 4)])

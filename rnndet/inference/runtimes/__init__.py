@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rnndet.errors import DeviceError, WeightsError
 from rnndet.inference.runtimes.base import Runtime, scaled
 from rnndet.models.zoo import file_sha256, find_weights
-from rnndet.registry import pick
+from rnndet.registry import lookup
 
 if TYPE_CHECKING:
     from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
@@ -47,7 +47,7 @@ def open_runtime(
     of the CPU, None for the default. half, compiled: see `TorchRuntime`; half on a GPU only, for
     CPUs compute it far slower. Raises RnndetError.
     """
-    pick(kind, RUNTIMES, what="runtime")
+    lookup(kind, RUNTIMES, what="runtime")
     path, _ = find_weights(weights)
     if (half or compiled) and (kind == "onnx" or path.suffix == ".onnx"):
         flag = "--half" if half else "--compile"

@@ -32,11 +32,11 @@ class Runtime(Protocol):
     score_threshold: float  # detections below it are not returned; may be set
 
     def detect(
-        self, pictures: Sequence[Picture], original_sizes: Sequence[tuple[int, int]], state: Any
+        self, images: Sequence[Picture], original_sizes: Sequence[tuple[int, int]], state: Any
     ) -> tuple[list[Detections], Any]:
         """The detections of the next frame of each video, and the new state.
 
-        pictures: of one size, as `scaled` gives them; original_sizes: height and width of the
+        images: of one size, as `scaled` gives them; original_sizes: height and width of the
         frames that they were, in whose pixels the boxes are.
         """
         ...

@@ -17,7 +17,7 @@ from rnndet.structures import Detections
 class _Request:
     """The next frame of one video."""
 
-    picture: Picture
+    image: Picture
     original_size: tuple[int, int]
     state: Any
     found: Detections | None = None
@@ -64,7 +64,7 @@ class Batcher:
         requests, self._waiting = self._waiting, []
         groups: dict[tuple[int, ...], list[_Request]] = {}
         for request in requests:
-            groups.setdefault(request.picture.shape, []).append(request)
+            groups.setdefault(request.image.shape, []).append(request)
         for group in groups.values():
             try:
                 self._run(group)
@@ -77,7 +77,7 @@ class Batcher:
 
     def _run(self, group: Sequence[_Request]) -> None:
         found, state = self.runtime.detect(
-            [request.picture for request in group],
+            [request.image for request in group],
             [request.original_size for request in group],
             self.runtime.joined([request.state for request in group]),
         )
@@ -107,10 +107,10 @@ class Member:
         self._runtime.score_threshold = value
 
     def detect(
-        self, pictures: Sequence[Picture], original_sizes: Sequence[tuple[int, int]], state: Any
+        self, images: Sequence[Picture], original_sizes: Sequence[tuple[int, int]], state: Any
     ) -> tuple[list[Detections], Any]:
-        (picture,), (size,) = pictures, original_sizes
-        request = _Request(picture, size, state)
+        (image,), (size,) = images, original_sizes
+        request = _Request(image, size, state)
         self._batcher.detect(request)
         if request.error is not None:
             raise request.error

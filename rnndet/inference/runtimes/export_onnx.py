@@ -148,9 +148,9 @@ def parity(
         frames += 1
         if frame.index == reset_at:
             states = [None, None]
-        picture, size = scaled(frame.image, ours.input_spec), frame.image.shape[:2]
-        (a,), states[0] = ours.detect([picture], [size], states[0])
-        (b,), states[1] = theirs.detect([picture], [size], states[1])
+        image, size = scaled(frame.image, ours.input_spec), frame.image.shape[:2]
+        (a,), states[0] = ours.detect([image], [size], states[0])
+        (b,), states[1] = theirs.detect([image], [size], states[1])
         count += len(a)
         a, b, unmatched = _matched(a, b)
         alone += unmatched
@@ -182,9 +182,9 @@ def _described(
     height, width = runtime.input_spec.padded_hw(*runtime.input_spec.scaled_hw(*TRACED_HW))
     pixels = torch.zeros(2, 3, height, width)
     with torch.no_grad():
-        trunk = detector.trunk(pixels)
-        neck = detector.neck(trunk)
-        _, state = model.memory(neck if model.site == "neck" else trunk, None, 1)
+        backbone = detector.backbone(pixels)
+        neck = detector.neck(backbone)
+        _, state = model.temporal(neck if model.site == "neck" else backbone, None, 1)
     states, example = [], [pixels]
     for level, tensors in state.items():
         for place, tensor in enumerate(tensors):

@@ -30,7 +30,7 @@ class StateSpec:
 
     name: str  # state.LEVEL.PLACE
     channels: int
-    stride: int  # pixels of the padded picture for a cell
+    stride: int  # pixels of the padded image for a cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +113,17 @@ class OnnxRuntime:
 
     def detect(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[Picture],
         original_sizes: Sequence[tuple[int, int]],
         state: OnnxState | None,
     ) -> tuple[list[Detections], OnnxState]:
-        pixels = normalised(pictures, self.input_spec)
+        pixels = normalised(images, self.input_spec)
         height, width = padded_hw = pixels.shape[2:]
         if state is None:
             state = {
                 one.name: np.zeros(
                     (
-                        len(pictures),
+                        len(images),
                         one.channels,
                         -(-height // one.stride),
                         -(-width // one.stride),
@@ -143,11 +143,11 @@ class OnnxRuntime:
                 self.spec.head_spec,
                 anchors,
                 level_of,
-                size_hw=picture.shape[:2],
+                size_hw=image.shape[:2],
                 original_hw=original,
                 score_threshold=self.score_threshold,
             )
-            for row, (picture, original) in enumerate(zip(pictures, original_sizes, strict=True))
+            for row, (image, original) in enumerate(zip(images, original_sizes, strict=True))
         ]
         return detections, {one.name: value for one, value in after}
 
@@ -183,16 +183,16 @@ class OnnxRuntime:
         return self.spec.weights
 
 
-def normalised(pictures: Sequence[Picture], spec: InputSpec) -> NDArray[np.float32]:
-    """(B, 3, H, W) float32 of scaled pictures of one size: normalised, padded with 0."""
-    height, width = pictures[0].shape[:2]
-    pixels = np.zeros((len(pictures), 3, *spec.padded_hw(height, width)), np.float32)
+def normalised(images: Sequence[Picture], spec: InputSpec) -> NDArray[np.float32]:
+    """(B, 3, H, W) float32 of scaled images of one size: normalised, padded with 0."""
+    height, width = images[0].shape[:2]
+    pixels = np.zeros((len(images), 3, *spec.padded_hw(height, width)), np.float32)
     mean, std = np.array(spec.mean), np.array(spec.std)
     factor, offset = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-    for row, picture in enumerate(pictures):
+    for row, image in enumerate(images):
         for channel in range(3):  # measured: a seventh of the time of one expression
             out = pixels[row, channel, :height, :width]
-            np.multiply(picture[..., channel], factor[channel], out=out)
+            np.multiply(image[..., channel], factor[channel], out=out)
             out += offset[channel]
     return pixels
 

@@ -76,30 +76,28 @@ class TorchRuntime:
 
     def detect(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[Picture],
         original_sizes: Sequence[tuple[int, int]],
         state: State | None,
     ) -> tuple[list[Detections], State]:
         if self._compiled is not None and state is not None:  # the first frame makes the state
-            return self._detect_compiled(pictures, original_sizes, state)
+            return self._detect_compiled(images, original_sizes, state)
         with self._precision():
-            output = self.model.step(
-                self.to_tensors(pictures), state, original_sizes=original_sizes
-            )
+            output = self.model.step(self.to_tensors(images), state, original_sizes=original_sizes)
         assert output.detections is not None, "a model called without truths returns detections"
         return output.detections[0], output.state
 
     def _detect_compiled(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[Picture],
         original_sizes: Sequence[tuple[int, int]],
         state: State,
     ) -> tuple[list[Detections], State]:
         self.model.check_not_training()
         detector = self.model.detector
         with torch.inference_mode(), self._precision():
-            images = list(self.to_tensors(pictures)[0])
-            prepared = detector.prepare(images, original_sizes=original_sizes)
+            tensors = list(self.to_tensors(images)[0])
+            prepared = detector.prepare(tensors, original_sizes=original_sizes)
             try:
                 raw, state, grids = self._compiled(prepared.pixels, state)
             except torch.OutOfMemoryError:
@@ -113,9 +111,9 @@ class TorchRuntime:
             state = {level: tuple(t.clone() for t in each) for level, each in state.items()}
             return detector.detections(prepared, raw, grids), state
 
-    def to_tensors(self, pictures: Sequence[Picture]) -> Tensor:
+    def to_tensors(self, images: Sequence[Picture]) -> Tensor:
         """(1, B, 3, H, W) uint8 on the device, channels last."""
-        whole = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
+        whole = images[0][None] if len(images) == 1 else np.stack(images)
         pixels = torch.from_numpy(np.require(whole, requirements=["C", "W"]))
         if self._device.type == "cuda":
             pixels = pixels.pin_memory().to(self._device, non_blocking=True)
@@ -156,7 +154,7 @@ class TorchRuntime:
 
 def describe(model: VideoDetector) -> dict[str, Any]:
     """`Runtime.about`: detector and cell by the names of their tables."""
-    cells = {type(cell) for cell in model.memory.cells.values()}
+    cells = {type(cell) for cell in model.temporal.cells.values()}
     spec = model.detector.input_spec
     return {
         "detector": _name_of(type(model.detector), DETECTORS),

@@ -9,7 +9,7 @@ from rnndet.inference.writers.cvat import CvatExport
 from rnndet.inference.writers.images import CropsExport, FramesExport
 from rnndet.inference.writers.mot import MotExport
 from rnndet.inference.writers.video import VideoExport
-from rnndet.registry import pick
+from rnndet.registry import lookup
 
 EXPORTS: dict[str, type[Export]] = {
     "video": VideoExport,
@@ -26,7 +26,7 @@ def export_names(texts: Sequence[str]) -> tuple[str, ...]:
     """Names of EXPORTS, each once, of texts such as "mot,csv". Raises RnndetError."""
     names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     for name in names:
-        pick(name, EXPORTS, what="--save")
+        lookup(name, EXPORTS, what="--save")
     return tuple(dict.fromkeys(names))
 
 

@@ -34,7 +34,7 @@ class Export(ABC):
     """
 
     names: ClassVar[tuple[str, ...]]
-    needs_picture: ClassVar[bool] = False
+    needs_image: ClassVar[bool] = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class Export(ABC):
         """Make the files; once, before the first frame."""
 
     @abstractmethod
-    def write(self, result: FrameResult, picture: np.ndarray | None) -> None:
+    def write(self, result: FrameResult, image: np.ndarray | None) -> None:
         """Append one frame."""
 
     @abstractmethod

@@ -36,11 +36,11 @@ class CocoExport(TextExport):
             '"annotations": [], "images": ['
         )
 
-    def write(self, result: FrameResult, picture: np.ndarray | None) -> None:
+    def write(self, result: FrameResult, image: np.ndarray | None) -> None:
         index = result.frame.index
-        image = {"id": index + 1, "video_id": 1, "frame_id": index, **self._size}
-        image |= {"file_name": f"{self.video.info.name}/{index:06d}.jpg"}
-        self._append(1, image | {"time": round(result.frame.time, 6)})
+        record = {"id": index + 1, "video_id": 1, "frame_id": index, **self._size}
+        record |= {"file_name": f"{self.video.info.name}/{index:06d}.jpg"}
+        self._append(1, record | {"time": round(result.frame.time, 6)})
         for entry in describe(result.detections, self.video.classes):
             x1, y1, x2, y2 = entry["box"]
             found = {"image_id": index + 1, "category_id": self._number[entry["label"]]}

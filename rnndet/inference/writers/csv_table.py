@@ -25,7 +25,7 @@ class CsvExport(TextExport):
         super().begin(video)
         self._row(COLUMNS)
 
-    def write(self, result: FrameResult, picture: np.ndarray | None) -> None:
+    def write(self, result: FrameResult, image: np.ndarray | None) -> None:
         for entry in describe_result(result, self.video.classes):
             label = entry["label"]
             self._row((

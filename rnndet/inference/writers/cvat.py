@@ -51,7 +51,7 @@ class CvatExport(TextExport):
         self._last = 0
         self._step = 0  # between frames, their greatest common divisor
 
-    def write(self, result: FrameResult, picture: np.ndarray | None) -> None:
+    def write(self, result: FrameResult, image: np.ndarray | None) -> None:
         index = result.frame.index
         if self._first is None:
             self._first = index

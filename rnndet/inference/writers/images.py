@@ -1,4 +1,4 @@
-"""Pictures: crops/<class>/ with one JPEG for each box, frames/ with each annotated frame.
+"""Images: crops/<class>/ with one JPEG for each box, frames/ with each annotated frame.
 
 Crops are named by frame, place in the frame and id, and cut from the frame without annotation, at
 full pixels; predicted boxes are left out. The folders are `NAME.part` until they are complete.
@@ -21,9 +21,9 @@ from rnndet.video.sources.base import safe_name
 
 
 class PicturesExport(Export):
-    """A folder of pictures; an old one is replaced if it holds nothing else."""
+    """A folder of images; an old one is replaced if it holds nothing else."""
 
-    pattern: re.Pattern[str]  # of the pictures' names, by which those of an earlier run are known
+    pattern: re.Pattern[str]  # of the images' names, by which those of an earlier run are known
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -56,7 +56,7 @@ class PicturesExport(Export):
                 shutil.rmtree(self._folder)
 
     def check_old(self) -> None:
-        """Raise OutputError if there is a folder that holds anything but pictures of a run."""
+        """Raise OutputError if there is a folder that holds anything but images of a run."""
         if not self._folder.exists():
             return
         if not self._folder.is_dir():
@@ -71,12 +71,12 @@ class PicturesExport(Export):
 
 class FramesExport(PicturesExport):
     names = ("frames",)
-    needs_picture = True
+    needs_image = True
     pattern = re.compile(r"annotated_\d{6,}\.jpg")
 
-    def write(self, result: FrameResult, picture: np.ndarray | None) -> None:
-        assert picture is not None
-        write_image(self._part / f"annotated_{result.frame.index:06d}.jpg", picture)
+    def write(self, result: FrameResult, image: np.ndarray | None) -> None:
+        assert image is not None
+        write_image(self._part / f"annotated_{result.frame.index:06d}.jpg", image)
 
 
 class CropsExport(PicturesExport):
@@ -90,15 +90,15 @@ class CropsExport(PicturesExport):
             for folder in self._folders:
                 folder.mkdir(exist_ok=True)
 
-    def write(self, result: FrameResult, picture: np.ndarray | None) -> None:
-        found, image = result.detections, result.frame.image
-        height, width = image.shape[:2]
+    def write(self, result: FrameResult, image: np.ndarray | None) -> None:
+        found, pixels = result.detections, result.frame.image
+        height, width = pixels.shape[:2]
         ids = [0] * len(found) if found.ids is None else found.ids.tolist()
         rows = zip(found.boxes.tolist(), found.labels.tolist(), ids, strict=True)
         for place, ((x1, y1, x2, y2), label, track) in enumerate(rows, start=1):
             left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
-            crop = image[top : min(height, math.ceil(y2)), left : min(width, math.ceil(x2))]
-            if crop.size:  # a box beside the picture has none
+            crop = pixels[top : min(height, math.ceil(y2)), left : min(width, math.ceil(x2))]
+            if crop.size:  # a box beside the image has none
                 of = f"_id{track}" if track > 0 else ""
                 name = f"{result.frame.index:06d}_{place}{of}.jpg"
                 write_image(self._folders[label] / name, np.ascontiguousarray(crop))

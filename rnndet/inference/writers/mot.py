@@ -19,7 +19,7 @@ class MotExport(TextExport):
         self._number = {name: place for place, name in enumerate(video.classes, start=1)}
         self.files[1].write("".join(f"{name}\n" for name in video.classes))
 
-    def write(self, result: FrameResult, picture: np.ndarray | None) -> None:
+    def write(self, result: FrameResult, image: np.ndarray | None) -> None:
         for entry in describe(result.detections, self.video.classes):
             x1, y1, x2, y2 = entry["box"]
             box = ",".join(f"{v:.2f}" for v in (x1 + 1, y1 + 1, x2 - x1, y2 - y1))

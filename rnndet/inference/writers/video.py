@@ -11,7 +11,7 @@ from rnndet.video.sink import VideoSink
 
 class VideoExport(Export):
     names = ("annotated.mp4",)
-    needs_picture = True
+    needs_image = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -20,9 +20,9 @@ class VideoExport(Export):
     def begin(self, video: ExportedVideo) -> None:
         self.sink = VideoSink(self.paths[0], size_hw=video.size_hw, fps=video.info.fps)
 
-    def write(self, result: FrameResult, picture: np.ndarray | None) -> None:
-        assert self.sink is not None and picture is not None
-        self.sink.write(picture, time=result.frame.time)
+    def write(self, result: FrameResult, image: np.ndarray | None) -> None:
+        assert self.sink is not None and image is not None
+        self.sink.write(image, time=result.frame.time)
 
     def close(self) -> None:
         if self.sink is not None:

@@ -10,7 +10,7 @@ from rnndet.models.detectors.faster_rcnn import FasterRCNN
 from rnndet.models.detectors.fcos import FCOS
 from rnndet.models.detectors.retinanet import RetinaNet
 from rnndet.models.detectors.ssdlite import SSDLite
-from rnndet.registry import check_options, check_types, pick
+from rnndet.registry import check_options, check_types, lookup
 
 __all__ = ["DETECTORS", "FrameDetector", "Prepared", "build_detector"]
 
@@ -28,7 +28,7 @@ def build_detector(name: str, num_classes: int, options: Mapping[str, Any]) -> F
     `options` are the keywords of its constructor. Raises `RnndetError` for a name or an option that
     does not exist, for one that is missing, and for what the constructor refuses.
     """
-    build = pick(name, DETECTORS, what="model.detector.name")
+    build = lookup(name, DETECTORS, what="model.detector.name")
     check_options(build, options, what="model.detector")
     for parameter in inspect.signature(build).parameters.values():
         is_given = parameter.name in options

@@ -1,4 +1,4 @@
-"""Classification backbones as trunks of a detector: which layers, whose weights, what is frozen."""
+"""Classification backbones as backbones of a detector: which layers, whose weights, what is frozen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from rnndet.errors import RnndetError, WeightsError
-from rnndet.registry import pick
+from rnndet.registry import lookup
 
 # Families whose parts run one after the other in the order they are registered, batch norm after
 # convolution, as both IntermediateLayerGetter and folding need.
@@ -24,12 +24,12 @@ FAMILIES = ("convnext_", "efficientnet_", "mobilenet_", "resnet", "resnext", "wi
 EXTRA_LEVELS: dict[int, tuple[str, ...]] = {0: (), 1: ("pool",), 2: ("p6", "p7")}
 
 
-def trunk_names() -> list[str]:
+def backbone_names() -> list[str]:
     """Names that `build_trunk` takes, as torchvision spells them."""
     return [name for name in models.list_models(module=models) if name.startswith(FAMILIES)]
 
 
-def build_trunk(
+def build_backbone(
     name: str,
     *,
     weights: str | None = None,
@@ -46,19 +46,19 @@ def build_trunk(
     and `trainable_from` are those of `finish_trunk`. Raises `RnndetError` for a name, stride or
     weights that do not exist, `WeightsError` for weights that do not fit.
     """
-    if name not in trunk_names():
+    if name not in backbone_names():
         raise RnndetError(
             f"model.detector.backbone = {name!r} is unknown; choose one of: "
-            + ", ".join(trunk_names())
+            + ", ".join(backbone_names())
         )
     classifier = models.get_model(name, weights=None)
     if weights is not None:
         classifier.load_state_dict(classifier_state(name, weights, classifier))
-    trunk = classifier.features if hasattr(classifier, "features") else classifier
-    freeze_batch_norms(trunk)
-    layers, channels = _layers_at(trunk, strides, name=name)
-    finish_trunk(trunk, fold_batch_norm=fold_batch_norm, trainable_from=trainable_from)
-    return trunk, layers, channels
+    backbone = classifier.features if hasattr(classifier, "features") else classifier
+    freeze_batch_norms(backbone)
+    layers, channels = _layers_at(backbone, strides, name=name)
+    finish_backbone(backbone, fold_batch_norm=fold_batch_norm, trainable_from=trainable_from)
+    return backbone, layers, channels
 
 
 def build_pyramid(
@@ -69,20 +69,20 @@ def build_pyramid(
     extra_levels: int,
     channels: int,
 ) -> tuple[BackboneWithFPN, dict[str, int], dict[str, int]]:
-    """A trunk with a feature pyramid, then trunk and neck channels by level.
+    """A backbone with a feature pyramid, then backbone and neck channels by level.
 
-    `extra_levels` above the trunk: 0 none, 1 every second cell of the last, 2 two learned ones.
-    Finish the trunk (`.body`) with `finish_trunk` when all weights are loaded.
+    `extra_levels` above the backbone: 0 none, 1 every second cell of the last, 2 two learned ones.
+    Finish the backbone (`.body`) with `finish_trunk` when all weights are loaded.
     """
     if extra_levels not in EXTRA_LEVELS:
         raise RnndetError(f"model.detector.extra_levels = {extra_levels!r} must be 0, 1 or 2")
-    trunk, layers, trunk_channels = build_trunk(name, weights=weights, strides=strides)
+    backbone, layers, backbone_channels = build_backbone(name, weights=weights, strides=strides)
     extra = LastLevelP6P7(channels, channels) if extra_levels == 2 else LastLevelMaxPool()
-    pyramid = BackboneWithFPN(trunk, layers, trunk_channels, channels, extra_blocks=extra)
+    pyramid = BackboneWithFPN(backbone, layers, backbone_channels, channels, extra_blocks=extra)
     if extra_levels == 0:
         pyramid.fpn.extra_blocks = None  # the constructor takes None for the default, one level
     levels = [*layers.values(), *EXTRA_LEVELS[extra_levels]]
-    by_level = dict(zip(layers.values(), trunk_channels, strict=True))
+    by_level = dict(zip(layers.values(), backbone_channels, strict=True))
     return pyramid, by_level, dict.fromkeys(levels, channels)
 
 
@@ -91,23 +91,23 @@ def level_strides(strides: Sequence[int], extra_levels: int) -> list[int]:
     return [*strides, *(strides[-1] * 2 ** (i + 1) for i in range(extra_levels))]
 
 
-def finish_trunk(trunk: nn.Module, *, fold_batch_norm: bool, trainable_from: int) -> None:
+def finish_backbone(backbone: nn.Module, *, fold_batch_norm: bool, trainable_from: int) -> None:
     """Fold batch norms into convolutions, if asked, and stop gradients of the first parts.
 
-    `trainable_from` counts the trunk's parts that do not learn: entries of `features`, or for a
-    ResNet the stem and then `layer1`, `layer2`, ... Changes `trunk` in place. Raises `RnndetError`
+    `trainable_from` counts the backbone's parts that do not learn: entries of `features`, or for a
+    ResNet the stem and then `layer1`, `layer2`, ... Changes `backbone` in place. Raises `RnndetError`
     if there are fewer parts.
     """
     if fold_batch_norm:
-        fold_batch_norms(trunk)
-    freeze_first(_parts(trunk), trainable_from)
+        fold_batch_norms(backbone)
+    freeze_first(_parts(backbone), trainable_from)
 
 
 def freeze_first(parts: Sequence[Sequence[nn.Module]], count: int) -> None:
     """Stop the gradients of the first `count` parts; raises `RnndetError` if there are fewer."""
     if not 0 <= count <= len(parts):
         raise RnndetError(
-            f"model.detector.trainable_trunk_from = {count} must be from 0 to {len(parts)}"
+            f"model.detector.trainable_backbone_from = {count} must be from 0 to {len(parts)}"
         )
     for part in parts[:count]:
         for module in part:
@@ -118,7 +118,7 @@ def freeze_batch_norms(module: nn.Module) -> None:
     """Replace each BatchNorm2d below `module` by a FrozenBatchNorm2d that computes the same.
 
     `eps` moves into `running_var`, so that the tensors alone say what is computed: torchvision's
-    published detectors have trunks with eps 0, 1e-5 and 1e-3, and a state_dict does not keep it.
+    published detectors have backbones with eps 0, 1e-5 and 1e-3, and a state_dict does not keep it.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
@@ -152,8 +152,8 @@ def fold_batch_norms(module: nn.Module) -> None:
         fold_batch_norms(child)
 
 
-def _parts(trunk: nn.Module) -> list[list[nn.Module]]:
-    children = dict(trunk.named_children())
+def _parts(backbone: nn.Module) -> list[list[nn.Module]]:
+    children = dict(backbone.named_children())
     if "layer1" not in children:
         return [[child] for child in children.values()]
     stages = [name for name in children if name.startswith("layer")]
@@ -162,13 +162,13 @@ def _parts(trunk: nn.Module) -> list[list[nn.Module]]:
 
 
 def _layers_at(
-    trunk: nn.Module, strides: Sequence[int], *, name: str
+    backbone: nn.Module, strides: Sequence[int], *, name: str
 ) -> tuple[dict[str, str], list[int]]:
-    """{layer: level name} and channels; found by running a small picture through the trunk."""
+    """{layer: level name} and channels; found by running a small image through the backbone."""
     if not strides:
         raise RnndetError("model.detector.strides is empty; name at least one")
     at_stride: dict[int, list[tuple[str, int]]] = {}
-    for layer, output in _run_layers(trunk):
+    for layer, output in _run_layers(backbone):
         at_stride.setdefault(64 // output.shape[-1], []).append((layer, output.shape[1]))
     chosen = []
     for position, stride in enumerate(strides):
@@ -183,17 +183,17 @@ def _layers_at(
 
 
 @torch.no_grad()
-def _run_layers(trunk: nn.Module) -> list[tuple[str, Tensor]]:
-    was_training = trunk.training
-    trunk.eval()
+def _run_layers(backbone: nn.Module) -> list[tuple[str, Tensor]]:
+    was_training = backbone.training
+    backbone.eval()
     outputs = []
     x = torch.zeros(1, 3, 64, 64)
-    for name, layer in trunk.named_children():
+    for name, layer in backbone.named_children():
         if name in ("avgpool", "fc"):
             break
         x = layer(x)
         outputs.append((name, x))
-    trunk.train(was_training)
+    backbone.train(was_training)
     return outputs
 
 
@@ -201,7 +201,7 @@ def classifier_state(name: str, weights: str, classifier: nn.Module) -> dict[str
     """The state_dict that `weights`, as in `build_trunk`, stands for; it fits `classifier`."""
     if not weights.endswith((".pth", ".pt")):
         published = dict(models.get_model_weights(name).__members__)
-        member = pick(weights, published, what="model.detector.backbone_weights")
+        member = lookup(weights, published, what="model.detector.backbone_weights")
         try:
             return member.get_state_dict(progress=True, check_hash=True)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A torchvision detector seen as four steps: prepare, trunk, neck, then losses or detect."""
+"""A torchvision detector seen as four steps: prepare, backbone, neck, then losses or detect."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import RnndetError, WeightsError
 from rnndet.models.postprocess import anchors_of, postprocess
-from rnndet.registry import pick
+from rnndet.registry import lookup
 from rnndet.specs import Box, HeadSpec, InputSpec
-from rnndet.structures import Detections, Truth
+from rnndet.structures import Detections, Target
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Prepared:
         return ImageList(self.pixels, self.image_sizes)
 
     def first(self) -> ImageList:
-        """The first picture, for anchors, which are the same in all of them."""
+        """The first image, for anchors, which are the same in all of them."""
         return ImageList(self.pixels[:1], self.image_sizes[:1])
 
     @property
@@ -78,10 +78,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Loss terms of some pictures, each a mean over `count` things."""
+    """Loss terms of some images, each a mean over `count` things."""
 
     terms: dict[str, Tensor]  # by name, scalars to be summed
-    count: Tensor  # scalar: matched cells where terms are divided by those, else pictures
+    count: Tensor  # scalar: matched cells where terms are divided by those, else images
 
 
 class FrameDetector(nn.Module, ABC):
@@ -100,7 +100,7 @@ class FrameDetector(nn.Module, ABC):
         self,
         net: nn.Module,
         *,
-        trunk_channels: dict[str, int],
+        backbone_channels: dict[str, int],
         neck_channels: dict[str, int],
         head_spec: HeadSpec | None = None,
     ) -> None:
@@ -108,7 +108,7 @@ class FrameDetector(nn.Module, ABC):
         self.net = net
         self.head_spec = head_spec
         self.input_spec = _input_spec(net.transform)
-        self.trunk_channels = trunk_channels  # level name -> channels, finest first
+        self.backbone_channels = backbone_channels  # level name -> channels, finest first
         self.neck_channels = neck_channels
 
     @property
@@ -123,7 +123,7 @@ class FrameDetector(nn.Module, ABC):
     def prepare(
         self,
         images: Sequence[Tensor],
-        truths: Sequence[Truth | None] | None = None,
+        targets: Sequence[Target | None] | None = None,
         *,
         original_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Prepared:
@@ -138,15 +138,15 @@ class FrameDetector(nn.Module, ABC):
         assert all(image.dtype == torch.uint8 for image in images), [i.dtype for i in images]
         if not self.training:
             return self._prepare_to_detect(images, original_sizes)
-        targets = None
-        if truths is not None:
-            pairs = zip(truths, images, strict=True)
-            targets = [_target(truth, image.device) for truth, image in pairs]
-        batch, scaled = self.net.transform([image / 255 for image in images], targets)
+        given = None
+        if targets is not None:
+            pairs = zip(targets, images, strict=True)
+            given = [_torchvision_target(target, image.device) for target, image in pairs]
+        batch, scaled = self.net.transform([image / 255 for image in images], given)
         if scaled is not None:
             scaled = [
-                None if truth is None else target
-                for truth, target in zip(truths, scaled, strict=True)
+                None if target is None else entry
+                for target, entry in zip(targets, scaled, strict=True)
             ]
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         return Prepared(batch.tensors, batch.image_sizes, sizes, scaled)
@@ -154,7 +154,7 @@ class FrameDetector(nn.Module, ABC):
     def _prepare_to_detect(
         self, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]] | None
     ) -> Prepared:
-        """As torchvision's transform, in as many operations for many pictures of a size as for one,
+        """As torchvision's transform, in as many operations for many images of a size as for one,
         and channels last, which is what convolutions on a CPU are fast with."""
         spec = self.input_spec
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
@@ -177,13 +177,15 @@ class FrameDetector(nn.Module, ABC):
                 place[..., : part.shape[-2], : part.shape[-1]] = part
         return Prepared(pixels, wanted, list(original_sizes or sizes), None)
 
-    def trunk(self, pixels: Tensor) -> Features:
+    def backbone(self, pixels: Tensor) -> Features:
         """Backbone features of (N, 3, h, w) pixels, levels as in `trunk_channels`."""
         return dict(self.net.backbone.body(pixels))
 
     def neck(self, features: Features) -> Features:
-        """Pyramid features from trunk features, levels as in `neck_channels`."""
-        return dict(self.net.backbone.fpn({name: features[name] for name in self.trunk_channels}))
+        """Pyramid features from backbone features, levels as in `neck_channels`."""
+        return dict(
+            self.net.backbone.fpn({name: features[name] for name in self.backbone_channels})
+        )
 
     def losses(self, prepared: Prepared, features: Features) -> Losses:
         """What training minimises; needs train mode and neck features."""
@@ -241,16 +243,16 @@ class FrameDetector(nn.Module, ABC):
         """torchvision's loss terms; features are in the order of `neck_channels`."""
 
 
-def per_picture(terms: dict[str, Tensor], prepared: Prepared) -> Losses:
-    """Terms that are means over the pictures."""
+def per_image(terms: dict[str, Tensor], prepared: Prepared) -> Losses:
+    """Terms that are means over the images."""
     return Losses(terms, prepared.pixels.new_tensor(float(len(prepared.image_sizes))))
 
 
-def _target(truth: Truth | None, device: torch.device) -> dict[str, Tensor]:
-    if truth is None:
-        truth = Truth.empty()
-    has_area = (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(1)  # torchvision refuses the others
-    kept = truth[has_area & ~truth.ignore]
+def _torchvision_target(target: Target | None, device: torch.device) -> dict[str, Tensor]:
+    if target is None:
+        target = Target.empty()
+    has_area = (target.boxes[:, 2:] > target.boxes[:, :2]).all(1)  # torchvision refuses the others
+    kept = target[has_area & ~target.ignore]
     ids = torch.full_like(kept.labels, -1) if kept.ids is None else kept.ids
     # torchvision numbers classes from 1, 0 is background
     labels = kept.labels + 1
@@ -262,7 +264,7 @@ def _target(truth: Truth | None, device: torch.device) -> dict[str, Tensor]:
 
 
 def detections_of(found: dict[str, Tensor]) -> Detections:
-    """torchvision's detections of one picture, whose labels count from 1."""
+    """torchvision's detections of one image, whose labels count from 1."""
     scores, order = found["scores"].float().sort(descending=True, stable=True)
     boxes, labels = found["boxes"][order].float(), found["labels"][order] - 1
     return Detections(*(t.detach().cpu().numpy() for t in (boxes, scores, labels)))
@@ -318,7 +320,7 @@ def check_structure(found: dict[str, object], needed: dict[str, object], *, what
         raise RnndetError(f"model.detector.{what} needs {need}; this model has {have}")
 
 
-def pick_published(
+def lookup_published(
     name: str,
     published: type[WeightsEnum],
     *,
@@ -329,7 +331,7 @@ def pick_published(
 
     Raises `RnndetError` for an unknown name and for options that differ.
     """
-    member = pick(name, dict(published.__members__), what="model.detector.weights")
+    member = lookup(name, dict(published.__members__), what="model.detector.weights")
     check_structure(found, needed, what=f"weights = {name!r}")
     return member
 
@@ -369,4 +371,4 @@ def load_published(
         raise WeightsError(f"{weights} does not fit: missing {missing}, unexpected {unexpected}")
     for module in net.modules():
         if isinstance(module, FrozenBatchNorm2d):
-            module.running_var += eps  # see trunks.freeze_batch_norms
+            module.running_var += eps  # see backbones.freeze_batch_norms

@@ -14,7 +14,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.ops import MultiScaleRoIAlign
 
-from rnndet.models.detectors.backbones import build_pyramid, finish_trunk, level_strides
+from rnndet.models.detectors.backbones import build_pyramid, finish_backbone, level_strides
 from rnndet.models.detectors.base import (
     Features,
     FrameDetector,
@@ -24,10 +24,10 @@ from rnndet.models.detectors.base import (
     check_structure,
     detections_of,
     load_published,
-    per_picture,
-    pick_published,
+    lookup_published,
+    per_image,
 )
-from rnndet.registry import pick
+from rnndet.registry import lookup
 from rnndet.structures import Detections
 
 
@@ -36,7 +36,7 @@ class Published:
     """A model that torchvision published: its weights and what is special about it."""
 
     weights: type[WeightsEnum]
-    trunk: str
+    backbone: str
     strides: list[int]
     eps: float  # of the frozen batch norms
     has_all_sizes: bool  # five anchor sizes on every level instead of one per level
@@ -74,7 +74,7 @@ PUBLISHED = {
 class FasterRCNN(FrameDetector):
     """torchvision's Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) with a feature pyramid.
 
-    The options are those of `OneStage`. `backbone` is a trunk (see `trunks.build_trunk`) or
+    The options are those of `OneStage`. `backbone` is a backbone (see `backbones.build_trunk`) or
     "mobilenet_v3_large_fpn" or "mobilenet_v3_large_320_fpn", which are torchvision's published
     structures and need strides [32, 32]. `weights="COCO_V1"` exists for those two and "resnet50".
     Raises `RnndetError` for options that do not fit together.
@@ -92,7 +92,7 @@ class FasterRCNN(FrameDetector):
         extra_levels: int = 1,
         channels: int = 256,
         fold_batch_norm: bool = False,
-        trainable_trunk_from: int = 0,
+        trainable_backbone_from: int = 0,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         detections_per_frame: int = 100,
@@ -108,8 +108,8 @@ class FasterRCNN(FrameDetector):
             }
             needed = {"strides": published.strides, "extra_levels": 1, "channels": 256}
             check_structure(found, needed, what=f"backbone = {backbone!r}")
-        pyramid, trunk_channels, neck_channels = build_pyramid(
-            published.trunk if published else backbone,
+        pyramid, backbone_channels, neck_channels = build_pyramid(
+            published.backbone if published else backbone,
             weights=backbone_weights,
             strides=strides,
             extra_levels=extra_levels,
@@ -128,7 +128,9 @@ class FasterRCNN(FrameDetector):
             rpn_pre_nms_top_n_test=proposals,
             rpn_post_nms_top_n_test=proposals,
             rpn_score_thresh=published.proposal_threshold if published else 0.0,
-            box_roi_pool=MultiScaleRoIAlign(list(trunk_channels), output_size=7, sampling_ratio=2),
+            box_roi_pool=MultiScaleRoIAlign(
+                list(backbone_channels), output_size=7, sampling_ratio=2
+            ),
             box_score_thresh=score_threshold,
             box_nms_thresh=nms_threshold,
             box_detections_per_img=detections_per_frame,
@@ -137,7 +139,7 @@ class FasterRCNN(FrameDetector):
         if weights is not None:
             load_published(
                 net,
-                pick_published(
+                lookup_published(
                     weights,
                     published.weights,
                     found={"backbone_weights": backbone_weights},
@@ -147,10 +149,10 @@ class FasterRCNN(FrameDetector):
                 class_parts=("roi_heads.box_predictor.",),
                 eps=published.eps,
             )
-        finish_trunk(
-            pyramid.body, fold_batch_norm=fold_batch_norm, trainable_from=trainable_trunk_from
+        finish_backbone(
+            pyramid.body, fold_batch_norm=fold_batch_norm, trainable_from=trainable_backbone_from
         )
-        super().__init__(net, trunk_channels=trunk_channels, neck_channels=neck_channels)
+        super().__init__(net, backbone_channels=backbone_channels, neck_channels=neck_channels)
 
     @property
     def score_threshold(self) -> float:
@@ -166,7 +168,7 @@ class FasterRCNN(FrameDetector):
     ) -> Losses:
         proposals, first = self.net.rpn(prepared.image_list(), features, targets)
         _, second = self.net.roi_heads(features, proposals, prepared.image_sizes, targets)
-        return per_picture({**second, **first}, prepared)
+        return per_image({**second, **first}, prepared)
 
     def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
         """As in `FrameDetector`, by torchvision's own second stage."""
@@ -181,9 +183,11 @@ class FasterRCNN(FrameDetector):
 def _published(backbone: str, weights: str | None) -> Published | None:
     """The published model that the options ask for, or None."""
     if weights is not None:
-        return pick(backbone, PUBLISHED, what=f"with weights = {weights!r} model.detector.backbone")
+        return lookup(
+            backbone, PUBLISHED, what=f"with weights = {weights!r} model.detector.backbone"
+        )
     if backbone == "resnet50":
-        return None  # an ordinary trunk, free to have other levels
+        return None  # an ordinary backbone, free to have other levels
     return PUBLISHED.get(backbone)
 
 

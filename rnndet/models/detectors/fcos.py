@@ -16,7 +16,7 @@ from rnndet.models.detectors.one_stage import OneStage
 
 
 class FCOS(OneStage):
-    """torchvision's FCOS (Tian et al. 2019, arXiv 1904.01355) on any trunk; see `OneStage`."""
+    """torchvision's FCOS (Tian et al. 2019, arXiv 1904.01355) on any backbone; see `OneStage`."""
 
     published = FCOS_ResNet50_FPN_Weights
     eps = 1e-5
@@ -45,9 +45,9 @@ class FCOS(OneStage):
         anchors: Tensor,
         levels: list[Tensor],
     ) -> Losses:
-        """torchvision's `compute_loss`, with as many operations for a batch as for one picture.
+        """torchvision's `compute_loss`, with as many operations for a batch as for one image.
 
-        All pictures become one long one with the boxes of all: every loss of FCOS is a sum over
+        All images become one long one with the boxes of all: every loss of FCOS is a sum over
         cells, divided by the number of matched cells.
         """
         cells = [level.shape[-2] * level.shape[-1] for level in levels]
@@ -69,9 +69,9 @@ class FCOS(OneStage):
 
 
 def match_points(points: Tensor, boxes: Tensor, cells: Sequence[int], *, radius: float) -> Tensor:
-    """Which box each point of each picture stands for, (N, A) int64, -1 for none.
+    """Which box each point of each image stands for, (N, A) int64, -1 for none.
 
-    points: (A, 4), squares of the level's stride around the points, the same in every picture;
+    points: (A, 4), squares of the level's stride around the points, the same in every image;
     boxes: (N, M, 4), padded with boxes of no size; cells: points of each level. A point stands for
     the smallest box that it lies in, near enough to the centre (radius, in strides) and with the
     farthest side in the level's range, as in torchvision and FCOS section 3.2.

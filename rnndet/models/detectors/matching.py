@@ -1,6 +1,6 @@
-"""Matching of truth to anchors for all pictures of a batch at once.
+"""Matching of truth to anchors for all images of a batch at once.
 
-torchvision matches picture by picture, so its operations per training step grow with the batch.
+torchvision matches image by image, so its operations per training step grow with the batch.
 """
 
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ def match_anchors(
     keep_ties: bool = False,
     keep_best: bool = False,
 ) -> Tensor:
-    """Which box each anchor of each picture stands for, (N, A) int64; NONE or BETWEEN.
+    """Which box each anchor of each image stands for, (N, A) int64; NONE or BETWEEN.
 
-    boxes (N, M, 4), real (N, M) bool; anchors (A, 4), the same in every picture. An anchor takes
+    boxes (N, M, 4), real (N, M) bool; anchors (A, 4), the same in every image. An anchor takes
     the box that it overlaps most, if the overlap is `high` or more; below `low` it is background.
     keep_ties: the anchors that overlap a box as much as any does keep their box although it is
     below `high` (torchvision's Matcher with allow_low_quality_matches, as in RetinaNet).

@@ -1,4 +1,4 @@
-"""What FCOS and RetinaNet share: a trunk with a pyramid, and one head over all its levels."""
+"""What FCOS and RetinaNet share: a backbone with a pyramid, and one head over all its levels."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from rnndet.errors import RnndetError
-from rnndet.models.detectors.backbones import build_pyramid, finish_trunk, level_strides
+from rnndet.models.detectors.backbones import build_pyramid, finish_backbone, level_strides
 from rnndet.models.detectors.base import (
     Features,
     FrameDetector,
@@ -17,7 +17,7 @@ from rnndet.models.detectors.base import (
     check_sizes,
     level_cells,
     load_published,
-    pick_published,
+    lookup_published,
 )
 from rnndet.specs import HeadSpec
 
@@ -35,13 +35,13 @@ MAX_HEAD_CONVS = 32  # of each branch; the published models have 4
 
 
 class OneStage(FrameDetector):
-    """A one-stage detector of torchvision on any trunk.
+    """A one-stage detector of torchvision on any backbone.
 
     `num_classes` is without background. `size` is height, width: frames are scaled to fit a shorter
     edge of min(size) and a longer one of max(size). `weights="COCO_V1"` loads what torchvision
     published, which needs backbone "resnet50" and two extra levels; `backbone_weights` is for the
-    trunk alone (see `trunks.build_trunk`). `extra_levels`, `fold_batch_norm` and
-    `trainable_trunk_from` are explained in `trunks`. With `resize_in_training=False` frames must
+    backbone alone (see `backbones.build_trunk`). `extra_levels`, `fold_batch_norm` and
+    `trainable_backbone_from` are explained in `backbones`. With `resize_in_training=False` frames must
     come at network scale in train mode. Raises `RnndetError` for options that do not fit together.
     """
 
@@ -62,7 +62,7 @@ class OneStage(FrameDetector):
         channels: int = 256,
         head_convs: int = 4,
         fold_batch_norm: bool = False,
-        trainable_trunk_from: int = 0,
+        trainable_backbone_from: int = 0,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         detections_per_frame: int = 100,
@@ -82,8 +82,8 @@ class OneStage(FrameDetector):
                 "channels": channels,
                 "head_convs": head_convs,
             }
-            published = pick_published(weights, self.published, found=structure, needed=PUBLISHED)
-        pyramid, trunk_channels, neck_channels = build_pyramid(
+            published = lookup_published(weights, self.published, found=structure, needed=PUBLISHED)
+        pyramid, backbone_channels, neck_channels = build_pyramid(
             backbone,
             weights=backbone_weights,
             strides=strides,
@@ -110,8 +110,8 @@ class OneStage(FrameDetector):
                 class_parts=("head.classification_head.cls_logits.",),
                 eps=self.eps,
             )
-        finish_trunk(
-            pyramid.body, fold_batch_norm=fold_batch_norm, trainable_from=trainable_trunk_from
+        finish_backbone(
+            pyramid.body, fold_batch_norm=fold_batch_norm, trainable_from=trainable_backbone_from
         )
         spec = HeadSpec(
             **self.outputs,
@@ -123,7 +123,7 @@ class OneStage(FrameDetector):
             most=detections_per_frame,
         )
         super().__init__(
-            net, trunk_channels=trunk_channels, neck_channels=neck_channels, head_spec=spec
+            net, backbone_channels=backbone_channels, neck_channels=neck_channels, head_spec=spec
         )
 
     @staticmethod
@@ -140,7 +140,7 @@ class OneStage(FrameDetector):
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
     ) -> Losses:
         levels = list(features.values())
-        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # of every picture
+        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # of every image
         return self._compute_loss(prepared, targets, self.net.head(levels), anchors, levels)
 
     @abstractmethod
@@ -152,7 +152,7 @@ class OneStage(FrameDetector):
         anchors: Tensor,
         levels: list[Tensor],
     ) -> Losses:
-        """torchvision's `compute_loss` of this model; anchors (A, 4) are those of each picture.
+        """torchvision's `compute_loss` of this model; anchors (A, 4) are those of each image.
 
-        As many operations for a batch as for one picture.
+        As many operations for a batch as for one image.
         """

@@ -11,7 +11,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import sigmoid_focal_loss
 
 from rnndet.errors import RnndetError
-from rnndet.models.detectors.base import Losses, Prepared, per_picture
+from rnndet.models.detectors.base import Losses, Prepared, per_image
 from rnndet.models.detectors.matching import (
     BETWEEN,
     match_anchors,
@@ -23,7 +23,7 @@ from rnndet.models.detectors.one_stage import OneStage
 
 
 class RetinaNet(OneStage):
-    """torchvision's RetinaNet (Lin et al. 2017, arXiv 1708.02002) on any trunk; see `OneStage`.
+    """torchvision's RetinaNet (Lin et al. 2017, arXiv 1708.02002) on any backbone; see `OneStage`.
 
     `head_convs` is at most 4.
     """
@@ -54,13 +54,13 @@ class RetinaNet(OneStage):
         anchors: Tensor,
         levels: list[Tensor],
     ) -> Losses:
-        """torchvision's `compute_loss`, with as many operations for a batch as for one picture."""
+        """torchvision's `compute_loss`, with as many operations for a batch as for one image."""
         boxes, labels, real = padded_targets(targets)
         matcher = self.net.proposal_matcher
         low, high = matcher.low_threshold, matcher.high_threshold
         each = match_anchors(boxes, real, anchors, low=low, high=high, keep_ties=True)  # (N, A)
         row, anchor = (each >= 0).nonzero(as_tuple=True)  # of the matched ones, P in all
-        share = 1 / (each >= 0).sum(1).clamp(min=1) / len(targets)  # (N,), of each one of a picture
+        share = 1 / (each >= 0).sum(1).clamp(min=1) / len(targets)  # (N,), of each one of an image
         logits = outputs["cls_logits"]
         wanted = one_hot(matched_labels(labels, each), logits.shape[-1]).to(logits.dtype)
         wanted = wanted * (each >= 0)[..., None]
@@ -72,7 +72,7 @@ class RetinaNet(OneStage):
             "classification": (focal.sum(1) * share).sum(),
             "bbox_regression": (error * share[row]).sum(),
         }
-        return per_picture(terms, prepared)
+        return per_image(terms, prepared)
 
 
 def _anchors(strides: list[int]) -> AnchorGenerator:

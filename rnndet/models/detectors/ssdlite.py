@@ -29,7 +29,7 @@ from rnndet.models.detectors.base import (
     Prepared,
     check_sizes,
     load_published,
-    pick_published,
+    lookup_published,
 )
 from rnndet.models.detectors.matching import (
     match_anchors,
@@ -37,15 +37,15 @@ from rnndet.models.detectors.matching import (
     matched_labels,
     padded_targets,
 )
-from rnndet.registry import pick
+from rnndet.registry import lookup
 from rnndet.specs import Box, HeadSpec
 
-NUM_LEVELS = 6  # two in the trunk, four extra
+NUM_LEVELS = 6  # two in the backbone, four extra
 
 # torchvision's published SSDLite halves the channels of the last stage and sees pixels in [-1, 1];
 # the others are torchvision's classifiers with their mean and deviation.
 REDUCED = "mobilenet_v3_large_reduced"
-TRUNKS: dict[str, Callable[[], nn.Module]] = {
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v3_large": models.mobilenet_v3_large,
     "mobilenet_v3_small": models.mobilenet_v3_small,
     REDUCED: partial(models.mobilenet_v3_large, reduced_tail=True),
@@ -54,7 +54,7 @@ TRUNKS: dict[str, Callable[[], nn.Module]] = {
 # Live batch norm is not offered: the last level is 1 x 1, so one labelled frame has no statistics.
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "group": partial(nn.GroupNorm, 16),
-    "frozen": partial(FrozenBatchNorm2d, eps=0.0),  # see trunks.freeze_batch_norms
+    "frozen": partial(FrozenBatchNorm2d, eps=0.0),  # see backbones.freeze_batch_norms
 }
 
 
@@ -65,8 +65,8 @@ class SSDLite(FrameDetector):
     norm of the extra levels and the head: "group" (trained) or "frozen" (constant batch norm, for
     weights that come with one). `weights="COCO_V1"` needs backbone "mobilenet_v3_large_reduced" and
     head_norm "frozen", and was trained at size [320, 320]. `backbone_weights` as in
-    `trunks.build_trunk`. `trainable_trunk_from` counts the entries of `features`. The others are as
-    in `OneStage`. Differs from torchvision: the trunk's batch norm is frozen, and a trunk that is
+    `backbones.build_trunk`. `trainable_backbone_from` counts the entries of `features`. The others are as
+    in `OneStage`. Differs from torchvision: the backbone's batch norm is frozen, and a backbone that is
     not the reduced one sees pixels normalised as its classifier did.
     Raises `RnndetError` for options that do not fit together.
     """
@@ -81,7 +81,7 @@ class SSDLite(FrameDetector):
         weights: str | None = None,
         head_norm: str = "group",
         fold_batch_norm: bool = False,
-        trainable_trunk_from: int = 0,
+        trainable_backbone_from: int = 0,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         detections_per_frame: int = 100,
@@ -94,10 +94,10 @@ class SSDLite(FrameDetector):
                 "backbone_weights": backbone_weights,
                 "head_norm": head_norm,
             }
-            published = pick_published(
+            published = lookup_published(
                 weights, SSDLite320_MobileNet_V3_Large_Weights, found=structure, needed=PUBLISHED
             )
-        norm = pick(head_norm, NORMS, what="model.detector.head_norm")
+        norm = lookup(head_norm, NORMS, what="model.detector.head_norm")
         extractor = _extractor(backbone, backbone_weights, norm)
         width_height = (size[1], size[0])  # SSD's order, unlike the rest of torchvision
         channels = retrieve_out_channels(extractor, width_height)
@@ -128,7 +128,7 @@ class SSDLite(FrameDetector):
             )
         if fold_batch_norm:
             fold_batch_norms(extractor.features)
-        freeze_first([[part] for part in chain(*extractor.features)], trainable_trunk_from)
+        freeze_first([[part] for part in chain(*extractor.features)], trainable_backbone_from)
         by_level = {str(level): count for level, count in enumerate(channels)}
         spec = HeadSpec(
             scores="softmax",
@@ -143,20 +143,20 @@ class SSDLite(FrameDetector):
         )
         super().__init__(
             net,
-            trunk_channels={name: by_level[name] for name in "01"},
+            backbone_channels={name: by_level[name] for name in "01"},
             neck_channels=by_level,
             head_spec=spec,
         )
 
-    def trunk(self, pixels: Tensor) -> Features:
+    def backbone(self, pixels: Tensor) -> Features:
         """Backbone features of (N, 3, h, w) pixels, levels as in `trunk_channels`."""
         lower, upper = self.net.backbone.features
         fine = lower(pixels)
         return {"0": fine, "1": upper(fine)}
 
     def neck(self, features: Features) -> Features:
-        """The trunk's levels as they are and the extra levels on top of them."""
-        levels = {name: features[name] for name in self.trunk_channels}
+        """The backbone's levels as they are and the extra levels on top of them."""
+        levels = {name: features[name] for name in self.backbone_channels}
         x = levels["1"]
         for position, block in enumerate(self.net.backbone.extra, start=len(levels)):
             x = block(x)
@@ -167,7 +167,7 @@ class SSDLite(FrameDetector):
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
     ) -> Losses:
         levels = list(features.values())
-        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # of every picture
+        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # of every image
         outputs = self.net.head(levels)
         boxes, labels, real = padded_targets(targets)
         threshold = self.net.proposal_matcher.high_threshold
@@ -181,7 +181,7 @@ class SSDLite(FrameDetector):
         return Losses({n: x / count.clamp(min=1) for n, x in terms.items()}, count)
 
     def _classification(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """Cross entropy of the matched anchors and, in each picture, of the background ones that
+        """Cross entropy of the matched anchors and, in each image, of the background ones that
         are worst, neg_to_pos_ratio for each matched one; logits (N, A, K + 1), wanted (N, A)."""
         loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
         loss = loss.view(wanted.shape)
@@ -201,7 +201,7 @@ PUBLISHED = {
 
 
 def _level_cells(boxes: DefaultBoxGenerator) -> tuple[tuple[Box, ...], ...]:
-    """torchvision's default boxes as `HeadSpec.cells`: shares of the picture around the centre."""
+    """torchvision's default boxes as `HeadSpec.cells`: shares of the image around the centre."""
     sides = [pairs.clamp(min=0, max=1).tolist() for pairs in boxes._wh_pairs]
     return tuple(tuple((-w / 2, -h / 2, w / 2, h / 2) for w, h in level) for level in sides)
 
@@ -209,8 +209,8 @@ def _level_cells(boxes: DefaultBoxGenerator) -> tuple[tuple[Box, ...], ...]:
 def _extractor(
     backbone: str, weights: str | None, norm: Callable[[int], nn.Module]
 ) -> SSDLiteFeatureExtractorMobileNet:
-    """Trunk with frozen batch norm and extra levels; the first level is inside a block."""
-    classifier = pick(backbone, TRUNKS, what="model.detector.backbone")()
+    """Backbone with frozen batch norm and extra levels; the first level is inside a block."""
+    classifier = lookup(backbone, BACKBONES, what="model.detector.backbone")()
     if weights is not None:
         if backbone == REDUCED:
             raise RnndetError(

@@ -13,7 +13,7 @@ from rnndet.models.temporal.cells import CELLS, RecurrentCell
 from rnndet.models.temporal.cells.conv_rnn import at_least_float32
 from rnndet.models.temporal.gates import Gate
 from rnndet.models.temporal.state import Features, State
-from rnndet.registry import check_options, pick
+from rnndet.registry import check_options, lookup
 
 # m = scale * conv1x1(h) with h in [-1, 1] has about the spread of the features at this many times
 # their standard deviation, measured on two pyramids (std 2 wanted a scale of 8).
@@ -130,8 +130,8 @@ class TemporalHead(nn.Module):
         options: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        build_cell = pick(cell, CELLS, what="model.temporal.cell")
-        build_fusion = pick(fusion, FUSIONS, what="model.temporal.fusion")
+        build_cell = lookup(cell, CELLS, what="model.temporal.cell")
+        build_fusion = lookup(fusion, FUSIONS, what="model.temporal.fusion")
         options = dict(options or {})
         _check_cell_options(build_cell, options)
         if hidden < 0:
@@ -145,7 +145,7 @@ class TemporalHead(nn.Module):
         self.cells = nn.ModuleDict()
         self.fusions = nn.ModuleDict()
         for level in self.levels:
-            width = pick(level, channels, what="model.temporal.levels")
+            width = lookup(level, channels, what="model.temporal.levels")
             inside = hidden or width
             self.cells[level] = build_cell(width, inside, **options)
             self.fusions[level] = build_fusion(
@@ -159,7 +159,7 @@ class TemporalHead(nn.Module):
 
         features: level -> (T*B, C, H, W), time-major: frame t of video b is at t*B + b. state: what
         the previous call gave, or None for videos that begin. A clip gives what its frames give one
-        by one. Raises `RnndetError` if the state is of another batch or picture size.
+        by one. Raises `RnndetError` if the state is of another batch or image size.
         """
         features, new_state = dict(features), {}
         for level in self.levels:

@@ -25,16 +25,16 @@ def stability_loss(
     consecutive frames it is 0. Temporal coherence (Mobahi, Collobert & Weston 2009, "Deep learning
     from temporal coherence in video", eq. 2, with the squared distance) without the push of others
     apart: use it beside a loss that says what the features must hold, or all of them become equal.
-    features: level -> (T*B, C, H, W), time-major, of pictures of `size_hw` (padding included);
-    boxes: one (D, 4) a picture, in its pixels; ids: (D,) int64, below 0 for unknown; length: T;
+    features: level -> (T*B, C, H, W), time-major, of images of `size_hw` (padding included);
+    boxes: one (D, 4) an image, in its pixels; ids: (D,) int64, below 0 for unknown; length: T;
     spread: level -> standard deviation.
     """
     pairs = same_objects(ids, length=length)
     if not len(pairs):
         return sum(level.sum() * 0 for level in features.values())
-    picture = torch.repeat_interleave(torch.tensor([len(each) for each in boxes]))
+    image = torch.repeat_interleave(torch.tensor([len(each) for each in boxes]))
     every = torch.cat(list(boxes))  # (sum D, 4)
-    regions = torch.cat([picture.to(every)[:, None], every], dim=1)
+    regions = torch.cat([image.to(every)[:, None], every], dim=1)
     pairs = pairs.to(every.device)
     terms = []
     for level, feature in features.items():
@@ -46,9 +46,9 @@ def stability_loss(
 
 
 def same_objects(ids: Sequence[Tensor], *, length: int) -> Tensor:
-    """Which of all boxes, one picture after the other, are one object in consecutive frames.
+    """Which of all boxes, one image after the other, are one object in consecutive frames.
 
-    ids: (D,) of each of the T*B pictures, time-major -> (P, 2) int64, the earlier one first.
+    ids: (D,) of each of the T*B images, time-major -> (P, 2) int64, the earlier one first.
     """
     batch = len(ids) // length
     firsts = [0]

@@ -29,7 +29,7 @@ from rnndet.video.sources.base import (
 )
 from rnndet.video.sources.capture import CONTAINERS, FAILED_READS, existing_file, frame_rate
 
-# cv2.rotate's code for the degrees by which PyAV says that a picture is turned the wrong way
+# cv2.rotate's code for the degrees by which PyAV says that an image is turned the wrong way
 _UPRIGHT = {
     90: cv2.ROTATE_90_COUNTERCLOCKWISE,
     180: cv2.ROTATE_180,
@@ -44,7 +44,7 @@ def has_pyav() -> bool:
 def is_plain_stream(path: Path) -> bool:
     """Whether a file is a stream without an index: MPEG-TS, MPEG-PS, raw H.264...
 
-    Known by its first bytes. Such files can be joined, so the size of the pictures may change,
+    Known by its first bytes. Such files can be joined, so the size of the images may change,
     which OpenCV hides (it scales them to the first size); and their length is a guess.
     """
     with path.open("rb") as file:
@@ -60,13 +60,13 @@ class NoVideoError(InputError):
 
 
 class AvFile(Source):
-    """As `VideoFile`, by PyAV. A later picture of another size is scaled to the first one's.
+    """As `VideoFile`, by PyAV. A later image of another size is scaled to the first one's.
 
-    Such a picture has `restart`, because what was remembered belongs to another size; so has the
+    Such an image has `restart`, because what was remembered belongs to another size; so has the
     next one of the old size.
 
     Raises:
-        InputError: the file is missing, not a video, has pictures of more than max_pixels, or
+        InputError: the file is missing, not a video, has images of more than max_pixels, or
             holds no frame that can be decoded.
     """
 
@@ -90,8 +90,8 @@ class AvFile(Source):
         if first is None:
             self.close()
             raise InputError(f"{path}: no frame can be decoded (codec {stream.codec.name})")
-        _, picture, _, turned = first
-        height, width = picture.shape[:2]
+        _, image, _, turned = first
+        height, width = image.shape[:2]
         self.info = VideoInfo(
             name or safe_name(self._path.stem), str(path), width, height, fps, length, turned
         )
@@ -110,7 +110,7 @@ class AvFile(Source):
         if not self._changes:
             return ()
         return (
-            f"the size of the pictures changes ({self._changes}), first {self._first_change}; "
+            f"the size of the images changes ({self._changes}), first {self._first_change}; "
             f"all are scaled to {self.info.width}x{self.info.height}",
         )
 

@@ -13,7 +13,7 @@ from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
 
 ASSUMED_FPS = Fraction(25)  # for frame times where a source has no rate
-MAX_PIXELS = 8192 * 8192  # of one picture; 200 MB of RGB
+MAX_PIXELS = 8192 * 8192  # of one image; 200 MB of RGB
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class ReadCounts:
     decoded: int
     failed: int  # reads that gave no frame although a later one did; they keep their index
     expected: int | None  # what the source claims; often wrong
-    missing: int = 0  # numbers that a sequence of pictures passes over
+    missing: int = 0  # numbers that a sequence of images passes over
     dropped: int = 0  # of a live source: frames passed over because a newer one was there
     reconnects: int = 0  # of a live source
     truncated: bool = False  # the source ended well before its claimed end, or its connection did
@@ -90,11 +90,11 @@ class Clock:
 
 
 def check_pixels(source: object, size_hw: Sequence[int], max_pixels: int) -> None:
-    """Raise InputError if a picture of `size_hw` has more than `max_pixels` pixels."""
+    """Raise InputError if an image of `size_hw` has more than `max_pixels` pixels."""
     height, width = size_hw[0], size_hw[1]
     if height * width > max_pixels:
         raise InputError(
-            f"{source}: {width}x{height} is more than {max_pixels} pixels; make the picture "
+            f"{source}: {width}x{height} is more than {max_pixels} pixels; make the image "
             "smaller, or raise --max-pixels"
         )
 
@@ -129,14 +129,14 @@ def exists(path: Path) -> bool:
         return False
 
 
-def is_address(text: str) -> bool:
+def is_url(text: str) -> bool:
     """Whether a text is an address such as rtsp://camera/1 rather than the name of a file."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://?", text) is not None
 
 
 def without_password(url: str) -> str:
     """An address with `user:password@` and what follows a "?" as ***; other text as it is."""
-    if not is_address(url):
+    if not is_url(url):
         return url
     # up to the last "@": a sign in a password that should have been written %40 hides nothing
     start, mark, _ = re.sub(r":/+.*@", "://***@", url).partition("?")

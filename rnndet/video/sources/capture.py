@@ -61,7 +61,7 @@ def open_capture(path: Path) -> cv2.VideoCapture:
     return capture
 
 
-def open_address(url: str, *, timeout: float) -> cv2.VideoCapture:
+def open_url(url: str, *, timeout: float) -> cv2.VideoCapture:
     """An address on the network; may not be opened. `timeout` in seconds, for each wait."""
     wait = max(1, round(1000 * timeout))
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait]

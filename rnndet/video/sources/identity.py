@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.errors import InputError
-from rnndet.video.sources.base import exists, is_address, safe_name, without_password
+from rnndet.video.sources.base import exists, is_url, safe_name, without_password
 from rnndet.video.sources.capture import existing_file
 from rnndet.video.sources.image_folder import (
+    image_files,
+    images_name,
     is_image,
-    is_picture_pattern,
-    picture_files,
-    pictures_name,
+    is_image_pattern,
 )
-from rnndet.video.sources.live import address_name
+from rnndet.video.sources.live import url_name
 
 END_BYTES = 2**20  # of a file's beginning and end; containers keep their index in one of them
 
@@ -43,19 +43,19 @@ def source_name(source: str) -> str:
     path = Path(source)
     if not exists(path) and source.isdecimal():
         return f"camera-{int(source)}"
-    if not exists(path) and is_address(source):
-        return address_name(source)
+    if not exists(path) and is_url(source):
+        return url_name(source)
     if (exists(path) and path.is_dir()) or is_image(path) or _is_pattern(source):
-        return pictures_name(path)
+        return images_name(path)
     return safe_name(path.absolute().stem)
 
 
 def source_bytes(source: str) -> int:
-    """The size of a file, or of the pictures of a folder or pattern; 0 of anything else."""
+    """The size of a file, or of the images of a folder or pattern; 0 of anything else."""
     try:
         path = Path(source)
         if path.is_dir() or _is_pattern(source):
-            return sum(file.stat().st_size for file in picture_files(path))
+            return sum(file.stat().st_size for file in image_files(path))
         return path.stat().st_size if path.is_file() else 0
     except (OSError, ValueError):  # ValueError: a null byte; opening it will say what is wrong
         return 0
@@ -64,21 +64,21 @@ def source_bytes(source: str) -> int:
 def fingerprint(source: str) -> dict[str, Any]:
     """Plain data that changes where the source does; the same on every machine.
 
-    A file: its size and the sha256 of its first and last MiB. A folder or pattern of pictures:
+    A file: its size and the sha256 of its first and last MiB. A folder or pattern of images:
     their names and sizes. A camera or an address: its text. Raises InputError.
     """
     path = Path(source)
     try:
         if path.is_dir() or _is_pattern(source):
-            files = picture_files(path)
+            files = image_files(path)
             listing = "".join(f"{file.name}\0{file.stat().st_size}\n" for file in files)
             digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape"))
-            return {"pictures": len(files), "sha256": digest.hexdigest()}
+            return {"images": len(files), "sha256": digest.hexdigest()}
         if path.is_file():
             return {"bytes": path.stat().st_size, "sha256_of_ends": _ends_sha256(path)}
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror}); check the path") from None
-    if is_address(source):  # two that differ in what is not shown are two
+    if is_url(source):  # two that differ in what is not shown are two
         hidden = hashlib.sha256(re.sub(r":/+.*@", "://", source).encode("utf-8", "surrogateescape"))
         return {"text": without_password(source), "sha256": hidden.hexdigest()}
     if not source.isdecimal():
@@ -87,8 +87,8 @@ def fingerprint(source: str) -> dict[str, Any]:
 
 
 def _is_pattern(source: str) -> bool:
-    """Of pictures; what exists is a file, and an address is none."""
-    return is_picture_pattern(source) and not exists(Path(source)) and not is_address(source)
+    """Of images; what exists is a file, and an address is none."""
+    return is_image_pattern(source) and not exists(Path(source)) and not is_url(source)
 
 
 def _ends_sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Pictures as a video: those of a folder, of a pattern such as %06d.jpg or *.jpg, or one."""
+"""Images as a video: those of a folder, of a pattern such as %06d.jpg or *.jpg, or one."""
 
 import glob
 import re
@@ -25,46 +25,46 @@ from rnndet.video.sources.base import (
 from rnndet.video.sources.capture import existing_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-UNREADABLE_SHARE = 0.05  # of the pictures; with more, the folder is not what the user thinks
+UNREADABLE_SHARE = 0.05  # of the images; with more, the folder is not what the user thinks
 _NUMBER = re.compile(r"%(0?[0-9]{0,2})d")
 
 
 class ImageFolder(Source):
-    """The pictures of a folder or of a pattern in natural order (2 before 10), or one picture.
+    """The images of a folder or of a pattern in natural order (2 before 10), or one image.
 
-    Where the names differ in one number only, `index` follows that number, so a missing picture
+    Where the names differ in one number only, `index` follows that number, so a missing image
     shifts nothing: it leaves a gap, as does one that cannot be decoded. Times assume 25 frames
     per second; `info.fps` is None.
 
     Args:
-        path: a folder; a picture; or, where no file has that name, a pattern: %06d.jpg for
-            numbered pictures, or one with *, ? or [...].
+        path: a folder; an image; or, where no file has that name, a pattern: %06d.jpg for
+            numbered images, or one with *, ? or [...].
 
     Raises:
-        InputError: no pictures, more than 5 % of them unreadable, or one of another size.
+        InputError: no images, more than 5 % of them unreadable, or one of another size.
     """
 
     def __init__(
         self, path: str | Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
-        self._files = picture_files(path)
+        self._files = image_files(path)
         if not self._files:
             if not exists(Path(path)):
                 raise InputError(f"{path}: nothing has such a name; check the pattern")
             suffixes = ", ".join(IMAGE_SUFFIXES)
-            raise InputError(f"{path}: the folder holds no pictures ({suffixes})")
+            raise InputError(f"{path}: the folder holds no images ({suffixes})")
         self._numbers = _numbers_of_pattern(path, self._files) or numbers(self._files)
         self._max_pixels = max_pixels
         self._start()
-        height, width = next(self._pictures())[1].shape[:2]
-        name = name or pictures_name(path)
+        height, width = next(self._images())[1].shape[:2]
+        name = name or images_name(path)
         self.info = VideoInfo(name, str(path), width, height, None, len(self._files))
         self._start()
 
     def _start(self) -> None:
         self._decoded = 0
         self._failures: list[InputError] = []
-        self._gaps: list[tuple[int, Path]] = []  # numbers missing, and the picture after them
+        self._gaps: list[tuple[int, Path]] = []  # numbers missing, and the image after them
 
     @property
     def counts(self) -> ReadCounts:
@@ -75,7 +75,7 @@ class ImageFolder(Source):
     def notes(self) -> tuple[str, ...]:
         found = []
         if self._failures:
-            found.append(f"first picture that could not be read: {self._failures[0]}")
+            found.append(f"first image that could not be read: {self._failures[0]}")
         if self._gaps:
             count, before = self._gaps[0]
             found.append(f"the first gap in the numbers: {count} missing before {before.name}")
@@ -85,11 +85,11 @@ class ImageFolder(Source):
         self._start()
         expected = (self.info.height, self.info.width)
         next_index = 0
-        for place, image in self._pictures():
+        for place, image in self._images():
             if image.shape[:2] != expected:
                 raise InputError(
-                    f"{self._files[place]}: the picture is {size_text(image.shape)}, but the first "
-                    f"one is {size_text(expected)}; put pictures of one size in a folder"
+                    f"{self._files[place]}: the image is {size_text(image.shape)}, but the first "
+                    f"one is {size_text(expected)}; put images of one size in a folder"
                 )
             index = self._numbers[place]
             missing = index - (self._numbers[place - 1] + 1 if place else 0)
@@ -99,8 +99,8 @@ class ImageFolder(Source):
             yield Frame(image, index, float(index / ASSUMED_FPS), index - next_index)
             next_index = index + 1
 
-    def _pictures(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Place in the list and picture; raises InputError once too many could not be read."""
+    def _images(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Place in the list and image; raises InputError once too many could not be read."""
         for place, file in enumerate(self._files):
             try:
                 image = read_image(file)
@@ -117,13 +117,13 @@ class ImageFolder(Source):
         count, total = len(self._failures), len(self._files)
         if count > UNREADABLE_SHARE * total:
             raise InputError(
-                f"{self._failures[0]} ({count} of {total} pictures so far, more than "
+                f"{self._failures[0]} ({count} of {total} images so far, more than "
                 f"{UNREADABLE_SHARE:.0%}: mend or remove them)"
             )
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Picture files directly in a folder, in natural order; hidden files are left out."""
+    """Image files directly in a folder, in natural order; hidden files are left out."""
     files = [
         file for file in Path(folder).iterdir() if is_image(file) and not file.name.startswith(".")
     ]
@@ -135,8 +135,8 @@ def is_image(path: str | Path) -> bool:
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def is_picture_pattern(text: str) -> bool:
-    """Whether the last part of a path is a pattern that stands for pictures: %06d.jpg, *.jpg."""
+def is_image_pattern(text: str) -> bool:
+    """Whether the last part of a path is a pattern that stands for images: %06d.jpg, *.jpg."""
     return _has_number(text) or glob.has_magic(text)
 
 
@@ -148,7 +148,7 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 
 
 def numbers(files: list[Path]) -> list[int]:
-    """The index of each picture: its number in the sequence from 0, or else its place in the list.
+    """The index of each image: its number in the sequence from 0, or else its place in the list.
 
     A sequence has names that differ in their last number only, and a step between numbers that is
     the smallest one, is found at least every second time, and divides the others.
@@ -168,12 +168,12 @@ def numbers(files: list[Path]) -> list[int]:
     return [(value - values[0]) // step for value in values]
 
 
-def picture_files(path: str | Path) -> list[Path]:
-    """The pictures of a folder or pattern in order, or the one picture; raises InputError."""
+def image_files(path: str | Path) -> list[Path]:
+    """The images of a folder or pattern in order, or the one image; raises InputError."""
     given = Path(path)
     if exists(given) and given.is_dir():
         return list_images(given)
-    if exists(given) or not is_picture_pattern(str(path)):
+    if exists(given) or not is_image_pattern(str(path)):
         return [existing_file(given)]
     if _has_number(str(path)):
         return _numbered(given)
@@ -222,8 +222,8 @@ def _number_expression(name: str) -> re.Pattern[str]:
     return re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}")
 
 
-def pictures_name(path: str | Path) -> str:
-    """The stem of a folder or picture; of a pattern the folder with the letters before the sign."""
+def images_name(path: str | Path) -> str:
+    """The stem of a folder or image; of a pattern the folder with the letters before the sign."""
     given = Path(path)
     if exists(given):
         return safe_name(given.resolve().stem)

@@ -30,7 +30,7 @@ from rnndet.video.sources.base import (
     ReadCounts,
     Source,
     exists,
-    is_address,
+    is_url,
     without_password,
 )
 from rnndet.video.sources.live import LiveOptions
@@ -232,7 +232,7 @@ def _read_pixels(pipe: BinaryIO, head: dict[str, Any]) -> np.ndarray:
 
 
 def _is_live(source: str) -> bool:
-    return not exists(Path(source)) and (source.isdecimal() or is_address(source))
+    return not exists(Path(source)) and (source.isdecimal() or is_url(source))
 
 
 def _reason(code: int) -> str:

@@ -4,7 +4,7 @@ import glob
 from pathlib import Path
 
 from rnndet.errors import InputError
-from rnndet.video.sources.base import exists, is_address
+from rnndet.video.sources.base import exists, is_url
 from rnndet.video.sources.image_folder import is_image, matches
 
 LIST_SUFFIX = ".txt"
@@ -15,7 +15,7 @@ def expand(text: str) -> list[str]:
     """The sources that `text` stands for, each for `open_source`.
 
     A name that exists is that file, whatever signs are in it; a text file (.txt) is a list. A
-    pattern with *, ? or [...] stands for what matches it, in natural order; pictures of one folder
+    pattern with *, ? or [...] stands for what matches it, in natural order; images of one folder
     are one source. Anything else stands for itself, also what does not exist.
 
     Raises:
@@ -24,7 +24,7 @@ def expand(text: str) -> list[str]:
     path = Path(text)
     if is_list(path):
         return read_list(path)
-    if exists(path) or is_address(text):
+    if exists(path) or is_url(text):
         return [text]
     return _matching(text)
 
@@ -64,7 +64,7 @@ def _listed(line: str, folder: Path) -> list[str]:
     beside = folder / line  # an absolute path stays as it is
     if exists(beside):
         return [str(beside)]
-    if is_address(line) or line.isdecimal():
+    if is_url(line) or line.isdecimal():
         return [line]
     return _matching(str(beside))
 
@@ -76,12 +76,12 @@ def _matching(text: str) -> list[str]:
     found = [path for path in matches(text) if not ("**" in text and path.is_dir())]
     sources = {}  # in order
     for path in found:
-        is_picture = is_image(path) and path.is_file()
-        sources[_pictures_beside(path, text) if is_picture else str(path)] = None
+        is_image_file = is_image(path) and path.is_file()
+        sources[_images_beside(path, text) if is_image_file else str(path)] = None
     return list(sources) or [text]
 
 
-def _pictures_beside(path: Path, pattern: str) -> str:
-    """The pattern for the pictures of one folder only."""
+def _images_beside(path: Path, pattern: str) -> str:
+    """The pattern for the images of one folder only."""
     name = Path(pattern).name
     return str(Path(glob.escape(str(path.parent)), "*" if name == "**" else name))

@@ -24,7 +24,7 @@ from rnndet.video.sources.base import (
     size_text,
     without_password,
 )
-from rnndet.video.sources.capture import FAILED_READS, frame_rate, open_address, open_camera, to_rgb
+from rnndet.video.sources.capture import FAILED_READS, frame_rate, open_camera, open_url, to_rgb
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +73,12 @@ class LiveSource(Source):
     A thread reads all the time. Frames that come faster than they are taken are passed over: they
     use up an index, are counted, and the next frame says how many (`gap`); the memory goes on.
     Where the connection was lost, the first frame after it has `restart` and a `gap` estimated
-    from the time that has passed. A picture of another size is scaled to the first one's.
+    from the time that has passed. An image of another size is scaled to the first one's.
 
     connect: opens the source; called again where it was lost.
 
     Raises:
-        InputError: the source cannot be opened, gives no picture, or too large a one.
+        InputError: the source cannot be opened, gives no image, or too large a one.
     """
 
     is_live = True
@@ -104,7 +104,7 @@ class LiveSource(Source):
         first = self._wait(lambda: self._newest)
         if first is None:
             self.close()
-            raise InputError(f"{said}: gives no picture; check that it is there and not in use")
+            raise InputError(f"{said}: gives no image; check that it is there and not in use")
         try:
             check_pixels(said, first.image.shape, max_pixels)
         except InputError:
@@ -126,7 +126,7 @@ class LiveSource(Source):
         if not self._change:
             return ()
         return (
-            f"the size of the pictures changes, first {self._change}; all are scaled to "
+            f"the size of the images changes, first {self._change}; all are scaled to "
             f"{self.info.width}x{self.info.height}",
         )
 
@@ -197,13 +197,13 @@ class LiveSource(Source):
                     index, lost_at = self._read_connected(capture, index, lost_at)
             finally:
                 capture.release()
-            if index == 0:  # never gave a picture: the user should know at once
+            if index == 0:  # never gave an image: the user should know at once
                 break
             attempts = 1 if index > first else attempts + 1
             if self._closing or attempts > self._options.max_reconnects:
                 break
             wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempts - 1))
-            log.info("%s: no picture; connecting again in %.0f s", self._said, wait)
+            log.info("%s: no image; connecting again in %.0f s", self._said, wait)
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, wait)
             self._reconnects += 1
@@ -243,7 +243,7 @@ class Camera(LiveSource):
     """A camera of this computer by number, from 0.
 
     Raises:
-        InputError: there is no such camera, or it gives no picture.
+        InputError: there is no such camera, or it gives no image.
     """
 
     def __init__(
@@ -261,13 +261,13 @@ class Camera(LiveSource):
         )  # fmt: skip
 
 
-class LiveAddress(LiveSource):
+class LiveStream(LiveSource):
     """A live stream behind rtsp://, http:// or https://, such as that of a network camera.
 
     capture: the first connection, opened.
 
     Raises:
-        InputError: it gives no picture.
+        InputError: it gives no image.
     """
 
     def __init__(
@@ -282,15 +282,15 @@ class LiveAddress(LiveSource):
         opened = [capture]
 
         def connect() -> Capture:
-            return opened.pop() if opened else open_address(url, timeout=options.timeout)
+            return opened.pop() if opened else open_url(url, timeout=options.timeout)
 
         super().__init__(
-            connect, name=name or address_name(url), said=without_password(url), options=options,
+            connect, name=name or url_name(url), said=without_password(url), options=options,
             max_pixels=max_pixels,
         )  # fmt: skip
 
 
-def address_name(url: str) -> str:
+def url_name(url: str) -> str:
     """The host and the last part of the path of an address, without passwords."""
     rest = without_password(url).partition("//")[2].partition("?")[0]
     host, _, path = rest.rpartition("@")[2].partition("/")

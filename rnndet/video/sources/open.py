@@ -1,4 +1,4 @@
-"""Where frames come from: a video file, pictures, a camera, an address if that is allowed.
+"""Where frames come from: a video file, images, a camera, an address if that is allowed.
 
 Every source gives each frame once, in order and in RGB; nothing of a file is dropped, because a
 recurrent model needs the frames that a caller might not look at.
@@ -24,7 +24,7 @@ from rnndet.video.sources.base import (
     check_pixels,
     ends_early,
     exists,
-    is_address,
+    is_url,
     safe_name,
     without_password,
 )
@@ -33,12 +33,12 @@ from rnndet.video.sources.capture import (
     decode,
     existing_file,
     frame_rate,
-    open_address,
     open_capture,
+    open_url,
 )
-from rnndet.video.sources.image_folder import ImageFolder, is_image, is_picture_pattern
+from rnndet.video.sources.image_folder import ImageFolder, is_image, is_image_pattern
 from rnndet.video.sources.listing import is_list, read_list
-from rnndet.video.sources.live import Camera, LiveAddress, LiveOptions, address_name
+from rnndet.video.sources.live import Camera, LiveOptions, LiveStream, url_name
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
@@ -55,7 +55,7 @@ class VideoFile(Source):
     1 / fps from where they stop.
 
     Raises:
-        InputError: the file is missing, empty, not a video, has pictures of more than max_pixels,
+        InputError: the file is missing, empty, not a video, has images of more than max_pixels,
             or holds no frame that can be decoded.
     """
 
@@ -151,7 +151,7 @@ class AddressedFile(VideoFile):
     ) -> None:
         self._patience = timeout
         self._begin(
-            lambda: _opened(url, timeout), without_password(url), name or address_name(url),
+            lambda: _opened(url, timeout), without_password(url), name or url_name(url),
             max_pixels=max_pixels,
         )  # fmt: skip
 
@@ -163,14 +163,14 @@ def open_source(
     max_pixels: int = MAX_PIXELS,
     live: LiveOptions | None = None,
 ) -> Source:
-    """Open a video file, a folder or a pattern of pictures, one picture, or a camera number.
+    """Open a video file, a folder or a pattern of images, one image, or a camera number.
 
     Args:
-        source: a path, or what is none: a pattern of pictures (%06d.jpg, *.jpg), a camera number,
+        source: a path, or what is none: a pattern of images (%06d.jpg, *.jpg), a camera number,
             as int or as digits, or an address where `live` allows it. What exists as a file is
             that file, whatever its name looks like.
         name: overrides `info.name`.
-        max_pixels: refuse videos and pictures with more pixels than this.
+        max_pixels: refuse videos and images with more pixels than this.
         live: how cameras and addresses are read, and whether addresses are allowed.
 
     Raises:
@@ -183,9 +183,9 @@ def open_source(
     if not exists(path):
         if text.isdecimal():
             return Camera(int(text), name=name, options=live, max_pixels=max_pixels)
-        if is_address(text):
-            return _open_address(text, name, max_pixels, live)
-        if is_picture_pattern(text):
+        if is_url(text):
+            return _open_url(text, name, max_pixels, live)
+        if is_image_pattern(text):
             return ImageFolder(path, name=name, max_pixels=max_pixels)
     if is_list(path):
         count = len(read_list(path))
@@ -216,7 +216,7 @@ def _open_video(path: Path, name: str | None, max_pixels: int) -> Source:
         raise
 
 
-def _open_address(url: str, name: str | None, max_pixels: int, live: LiveOptions) -> Source:
+def _open_url(url: str, name: str | None, max_pixels: int, live: LiveOptions) -> Source:
     said = without_password(url)
     if not live.allow_network:
         raise InputError(
@@ -227,14 +227,14 @@ def _open_address(url: str, name: str | None, max_pixels: int, live: LiveOptions
         raise InputError(f"{said}: expected one of {', '.join(ADDRESSES)}")
     capture = _opened(url, live.timeout)
     if not 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 1e8:
-        return LiveAddress(url, capture, name=name, options=live, max_pixels=max_pixels)
+        return LiveStream(url, capture, name=name, options=live, max_pixels=max_pixels)
     capture.release()
     return AddressedFile(url, timeout=live.timeout, name=name, max_pixels=max_pixels)
 
 
 def _opened(url: str, timeout: float) -> cv2.VideoCapture:
     """Raises InputError if nothing answers, or what answers is no video."""
-    capture = open_address(url, timeout=timeout)
+    capture = open_url(url, timeout=timeout)
     if not capture.isOpened():
         capture.release()
         raise InputError(

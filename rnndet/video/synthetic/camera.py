@@ -24,7 +24,7 @@ class Burst:
 
 def make_camera_path(
     rng: np.random.Generator,
-    followed: np.ndarray,
+    propagated: np.ndarray,
     *,
     length: int,
     fps: float,
@@ -43,7 +43,7 @@ def make_camera_path(
         path = (time - time.mean())[:, None] * rate
     elif mode == "follow":
         height, width = size_hw
-        path = smooth(followed - (width / 2, height / 2), 0.5 * fps) * 0.8
+        path = smooth(propagated - (width / 2, height / 2), 0.5 * fps) * 0.8
     shake = wander(rng, length, 1 / fps, memory=0.15, spread=rng.uniform(0.1, 1.2), columns=2)
     return np.clip(path + shake, -limit, limit)
 

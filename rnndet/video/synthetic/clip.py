@@ -11,7 +11,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from rnndet.structures import Frame, Truth, VideoInfo
+from rnndet.structures import Frame, Target, VideoInfo
 from rnndet.video.synthetic.camera import make_bursts, make_camera_path, streak
 from rnndet.video.synthetic.flight import Flyer, make_flyer
 from rnndet.video.synthetic.objects import MODELS, Pose, Sprite, draw_sprite
@@ -111,7 +111,7 @@ class SyntheticClip:
         """The same frame, with the same noise, without any object."""
         return self._frame(index, with_objects=False)
 
-    def truth(self, index: int) -> Truth:
+    def target(self, index: int) -> Target:
         """Every object whose box meets frame `index`, boxes cut to the frame, ids from 1.
 
         `ignore` is True where less than a quarter of the object is visible.
@@ -128,7 +128,7 @@ class SyntheticClip:
                 labels.append(CLASSES.index(placed.flyer.kind))
                 ids.append(number)
                 ignore.append(bool(hidden))
-        return Truth(
+        return Target(
             torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             torch.tensor(labels, dtype=torch.int64),
             torch.tensor(ids, dtype=torch.int64),
@@ -146,17 +146,17 @@ class SyntheticClip:
     def _frame(self, index: int, *, with_objects: bool) -> Frame:
         self._check(index)
         rng = np.random.default_rng([self._seed, index, 7])
-        picture = self._crop(self._scene.sky, index)
+        canvas = self._crop(self._scene.sky, index)
         cloud = self._crop(self._scene.cloud, index, self._cloud_shift(index))
         cloud_alpha = cloud[..., 3:]
-        picture += cloud_alpha * (cloud[..., :3] - picture)
+        canvas += cloud_alpha * (cloud[..., :3] - canvas)
         if with_objects:
             for _, placed in self._place(index, cloud_alpha[..., 0]):
-                self._paint(picture, placed, index)
+                self._paint(canvas, placed, index)
         if self._scene.ground is not None:
             ground = self._crop(self._scene.ground, index)
-            picture += ground[..., 3:] * (ground[..., :3] - picture)
-        image = self._develop(picture, index, rng)
+            canvas += ground[..., 3:] * (ground[..., :3] - canvas)
+        image = self._develop(canvas, index, rng)
         return Frame(image, index, float(index / self.info.fps))
 
     def _cloud_shift(self, index: int) -> float:
@@ -210,18 +210,18 @@ class SyntheticClip:
                 seen = seen * (1 - ground_alpha[area])
             yield k + 1, _Placed(flyer, cut, veil, seen, whole)
 
-    def _paint(self, picture: np.ndarray, placed: _Placed, index: int) -> None:
+    def _paint(self, image: np.ndarray, placed: _Placed, index: int) -> None:
         """Blend one object into (H, W, 3) float32 in place; the ground is laid over it later."""
         flyer, sprite = placed.flyer, placed.sprite
         if flyer.contrail > 0:
-            self._paint_contrail(picture, flyer, index)
+            self._paint_contrail(image, flyer, index)
         height, width = sprite.alpha.shape
-        patch = picture[sprite.y : sprite.y + height, sprite.x : sprite.x + width]
+        patch = image[sprite.y : sprite.y + height, sprite.x : sprite.x + width]
         tone = cv2.GaussianBlur(sprite.tone, (0, 0), self._soft)[..., None]
         alpha = cv2.GaussianBlur(sprite.alpha, (0, 0), self._soft)[..., None]
         patch += flyer.contrast * placed.veil[..., None] * (tone * flyer.colour - alpha * patch)
 
-    def _paint_contrail(self, picture: np.ndarray, flyer: Flyer, index: int) -> None:
+    def _paint_contrail(self, image: np.ndarray, flyer: Flyer, index: int) -> None:
         here = flyer.position[index] - self._camera[index]
         back = flyer.position[index] - flyer.position[index - 1 if index else 1]
         speed = float(np.hypot(*back))
@@ -231,7 +231,7 @@ class SyntheticClip:
             return
         start = here - back / speed * flyer.size[index] * 0.5
         end = here - back / speed * flyer.size[index] * flyer.contrail
-        mask = np.zeros(picture.shape[:2], np.uint8)
+        mask = np.zeros(image.shape[:2], np.uint8)
         wide = max(1, round(flyer.size[index] * 0.05))
         for k in range(8):  # fainter and wider with distance
             a, b = (start + (end - start) * t / 8 for t in (k, k + 1))
@@ -245,23 +245,23 @@ class SyntheticClip:
                 4,
             )
         alpha = cv2.GaussianBlur(mask, (0, 0), 1.2)[..., None] * np.float32(1 / 255)
-        picture += alpha * (238 - picture)
+        image += alpha * (238 - image)
 
-    def _develop(self, picture: np.ndarray, index: int, rng: np.random.Generator) -> np.ndarray:
+    def _develop(self, canvas: np.ndarray, index: int, rng: np.random.Generator) -> np.ndarray:
         """Spoil, add noise and compress, as a camera does: float32 in, (H, W, 3) uint8 RGB out."""
         quality = self._quality
         for burst in self._bursts:
             amount = burst.amount(index)
             if amount > 0 and burst.kind == "motion":
-                picture = cv2.filter2D(picture, -1, streak(2 + 11 * amount, burst.angle))
+                canvas = cv2.filter2D(canvas, -1, streak(2 + 11 * amount, burst.angle))
             elif amount > 0 and burst.kind == "defocus":
-                picture = cv2.GaussianBlur(picture, (0, 0), 0.8 + 2.4 * amount)
+                canvas = cv2.GaussianBlur(canvas, (0, 0), 0.8 + 2.4 * amount)
             elif amount > 0:
                 quality = int(np.interp(amount, [0, 1], [30, 6]))
         if self._grey:
-            picture = np.repeat(picture.mean(-1, keepdims=True), 3, axis=-1)
-        picture += rng.standard_normal(picture.shape[:2], np.float32)[..., None] * self._noise
-        image = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+            canvas = np.repeat(canvas.mean(-1, keepdims=True), 3, axis=-1)
+        canvas += rng.standard_normal(canvas.shape[:2], np.float32)[..., None] * self._noise
+        image = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
         _, data = cv2.imencode(
             ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
         )

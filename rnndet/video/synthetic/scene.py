@@ -58,7 +58,7 @@ def fractal_noise(
     stretch: float,
     roughness: float = 0.55,
 ) -> np.ndarray:
-    """(H, W) float32 noise in [0, 1]; the coarsest octave has `cells` cells down the picture."""
+    """(H, W) float32 noise in [0, 1]; the coarsest octave has `cells` cells down the image."""
     height, width = size_hw
     total = np.zeros(size_hw, np.float32)
     for octave in range(octaves):

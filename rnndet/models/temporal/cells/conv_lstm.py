@@ -34,7 +34,7 @@ class ConvLSTMCell(nn.Module):
     from Greff et al. 2017, arXiv 1503.04069, variant CIFG.
 
     Where we differ: Shi et al. have peephole weights for each pixel, which ties the net to one
-    picture size; ours are (hidden, 1, 1). Greff et al. write f = 1 - i; ours is i = 1 - f, the same
+    image size; ours are (hidden, 1, 1). Greff et al. write f = 1 - i; ours is i = 1 - f, the same
     family, so that `forget_bias` keeps its meaning. The clamp is ours.
 
     - peephole: gates look at the internal state, i and f at c_{t-1}, o at c_t; weights start at 0.

@@ -1,4 +1,4 @@
-"""Numbered pictures keep their numbers; a few that cannot be read are passed over and counted."""
+"""Numbered images keep their numbers; a few that cannot be read are passed over and counted."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rnndet.video.sources.image_folder import ImageFolder, numbers
 from rnndet.video.sources.open import open_source
 
 
-def write_pictures(folder: Path, found, *, form: str = "f%04d.png") -> None:
+def write_images(folder: Path, found, *, form: str = "f%04d.png") -> None:
     for number in found:
         write_image(folder / (form % number), np.full((6, 8, 3), number, np.uint8))
 
@@ -22,7 +22,7 @@ def rows(source) -> list[tuple[int, int, int]]:
 
 
 def test_gap_in_the_numbers_shifts_nothing(tmp_path):
-    write_pictures(tmp_path, [1, 2, 4, 5])
+    write_images(tmp_path, [1, 2, 4, 5])
     with open_source(tmp_path) as source:
         assert rows(source) == [(1, 0, 0), (2, 1, 0), (4, 3, 1), (5, 4, 0)]
         assert source.counts.missing == 1
@@ -33,9 +33,9 @@ def test_gap_in_the_numbers_shifts_nothing(tmp_path):
 
 
 def test_pattern_counts_by_one_and_ignores_other_names(tmp_path):
-    write_pictures(tmp_path, [3, 8, 10])
-    write_pictures(tmp_path, [4], form="g%04d.png")
-    write_pictures(tmp_path, [5], form="f%d.png")
+    write_images(tmp_path, [3, 8, 10])
+    write_images(tmp_path, [4], form="g%04d.png")
+    write_images(tmp_path, [5], form="f%d.png")
     with open_source(tmp_path / "f%04d.png") as source:
         assert rows(source) == [(3, 0, 0), (8, 5, 4), (10, 7, 1)]
         assert source.info.name == f"{tmp_path.name.strip('_')}_f"
@@ -58,8 +58,8 @@ def test_numbers_of_names(names, expected):
     assert numbers([Path(f"{name}.jpg") for name in names]) == expected
 
 
-def test_unreadable_picture_is_skipped_and_counted(tmp_path):
-    write_pictures(tmp_path, range(40))
+def test_unreadable_image_is_skipped_and_counted(tmp_path):
+    write_images(tmp_path, range(40))
     (tmp_path / "f0007.png").write_bytes(b"text")
     with open_source(tmp_path) as source:
         found = rows(source)
@@ -70,25 +70,25 @@ def test_unreadable_picture_is_skipped_and_counted(tmp_path):
         assert "f0007.png" in source.notes[0]
 
 
-def test_first_picture_may_be_the_unreadable_one(tmp_path):
-    write_pictures(tmp_path, range(20))
+def test_first_image_may_be_the_unreadable_one(tmp_path):
+    write_images(tmp_path, range(20))
     (tmp_path / "f0000.png").write_bytes(b"")
     with open_source(tmp_path) as source:
         assert rows(source)[0] == (1, 1, 1)
 
 
 def test_more_than_five_percent_unreadable_is_an_error(tmp_path):
-    write_pictures(tmp_path, range(40))
+    write_images(tmp_path, range(40))
     for number in (7, 8, 30):
         (tmp_path / f"f{number:04d}.png").write_bytes(b"text")
     source = ImageFolder(tmp_path)
-    with pytest.raises(InputError, match=r"3 of 40 pictures so far, more than 5%") as error:
+    with pytest.raises(InputError, match=r"3 of 40 images so far, more than 5%") as error:
         list(source)
     assert error.value.exit_code == 3
 
 
-def test_large_picture_is_refused(tmp_path):
-    write_pictures(tmp_path, [1])
+def test_large_image_is_refused(tmp_path):
+    write_images(tmp_path, [1])
     with pytest.raises(InputError, match=r"8x6 is more than 47 pixels.*--max-pixels"):
         open_source(tmp_path, max_pixels=47)
     with open_source(tmp_path, max_pixels=48) as source:

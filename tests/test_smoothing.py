@@ -14,7 +14,7 @@ from rnndet.errors import RnndetError
 from rnndet.inference.run import run_source
 from rnndet.inference.stream import Stream
 from rnndet.structures import Detections, Frame, VideoInfo
-from rnndet.tracking import TRACKERS, ByteTracker, SteadyTracks
+from rnndet.tracking import TRACKERS, ByteTracker, TrackSmoother
 from rnndet.video.annotate import Annotator
 from rnndet.video.sink import describe_result
 
@@ -33,10 +33,10 @@ def expected(x: float = 10.0, track: int = 1) -> tuple[np.ndarray, np.ndarray]:
 def shown_labels(
     labels: list[int], scores: list[float] | None = None, fps: float = 25
 ) -> list[int]:
-    steady, found = SteadyTracks(), []
+    smoothed, found = TrackSmoother(), []
     for k, label in enumerate(labels):
         score = 0.6 if scores is None else scores[k]
-        seen, _ = steady.update(one(label, score), expected(), time=k / fps, size_hw=SIZE_HW)
+        seen, _ = smoothed.update(one(label, score), expected(), time=k / fps, size_hw=SIZE_HW)
         found.append(int(seen.labels[0]))
     return found
 
@@ -63,10 +63,10 @@ def test_class_is_the_one_with_the_largest_sum_of_scores():
 
 
 def test_score_of_a_track_moves_less_than_that_of_its_detections():
-    steady, scores = SteadyTracks(), []
+    smoothed, scores = TrackSmoother(), []
     for k in range(40):
         found = one(0, 0.9 if k % 2 else 0.5)
-        seen, _ = steady.update(found, expected(), time=k / 25, size_hw=SIZE_HW)
+        seen, _ = smoothed.update(found, expected(), time=k / 25, size_hw=SIZE_HW)
         scores.append(float(seen.scores[0]))
     settled = scores[20:]
     assert 0.6 < min(settled) < max(settled) < 0.8
@@ -74,20 +74,20 @@ def test_score_of_a_track_moves_less_than_that_of_its_detections():
 
 
 def test_detections_without_a_track_stay_as_they_are():
-    steady = SteadyTracks()
+    smoothed = TrackSmoother()
     for label, score in ((0, 0.9), (1, 0.4)):
         found = one(label, score, track=0)
-        seen, _ = steady.update(found, NOTHING, time=0.0, size_hw=SIZE_HW)
+        seen, _ = smoothed.update(found, NOTHING, time=0.0, size_hw=SIZE_HW)
         assert (int(seen.labels[0]), seen.scores) == (label, found.scores)
 
 
 def missed_for(frames: int, *, coast: float) -> list[int]:
     """How many predicted boxes there are in each frame after one with a detection."""
-    steady = SteadyTracks(coast=coast)
-    steady.update(one(1), expected(), time=0.0, size_hw=SIZE_HW)
+    smoothed = TrackSmoother(coast=coast)
+    smoothed.update(one(1), expected(), time=0.0, size_hw=SIZE_HW)
     empty = one(0)[np.zeros(1, bool)]
     return [
-        len(steady.update(empty, expected(), time=k / 10, size_hw=SIZE_HW)[1])
+        len(smoothed.update(empty, expected(), time=k / 10, size_hw=SIZE_HW)[1])
         for k in range(1, frames + 1)
     ]
 
@@ -98,32 +98,32 @@ def test_missed_track_is_predicted_for_as_long_as_allowed():
 
 
 def test_predicted_box_is_clipped_and_gone_with_its_last_pixel():
-    steady = SteadyTracks(coast=1.0)
-    steady.update(one(1), expected(), time=0.0, size_hw=SIZE_HW)
+    smoothed = TrackSmoother(coast=1.0)
+    smoothed.update(one(1), expected(), time=0.0, size_hw=SIZE_HW)
     empty = one(0)[np.zeros(1, bool)]
-    _, missed = steady.update(empty, expected(90), time=0.1, size_hw=SIZE_HW)
+    _, missed = smoothed.update(empty, expected(90), time=0.1, size_hw=SIZE_HW)
     assert missed.boxes.tolist() == [[90, 10, 96, 30]]
     assert (missed.labels.tolist(), missed.ids.tolist()) == ([1], [1])
-    _, missed = steady.update(empty, expected(95.5), time=0.2, size_hw=SIZE_HW)
+    _, missed = smoothed.update(empty, expected(95.5), time=0.2, size_hw=SIZE_HW)
     assert len(missed) == 0
 
 
 def test_missed_track_is_not_shown_where_another_one_is_seen():
-    steady = SteadyTracks(coast=1.0)
-    steady.update(one(1), expected(), time=0.0, size_hw=SIZE_HW)
-    _, missed = steady.update(one(0, track=2), expected(), time=0.1, size_hw=SIZE_HW)
+    smoothed = TrackSmoother(coast=1.0)
+    smoothed.update(one(1), expected(), time=0.0, size_hw=SIZE_HW)
+    _, missed = smoothed.update(one(0, track=2), expected(), time=0.1, size_hw=SIZE_HW)
     assert len(missed) == 0
 
 
 def test_forgotten_tracks_take_no_memory():
-    steady = SteadyTracks(coast=1.0)
+    smoothed = TrackSmoother(coast=1.0)
     for k in range(100):
-        steady.update(one(0, track=k + 1), expected(track=k + 1), time=k / 25, size_hw=SIZE_HW)
-    assert len(steady._tracks) == 1
+        smoothed.update(one(0, track=k + 1), expected(track=k + 1), time=k / 25, size_hw=SIZE_HW)
+    assert len(smoothed._tracks) == 1
 
 
 def test_state_goes_on_where_it_was_left():
-    first, second = SteadyTracks(coast=1.0), SteadyTracks(coast=1.0)
+    first, second = TrackSmoother(coast=1.0), TrackSmoother(coast=1.0)
     for k, label in enumerate([0, 0, 1]):
         first.update(one(label), expected(), time=k / 25, size_hw=SIZE_HW)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
@@ -184,7 +184,7 @@ def test_coasting_is_off_by_default_and_needs_a_tracker():
     with pytest.raises(RnndetError, match="tracker"):
         Stream(Blinking(), coast=0.5)
     with pytest.raises(RnndetError, match="coast"):
-        SteadyTracks(coast=-1)
+        TrackSmoother(coast=-1)
 
 
 def test_track_predicts_for_the_seconds_it_is_asked_for():
@@ -243,7 +243,7 @@ def test_predicted_boxes_count_as_no_objects(tmp_path):
 def test_missed_track_is_drawn_in_dashes():
     stream = Stream(Blinking(), ByteTracker(), coast=1.0)
     drawn = [Annotator(Blinking.classes).draw(stream.step(frame)) for frame in frames(7)]
-    seen, missed = ((picture > 0).any(-1) for picture in (drawn[4], drawn[5]))
+    seen, missed = ((image > 0).any(-1) for image in (drawn[4], drawn[5]))
     assert 0 < missed.sum() < seen.sum()
     bottom = missed[30:34].any(0)
     assert bottom.any()
@@ -258,9 +258,9 @@ def test_trail_follows_a_track_and_ends_at_a_cut():
         annotator.draw(result)
     assert [round(x) for x, _ in annotator._trails[1]] == [22, 24, 26, 28]
     with_trail = Annotator(Blinking.classes, trails=4)
-    pictures = [with_trail.draw(result) for result in results]
+    images = [with_trail.draw(result) for result in results]
     plain = Annotator(Blinking.classes).draw(results[-1])
-    assert (pictures[-1] != plain).any()
+    assert (images[-1] != plain).any()
     cut = Frame(np.zeros((*SIZE_HW, 3), np.uint8), 5, 0.2)
     annotator.draw(type(results[0])(cut, Detections.empty(), cut=True))
     assert annotator._trails == {}

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from rnndet.models.temporal.restoration import object_cells, restoration_loss
+from rnndet.models.temporal.distillation import distillation_loss, object_cells
 
 
 def levels(*values):
-    """One level of one picture, one channel, a row of cells."""
+    """One level of one image, one channel, a row of cells."""
     return {"0": torch.tensor([[[list(values)]]], dtype=torch.float32)}
 
 
@@ -14,7 +14,7 @@ def objects(*values):
 
 
 def loss(found, clean, shown, *, spread=1.0):
-    return restoration_loss(found, clean, shown, spread={"0": torch.tensor(spread)})
+    return distillation_loss(found, clean, shown, spread={"0": torch.tensor(spread)})
 
 
 def test_features_of_the_clean_frame_cost_nothing():
@@ -33,9 +33,9 @@ def test_objects_weigh_as_much_as_all_the_rest():
     assert loss(found, clean, objects(0, 0, 0, 1)) == pytest.approx(2.0)
 
 
-def test_pictures_weigh_alike_whatever_their_objects_are():
+def test_images_weigh_alike_whatever_their_objects_are():
     clean, found = {"0": torch.zeros(2, 1, 1, 4)}, {"0": torch.zeros(2, 1, 1, 4)}
-    found["0"][0] = 1.0  # all of the first picture, which has no object, is wrong by 1
+    found["0"][0] = 1.0  # all of the first image, which has no object, is wrong by 1
     shown = {"0": torch.tensor([[[0, 0, 0, 0]], [[0, 0, 1, 1]]], dtype=torch.bool)}
     assert loss(found, clean, shown) == pytest.approx((1 + 0) / 2)
 

@@ -18,7 +18,7 @@ CLASS_HALF_LIFE, SCORE_HALF_LIFE = 1.0, 0.2
 LEAD = 1.5  # another class is shown once it has this many times the sum of the one shown
 COVERED = 0.5  # IoU with a detection from which a missed track is not shown beside it
 ROUNDING = 1e-6  # seconds: 0.28 - 0.16 is not above 0.12
-SMALLEST = 1.0  # pixels: a side of what is left of a box in the picture
+SMALLEST = 1.0  # pixels: a side of what is left of a box in the image
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class _Track:
     sums: dict[int, float] = field(default_factory=lambda: defaultdict(float))  # by class
 
 
-class SteadyTracks:
+class TrackSmoother:
     """The class and score by which each track of a video is shown, and where it is while missed.
 
     The class is the one with the largest sum of scores in the track, where older scores count
@@ -84,7 +84,7 @@ class SteadyTracks:
         """The same detections as they are to be shown, and the missed tracks; once per frame.
 
         detections have ids; expected is `Tracker.expected()` after this frame.
-        Missed tracks carry their last class and score, and are clipped to the picture.
+        Missed tracks carry their last class and score, and are clipped to the image.
         """
         assert detections.ids is not None, "only tracked detections belong to tracks"
         labels, scores = detections.labels.copy(), detections.scores.copy()
@@ -95,8 +95,8 @@ class SteadyTracks:
                 labels[row], scores[row] = track.label, track.score
         known = set(expected[1].tolist())
         self._tracks = {one: track for one, track in self._tracks.items() if one in known}
-        steady = replace(detections, labels=labels, scores=scores)
-        return steady, self._missed(detections, expected, time=time, size_hw=size_hw)
+        smoothed = replace(detections, labels=labels, scores=scores)
+        return smoothed, self._missed(detections, expected, time=time, size_hw=size_hw)
 
     def _see(self, one: int, label: int, score: float, time: float) -> _Track:
         """Add a detection to its track."""

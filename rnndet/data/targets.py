@@ -6,18 +6,18 @@ from pathlib import Path
 import torch
 
 from rnndet.data.problems import Problems
-from rnndet.structures import Truth
+from rnndet.structures import Target
 
 MAX_TRACK = 2**53  # what every format that stores numbers can hold
 LARGEST = 1e6  # pixels; a coordinate beyond is a mistake, not an object that reaches out
 ANY_CLASS = -1  # label of an ignore region that belongs to no class
 
 
-class TruthBuilder:
+class TargetBuilder:
     """Collects the boxes of one frame of `width` x `height` pixels.
 
     A box whose numbers are not finite, beyond LARGEST or inverted is reported and left out. Others
-    are clipped to the picture; one that then has a side below one pixel is left out and counted.
+    are clipped to the image; one that then has a side below one pixel is left out and counted.
     """
 
     def __init__(self, *, width: float, height: float, file: Path, problems: Problems) -> None:
@@ -56,17 +56,17 @@ class TruthBuilder:
             min(max(x2, 0.0), self._limit_x), min(max(y2, 0.0), self._limit_y),
         )  # fmt: skip
         if clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1:
-            self._problems.correct("boxes of less than one pixel in the picture left out")
+            self._problems.correct("boxes of less than one pixel in the image left out")
             return
         if clipped != tuple(box):
-            self._problems.correct("boxes clipped to the picture")
+            self._problems.correct("boxes clipped to the image")
         self._rows.append((*clipped, label, track, ignore))
 
-    def build(self) -> Truth:
+    def build(self) -> Target:
         """The Truth of the frame; empty if it holds nothing."""
         if not self._rows:
-            return Truth.empty()
-        return Truth(
+            return Target.empty()
+        return Target(
             boxes=torch.tensor([row[:4] for row in self._rows], dtype=torch.float32),
             labels=torch.tensor([row[4] for row in self._rows]),
             ids=torch.tensor([row[5] for row in self._rows]),

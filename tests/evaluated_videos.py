@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnndet.evaluation.metrics.record import ScoredFrame, ScoredVideo
+from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
 
 Box = Sequence[float]
 
@@ -34,33 +34,33 @@ def scored(
     *,
     labelled: bool = True,
     corrupted: bool = False,
-) -> ScoredFrame:
+) -> EvaluatedFrame:
     """One frame; `found` in any order."""
     found = sorted(found, key=lambda row: -row.score)
-    return ScoredFrame(
+    return EvaluatedFrame(
         index=index,
         boxes=np.array([row.box for row in found], np.float32).reshape(-1, 4),
         scores=np.array([row.score for row in found], np.float32),
         labels=np.array([row.label for row in found], np.int32),
         ids=np.array([row.id for row in found], np.int64),
-        truth_boxes=np.array([row.box for row in there], np.float32).reshape(-1, 4),
-        truth_labels=np.array([row.label for row in there], np.int32),
-        truth_ids=np.array([row.id for row in there], np.int64),
-        truth_ignore=np.array([row.ignore for row in there], bool),
+        target_boxes=np.array([row.box for row in there], np.float32).reshape(-1, 4),
+        target_labels=np.array([row.label for row in there], np.int32),
+        target_ids=np.array([row.id for row in there], np.int64),
+        target_ignore=np.array([row.ignore for row in there], bool),
         labelled=labelled,
         corrupted=corrupted,
     )
 
 
-def video(*frames: ScoredFrame, name: str = "clip", fps: float | None = 30.0) -> ScoredVideo:
-    return ScoredVideo(name, fps, (400, 400), frames)
+def video(*frames: EvaluatedFrame, name: str = "clip", fps: float | None = 30.0) -> EvaluatedVideo:
+    return EvaluatedVideo(name, fps, (400, 400), frames)
 
 
 def shifted(box: Box, x: float, y: float = 0) -> Box:
     return (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
 
 
-def random_video(seed: int, *, frames: int = 40) -> ScoredVideo:
+def random_video(seed: int, *, frames: int = 40) -> EvaluatedVideo:
     """Five objects of two classes that wander and blink, one of them ignored, and false alarms.
 
     Detections of objects have ids. Frames 10 to 13 and 20 to 25 are corrupted.

@@ -8,7 +8,7 @@ from torch import Tensor
 from rnndet.models.temporal.state import Features
 
 
-def restoration_loss(
+def distillation_loss(
     features: Features, clean: Features, objects: Features, *, spread: Mapping[str, Tensor]
 ) -> Tensor:
     """How far `features` are from `clean`, in units of the squared `spread`; a scalar.
@@ -16,7 +16,7 @@ def restoration_loss(
     The clean frame is the teacher and the corrupted one the student (FitNets, Romero et al. 2015,
     arXiv 1412.6550, eq. 3, with the teacher's features as they are and no regressor between). It
     names no class, so it teaches a memory to keep what the frame detector saw and nothing else.
-    In a picture with objects their cells count half and the others half; pictures and levels count
+    In an image with objects their cells count half and the others half; images and levels count
     alike. features, clean: level -> (N, C, H, W), of the same levels; clean gets no gradient.
     objects: level -> (N, H, W) bool, see `object_cells`; spread: level -> standard deviation.
     """
@@ -34,7 +34,7 @@ def restoration_loss(
 def object_cells(boxes: list[Tensor], features: Features, *, size_hw: tuple[int, int]) -> Features:
     """The cells of each level that show an object or lie beside one: level -> (N, H, W) bool.
 
-    boxes: one (D, 4) a picture, pixels of pictures of `size_hw`; a box reaches one cell further.
+    boxes: one (D, 4) an image, pixels of images of `size_hw`; a box reaches one cell further.
     """
     cells = {}
     for level, feature in features.items():
