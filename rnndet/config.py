@@ -14,6 +14,15 @@ from typing import Any
 
 from rnndet.errors import RnndetError
 
+RENAMED = {  # keys and names of rnndet 0.1 before December 2026; checkpoints of then still load
+    "train.lr_trunk": "train.lr_backbone",
+    "train.lr_memory": "train.lr_temporal",
+    "train.restoration": "train.distillation",
+    "train.recompute": "train.activation_checkpoints",
+    "train.thaw": "train.unfreeze",
+    "model.options.trainable_trunk_from": "model.options.trainable_backbone_from",
+}
+RENAMED_VALUES = {"trunk": "backbone", "memory": "temporal"}  # of train.freeze, model.temporal.site
 MAX_BYTES = 1_000_000  # a configuration is small; anything larger is another kind of file
 
 
@@ -98,9 +107,7 @@ class TrainConfig:
     steps: int = 10_000  # optimiser steps: windows
     batch: int = 8  # rows of a step, over all processes
     accumulate: int = 1  # pieces in which each process takes its rows, to save memory
-    activation_checkpoints: int = (
-        0  # > 0: activations are computed again, not kept; frames in so many parts
-    )
+    activation_checkpoints: int = 0  # > 0: recompute activations; backbone and neck in N chunks
     lr: float = 1e-3  # neck and head of the detector
     lr_backbone: float = 3e-4
     lr_temporal: float = 3e-3
@@ -166,6 +173,25 @@ def config_from_dict(tree: dict[str, Any], *, where: str) -> Config:
     config = _build(Config, tree, where=where, key="")
     _check(config, where=where)
     return config
+
+
+def upgrade_config(tree: dict[str, Any]) -> dict[str, Any]:
+    """The plain data of a checkpoint of format 1 with the names of today; see `RENAMED`."""
+    tree = {name: dict(table) for name, table in tree.items()}
+    for old, new in RENAMED.items():
+        *path, last = old.split(".")
+        table = tree
+        for part in path:
+            table = table.get(part, {})
+        if last in table:
+            table[new.rpartition(".")[2]] = table.pop(last)
+    temporal = tree.get("model", {}).get("temporal", {})
+    if temporal.get("site") in RENAMED_VALUES:
+        tree["model"]["temporal"] = temporal | {"site": RENAMED_VALUES[temporal["site"]]}
+    train = tree.get("train", {})
+    if "freeze" in train:
+        train["freeze"] = [RENAMED_VALUES.get(part, part) for part in train["freeze"]]
+    return tree
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -241,6 +267,8 @@ def _build(cls: type, tree: Any, *, where: str, key: str) -> Any:
     values = {}
     for name, value in tree.items():
         path = f"{key}.{name}" if key else name
+        if path in RENAMED:
+            raise RnndetError(f"{where}: {path} is now called {RENAMED[path]}; rename it")
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
@@ -312,7 +340,8 @@ def _check(config: Config, *, where: str) -> None:
         (train.clip_norm > 0, "train.clip_norm", "greater than 0"),
         (set(train.freeze) <= {"backbone", "neck", "head", "temporal"}, "train.freeze",
          "a list of backbone, neck, head, temporal"),
-        (config.model.temporal.site in ("neck", "backbone"), "model.temporal.site", "neck or backbone"),
+        (config.model.temporal.site in ("neck", "backbone"), "model.temporal.site",
+         "neck or backbone"),
     ]  # fmt: skip
     for share in ("on_object", "mosaic", "flip", "reverse", "colour", "corrupt"):
         rules.append((0 <= getattr(augment, share) <= 1, f"augment.{share}", "in [0, 1]"))

@@ -65,7 +65,7 @@ class FewLines(torch.nn.Module):
     classes: tuple[str, ...] = ("thing",)
     score_threshold = 0.0
     detector = SimpleNamespace(input_spec=AsItIs())
-    memory = SimpleNamespace(cells={})
+    temporal = SimpleNamespace(cells={})
 
     def step(self, frames, state, *, original_sizes):
         return self.decode(self.encode(frames, original_sizes=original_sizes), state)

@@ -35,6 +35,7 @@ from rnndet.benchmarks.process import measure_memory, measure_startup, startup_c
 from rnndet.benchmarks.settings import open_setting, parse_setting
 from rnndet.benchmarks.torchvision_baseline import TorchvisionRuntime
 from rnndet.benchmarks.untrained import write_untrained
+from rnndet.cli import benchmark as cli
 from rnndet.errors import InputError, RnndetError
 from rnndet.inference.run import make_stream, run_source
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
@@ -377,9 +378,8 @@ def test_the_tool_compares_two_settings_and_writes_json(weights, clip, tmp_path,
 
 
 def test_the_tool_times_streams_that_find_scene_cuts(weights):
-    tool = load_tool()
     arguments = ["infer", "--models", str(weights), "--device", "cpu"]
-    (contender,) = tool.contenders(tool.parse(arguments))
+    (contender,) = cli.contenders(cli.parse(arguments))
     assert isinstance(contender.stream.cuts, SceneCut)
 
 

@@ -22,7 +22,7 @@ from rnndet.evaluation import predict as evaluation
 from rnndet.system.distributed import world
 from rnndet.evaluation.metrics import CocoAP
 from rnndet.evaluation.score import score
-from rnndet.structures import Frame, Truth
+from rnndet.structures import Frame, Target
 from conftest import FewLines, detections
 
 class Model(FewLines):
@@ -35,10 +35,10 @@ class Model(FewLines):
         found = detections([[8.0, 8, 24, 24]], scores.detach(), [0])
         return SimpleNamespace(state={"0": (after,)}, detections=[[found]])
 
-def truth(seed):
+def target(seed):
     move = seed % 7
     box = torch.tensor([[8.0 + move, 8, 24 + move, 24]])
-    return Truth(box, torch.zeros(1).long(), torch.ones(1).long(), torch.zeros(1).bool())
+    return Target(box, torch.zeros(1).long(), torch.ones(1).long(), torch.zeros(1).bool())
 
 def iterate(video, cache=None):
     for record in video.frames:
@@ -49,7 +49,7 @@ evaluation.iterate = iterate
 model = Model().eval()
 with world() as here:
     for count in (1, 2, 3, 5, 7):
-        frames = [tuple(FrameRecord(i, truth(n * i)) for i in range(4)) for n in range(count)]
+        frames = [tuple(FrameRecord(i, target(n * i)) for i in range(4)) for n in range(count)]
         videos = [VideoRecord(f"v{n}", 32, 48, None, row) for n, row in enumerate(frames)]
         data = VideoSet(("thing",), tuple(videos))
         for uses in ((), ("carried", "foreign", "shuffled")):

@@ -209,7 +209,7 @@ def test_empty_list_does_not_stop_the_other_sources(infer, clip, tmp_path, capsy
 
 
 def test_fault_of_the_output_is_said_also_after_a_signal(tmp_path, monkeypatch, capsys):
-    tool = load_tool()
+    from rnndet.cli import infer as tool
 
     def fail(job, run):
         raise OutputError("the disk is full")

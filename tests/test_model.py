@@ -117,7 +117,7 @@ def test_gradient_reaches_memory_and_backbone():
     model = tiny_model().train()
     sum(model(noise(2), targets=[[target()], [target()]]).losses.values()).backward()
     parts = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
-    assert parts == {"memory", "detector"}
+    assert parts == {"temporal", "detector"}
 
 
 def test_videos_of_a_batch_do_not_mix():
@@ -174,7 +174,7 @@ def test_restoration_weighs_the_cells_of_the_objects():
 
 
 def test_model_without_memory_takes_the_settings_of_any_memory():
-    assert not tiny_model(cell="none", fusion="state", hidden=0).memory.cells
+    assert not tiny_model(cell="none", fusion="state", hidden=0).temporal.cells
 
 
 def test_model_without_memory_has_nothing_to_restore():

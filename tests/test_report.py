@@ -197,14 +197,14 @@ def test_a_track_is_thick_where_found_and_thin_where_missed_and_absent_in_its_ga
     assert (second, rest) == pytest.approx((first + 8 * frame, 2 * frame), abs=0.11)
 
 
-def test_a_image_lies_in_the_page_once_and_has_the_boxes_of_every_run(tmp_path):
+def test_an_image_lies_in_the_page_once_and_has_the_boxes_of_every_run(tmp_path):
     missed = scored(4, [Found(shifted(FAR, 60), 0.9, 1)], [There(BOX), There(FAR, 2)])
     sure = scored(5, [Found(BOX, 0.95), Found(FAR, 0.95)], [There(BOX), There(FAR, 2)])
     run = run_of(video(sure, missed))
     image = np.zeros((400, 400, 3), np.uint8)
     text, parsed = page(tmp_path, {"one": run, "two": run}, images={("clip", 4): image})
     assert text.count("data:image/jpeg;base64,") == 1
-    assert ("use", {"href": "#picture0"}) in parsed.tags
+    assert ("use", {"href": "#image0"}) in parsed.tags
     assert parsed.text.count("missed: car <b>") == 4  # two truths in two runs
     assert "clip, frame 4. two: 2 missed, 0 false" in parsed.text
 

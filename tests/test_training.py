@@ -48,7 +48,7 @@ def settings_of_forward(monkeypatch):
     seen, forward = [], VideoDetector.forward
 
     def spied(self, *args, **settings):
-        if settings.get("truths") is not None:
+        if settings.get("targets") is not None:
             seen.append(settings)
         return forward(self, *args, **settings)
 
@@ -267,7 +267,7 @@ def test_other_frames_are_supervised_at_other_steps(coco_vid_root, tmp_path, mon
     config = config_for(coco_vid_root, steps=8)
     config = dataclasses.replace(config, clip=dataclasses.replace(config.clip, labelled=0.5))
     run_training(config, tmp_path / "run", device="cpu", quiet=True)
-    supervised = [tuple(settings["judged"].flatten().tolist()) for settings in seen]
+    supervised = [tuple(settings["supervised"].flatten().tolist()) for settings in seen]
     assert {sum(each) for each in supervised} == {2}
     assert len(set(supervised)) > 1
 
@@ -277,7 +277,7 @@ def test_activations_are_computed_again_in_as_many_parts_as_asked(
 ):
     seen = settings_of_forward(monkeypatch)
     train(coco_vid_root, tmp_path / "run", steps=1, activation_checkpoints=2)
-    assert [settings["recompute"] for settings in seen] == [2]
+    assert [settings["activation_checkpoints"] for settings in seen] == [2]
 
 
 def test_stability_needs_no_restoration(coco_vid_root, tmp_path):
@@ -424,7 +424,7 @@ def test_frozen_parts_do_not_train():
     model = tiny_model()
     optim.freeze_parts(model, ("backbone", "neck"))
     trained = {optim.part_of(n) for n, p in model.named_parameters() if p.requires_grad}
-    assert trained == {"head", "memory"}
+    assert trained == {"head", "temporal"}
 
 
 def test_every_parameter_belongs_to_a_part():
@@ -546,7 +546,7 @@ def test_validation_leaves_a_sheet_of_samples(coco_vid_root, tmp_path):
 class SeesByMemory(torch.nn.Module):
     """Detects nothing with an empty state, and a box with that of an earlier frame."""
 
-    classes, memory = ("square", "bar"), SimpleNamespace(levels=("0",))
+    classes, temporal = ("square", "bar"), SimpleNamespace(levels=("0",))
 
     def __init__(self):
         super().__init__()

@@ -23,7 +23,8 @@ def sequence(targets=None, *, num=2, regions=f"<box {REGION}/>"):
         '<?xml version="1.0" encoding="utf-8"?><sequence name="MVI_1">'
         '<sequence_attribute camera_state="stable" sence_weather="sunny"/>'
         f"<ignored_region>{regions}</ignored_region>"
-        f'<frame density="1" num="{num}"><target_list>{targets or target_xml()}</target_list></frame>'
+        f'<frame density="1" num="{num}"><target_list>{targets or target_xml()}</target_list>'
+        "</frame>"
         "</sequence>"
     )
 

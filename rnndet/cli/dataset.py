@@ -2,7 +2,7 @@
 
 python tools/dataset.py check data/aerial --split train val
 python tools/dataset.py stats data/aerial --out out/aerial
-python tools/dataset.py convert data/aerial data/aerial_mot --to mot --pictures
+python tools/dataset.py convert data/aerial data/aerial_mot --to mot --images
 python tools/dataset.py show data/aerial --video field_01 --out field_01.mp4
 """
 
@@ -38,7 +38,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     one = commands.add_parser("convert", parents=[shared, split], help="write another format")
     one.add_argument("out", metavar="OUT", help="folder of the new data set")
     one.add_argument("--to", required=True, choices=["coco_vid", "mot", "imagenet_vid"])
-    one.add_argument("--pictures", action="store_true", help="write the frames too")
+    one.add_argument(
+        "--images", "--pictures", action="store_true", help="write the frames as image files"
+    )
     one = commands.add_parser("show", parents=[shared, split], help="draw labels onto frames")
     one.add_argument("--video", required=True, metavar="NAME")
     one.add_argument("--out", required=True, metavar="FILE.mp4|DIR", help="video, or images")

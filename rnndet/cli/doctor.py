@@ -11,8 +11,6 @@ from pathlib import Path
 
 import rnndet
 from rnndet.models.zoo import WEIGHTS_DIR, file_sha256, published_weights
-from rnndet.system.device import choose_device
-from rnndet.video.probe import encoders, reads_av1
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "pycocotools", "av", "matplotlib", "trackeval",
@@ -38,6 +36,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at versions, device, video, shared memory and the shipped weights; changes nothing."""
+    from rnndet.video.probe import encoders, reads_av1
+
     return [
         Finding("rnndet", rnndet.__version__),
         Finding("python", f"{platform.python_version()} on {platform.platform()}"),
@@ -70,6 +70,8 @@ def opencv() -> Finding:
 
 
 def device() -> Finding:
+    from rnndet.system.device import choose_device
+
     chosen, why = choose_device("auto")
     return Finding("device", f"{chosen}: {why}")
 

@@ -57,7 +57,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--every", type=int, default=1, metavar="N",
         help="show every N-th frame only: a lower frame rate")  # fmt: skip
     add("--key-every", type=int, default=1, metavar="N",
-        help="the model sees every N-th frame; in the others its boxes follow the image")  # fmt: skip
+        help="the model sees every N-th frame; in the others its boxes follow the image")  # fmt: skip  # noqa: E501
     add("--key-lost", type=float, default=0.0, metavar="SHARE",
         help="and a frame in which less than this share could be followed")  # fmt: skip
     add("--max-videos", type=int, metavar="N", help="N videos, spread over the set")

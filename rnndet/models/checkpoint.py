@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnndet.config import config_from_dict, config_to_dict
+from rnndet.config import config_from_dict, config_to_dict, upgrade_config
 from rnndet.errors import OutputError, WeightsError
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.models.weights_files import check_file, check_plain, damaged_member
 from rnndet.models.zoo import file_sha256, find_weights
 
-FORMAT = 1  # of the checkpoint's dictionary
+FORMAT = 2  # of the checkpoint's dictionary
 # What torch's reader raises, beside UnpicklingError, for bytes that are not what they should be.
 MALFORMED = (
     AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError,
@@ -116,9 +117,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises WeightsError: missing, incomplete, refused, or not a rnndet checkpoint.
     """
     content = read_saved(path)
+    if content.get("format") == 1:
+        content = upgrade_from_1(content, where=str(path))
     if content.get("format") != FORMAT or "model" not in content:
         raise WeightsError(f"{path}: not a rnndet checkpoint; tools/train.py makes them")
     return content
+
+
+def upgrade_from_1(content: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """The content of a checkpoint of format 1 with the names of format 2; tensors are shared.
+
+    The temporal module's parameters were called `memory.`, and some settings had other names.
+    Raises WeightsError if it is no such checkpoint.
+    """
+    try:
+        upgraded = content | {"format": 2, "config": upgrade_config(content["config"])}
+        for key in {"model", "average"} & content.keys():  # average: of a run, see training
+            upgraded[key] = {
+                re.sub(r"^memory\.", "temporal.", name): t for name, t in content[key].items()
+            }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise WeightsError(
+            f"{where}: config, classes or weights are missing or of another kind"
+        ) from None
+    return upgraded
 
 
 def read_saved(path: str | Path) -> dict[str, Any]:

@@ -51,4 +51,4 @@ TRACKERS: dict[str, Callable[..., Tracker | None]] = {
     "byte": ByteTracker,
 }
 
-__all__ = ["TRACKERS", "ByteTracker", "IouTracker", "SortTracker", "SteadyTracks", "Tracker"]
+__all__ = ["TRACKERS", "ByteTracker", "IouTracker", "SortTracker", "TrackSmoother", "Tracker"]

@@ -52,7 +52,7 @@ def check_dataset(
     """Read the splits and check each, and each against the others.
 
     Entries that the reader leaves out are errors, with `skip_bad` notes. `decode` says how many
-    images are looked at, see `check_pictures`; only those are compared between splits.
+    images are looked at, see `check_images`; only those are compared between splits.
 
     Raises InputError if nothing of a split can be read, RnndetError for an unknown choice.
     """

@@ -11,7 +11,7 @@ Prints = Mapping[bytes, tuple[str, int]]  # fingerprint -> name of the video, fr
 
 
 def check_splits(sets: Mapping[str, VideoSet], prints: Mapping[str, Prints]) -> list[Finding]:
-    """Every pair of splits, by name. `prints` are those of `check_pictures`.
+    """Every pair of splits, by name. `prints` are those of `check_images`.
 
     Errors: other classes, a video of the same name, the same file, the same image under another
     name. Note: the same scene group, since one place on both sides flatters the figures.

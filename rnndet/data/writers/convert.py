@@ -44,7 +44,7 @@ def _about_files(videos: VideoSet, images: bool) -> list[str]:
     if any(video.group is not None for video in videos.videos):
         lines.append("scene groups left out: the format has none")
     if not images:
-        lines.append("no images written; the set can be read with them only: --pictures")
+        lines.append("no images written; the set can be read with them only: --images")
     return lines
 
 

@@ -30,7 +30,7 @@ class StreamingAP:
     """COCO AP of what a viewer sees while it happens: "sAP", "sAP50", and the numbers of `timing`.
 
     latencies: seconds for each processed frame; begins again where it ends. None: what each frame
-    took in the run, `ScoredFrame.seconds`.
+    took in the run, `EvaluatedFrame.seconds`.
     fps: frames per second, for videos that have no rate of their own.
     Raises RnndetError for impossible latencies.
     """

@@ -1,6 +1,7 @@
 """What people do today without memory: better scores for stored detections of single frames.
 
-Each changes one `EvaluatedVideo` at a time. Those of OFFLINE look at the whole video, future included.
+Each changes one `EvaluatedVideo` at a time. Those of OFFLINE look at the whole video, future
+included.
 """
 
 from collections.abc import Callable

@@ -29,7 +29,7 @@ class Export(ABC):
     Files stand under other names until `close`; `abort` removes them. All raise OutputError where
     a file cannot be written. Boxes, scores and ids are the numbers of detections.jsonl.
 
-    names: of its files and folders in the folder of results. needs_picture: `write` gets the
+    names: of its files and folders in the folder of results. needs_image: `write` gets the
     annotated frame, (H, W, 3) uint8 RGB; None otherwise.
     """
 

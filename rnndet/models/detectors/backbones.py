@@ -1,4 +1,4 @@
-"""Classification backbones as backbones of a detector: which layers, whose weights, what is frozen."""
+"""torchvision classification networks as detector backbones: layers, weights, freezing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXTRA_LEVELS: dict[int, tuple[str, ...]] = {0: (), 1: ("pool",), 2: ("p6", "p7")
 
 
 def backbone_names() -> list[str]:
-    """Names that `build_trunk` takes, as torchvision spells them."""
+    """Names that `build_backbone` takes, as torchvision spells them."""
     return [name for name in models.list_models(module=models) if name.startswith(FAMILIES)]
 
 
@@ -43,7 +43,7 @@ def build_backbone(
     Batch norm is frozen: its statistics and its scale are constants. `weights` is None (random),
     the name of one of torchvision's published weights for this backbone (may download) or a file
     ending .pth or .pt with a state_dict of torchvision's classification model. `fold_batch_norm`
-    and `trainable_from` are those of `finish_trunk`. Raises `RnndetError` for a name, stride or
+    and `trainable_from` are those of `finish_backbone`. Raises `RnndetError` for a name, stride or
     weights that do not exist, `WeightsError` for weights that do not fit.
     """
     if name not in backbone_names():
@@ -72,7 +72,7 @@ def build_pyramid(
     """A backbone with a feature pyramid, then backbone and neck channels by level.
 
     `extra_levels` above the backbone: 0 none, 1 every second cell of the last, 2 two learned ones.
-    Finish the backbone (`.body`) with `finish_trunk` when all weights are loaded.
+    Finish the backbone (`.body`) with `finish_backbone` when all weights are loaded.
     """
     if extra_levels not in EXTRA_LEVELS:
         raise RnndetError(f"model.detector.extra_levels = {extra_levels!r} must be 0, 1 or 2")
@@ -95,8 +95,8 @@ def finish_backbone(backbone: nn.Module, *, fold_batch_norm: bool, trainable_fro
     """Fold batch norms into convolutions, if asked, and stop gradients of the first parts.
 
     `trainable_from` counts the backbone's parts that do not learn: entries of `features`, or for a
-    ResNet the stem and then `layer1`, `layer2`, ... Changes `backbone` in place. Raises `RnndetError`
-    if there are fewer parts.
+    ResNet the stem and then `layer1`, `layer2`, ... Changes `backbone` in place. Raises
+    `RnndetError` if there are fewer parts.
     """
     if fold_batch_norm:
         fold_batch_norms(backbone)
@@ -198,7 +198,7 @@ def _run_layers(backbone: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def classifier_state(name: str, weights: str, classifier: nn.Module) -> dict[str, Tensor]:
-    """The state_dict that `weights`, as in `build_trunk`, stands for; it fits `classifier`."""
+    """The state_dict that `weights`, as in `build_backbone`, stands for; it fits `classifier`."""
     if not weights.endswith((".pth", ".pt")):
         published = dict(models.get_model_weights(name).__members__)
         member = lookup(weights, published, what="model.detector.backbone_weights")

@@ -178,7 +178,7 @@ class FrameDetector(nn.Module, ABC):
         return Prepared(pixels, wanted, list(original_sizes or sizes), None)
 
     def backbone(self, pixels: Tensor) -> Features:
-        """Backbone features of (N, 3, h, w) pixels, levels as in `trunk_channels`."""
+        """Backbone features of (N, 3, h, w) pixels, levels as in `backbone_channels`."""
         return dict(self.net.backbone.body(pixels))
 
     def neck(self, features: Features) -> Features:

@@ -40,9 +40,10 @@ class OneStage(FrameDetector):
     `num_classes` is without background. `size` is height, width: frames are scaled to fit a shorter
     edge of min(size) and a longer one of max(size). `weights="COCO_V1"` loads what torchvision
     published, which needs backbone "resnet50" and two extra levels; `backbone_weights` is for the
-    backbone alone (see `backbones.build_trunk`). `extra_levels`, `fold_batch_norm` and
-    `trainable_backbone_from` are explained in `backbones`. With `resize_in_training=False` frames must
-    come at network scale in train mode. Raises `RnndetError` for options that do not fit together.
+    backbone alone (see `backbones.build_backbone`). `extra_levels`, `fold_batch_norm` and
+    `trainable_backbone_from` are explained in `backbones`. With `resize_in_training=False` frames
+    must come at network scale in train mode. Raises `RnndetError` for options that do not fit
+    together.
     """
 
     published: ClassVar[type[WeightsEnum]]

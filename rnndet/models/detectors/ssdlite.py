@@ -65,9 +65,9 @@ class SSDLite(FrameDetector):
     norm of the extra levels and the head: "group" (trained) or "frozen" (constant batch norm, for
     weights that come with one). `weights="COCO_V1"` needs backbone "mobilenet_v3_large_reduced" and
     head_norm "frozen", and was trained at size [320, 320]. `backbone_weights` as in
-    `backbones.build_trunk`. `trainable_backbone_from` counts the entries of `features`. The others are as
-    in `OneStage`. Differs from torchvision: the backbone's batch norm is frozen, and a backbone that is
-    not the reduced one sees pixels normalised as its classifier did.
+    `backbones.build_backbone`. `trainable_backbone_from` counts the entries of `features`. The
+    others are as in `OneStage`. Differs from torchvision: the backbone's batch norm is frozen, and
+    a backbone that is not the reduced one sees pixels normalised as its classifier did.
     Raises `RnndetError` for options that do not fit together.
     """
 
@@ -149,7 +149,7 @@ class SSDLite(FrameDetector):
         )
 
     def backbone(self, pixels: Tensor) -> Features:
-        """Backbone features of (N, 3, h, w) pixels, levels as in `trunk_channels`."""
+        """Backbone features of (N, 3, h, w) pixels, levels as in `backbone_channels`."""
         lower, upper = self.net.backbone.features
         fine = lower(pixels)
         return {"0": fine, "1": upper(fine)}
