@@ -1,18 +1,26 @@
-"""What describes a run: frozen dataclasses, read from TOML, changed by --set, kept in checkpoints.
+"""Configuration of a run: frozen dataclasses, read from TOML, stored in checkpoints.
 
 An unknown key, a wrong type and a value outside its range are errors that name the key.
 """
 
 import dataclasses
-import difflib
 import tomllib
-import types
-import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from rnndet.errors import RnndetError
+from rnndet.registry import (
+    AtLeastOne,
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    ShareBelowOne,
+    convert,
+)
 
 RENAMED = {  # keys and names of rnndet 0.1 before December 2026; checkpoints of then still load
     "train.lr_trunk": "train.lr_backbone",
@@ -20,6 +28,7 @@ RENAMED = {  # keys and names of rnndet 0.1 before December 2026; checkpoints of
     "train.restoration": "train.distillation",
     "train.recompute": "train.activation_checkpoints",
     "train.thaw": "train.unfreeze",
+    "train.ahead": "train.prefetch",
     "model.options.trainable_trunk_from": "model.options.trainable_backbone_from",
 }
 RENAMED_VALUES = {"trunk": "backbone", "memory": "temporal"}  # of train.freeze, model.temporal.site
@@ -28,21 +37,23 @@ MAX_BYTES = 1_000_000  # a configuration is small; anything larger is another ki
 
 @dataclass(frozen=True, slots=True)
 class TemporalConfig:
-    """The memory. Defaults: gated blend whose gate starts open (temporal/head.py)."""
+    """The temporal module. Default: a blend whose gate starts in favour of the recurrent state."""
 
     # none | conv_rnn | conv_lstm | conv_gru | bottleneck_lstm | min_gru | gated_hold | two_frame
     cell: str = "conv_lstm"
-    site: str = "neck"  # neck: after the FPN; backbone: before it
-    levels: tuple[str, ...] = ("0", "1", "2")  # feature levels that get a memory, finest first
-    hidden: int = 32  # channels of the state; 0: as many as the features have
+    site: Literal["neck", "backbone"] = "neck"  # whose features it sees: neck is after the FPN
+    levels: tuple[str, ...] = ("0", "1", "2")  # feature levels that get a cell, finest first
+    hidden: Count = 32  # channels of the state; 0: as many as the features have
     fusion: str = "blend"  # blend | residual | replace; state for cells that hold features
-    gate_bias: float = 2.0  # blend: 2 starts the gate at 0.88 in favour of the memory
-    memory_scale: float = 8.0  # amplitude of the memory; training calibrates it per level
+    gate_bias: float = 2.0  # blend: 2 starts the gate at 0.88 in favour of the recurrent state
+    memory_scale: float = 8.0  # amplitude of the cell's output; training calibrates it per level
     options: dict[str, Any] = field(default_factory=dict)  # of the cell
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
+    """The network: a detector of single frames and a temporal module."""
+
     detector: str = "fcos"  # ssdlite | fcos | retinanet | faster_rcnn
     options: dict[str, Any] = field(default_factory=dict)  # of the detector's constructor
     temporal: TemporalConfig = field(default_factory=TemporalConfig)
@@ -61,10 +72,12 @@ class SourceConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
+    """Which labelled videos to train and to validate on."""
+
     train: tuple[SourceConfig, ...] = (SourceConfig(),)
     val: tuple[SourceConfig, ...] = ()  # validated on, never trained on
-    holdout: tuple[str, ...] = ()  # scene groups of the first train set, kept out: to val as well
-    keep_gib: float = 0.0  # of decoded frames kept on the device; needs train.augment_on = "device"
+    holdout: tuple[str, ...] = ()  # scene groups of the first train set, moved to validation
+    keep_gib: NotNegative = 0.0  # decoded frames kept on the device; needs augment_on = "device"
     cache: str = ""  # folder of decoded frames (tools/cache_frames.py); "" decodes videos each time
 
 
@@ -72,74 +85,84 @@ class DataConfig:
 class ClipConfig:
     """Which frames make a training clip."""
 
-    length: int = 8  # frames of one window: what is back-propagated through
-    windows: int = 1  # windows of one clip; the state is carried from one to the next, detached
-    streamed: float = 1.0  # share of the rows whose clips have all windows; the others have one
-    stride_min: int = 1  # a clip takes every n-th frame, n drawn from here ...
-    stride_max: int = 3  # ... to here: slow and fast motion from the same videos
-    classes: str = "even"  # even: rare classes as often as common ones; natural: as they come
-    labelled: float = 1.0  # share of the frames whose loss is computed; memory sees all of them
+    length: AtLeastOne = 8  # frames of one window: the span of backpropagation through time
+    windows: AtLeastOne = 1  # windows of one clip; the state is carried across, detached
+    streamed: Share = 1.0  # share of the rows whose clips have all windows; the others have one
+    stride_min: AtLeastOne = 1  # a clip takes every n-th frame, n drawn from here ...
+    stride_max: AtLeastOne = 3  # ... to here: slow and fast motion from the same videos
+    classes: Literal["even", "natural"] = "even"  # rare classes as often as common ones?
+    # share of the labelled frames that give the detector's losses; the temporal module sees all
+    labelled: Annotated[float, Range(0, 1, low_is_open=True)] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """One random draw per clip: all its frames are changed alike, except by corruption."""
+    """Augmentation: one random draw per clip changes all its frames alike, corruption excepted."""
 
-    crop: tuple[int, int] = (256, 256)  # height, width of the training image, network pixels
-    zoom_min: float = 0.6  # scale relative to the one that inference uses, log-uniform
-    zoom_max: float = 1.5
-    on_object: float = 0.85  # share of crops placed so that a random object is inside
-    mosaic: float = 0.0  # share of clips made of four clips side by side
-    flip: float = 0.5
-    reverse: float = 0.5  # time reversal
-    colour: float = 0.8  # share of clips with changed brightness, contrast, saturation, hue
-    corrupt: float = 0.5  # share of clips with corrupted runs of frames (data/corruption)
-    corrupt_share: float = 0.4  # share of corrupted frames in such a clip
-    run_min: int = 2  # frames of a corrupted run
-    run_max: int = 8
-    kinds: tuple[str, ...] = (  # what a run may be
+    # height, width of the training image, in network pixels
+    crop: tuple[Annotated[int, Range(32)], Annotated[int, Range(32)]] = (256, 256)
+    zoom_min: Positive = 0.6  # scale relative to the one that inference uses, log-uniform
+    zoom_max: Positive = 1.5
+    on_object: Share = 0.85  # share of crops placed so that a random object is inside
+    mosaic: Share = 0.0  # share of clips made of four clips side by side
+    flip: Share = 0.5
+    reverse: Share = 0.5  # time reversal
+    colour: Share = 0.8  # share of clips with changed brightness, contrast, saturation, hue
+    corrupt: Share = 0.5  # share of clips with corrupted runs of frames (data/corruption)
+    corrupt_share: ShareBelowOne = 0.4  # share of corrupted frames in such a clip
+    run_min: AtLeastOne = 2  # frames of a corrupted run
+    run_max: AtLeastOne = 8
+    kinds: tuple[str, ...] = (  # of corruption
         "motion_blur", "defocus", "noise", "dark", "drop", "freeze", "occluder",
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    steps: int = 10_000  # optimiser steps: windows
-    batch: int = 8  # rows of a step, over all processes
-    accumulate: int = 1  # pieces in which each process takes its rows, to save memory
-    activation_checkpoints: int = 0  # > 0: recompute activations; backbone and neck in N chunks
-    lr: float = 1e-3  # neck and head of the detector
-    lr_backbone: float = 3e-4
-    lr_temporal: float = 3e-3
-    detection: float = 1.0  # weight of the detector's own losses
-    distillation: float = 0.0  # of corrupted frames' features being those of the clean frames
-    stability: float = 0.0  # of an object's features being alike in consecutive frames
-    weight_decay: float = 1e-4
-    warmup: int = 200  # steps of linear warm-up
-    schedule: str = "cosine"  # then: cosine, down to 2 % of the rate; step, a tenth at each of ...
-    milestones: tuple[int, ...] = ()  # ... these steps; constant
-    clip_norm: float = 3.0  # largest gradient norm
-    ema: float = 0.999  # decay of the averaged weights, which are the ones that are kept
-    freeze: tuple[str, ...] = ()  # of: backbone, neck, head, temporal
-    unfreeze: int = 0  # step at which the frozen parts begin to train; 0: never
-    amp: str = "bfloat16"  # autocast on CUDA: bfloat16, float16 (with a loss scale) or off
+    """Optimisation, losses, loading, and what a run writes and when."""
+
+    steps: AtLeastOne = 10_000  # optimiser steps: windows
+    batch: AtLeastOne = 8  # rows of a step, over all processes
+    accumulate: AtLeastOne = 1  # gradient accumulation: batches per step and process
+    # > 0: activation checkpointing; backbone and neck run in so many chunks of the images
+    activation_checkpoints: Count = 0
+    lr: NotNegative = 1e-3  # neck and head of the detector
+    lr_backbone: NotNegative = 3e-4
+    lr_temporal: NotNegative = 3e-3
+    detection: NotNegative = 1.0  # weight of the detector's own losses
+    distillation: NotNegative = 0.0  # of feature distillation from the clean frame
+    stability: NotNegative = 0.0  # of the loss on changes of an object's features between frames
+    weight_decay: NotNegative = 1e-4
+    warmup: Count = 200  # steps of linear warm-up
+    # after the warm-up; cosine ends at 2 % of the rate, step divides it by 10 at each milestone
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[int, ...] = ()  # steps
+    clip_norm: Positive = 3.0  # largest gradient norm
+    ema: ShareBelowOne = 0.999  # decay of the averaged weights, which are the ones that are kept
+    freeze: tuple[Literal["backbone", "neck", "head", "temporal"], ...] = ()
+    unfreeze: Count = 0  # step at which the frozen parts begin to train; 0: never
+    amp: Literal["bfloat16", "float16", "off"] = (
+        "bfloat16"  # autocast on CUDA; float16 scales losses
+    )
     init: str = ""  # checkpoint whose weights are taken where names and shapes agree
     seed: int = 0
-    augment_on: str = "cpu"  # cpu: by loader processes; device: where it trains, by threads
-    workers: int = 0  # loader processes, or threads where augment_on = "device"
-    ahead: int = 2  # augment_on = "device": steps whose clips are made before they are needed
-    loader_timeout: int = 300  # seconds that a batch may take before the run ends with an error
+    augment_on: Literal["cpu", "device"] = "cpu"  # by loader processes, or by threads on the device
+    workers: Count = 0  # loader processes, or threads where augment_on = "device"
+    prefetch: Count = 2  # augment_on = "device": steps whose clips are prepared in advance
+    loader_timeout: AtLeastOne = 300  # seconds for one batch before the run ends with an error
     threads: int = 0  # of torch on the CPU; 0 leaves it alone
-    log_every: int = 20  # steps
+    log_every: AtLeastOne = 20  # steps
     tensorboard: bool = False  # also write events for TensorBoard into the run folder
-    save_every: int = 200
-    validate_every: int = 0  # 0: at the end only
-    validate_videos: int = 0  # 0: all of the held-out ones
-    validate_frames: int = 0  # of each video, from its beginning; 0: all
+    save_every: Count = 200
+    validate_every: Count = 0  # 0: at the end only
+    validate_videos: Count = 0  # 0: all of the held-out ones
+    validate_frames: Count = 0  # of each video, from its beginning; 0: all
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
+    """A run: model, data, clips, augmentation, training."""
+
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -147,7 +170,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-def load_config(path: str | Path, *, changes: typing.Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, *, changes: Sequence[str] = ()) -> Config:
     """Read a TOML file and apply changes of the form `train.lr=0.001`.
 
     A top-level `base = "other.toml"`, beside the file, is read first and overlaid (one level).
@@ -170,9 +193,24 @@ def load_config(path: str | Path, *, changes: typing.Sequence[str] = ()) -> Conf
 
 def config_from_dict(tree: dict[str, Any], *, where: str) -> Config:
     """Build a Config from plain data, as stored in a checkpoint; `where` begins the messages."""
-    config = _build(Config, tree, where=where, key="")
-    _check(config, where=where)
+    try:
+        _check_renamed(tree)
+        config = convert(Config, tree, what="")
+        _check(config)
+    except RnndetError as error:
+        raise RnndetError(f"{where}: {error}") from None
     return config
+
+
+def _check_renamed(tree: dict[str, Any]) -> None:
+    """Raise RnndetError for a key that has another name today."""
+    for old, new in RENAMED.items():
+        *path, last = old.split(".")
+        table: Any = tree
+        for part in path:
+            table = table.get(part, {}) if isinstance(table, dict) else {}
+        if isinstance(table, dict) and last in table:
+            raise RnndetError(f"{old} is now called {new}; rename it")
 
 
 def upgrade_config(tree: dict[str, Any]) -> dict[str, Any]:
@@ -259,95 +297,21 @@ def _apply(tree: dict[str, Any], change: str) -> None:
     tree[last] = value
 
 
-def _build(cls: type, tree: Any, *, where: str, key: str) -> Any:
-    if not isinstance(tree, dict):
-        raise RnndetError(f"{where}: {key} must be a table, found {tree!r}")
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
-    values = {}
-    for name, value in tree.items():
-        path = f"{key}.{name}" if key else name
-        if path in RENAMED:
-            raise RnndetError(f"{where}: {path} is now called {RENAMED[path]}; rename it")
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise RnndetError(f"{where}: {path} is unknown; {hint}keys here: {', '.join(names)}")
-        values[name] = _convert(hints[name], value, where=where, key=path)
-    return cls(**values)
-
-
-def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, where=where, key=key)
-    origin = typing.get_origin(kind)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise RnndetError(f"{where}: {key} must be a list, found {value!r}")
-        kinds = typing.get_args(kind)
-        if kinds[-1] is Ellipsis:
-            kinds = (kinds[0],) * len(value)
-        if len(kinds) != len(value):
-            raise RnndetError(f"{where}: {key} must have {len(kinds)} values, found {value!r}")
-        pairs = enumerate(zip(kinds, value, strict=True))
-        return tuple(_convert(k, v, where=where, key=f"{key}.{i}") for i, (k, v) in pairs)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise RnndetError(f"{where}: {key} must be a table, found {value!r}")
-        return dict(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        wanted = kind.__name__ if not isinstance(kind, types.UnionType) else str(kind)
-        raise RnndetError(f"{where}: {key} must be {wanted}, found {value!r}")
-    return value
-
-
-def _check(config: Config, *, where: str) -> None:
+def _check(config: Config) -> None:
+    """Raise RnndetError for settings that do not fit together; single values are checked before."""
     clip, augment, train = config.clip, config.augment, config.train
+    is_trained = train.detection > 0 or (
+        train.distillation > 0 and config.model.temporal.cell != "none"
+    )
     rules = [
-        (clip.length >= 1, "clip.length", "at least 1"),
-        (clip.windows >= 1, "clip.windows", "at least 1"),
-        (1 <= clip.stride_min <= clip.stride_max, "clip.stride_min", "1 .. clip.stride_max"),
-        (clip.classes in ("even", "natural"), "clip.classes", "even or natural"),
-        (0 <= clip.streamed <= 1, "clip.streamed", "in [0, 1]"),
-        (0 < clip.labelled <= 1, "clip.labelled", "in (0, 1]"),
-        (min(augment.crop) >= 32, "augment.crop", "at least 32 x 32"),
-        (0 < augment.zoom_min <= augment.zoom_max, "augment.zoom_min", "0 .. augment.zoom_max"),
-        (1 <= augment.run_min <= augment.run_max, "augment.run_min", "1 .. augment.run_max"),
-        (0 <= augment.corrupt_share < 1, "augment.corrupt_share", "in [0, 1)"),
-        (train.steps >= 1, "train.steps", "at least 1"),
-        (train.batch >= 1, "train.batch", "at least 1"),
-        (train.log_every >= 1, "train.log_every", "at least 1"),
-        (train.accumulate >= 1, "train.accumulate", "at least 1"),
-        (train.activation_checkpoints >= 0, "train.activation_checkpoints", "not negative"),
-        (train.schedule in ("cosine", "step", "constant"), "train.schedule",
-         "cosine, step or constant"),
-        (train.amp in ("bfloat16", "float16", "off"), "train.amp", "bfloat16, float16 or off"),
-        (train.augment_on in ("cpu", "device"), "train.augment_on", "cpu or device"),
-        (train.ahead >= 0, "train.ahead", "not negative"),
-        (config.data.keep_gib == 0 or (config.data.keep_gib > 0 and train.augment_on == "device"),
-         "data.keep_gib", "0, or above 0 with train.augment_on = \"device\""),
-        (train.unfreeze >= 0, "train.unfreeze", "not negative"),
-        (train.loader_timeout >= 1, "train.loader_timeout", "at least 1"),
-        (min(train.lr, train.lr_backbone, train.lr_temporal) >= 0, "train.lr", "not negative"),
-        (train.detection >= 0, "train.detection", "not negative"),
-        (train.distillation >= 0, "train.distillation", "not negative"),
-        (train.stability >= 0, "train.stability", "not negative"),
-        (train.detection > 0 or (train.distillation > 0 and config.model.temporal.cell != "none"),
-         "train.detection", "above 0, unless a memory is trained by train.distillation"),
-        (0 <= train.ema < 1, "train.ema", "in [0, 1)"),
-        (train.clip_norm > 0, "train.clip_norm", "greater than 0"),
-        (set(train.freeze) <= {"backbone", "neck", "head", "temporal"}, "train.freeze",
-         "a list of backbone, neck, head, temporal"),
-        (config.model.temporal.site in ("neck", "backbone"), "model.temporal.site",
-         "neck or backbone"),
+        (clip.stride_min <= clip.stride_max, "clip.stride_min must be at most clip.stride_max"),
+        (augment.zoom_min <= augment.zoom_max, "augment.zoom_min must be at most augment.zoom_max"),
+        (augment.run_min <= augment.run_max, "augment.run_min must be at most augment.run_max"),
+        (config.data.keep_gib == 0 or train.augment_on == "device",
+         'data.keep_gib needs train.augment_on = "device"'),
+        (is_trained, "train.detection must be above 0, unless train.distillation trains a temporal "
+         "module"),
     ]  # fmt: skip
-    for share in ("on_object", "mosaic", "flip", "reverse", "colour", "corrupt"):
-        rules.append((0 <= getattr(augment, share) <= 1, f"augment.{share}", "in [0, 1]"))
-    for good, key, wanted in rules:
-        if not good:
-            value: Any = config
-            for part in key.split("."):
-                value = getattr(value, part)
-            raise RnndetError(f"{where}: {key} = {value!r} must be {wanted}")
+    for holds, message in rules:
+        if not holds:
+            raise RnndetError(message)

@@ -1,49 +1,158 @@
-"""Look up a plug-in by name."""
+"""Look up plug-ins by name, and check options and settings against their annotations."""
 
+import dataclasses
 import difflib
 import inspect
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 from rnndet.errors import RnndetError
 
 Entry = TypeVar("Entry")
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bounds of a number, for `Annotated`; NaN lies in no range."""
+
+    low: float
+    high: float = math.inf
+    low_is_open: bool = False  # whether `low` itself lies outside
+    high_is_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.low_is_open else value >= self.low
+        below = value < self.high if self.high_is_open else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            left, right = "[("[self.low_is_open], "])"[self.high_is_open]
+            return f"in {left}{self.low:g}, {self.high:g}{right}"
+        if self.low == 0:
+            return "greater than 0" if self.low_is_open else "not negative"
+        return f"{'above' if self.low_is_open else 'at least'} {self.low:g}"
+
+
+AtLeastOne = Annotated[int, Range(1)]
+Count = Annotated[int, Range(0)]
+NotNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, low_is_open=True)]
+Share = Annotated[float, Range(0, 1)]
+ShareBelowOne = Annotated[float, Range(0, 1, high_is_open=True)]
+
+
 def lookup(name: str, table: Mapping[str, Entry], *, what: str) -> Entry:
-    """Return `table[name]`, or raise `RnndetError` with the choices; `what` names the setting."""
+    """Return `table[name]`, or raise RnndetError with the choices; `what` names the setting.
+
+    >>> lookup("sort", {"sort": 1, "byte": 2}, what="tracker")
+    1
+    """
     if name in table:
         return table[name]
     raise RnndetError(f"{what} = {name!r} is unknown; choose one of: {', '.join(sorted(table))}")
 
 
-def check_options(build: Callable[..., Any], options: Mapping[str, Any], *, what: str) -> None:
-    """Raise `RnndetError` if `options` holds a key that `build` does not take by keyword."""
-    known = [p.name for p in inspect.signature(build).parameters.values() if p.name != "self"]
-    for key in options:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+def check_names(names: Collection[str], known: Sequence[str], *, what: str) -> None:
+    """Raise RnndetError for the first of `names` that is not in `known`, with the nearest one."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise RnndetError(f"{what}.{key} is unknown; {hint}options: {', '.join(known)}")
+            path = f"{what}.{name}" if what else name
+            raise RnndetError(f"{path} is unknown; {hint}options: {', '.join(known)}")
 
 
-def check_types(build: type, options: Mapping[str, Any], *, what: str) -> None:
-    """Raise `RnndetError` if a value is not of the type that the constructor's annotation says."""
-    hints = typing.get_type_hints(build.__init__)
-    for key, value in options.items():
-        if key in hints and not _fits(value, hints[key]):
-            wanted = getattr(hints[key], "__name__", None) or str(hints[key])
-            wanted = "list of whole numbers" if wanted == "Sequence" else wanted
-            raise RnndetError(f"{what}.{key} must be {wanted}, found {value!r}")
+def check_options(
+    build: Callable[..., Any],
+    options: Mapping[str, Any],
+    *,
+    what: str,
+    given: Collection[str] = (),
+) -> None:
+    """Check options against the signature of what they are passed to by keyword.
+
+    given: parameters that the caller passes itself. Raises RnndetError for an option that does not
+    exist, one of `given`, one that is missing, and a value that its annotation does not allow.
+    """
+    parameters = inspect.signature(build).parameters
+    check_names(options, list(parameters), what=what)
+    hints = typing.get_type_hints(
+        build.__init__ if isinstance(build, type) else build, include_extras=True
+    )
+    for name, parameter in parameters.items():
+        if name in given:
+            if name in options:
+                raise RnndetError(f"{what}.{name} is not an option; it is set elsewhere")
+        elif name in options:
+            convert(hints.get(name, Any), options[name], what=f"{what}.{name}")
+        elif parameter.default is parameter.empty:
+            raise RnndetError(f"{what}.{name} is missing")
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Of the annotations that options have: plain types, a type or None, sequences of them."""
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, part) for part in typing.get_args(hint))
-    if typing.get_origin(hint) is not None:
-        (item,) = typing.get_args(hint)
-        return isinstance(value, list | tuple) and all(_fits(each, item) for each in value)
-    return type(value) is hint or (hint is float and type(value) is int)
+def convert(kind: Any, value: Any, *, what: str) -> Any:
+    """Return a value as the annotation `kind` has it: int to float, list to tuple, dict to class.
+
+    kind: bool, int, float, str, Any, Literal, Annotated with a `Range`, X | None, tuple, list or
+    Sequence of such, dict, or a dataclass of such fields. Raises RnndetError that names `what`.
+
+    >>> convert(tuple[float, ...], [1, 2.5], what="x")
+    (1.0, 2.5)
+    """
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _convert_table(kind, value, what=what)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        converted = convert(arguments[0], value, what=what)
+        for bounds in arguments[1:]:
+            if converted not in bounds:
+                raise RnndetError(f"{what} = {value!r} must be {bounds}")
+        return converted
+    if origin is Literal:
+        if value not in arguments:
+            raise RnndetError(f"{what} = {value!r} must be {_listed(arguments)}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        return None if value is None else convert(kinds[0], value, what=what)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise RnndetError(f"{what} must be a table, found {value!r}")
+        return dict(value)
+    if origin is not None:
+        return _convert_list(arguments, value, what=what)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise RnndetError(f"{what} must be {kind.__name__}, found {value!r}")
+    return value
+
+
+def _convert_list(kinds: Sequence[Any], value: Any, *, what: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise RnndetError(f"{what} must be a list, found {value!r}")
+    if len(kinds) == 1 or kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(kinds) != len(value):
+        raise RnndetError(f"{what} must have {len(kinds)} values, found {value!r}")
+    pairs = enumerate(zip(kinds, value, strict=True))
+    return tuple(convert(kind, item, what=f"{what}.{i}") for i, (kind, item) in pairs)
+
+
+def _convert_table(kind: Any, value: Any, *, what: str) -> Any:
+    if not isinstance(value, dict):
+        raise RnndetError(f"{what} must be a table, found {value!r}")
+    check_names(value, [field.name for field in dataclasses.fields(kind)], what=what)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    path = f"{what}." if what else ""
+    return kind(**{name: convert(hints[name], v, what=path + name) for name, v in value.items()})
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]

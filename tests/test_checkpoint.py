@@ -35,6 +35,26 @@ def test_model_comes_back_with_weights_and_classes(saved):
     assert not again.training
 
 
+def test_checkpoint_of_format_1_has_its_names_changed(saved):
+    model, path = saved
+
+    def as_format_1(content):
+        content["format"] = 1
+        content["model"] = {
+            name.replace("temporal.", "memory."): t for name, t in content["model"].items()
+        }
+        content["config"]["model"]["temporal"]["site"] = "trunk"
+        content["config"]["train"]["freeze"] = ["trunk", "memory"]
+        content["config"]["train"]["lr_trunk"] = content["config"]["train"].pop("lr_backbone")
+
+    rewrite(path, as_format_1)
+    content = read_checkpoint(path)
+    assert content["model"].keys() == model.state_dict().keys()
+    assert content["config"]["model"]["temporal"]["site"] == "backbone"
+    assert content["config"]["train"]["freeze"] == ["backbone", "temporal"]
+    assert "lr_backbone" in content["config"]["train"]
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(WeightsError, match="neither a file nor a published name"):
         load_model(tmp_path / "none.pt")

@@ -163,10 +163,10 @@ def test_where_no_video_is_left_the_reasons_are_named(coco_vid_root):
 @pytest.mark.parametrize(
     ("format", "options", "message"),
     [
-        ("mot", {"classes": "bird"}, "classes = 'bird': expected a list of names"),
-        ("mot", {"classes": [1]}, "expected a list of names"),
-        ("imagenet_vid", {"index": 5}, "index = 5: expected text"),
-        ("imagenet_vid", {"unlabelled": "yes"}, "expected true or false"),
+        ("mot", {"classes": "bird"}, "classes must be a list, found 'bird'"),
+        ("mot", {"classes": [1]}, "classes.0 must be str"),
+        ("imagenet_vid", {"index": 5}, "index must be str, found 5"),
+        ("imagenet_vid", {"unlabelled": "yes"}, "unlabelled must be bool"),
     ],
 )
 def test_option_of_another_kind_is_refused(tmp_path, format, options, message):

@@ -26,6 +26,12 @@ def test_unknown_key_names_the_nearest(tmp_path):
         load_config(path)
 
 
+def test_key_that_was_renamed_names_the_new_one(tmp_path):
+    path = write(tmp_path / "a.toml", "[train]\nlr_trunk = 0.1\n")
+    with pytest.raises(RnndetError, match=r"train\.lr_trunk is now called train\.lr_backbone"):
+        load_config(path)
+
+
 def test_wrong_type_names_the_key(tmp_path):
     path = write(tmp_path / "a.toml", "[train]\nlr = 'fast'\n")
     with pytest.raises(RnndetError, match=r"train\.lr must be float, found 'fast'"):
@@ -111,7 +117,7 @@ def test_wrong_values_are_one_line_that_names_the_key(tmp_path, text, message):
     [
         ("size", "big", "size"),
         ("channels", "64", "channels must be int, found '64'"),
-        ("strides", [8, "16"], "strides must be list of whole numbers"),
+        ("strides", [8, "16"], r"strides\.1 must be int, found '16'"),
         ("fold_batch_norm", 1, "fold_batch_norm must be bool, found 1"),
         ("head_convs", 10**9, "head_convs = 1000000000 must be from 0 to 32"),
     ],

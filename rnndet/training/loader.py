@@ -29,8 +29,10 @@ class StepLoader:
         batch = len(rows) // config.accumulate
         items = WindowSampler(dataset, rows, batch=batch, first_step=first_step)
         if config.augment_on == "device":
-            ahead = config.ahead * config.accumulate
-            self.batches = in_threads(dataset, items, threads=max(1, config.workers), ahead=ahead)
+            prefetch = config.prefetch * config.accumulate
+            self.batches = in_threads(
+                dataset, items, threads=max(1, config.workers), prefetch=prefetch
+            )
             return
         self.batches = iter(
             DataLoader(
@@ -69,9 +71,9 @@ class StepLoader:
 
 
 def in_threads(
-    dataset: ClipDataset, items: Iterable[list[int]], *, threads: int, ahead: int
+    dataset: ClipDataset, items: Iterable[list[int]], *, threads: int, prefetch: int
 ) -> Iterator[ClipBatch]:
-    """The batches of the items in their order, made by threads, `ahead` of them beforehand.
+    """The batches of the items in their order, made by threads, `prefetch` of them beforehand.
 
     Threads of one process share its device, which processes cannot; decoding and the device's work
     leave the interpreter free.
@@ -81,7 +83,7 @@ def in_threads(
         waiting: deque[list[Future]] = deque()
         for batch in items:
             waiting.append([pool.submit(dataset.__getitem__, item) for item in batch])
-            if len(waiting) > ahead:
+            if len(waiting) > prefetch:
                 yield collate([window.result() for window in waiting.popleft()])
         while waiting:
             yield collate([window.result() for window in waiting.popleft()])

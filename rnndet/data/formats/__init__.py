@@ -2,9 +2,9 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from rnndet.config import parse_change
 from rnndet.data.formats import (
@@ -69,9 +69,9 @@ def read_set(
     they are left out and counted in the log. Give `problems` to see them all.
     """
     read = lookup(format, FORMATS, what="format")
-    check_options(read, options, what=f"options of {format}")
+    first_three = tuple(inspect.signature(read).parameters)[:3]  # root, split, problems
+    check_options(read, options, what=f"{format} options", given=first_three)
     problems = Problems() if problems is None else problems
-    _check_types(read, options, what=f"options of {format}")
     try:
         videos = read(Path(root), split, problems, **options)
     except OSError as error:
@@ -85,21 +85,3 @@ def read_set(
     for note in problems.notes():
         logger.info("%s: %s", root, note)
     return videos
-
-
-def _check_types(read: Callable[..., Any], options: Mapping[str, Any], *, what: str) -> None:
-    """Raise RnndetError for a value of the wrong kind; readers take bool, text, lists of names."""
-    hints = get_type_hints(read)
-    for key, value in options.items():
-        if hints[key] is bool:
-            expected, fits = "true or false", isinstance(value, bool)
-        elif hints[key] in (str, str | None):
-            expected, fits = "text", isinstance(value, str)
-        else:
-            expected, fits = 'a list of names such as ["a", "b"]', _are_names(value)
-        if not fits and value is not None:
-            raise RnndetError(f"{what}.{key} = {value!r}: expected {expected}")
-
-
-def _are_names(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)

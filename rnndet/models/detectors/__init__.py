@@ -1,6 +1,5 @@
 """Detectors for single frames, one file per torchvision family."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from rnndet.models.detectors.faster_rcnn import FasterRCNN
 from rnndet.models.detectors.fcos import FCOS
 from rnndet.models.detectors.retinanet import RetinaNet
 from rnndet.models.detectors.ssdlite import SSDLite
-from rnndet.registry import check_options, check_types, lookup
+from rnndet.registry import check_options, lookup
 
 __all__ = ["DETECTORS", "FrameDetector", "Prepared", "build_detector"]
 
@@ -29,13 +28,7 @@ def build_detector(name: str, num_classes: int, options: Mapping[str, Any]) -> F
     does not exist, for one that is missing, and for what the constructor refuses.
     """
     build = lookup(name, DETECTORS, what="model.detector.name")
-    check_options(build, options, what="model.detector")
-    for parameter in inspect.signature(build).parameters.values():
-        is_given = parameter.name in options
-        if parameter.name == "num_classes":
-            if is_given:
-                raise RnndetError("model.detector.num_classes is not an option: name the classes")
-        elif parameter.default is parameter.empty and not is_given:
-            raise RnndetError(f"model.detector.{parameter.name} is missing; {name} needs it")
-    check_types(build, options, what="model.detector")
+    if "num_classes" in options:
+        raise RnndetError("model.detector.num_classes is not an option: name the classes")
+    check_options(build, options, what="model.detector", given=("num_classes",))
     return build(num_classes, **options)

@@ -1,6 +1,5 @@
 """TemporalHead: which levels get a memory, the time loop, and mixing memory back into features."""
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -133,7 +132,12 @@ class TemporalHead(nn.Module):
         build_cell = lookup(cell, CELLS, what="model.temporal.cell")
         build_fusion = lookup(fusion, FUSIONS, what="model.temporal.fusion")
         options = dict(options or {})
-        _check_cell_options(build_cell, options)
+        check_options(
+            build_cell,
+            options,
+            what="model.temporal.options",
+            given=("in_channels", "hidden_channels"),
+        )
         if hidden < 0:
             raise RnndetError(f"model.temporal.hidden = {hidden} must be at least 1, or 0")
         if (fusion == "state") != getattr(build_cell, "holds_features", False):
@@ -214,16 +218,3 @@ def _checked_state(state: State, level: str, *, like: tuple[Tensor, ...]) -> tup
         f"memory of level {level!r} is {found or 'missing'} but these frames need {expected} "
         "(batch, channels, height, width); reset the state where frame size, batch or model change"
     )
-
-
-def _check_cell_options(build_cell: type, options: Mapping[str, Any]) -> None:
-    what = "model.temporal.options"
-    check_options(build_cell, options, what=what)
-    parameters = inspect.signature(build_cell).parameters
-    for key, value in options.items():
-        default = parameters[key].default
-        if default is inspect.Parameter.empty:
-            raise RnndetError(f"{what}.{key} follows from the levels and `hidden`; remove it")
-        kind = type(default)
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise RnndetError(f"{what}.{key} = {value!r} must be {kind.__name__}, as {default!r}")
