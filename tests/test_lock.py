@@ -1,4 +1,4 @@
-"""One process for each folder of results."""
+"""A lock lets one process at a time write to a folder of results."""
 
 import subprocess
 import sys
@@ -23,8 +23,8 @@ with FolderLock(Path(sys.argv[1])):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the folder."""
-    order = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
-    process = subprocess.Popen(order, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
