@@ -65,7 +65,7 @@ def test_av1_is_read_without_asking(tmp_path):
     with open_source(path) as source:
         frames = list(source)
         assert source.info == VideoInfo("clip", str(path), 64, 64, Fraction(25), 8)
-        assert (source.counts.decoded, source.counts.is_whole) == (8, True)
+        assert (source.counts.decoded, source.counts.is_complete) == (8, True)
         assert [f.index for f in source] == list(range(8))  # a second time
     assert [f.time for f in frames] == pytest.approx([k / 25 for k in range(8)])
     for k, frame in enumerate(frames):
@@ -146,7 +146,7 @@ def test_sound_alone_is_no_video(tmp_path):
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(InputError, match=r"sound\.mp4: holds no video, only sound"):
+    with pytest.raises(InputError, match=r"sound\.mp4: no video stream, only audio"):
         open_source(path)
 
 
@@ -175,7 +175,7 @@ def test_whole_file_is_whole_and_half_a_file_is_not(tmp_path, kind):
     path = encode(tmp_path / "clip.mkv", length=50, codec="mpeg4", size_hw=(96, 128))
     with kind(path) as source:
         assert len(list(source)) == 50
-        assert source.counts.is_whole
+        assert source.counts.is_complete
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with kind(path) as source:

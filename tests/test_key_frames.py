@@ -1,4 +1,4 @@
-"""Key frames: which frames the model sees, and boxes that follow the image in the others."""
+"""The model runs on key frames, and its boxes are propagated to the frames in between."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from conftest import detections
 from rnndet.errors import RnndetError
-from rnndet.video.key_frames import FLOOR, MOST, KeyFrames, choose_key_frames, follow
+from rnndet.video.key_frames import MAX_BOXES, MIN_SCORE, KeyFrames, choose_key_frames, match_boxes
 
 HW = (120, 160)
 BOX = [40, 30, 70, 60]
@@ -25,7 +25,7 @@ def blank() -> np.ndarray:
 
 
 def started(every: int = 10, *, boxes=(BOX,), scores=None, lost: float = 0.0) -> KeyFrames:
-    """Key frames after the first one, `scene()`."""
+    """`KeyFrames` after the first key frame, `scene()`."""
     keys = KeyFrames(every, lost=lost)
     assert keys.between(scene(), size_hw=HW) is None
     scores = [0.9] * len(boxes) if scores is None else scores
@@ -71,7 +71,7 @@ def test_after_lost_frames_boxes_are_looked_for_further_away():
     keys = started()
     found = keys.between(scene(20, -9), size_hw=HW, gap=4)
     assert np.allclose(found.boxes, [[60, 21, 90, 51]], atol=0.5)
-    found = keys.between(scene(24, -10.8), size_hw=HW)  # and the motion is that of one frame
+    found = keys.between(scene(24, -10.8), size_hw=HW)  # and the motion is per frame
     assert np.allclose(found.boxes, [[64, 19.2, 94, 49.2]], atol=0.5)
 
 
@@ -87,7 +87,7 @@ def test_box_that_leaves_the_image_ends_at_its_edge_and_then_is_gone():
     keys = KeyFrames(20)
     keys.keep(scene(), detections([[10, 40, 40, 70]], [0.9], [0]))
     found = [keys.between(scene(-6 * k), size_hw=HW) for k in range(1, 9)]
-    assert [len(one) for one in found] == [1, 1, 1, 1, 1, 1, 0, 0]
+    assert [len(boxes) for boxes in found] == [1, 1, 1, 1, 1, 1, 0, 0]
     assert np.allclose(found[3].boxes, [[0, 40, 16, 70]], atol=0.5)
 
 
@@ -142,7 +142,7 @@ def test_a_frame_in_which_boxes_are_lost_is_a_key_frame():
 
 def test_the_share_that_is_lost_is_weighted_by_score():
     plain = scene()
-    plain[60:] = 100  # nothing to follow in the lower half
+    plain[60:] = 100  # nothing to match in the lower half
     boxes = [BOX, [40, 80, 70, 110]]
     keys = KeyFrames(10, lost=0.6)
     keys.keep(plain, detections(boxes, [0.9, 0.3], [0, 0]))
@@ -152,16 +152,16 @@ def test_the_share_that_is_lost_is_weighted_by_score():
 
 
 def test_weak_boxes_stay():
-    keys = started(boxes=[BOX, BOX], scores=[0.9, FLOOR / 2])
+    keys = started(boxes=[BOX, BOX], scores=[0.9, MIN_SCORE / 2])
     found = keys.between(scene(3), size_hw=HW)
     assert found.boxes[1].tolist() == BOX
 
 
 def test_only_so_many_boxes_are_propagated():
-    keys = started(boxes=[BOX] * (MOST + 1))
+    keys = started(boxes=[BOX] * (MAX_BOXES + 1))
     found = keys.between(scene(3), size_hw=HW)
-    assert found.boxes[MOST - 1, 0] > BOX[0] + 2
-    assert found.boxes[MOST].tolist() == BOX
+    assert found.boxes[MAX_BOXES - 1, 0] > BOX[0] + 2
+    assert found.boxes[MAX_BOXES].tolist() == BOX
 
 
 def test_a_video_without_objects_has_key_frames_too():
@@ -194,7 +194,7 @@ def test_state_goes_on_where_it_was(frames):
 def test_boxes_outside_the_image_are_not_found():
     boxes = np.array([[-90, -90, -50, -50]], np.float32)
     expected = np.array([[1, 2]], np.float32)
-    offsets, is_found = follow(scene()[..., 0], scene(2)[..., 0], boxes, expected)
+    offsets, is_found = match_boxes(scene()[..., 0], scene(2)[..., 0], boxes, expected)
     assert not is_found.any()
     assert np.array_equal(offsets, expected)
 

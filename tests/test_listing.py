@@ -100,5 +100,5 @@ def test_list_in_a_list_is_no_list(folder):
 
 def test_pattern_without_a_match_is_an_error_when_opened(folder):
     for pattern in ("no*.jpg", "gone/%06d.jpg"):
-        with pytest.raises(InputError, match="nothing has such a name"):
+        with pytest.raises(InputError, match="no file matches"):
             open_source(pattern)

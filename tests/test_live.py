@@ -60,8 +60,9 @@ def live(*captures, **options) -> LiveSource:
         return left.pop(0) if left else FakeCapture([], opens=False)
 
     return LiveSource(
-        connect, name="fake", said="fake", options=LiveOptions(**{"max_reconnects": 2} | options)
-    )
+        connect, name="fake", shown_name="fake",
+        options=LiveOptions(**{"max_reconnects": 2} | options),
+    )  # fmt: skip
 
 
 def wait_until(true) -> None:
@@ -276,7 +277,7 @@ def test_file_behind_an_address_is_read_whole_and_in_order(clip):
     ):
         frames = list(source)
         assert source.info.name == "127.0.0.1_sky"
-        assert source.counts.is_whole
+        assert source.counts.is_complete
     assert [(frame.index, frame.gap) for frame in frames] == [(k, 0) for k in range(10)]
     assert abs(frames[9].image.mean() - 200) < 5
 
@@ -478,7 +479,7 @@ def test_lost_connection_is_logged_without_its_password(caplog):
         url = f"http://me:secret@127.0.0.1:{port}/live?pwd=hidden"
         with open_source(url, live=options) as source:
             next(iter(source))
-            wait_until(lambda: "connecting again" in caplog.text)
+            wait_until(lambda: "reconnecting" in caplog.text)
             assert source.info.source == f"http://***@127.0.0.1:{port}/live?***"
     assert not any(part in caplog.text for part in ("secret", "hidden"))
 

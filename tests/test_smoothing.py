@@ -15,8 +15,9 @@ from rnndet.inference.run import run_source
 from rnndet.inference.stream import Stream
 from rnndet.structures import Detections, Frame, VideoInfo
 from rnndet.tracking import TRACKERS, ByteTracker, TrackSmoother
-from rnndet.video.annotate import Annotator
+from rnndet.video.draw import Annotator
 from rnndet.video.sink import describe_result
+from rnndet.video.sources.base import Source
 
 SIZE_HW = (80, 96)
 NOTHING = (np.zeros((0, 4)), np.zeros(0, np.int64))
@@ -205,7 +206,7 @@ def test_cut_ends_coasting():
     assert len(stream.step(Frame(bright, 6, 6 / 25)).predicted) == 0
 
 
-class Source(list):
+class FrameList(list, Source):
     """Frames as a source for `run_source`."""
 
     info = VideoInfo("clip", "clip", SIZE_HW[1], SIZE_HW[0], None, None)
@@ -224,14 +225,14 @@ class Unsure(Blinking):
 
 def test_track_counts_for_the_class_with_the_largest_sum_of_scores(tmp_path):
     stream = Stream(Unsure(), ByteTracker(min_hits=1, start_margin=0), min_score=0.3)
-    summary = run_source(stream, Source(frames(5)), tmp_path, save=())
+    summary = run_source(stream, FrameList(frames(5)), tmp_path, save=())
     assert summary.objects == {"cube": 3, "ball": 2}
     assert summary.tracks == {"ball": 1}
 
 
 def test_predicted_boxes_count_as_no_objects(tmp_path):
     stream = Stream(Blinking(), ByteTracker(), coast=1.0)
-    summary = run_source(stream, Source(frames()), tmp_path, save=("csv",))
+    summary = run_source(stream, FrameList(frames()), tmp_path, save=("csv",))
     assert summary.objects == {"cube": 8, "ball": 1}
     lines = [json.loads(line) for line in (tmp_path / "clip" / "detections.jsonl").open()]
     assert sum(o.get("predicted", False) for line in lines[1:-1] for o in line["objects"]) == 5

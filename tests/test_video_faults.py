@@ -59,7 +59,7 @@ def test_lost_frame_is_a_gap_of_the_next_one(tmp_path):
     with VideoFile(path) as source:
         assert [(f.index, f.gap) for f in source if f.gap] == [(1, 1), (6, 2)]
         assert (source.counts.decoded, source.counts.failed) == (7, 3)
-        assert not source.counts.is_whole
+        assert not source.counts.is_complete
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])
@@ -78,7 +78,7 @@ def test_part_of_a_whole_file_is_not_truncated(tmp_path):
     with VideoFile(write_avi(tmp_path / "clip.avi")) as source:
         frames = iter(source)
         next(frames)
-        assert source.counts.is_whole
+        assert source.counts.is_complete
 
 
 def set_rate(path: Path, rate: int, scale: int) -> Path:
@@ -187,7 +187,7 @@ def test_times_of_a_variable_frame_rate_are_exact(tmp_path):
         container.mux(stream.encode(None))
     with VideoFile(path) as source:
         assert [f.time for f in source] == pytest.approx([t / 1000 for t in times], abs=1e-3)
-        assert source.counts.is_whole
+        assert source.counts.is_complete
 
 
 HOSTILE = [

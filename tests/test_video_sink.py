@@ -13,7 +13,7 @@ import pytest
 from conftest import detections
 from rnndet.errors import OutputError
 from rnndet.structures import Detections, Frame, FrameResult
-from rnndet.video import writers as writers_module
+from rnndet.video import sink as sink_module
 from rnndet.video.draw import _free_place, colour_of, draw
 from rnndet.video.image import write_image
 from rnndet.video.sink import JsonLinesSink, VideoSink
@@ -41,7 +41,7 @@ def without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, *_: object) -> None:
             raise ImportError("no PyAV")
 
-    monkeypatch.setattr(writers_module, "H264Writer", Missing)
+    monkeypatch.setattr(sink_module, "H264Writer", Missing)
 
 
 def test_json_lines_hold_header_frames_and_summary(tmp_path):
@@ -154,7 +154,7 @@ def test_video_without_frames_leaves_no_file(tmp_path):
 
 def test_lost_frames_are_noticed_on_close(tmp_path, monkeypatch):
     without_pyav(monkeypatch)
-    monkeypatch.setattr(writers_module.Mpeg4Writer, "write", lambda *_, **__: None)
+    monkeypatch.setattr(sink_module.Mpeg4Writer, "write", lambda *_, **__: None)
     sink = VideoSink(tmp_path / "a.mp4", size_hw=(32, 32), fps=25)
     sink.write(np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(OutputError, match="0 of 1 frames"):

@@ -68,7 +68,7 @@ class World:
             distributed.barrier()
 
     def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """Wrap a module so that gradients are means over the processes; unchanged for one process."""
+        """The module with gradients averaged over the processes; with one process the module itself."""
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
