@@ -136,7 +136,7 @@ def test_mostly_hidden_objects_are_ignored():
         clip = SyntheticClip(seed, **SMALL)
         for index in range(0, 24, 8):
             for _, placed in clip._place(index):
-                seen.append(float(placed.seen.sum() / placed.whole))
+                seen.append(float(placed.visible.sum() / placed.full_alpha))
     assert min(seen) < 0.25 < max(seen)
 
 

@@ -240,8 +240,8 @@ def test_of_two_equal_candidates_the_one_of_the_same_class_is_taken():
 def test_classes_of_a_track_are_weighed_by_score():
     tracks = Tracks(LastBox(), min_hits=1, max_age=1.0, frame_interval=FRAME)
     box = np.array([[0.0, 0, 10, 10]])
-    tracks.begin(box, np.array([0.2]), np.array([0]))
-    tracks.extend(np.array([0]), box, np.array([0.6]), np.array([1]))
+    tracks.start(box, np.array([0.2]), np.array([0]))
+    tracks.update(np.array([0]), box, np.array([0.6]), np.array([1]))
     np.testing.assert_allclose(tracks.class_share(np.array([0, 1])), [[0.25, 0.75]])
 
 

@@ -68,7 +68,7 @@ class World:
             distributed.barrier()
 
     def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """The module with gradients averaged over the processes; with one process the module itself."""
+        """The module with gradients averaged over the processes; unchanged in a single process."""
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
