@@ -1,4 +1,4 @@
-"""Numbered images keep their numbers; a few that cannot be read are passed over and counted."""
+"""Numbered images keep their numbers; a few unreadable images are skipped and counted."""
 
 from pathlib import Path
 

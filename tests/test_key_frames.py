@@ -33,14 +33,14 @@ def started(every: int = 10, *, boxes=(BOX,), scores=None, lost: float = 0.0) ->
     return keys
 
 
-def test_box_moves_with_what_is_in_it():
+def test_box_moves_with_its_content():
     keys = started()
     for k in range(1, 4):
         found = keys.between(scene(3 * k, -2 * k), size_hw=HW)
     assert np.allclose(found.boxes, [[49, 24, 79, 54]], atol=0.3)
 
 
-def test_motion_adds_up_over_more_than_the_reach_of_one_frame():
+def test_motion_adds_up_beyond_the_reach_of_a_single_frame():
     keys = started()
     for k in range(1, 6):
         found = keys.between(scene(6 * k), size_hw=HW)
@@ -60,14 +60,14 @@ def test_large_box_stays_in_a_still_image(box):
 
 
 @pytest.mark.parametrize("box", [[0, 0, 640, 9], [10, 100, 630, 102], [0, 0, 9, 360]])
-def test_thin_box_is_no_fault(box):
+def test_thin_box_is_propagated(box):
     wide = cv2.resize(scene(), (640, 360))
     keys = KeyFrames(5)
     keys.keep(wide, detections([box], [0.9], [0]))
     assert np.allclose(keys.between(wide, size_hw=(360, 640)).boxes, [box], atol=0.1)
 
 
-def test_after_lost_frames_boxes_are_looked_for_further_away():
+def test_search_is_wider_after_lost_frames():
     keys = started()
     found = keys.between(scene(20, -9), size_hw=HW, gap=4)
     assert np.allclose(found.boxes, [[60, 21, 90, 51]], atol=0.5)
@@ -75,7 +75,7 @@ def test_after_lost_frames_boxes_are_looked_for_further_away():
     assert np.allclose(found.boxes, [[64, 19.2, 94, 49.2]], atol=0.5)
 
 
-def test_motion_goes_on_through_lost_frames():
+def test_motion_continues_through_lost_frames():
     """Sixty pixels, nearly twice as far as a box is looked for around its expected place."""
     keys = started(20)
     keys.between(scene(6), size_hw=HW)
@@ -83,7 +83,7 @@ def test_motion_goes_on_through_lost_frames():
     assert np.allclose(found.boxes, [[106, 30, 136, 60]], atol=0.5)
 
 
-def test_box_that_leaves_the_image_ends_at_its_edge_and_then_is_gone():
+def test_box_that_leaves_the_image_is_clipped_and_then_removed():
     keys = KeyFrames(20)
     keys.keep(scene(), detections([[10, 40, 40, 70]], [0.9], [0]))
     found = [keys.between(scene(-6 * k), size_hw=HW) for k in range(1, 9)]
@@ -122,12 +122,12 @@ def test_the_frame_after_a_reset_is_a_key_frame():
     assert keys.between(scene(1), size_hw=HW) is None
 
 
-def test_what_cannot_be_propagated_stays():
+def test_unmatched_box_stays():
     found = started().between(blank(), size_hw=HW)
     assert found.boxes.tolist() == [BOX]
 
 
-def test_after_a_bad_frame_the_box_is_found_again():
+def test_box_is_matched_again_after_a_bad_frame():
     keys = started()
     keys.between(blank(), size_hw=HW)
     found = keys.between(scene(4, 3), size_hw=HW)
@@ -151,26 +151,26 @@ def test_the_share_that_is_lost_is_weighted_by_score():
     assert keys.between(plain, size_hw=HW) is None
 
 
-def test_weak_boxes_stay():
+def test_boxes_of_low_score_stay():
     keys = started(boxes=[BOX, BOX], scores=[0.9, MIN_SCORE / 2])
     found = keys.between(scene(3), size_hw=HW)
     assert found.boxes[1].tolist() == BOX
 
 
-def test_only_so_many_boxes_are_propagated():
+def test_number_of_propagated_boxes_is_limited():
     keys = started(boxes=[BOX] * (MAX_BOXES + 1))
     found = keys.between(scene(3), size_hw=HW)
     assert found.boxes[MAX_BOXES - 1, 0] > BOX[0] + 2
     assert found.boxes[MAX_BOXES].tolist() == BOX
 
 
-def test_a_video_without_objects_has_key_frames_too():
+def test_video_without_objects_has_key_frames():
     keys = started(2, boxes=(), lost=0.5)
     assert len(keys.between(scene(1), size_hw=HW)) == 0
     assert keys.between(scene(2), size_hw=HW) is None
 
 
-def test_given_detections_are_left_as_they_are():
+def test_given_detections_are_not_modified():
     given = detections([BOX], [0.9], [0])
     keys = KeyFrames(5)
     keys.keep(scene(), given)
@@ -179,7 +179,7 @@ def test_given_detections_are_left_as_they_are():
 
 
 @pytest.mark.parametrize("frames", [0, 1, 3])
-def test_state_goes_on_where_it_was(frames):
+def test_restored_key_frames_continue(frames):
     first, second = KeyFrames(4), KeyFrames(4)
     if frames:
         first = started(4)
@@ -191,7 +191,7 @@ def test_state_goes_on_where_it_was(frames):
     assert a is None or np.array_equal(a.boxes, b.boxes)
 
 
-def test_boxes_outside_the_image_are_not_found():
+def test_boxes_outside_the_image_are_not_matched():
     boxes = np.array([[-90, -90, -50, -50]], np.float32)
     expected = np.array([[1, 2]], np.float32)
     offsets, is_found = match_boxes(scene()[..., 0], scene(2)[..., 0], boxes, expected)

@@ -1,4 +1,4 @@
-"""Live sources: the newest frame wins, a lost connection is renewed, passwords stay unseen."""
+"""Live sources keep the newest frame, reconnect, and never show passwords."""
 
 import contextlib
 import logging
@@ -72,7 +72,7 @@ def wait_until(true) -> None:
         time.sleep(0.005)
 
 
-def test_newest_frame_wins_and_the_others_are_counted():
+def test_newest_frame_wins_and_dropped_frames_are_counted():
     gate = threading.Semaphore(1)
     capture = FakeCapture(range(1, 8), gate=gate)
     with live(capture) as source:
@@ -127,7 +127,7 @@ def test_gap_of_a_lost_connection_is_the_time_that_passed_in_frames():
         gates[1].release(100)
 
 
-def test_failed_reads_alone_are_no_lost_connection():
+def test_failed_reads_are_not_a_lost_connection():
     gate = threading.Semaphore(1)
     with live(FakeCapture([1, -1, -1, 2], gate=gate)) as source:
         frames = iter(source)
@@ -138,7 +138,7 @@ def test_failed_reads_alone_are_no_lost_connection():
         gate.release(100)
 
 
-def test_another_size_after_a_lost_connection_is_scaled():
+def test_other_size_after_a_lost_connection_is_scaled():
     gates = [threading.Semaphore(1), threading.Semaphore(0)]
     captures = [
         FakeCapture([1], gate=gates[0]),
@@ -155,7 +155,7 @@ def test_another_size_after_a_lost_connection_is_scaled():
         gates[1].release(100)
 
 
-def test_what_never_gives_a_image_is_refused_at_once():
+def test_source_without_an_image_is_refused_at_once():
     with pytest.raises(InputError, match="fake: gives no image"):
         live()
     with pytest.raises(InputError, match="fake: gives no image"):
@@ -270,7 +270,7 @@ def send_images(values, *, size_hw=(48, 64), then=lambda: None):
     return answer
 
 
-def test_file_behind_an_address_is_read_whole_and_in_order(clip):
+def test_file_behind_a_url_is_read_completely_and_in_order(clip):
     with (
         serve(send_file(clip)) as port,
         open_source(f"http://127.0.0.1:{port}/d/sky.mp4", live=NETWORK) as source,
@@ -282,7 +282,7 @@ def test_file_behind_an_address_is_read_whole_and_in_order(clip):
     assert abs(frames[9].image.mean() - 200) < 5
 
 
-def test_live_images_come_and_a_server_that_dies_is_found_again():
+def test_live_images_arrive_and_a_restarted_server_is_reconnected():
     with serve(send_images(range(60, 80))) as port:
         source = open_source(
             f"http://127.0.0.1:{port}/live",
@@ -313,7 +313,7 @@ def test_stalled_server_ends_at_the_timeout():
     assert time.monotonic() - start < 30
 
 
-def test_stream_that_stalls_is_given_up_after_its_reconnects():
+def test_stalled_stream_ends_after_its_reconnects():
     stop = threading.Event()
     answer = send_images(range(5), then=lambda: stop.wait(20))
     calls = []
@@ -334,7 +334,7 @@ def test_stream_that_stalls_is_given_up_after_its_reconnects():
         assert source.counts.truncated
 
 
-def test_file_that_stalls_midway_gives_what_came(tmp_path):
+def test_file_that_stalls_gives_the_frames_before_the_stall(tmp_path):
     path, noise = tmp_path / "noise.mp4", np.random.default_rng(0)
     with VideoSink(path, size_hw=(240, 320), fps=25) as sink:
         for _ in range(30):
@@ -425,7 +425,7 @@ def test_rtsp_camera_is_read(tmp_path):
         assert (source.info.name, source.info.length) == ("127.0.0.1_cam", None)
 
 
-def test_address_cannot_lead_to_a_file_or_a_play_list(clip):
+def test_url_cannot_lead_to_a_file_or_a_playlist(clip):
     def elsewhere(handler) -> None:
         handler.send_response(302)
         handler.send_header("Location", f"file://{clip}")
@@ -496,10 +496,10 @@ def test_lost_connection_is_logged_without_its_password(caplog):
         ("a@b?.mp4", "a@b?.mp4"),
     ],
 )
-def test_address_is_shown_without_its_password(url, shown):
+def test_url_is_shown_without_its_password(url, shown):
     assert without_password(url) == shown
 
 
-def test_name_of_an_address_has_host_and_path():
+def test_name_of_a_url_has_host_and_path():
     assert url_name("rtsp://a:b@cam.local:554/live/ch1.sdp?x=1") == "cam.local_ch1"
     assert url_name("http://[::1") == "video"

@@ -89,7 +89,7 @@ def test_impossible_rates_are_none():
     assert (frame_rate(25), frame_rate(12.5)) == (25, Fraction(25, 2))
 
 
-def test_one_frame_of_two_pixels_a_side(tmp_path):
+def test_single_frame_of_two_by_two_pixels(tmp_path):
     (frame,) = open_source(write_clip(tmp_path / "one.avi", length=1, size_hw=(2, 2)))
     assert frame.image.shape == (2, 2, 3)
 
@@ -100,13 +100,13 @@ def test_wrong_suffix_is_no_obstacle(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a b.avi", "größe.avi", "-x.avi", "a|b.avi", "%d.avi", "c:d.avi"])
-def test_strange_names_are_only_names(tmp_path, monkeypatch, name):
+def test_strange_names_are_plain_names(tmp_path, monkeypatch, name):
     write_clip(tmp_path / "clip.avi", length=2).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert len(list(open_source(name))) == 2
 
 
-def test_truncated_avi_gives_the_frames_it_holds(tmp_path):
+def test_truncated_avi_gives_its_remaining_frames(tmp_path):
     path = write_clip(tmp_path / "clip.avi", length=20, size_hw=(240, 320))
     data = path.read_bytes()
     start = data.index(b"movi")
@@ -147,7 +147,7 @@ def test_what_is_not_a_video_is_refused(tmp_path, content, reason):
     assert_one_line(error, "bad.mp4", reason)
 
 
-def test_folder_is_no_video_file(tmp_path):
+def test_folder_is_not_a_video_file(tmp_path):
     with pytest.raises(InputError, match="is a folder"):
         VideoFile(tmp_path)
 
@@ -174,7 +174,7 @@ def test_video_without_decodable_frame_names_the_codec(tmp_path):
     assert_one_line(error, "clip.avi", "AV1", "codec MJPG")
 
 
-def test_play_list_cannot_name_other_files(tmp_path):
+def test_playlist_cannot_name_other_files(tmp_path):
     write_clip(tmp_path / "clip.avi")
     path = tmp_path / "list.mp4"
     path.write_text("ffconcat version 1.0\nfile clip.avi\n")
@@ -240,14 +240,14 @@ def test_read_frames_names_file_and_frame_when_missing(tmp_path):
     assert_one_line(error, "clip.avi", "frame 10")
 
 
-def test_times_follow_stamps_and_never_go_back():
+def test_times_follow_timestamps_and_never_decrease():
     clock = Clock(Fraction(10))
     stamps = [500.0, 520.0, 620.0, 620.0, 0.0]
     times = [clock.time(k, stamp) for k, stamp in enumerate(stamps)]
     assert times == pytest.approx([0, 0.02, 0.12, 0.22, 0.32])
 
 
-def test_times_without_stamps_follow_the_rate():
+def test_times_without_timestamps_follow_the_rate():
     clock = Clock(Fraction(30000, 1001))
     assert [clock.time(k, 0.0) for k in range(3)] == pytest.approx([0, 1001 / 30000, 2002 / 30000])
 
