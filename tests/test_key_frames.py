@@ -76,7 +76,7 @@ def test_search_is_wider_after_lost_frames():
 
 
 def test_motion_continues_through_lost_frames():
-    """Sixty pixels, nearly twice as far as a box is looked for around its expected place."""
+    """By 60 pixels, nearly twice the search radius around the expected position."""
     keys = started(20)
     keys.between(scene(6), size_hw=HW)
     found = keys.between(scene(66), size_hw=HW, gap=9)

@@ -25,12 +25,12 @@ NETWORK = LiveOptions(allow_network=True, timeout=5.0, max_reconnects=2)
 
 
 @pytest.fixture(autouse=True)
-def no_patience(monkeypatch):
+def short_waits(monkeypatch):
     monkeypatch.setattr("rnndet.video.sources.live.FIRST_WAIT", 0.01)
 
 
 class FakeCapture:
-    """Gives images of these grey values; a number below 0 is a read that fails; then it ends."""
+    """A capture with images of these grey values; a negative value is a failed read."""
 
     def __init__(self, values, *, size_hw=(8, 10), gate=None, opens=True) -> None:
         self.values, self.size_hw, self.gate, self.opens = list(values), size_hw, gate, opens
@@ -53,7 +53,7 @@ class FakeCapture:
 
 
 def live(*captures, **options) -> LiveSource:
-    """A source whose connections are these, in turn, and then one that does not open."""
+    """A source with these connections in turn, and then a connection that does not open."""
     left = list(captures)
 
     def connect():
@@ -65,9 +65,9 @@ def live(*captures, **options) -> LiveSource:
     )  # fmt: skip
 
 
-def wait_until(true) -> None:
+def wait_until(is_done) -> None:
     end = time.monotonic() + 20
-    while not true():
+    while not is_done():
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -78,7 +78,7 @@ def test_newest_frame_wins_and_dropped_frames_are_counted():
     with live(capture) as source:
         frames = iter(source)
         first = next(frames)
-        gate.release(4)  # four come while nobody looks
+        gate.release(4)  # four frames arrive and are not read
         wait_until(lambda: len(capture.values) == 2 and gate._value == 0)
         wait_until(lambda: source._newest is not None and source._newest.index == 4)
         second = next(frames)
@@ -100,14 +100,14 @@ def test_lost_connection_is_renewed_with_a_gap_and_a_restart():
     with live(*captures) as source:
         frames = iter(source)
         first = next(frames)
-        gates[0].release(100)  # nothing comes any more
+        gates[0].release(100)  # no further images
         gates[1].release(1)
         second = next(frames)
         assert (first.restart, second.restart) == (False, True)
         assert second.gap >= 1
         assert second.index == first.index + 1 + second.gap
         gates[1].release(100)
-        assert list(frames) == []  # given up
+        assert list(frames) == []  # no more reconnects
         assert source.counts.reconnects == 3
         assert source.counts.truncated
     assert all(capture.released for capture in captures)
@@ -119,7 +119,7 @@ def test_gap_of_a_lost_connection_is_the_time_that_passed_in_frames():
     with live(*captures) as source:
         frames = iter(source)
         next(frames)
-        gates[0].release(100)  # nothing comes any more
+        gates[0].release(100)  # no further images
         time.sleep(0.4)
         gates[1].release(1)
         frame = next(frames)
@@ -163,12 +163,12 @@ def test_source_without_an_image_is_refused_at_once():
 
 
 def test_stop_ends_the_wait_for_a_frame():
-    asked = []
+    stops = []
     gate = threading.Semaphore(1)
-    source = live(FakeCapture([1], gate=gate), stop=lambda: len(asked) > 0)
+    source = live(FakeCapture([1], gate=gate), stop=lambda: len(stops) > 0)
     frames = iter(source)
     next(frames)
-    asked.append(True)
+    stops.append(True)
     assert list(frames) == []
     assert not source.counts.truncated
     gate.release(100)
@@ -191,7 +191,7 @@ def test_nothing_else_is_printed_about_a_missing_camera(capfd):
     assert capfd.readouterr().err == ""
 
 
-# addresses, on loopback
+# URLs, on the loopback interface
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def clip(tmp_path_factory) -> Path:
 
 @contextmanager
 def serve(answer, port: int = 0) -> Iterator[int]:
-    """An HTTP server whose GET calls `answer(handler)`; gives its port."""
+    """An HTTP server whose GET calls `answer(handler)`; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -289,13 +289,13 @@ def test_live_images_arrive_and_a_restarted_server_is_reconnected():
             live=LiveOptions(allow_network=True, timeout=5.0, max_reconnects=300),
         )
         frames = iter(source)
-        found = [next(frames)]
+        received = [next(frames)]
     with serve(send_images(range(160, 180), size_hw=(96, 96)), port):
-        while not found[-1].restart or found[-1].image.mean() < 150:
-            found.append(next(frames))
+        while not received[-1].restart or received[-1].image.mean() < 150:
+            received.append(next(frames))
     source.close()
-    assert {frame.image.shape for frame in found} == {(48, 64, 3)}
-    assert found[-1].gap >= 1
+    assert {frame.image.shape for frame in received} == {(48, 64, 3)}
+    assert received[-1].gap >= 1
     assert source.counts.reconnects >= 1
     assert source.notes
 
@@ -444,12 +444,12 @@ def test_url_cannot_lead_to_a_file_or_a_playlist(clip):
 
 
 def test_without_permission_no_connection_is_made(clip):
-    asked = []
-    with serve(lambda handler: asked.append(handler)) as port:
+    requests = []
+    with serve(requests.append) as port:
         with pytest.raises(InputError, match="--allow-network") as error:
             open_source(f"http://me:secret@127.0.0.1:{port}/a.mp4?key=secret")
         assert error.value.exit_code == 3
-    assert asked == []
+    assert requests == []
     assert "secret" not in str(error.value)
 
 

@@ -193,6 +193,7 @@ def test_times_of_a_variable_frame_rate_are_exact(tmp_path):
 HOSTILE = [
     "concat:clip.avi|clip.avi", "http:clip.avi", "file:clip.avi", "pipe:0", "-i.avi", "%06d.avi",
     "a\nb.avi", "a'b\"c.avi", "$(x).avi", "clip.avi?x=1", "dash.avi#t", "\u202egnp.avi",
+    "a b.avi", "größe.avi", "a|b.avi", "%d.avi", "c:d.avi",
 ]  # fmt: skip
 
 
