@@ -81,19 +81,12 @@ class SyntheticClip(Source):
         )
         count = int(rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.2, 0.15]))
         sky = self._scene.brightness
+        clip = {"length": length, "size_hw": size_hw, "fps": fps}
         self._flyers = [
-            make_flyer(
-                rng, CLASSES[rng.integers(4)], length=length, size_hw=size_hw, fps=fps, sky=sky
-            )
-            for _ in range(count)
+            make_flyer(rng, CLASSES[rng.integers(4)], sky=sky, **clip) for _ in range(count)
         ]
         self._camera = make_camera_path(
-            rng,
-            self._flyers[0].position,
-            length=length,
-            fps=fps,
-            size_hw=size_hw,
-            limit=self._scene.margin - 4,
+            rng, self._flyers[0].position, limit=self._scene.margin - 4, **clip
         )
         self._noise = float(rng.uniform(0.8, 4.5))
         self._soft = float(rng.uniform(0.45, 0.85))
