@@ -1,12 +1,12 @@
-"""The one exception that means "the user can fix this"."""
+"""Exceptions for mistakes that the user can fix, with the exit codes of the command line."""
 
 
 class RnndetError(Exception):
-    """A mistake the user can fix: the message says what is wrong, where, and what to do.
+    """A mistake that the user can fix: the message states what is wrong, where, and what to do.
 
-    Tools print the message without a traceback and end with `exit_code`:
-    2 usage or config, 3 input unreadable, 4 output not writable, 5 weights missing, incompatible
-    or refused, 6 device not available.
+    The command line prints the message without a traceback and exits with `exit_code`:
+    2 usage or configuration, 3 input unreadable, 4 output not writable, 5 weights missing,
+    incompatible or refused, 6 device not available.
     """
 
     exit_code = 2
@@ -19,7 +19,7 @@ class InputError(RnndetError):
 
 
 class NothingFoundError(InputError):
-    """A folder or a list has none of what was asked for: most likely the wrong one."""
+    """A folder or a list has no item of the requested kind; it is most likely the wrong one."""
 
     exit_code = 2
 
@@ -37,6 +37,6 @@ class WeightsError(RnndetError):
 
 
 class DeviceError(RnndetError):
-    """The device that was asked for is not available."""
+    """The requested device is not available."""
 
     exit_code = 6

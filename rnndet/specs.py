@@ -1,4 +1,4 @@
-"""What goes into a detector and what its raw outputs mean, as plain data that exports carry."""
+"""Input and output specifications of a detector as plain data, stored in exported models."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """How a frame becomes the pixels of a network."""
+    """Resizing, padding and normalisation of a frame for the network.
 
-    shorter: int  # a frame is scaled to fit a shorter edge of this and a longer one of `longer`
-    longer: int
-    fixed_hw: tuple[int, int] | None  # or to exactly this, whatever its shape
-    divisor: int  # then padded right and bottom with 0 to a multiple of this
+    >>> spec = InputSpec(320, 480, None, 32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    >>> spec.scaled_hw(1080, 1920)
+    (270, 480)
+    >>> spec.padded_hw(270, 480)
+    (288, 480)
+    """
+
+    shorter: int  # pixels: a frame is scaled until its shorter edge reaches this ...
+    longer: int  # ... or its longer edge this, whichever comes first
+    fixed_hw: tuple[int, int] | None  # or scaled to exactly this size, whatever its shape
+    divisor: int  # then padded with 0 at the right and bottom to a multiple of this
     mean: tuple[float, ...]  # normalised as (x / 255 - mean) / std, RGB
     std: tuple[float, ...]
 
     def scaled_hw(self, height: int, width: int) -> tuple[int, int]:
-        """The size of a frame for the network, before padding."""
+        """The size of a frame after scaling, before padding."""
         if self.fixed_hw is not None:
             return self.fixed_hw
         factor = min(self.shorter / min(height, width), self.longer / max(height, width))
         return max(1, int(height * factor)), max(1, int(width * factor))
 
     def padded_hw(self, height: int, width: int) -> tuple[int, int]:
-        """The size of the network's input for a scaled frame."""
+        """The input size of the network for a scaled frame."""
         step = self.divisor
         return -(-height // step) * step, -(-width // step) * step
 
@@ -46,25 +53,25 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """How scores and boxes follow from the raw outputs of a one-stage head, and which are kept.
+    """Decoding of the raw outputs of a one-stage head into detections.
 
-    Outputs of A anchors and K classes: "cls_logits" (A, K + 1), class 0 is background;
+    Outputs for A anchors and K classes: "cls_logits" (A, K + 1), class 0 is background;
     "bbox_regression" (A, 4); with centre-ness "bbox_ctrness" (A, 1).
     """
 
-    scores: str  # sigmoid; softmax; centre: root of sigmoid(class) * sigmoid(centre-ness)
-    # distances of the four sides, in units of the anchor's; or centre and log size, divided by
-    # `weights` (Faster R-CNN, arXiv 1506.01497, eq. 2)
-    boxes: str  # sides, deltas
+    scores: str  # sigmoid; softmax; centre: sqrt(sigmoid(class) * sigmoid(centre-ness))
+    # sides: distances of the four sides, in units of the anchor's sides; deltas: centre and log
+    # size, divided by `weights` (Faster R-CNN, arXiv 1506.01497, eq. 2)
+    boxes: str
     weights: Box
-    # Per level, x1 y1 x2 y2 of each anchor around its cell: in pixels from the cell's corner, or,
-    # if relative, in shares of the image from the cell's centre.
+    # Per level, x1 y1 x2 y2 of each anchor of a cell: in pixels from the corner of the cell, or,
+    # if `relative`, in fractions of the image from the centre of the cell.
     cells: tuple[tuple[Box, ...], ...]
     relative: bool
-    candidates: int  # at most so many of each level, or of each class if `per_class`
+    candidates: int  # limit before NMS, for each level, or for each class if `per_class`
     per_class: bool
     nms_threshold: float
-    most: int  # detections of a frame
+    most: int  # limit of detections in a frame
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,7 +1,7 @@
-"""The nouns that travel between the parts: frames, detections, truths, results.
+"""Data types shared by all packages: frames, detections, targets and results.
 
-Letters used in every docstring: T frames in a clip, B clips in a batch, N = T*B images, C channels,
-H W pixels or cells, K classes, D detections in one frame.
+Shape letters in every docstring: T frames in a clip, B clips in a batch, N = T*B images,
+C channels, H W pixels or cells, K classes, D detections in one frame.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # nothing that runs an exported model may import torch
     import torch
     from torch import Tensor
 
+DEFAULT_FPS = Fraction(25)  # of a source that reports no frame rate
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -25,31 +27,42 @@ class Frame:
     image: np.ndarray  # (H, W, 3) uint8, RGB
     index: int  # 0-based position in its source
     time: float  # seconds since the first frame
-    gap: int = 0  # frames of the source lost or passed over just before this one
-    restart: bool = False  # what came before does not go on here, as after a lost connection
+    gap: int = 0  # frames of the source lost or skipped just before this frame
+    restart: bool = False  # not a continuation of the frames before, as after a lost connection
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What is known of a source before it is read; counts and rates may be wrong or absent."""
+    """Metadata of a source before it is read; counts and rates may be wrong or absent."""
 
     name: str  # short, safe as a folder name
-    source: str  # what the user gave
+    source: str  # the path, URL or number that the user gave, without passwords
     width: int
     height: int
     fps: Fraction | None  # None where the source has no rate
-    length: int | None  # a hint for progress bars only; None when unknown (camera)
-    rotation: int = 0  # degrees by which the source says to turn its images; it has been done
+    length: int | None  # a hint for progress bars only; None where unknown (camera)
+    rotation: int = 0  # degrees, from the metadata of the source; already applied to its frames
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Boxes found in one frame, as numpy arrays; with `ids` they are tracks."""
+    """Detected boxes of one frame as numpy arrays; with `ids` they are tracks.
+
+    >>> import numpy as np
+    >>> detections = Detections(
+    ...     boxes=np.array([[0, 0, 8, 4], [2, 2, 6, 6]], np.float32),
+    ...     scores=np.array([0.9, 0.4], np.float32),
+    ...     labels=np.array([1, 0]),
+    ... )
+    >>> detections[detections.scores > 0.5].labels
+    array([1])
+    """
 
     boxes: NDArray[np.float32]  # (D, 4) x1 y1 x2 y2, pixels of the original frame; x2, y2 exclusive
     scores: NDArray[np.float32]  # (D,) in [0, 1], descending
-    labels: NDArray[np.int64]  # (D,) index into the model's classes; background is not a class
-    ids: NDArray[np.int64] | None = None  # (D,) unique in a video, from 1; None before tracking
+    labels: NDArray[np.int64]  # (D,) index into the classes of the model, without a background
+    # (D,) unique in a video, from 1; 0 for a detection without a track; None before tracking
+    ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -69,12 +82,12 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is known to be in one frame. An empty Truth is a labelled frame that holds nothing."""
+    """Ground truth of one frame. An empty target is a labelled frame without objects."""
 
     boxes: Tensor  # (D, 4) float32, as in Detections
     labels: Tensor  # (D,) int64; -1 for an ignored region that belongs to no class
-    ids: Tensor | None  # (D,) int64, object identity across the video
-    ignore: Tensor  # (D,) bool: neither reward nor punish (crowd, distractors)
+    ids: Tensor | None  # (D,) int64, identity of the object across the video
+    ignore: Tensor  # (D,) bool: neither positive nor negative (crowds, distractors)
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -85,32 +98,32 @@ class Target:
         return Target(self.boxes[keep], self.labels[keep], ids, self.ignore[keep])
 
     def to(self, device: torch.device | str) -> Target:
+        """The same target with its tensors on a device."""
         ids = None if self.ids is None else self.ids.to(device)
         return Target(self.boxes.to(device), self.labels.to(device), ids, self.ignore.to(device))
 
     @staticmethod
     def empty() -> Target:
-        """A labelled frame that holds nothing."""
+        """The target of a labelled frame without objects."""
         import torch
 
-        none = torch.zeros(0, dtype=torch.int64)
-        return Target(torch.zeros(0, 4), none, none, torch.zeros(0, dtype=torch.bool))
+        empty = torch.zeros(0, dtype=torch.int64)
+        return Target(torch.zeros(0, 4), empty, empty, torch.zeros(0, dtype=torch.bool))
 
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """What a stream found in one frame."""
+    """Output of a stream for one frame."""
 
     frame: Frame
     detections: Detections  # with ids where the stream has a tracker
-    cut: bool = False  # the first frame of another scene: memory and tracks began anew
-    smoothed: Detections | None = (
-        None  # the same boxes with their tracks' class and score, for show
-    )
-    predicted: Detections | None = None  # tracks without a detection, where they are expected
-    propagated: bool = False  # no key frame: the boxes of an earlier frame, moved with the image
+    cut: bool = False  # the first frame of a new scene: recurrent state and tracks were reset
+    # the same boxes with the class and score of their tracks, for display
+    smoothed: Detections | None = None
+    predicted: Detections | None = None  # tracks without a detection, at their predicted boxes
+    propagated: bool = False  # not a key frame: boxes of an earlier frame, moved with the image
 
     @property
     def shown(self) -> Detections:
-        """The detections as they are shown to people."""
+        """The detections to display: smoothed where there is smoothing."""
         return self.detections if self.smoothed is None else self.smoothed

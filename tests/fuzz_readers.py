@@ -29,9 +29,8 @@ from rnndet.errors import RnndetError
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.models.video_detector import build_model
 from rnndet.video.image import read_image, write_image
-from rnndet.video.sink import VideoSink
+from rnndet.video.sink import Mpeg4Writer, VideoSink
 from rnndet.video.sources.open import open_source
-from rnndet.video.writers import Mpeg4Writer
 
 CASE_LIMIT = 20  # seconds
 MEMORY_LIMIT = 6 * 2**30  # bytes

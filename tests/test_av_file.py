@@ -60,12 +60,12 @@ def turn(path: Path, degrees: int) -> Path:
     return path
 
 
-def test_av1_is_read_without_asking(tmp_path):
+def test_av1_is_read_without_an_option(tmp_path):
     path = encode(tmp_path / "clip.mp4", codec="libsvtav1", size_hw=(64, 64))
     with open_source(path) as source:
         frames = list(source)
         assert source.info == VideoInfo("clip", str(path), 64, 64, Fraction(25), 8)
-        assert (source.counts.decoded, source.counts.is_whole) == (8, True)
+        assert (source.counts.decoded, source.counts.is_complete) == (8, True)
         assert [f.index for f in source] == list(range(8))  # a second time
     assert [f.time for f in frames] == pytest.approx([k / 25 for k in range(8)])
     for k, frame in enumerate(frames):
@@ -74,7 +74,7 @@ def test_av1_is_read_without_asking(tmp_path):
     assert np.array_equal(read_frames(path, [5])[0], frames[5].image)
 
 
-def test_av1_without_pyav_says_what_to_install(tmp_path, monkeypatch):
+def test_av1_without_pyav_names_what_to_install(tmp_path, monkeypatch):
     path = encode(tmp_path / "clip.mp4", codec="libsvtav1", size_hw=(64, 64))
     monkeypatch.setattr("rnndet.video.sources.open.has_pyav", lambda: False)
     try:
@@ -113,7 +113,7 @@ def test_rotation_is_honoured_by_both(tmp_path, degrees):
 
 
 @pytest.mark.parametrize(("suffix", "form"), [(".ts", "mpegts"), (".h264", "h264")])
-def test_another_size_in_the_middle_is_noticed(tmp_path, suffix, form):
+def test_change_of_size_is_reported(tmp_path, suffix, form):
     small = encode(tmp_path / f"a{suffix}", form=form)
     large = encode(tmp_path / f"b{suffix}", form=form, size_hw=(96, 160))
     path = tmp_path / f"both{suffix}"
@@ -128,7 +128,7 @@ def test_another_size_in_the_middle_is_noticed(tmp_path, suffix, form):
     assert all(b.time > a.time for a, b in pairwise(frames))
 
 
-def test_play_list_cannot_name_other_files(tmp_path):
+def test_playlist_cannot_name_other_files(tmp_path):
     encode(tmp_path / "clip.mp4")
     path = tmp_path / "list.mp4"
     path.write_text("ffconcat version 1.0\nfile clip.mp4\n")
@@ -136,7 +136,7 @@ def test_play_list_cannot_name_other_files(tmp_path):
         AvFile(path)
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_file_with_audio_only_is_refused(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
@@ -146,7 +146,7 @@ def test_sound_alone_is_no_video(tmp_path):
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(InputError, match=r"sound\.mp4: holds no video, only sound"):
+    with pytest.raises(InputError, match=r"sound\.mp4: no video stream, only audio"):
         open_source(path)
 
 
@@ -171,11 +171,11 @@ def test_large_images_are_refused_before_they_are_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [VideoFile, AvFile])
-def test_whole_file_is_whole_and_half_a_file_is_not(tmp_path, kind):
+def test_file_is_complete_and_half_a_file_is_not(tmp_path, kind):
     path = encode(tmp_path / "clip.mkv", length=50, codec="mpeg4", size_hw=(96, 128))
     with kind(path) as source:
         assert len(list(source)) == 50
-        assert source.counts.is_whole
+        assert source.counts.is_complete
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with kind(path) as source:

@@ -44,6 +44,7 @@ from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.structures import Frame, VideoInfo
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sink import VideoSink
+from rnndet.video.sources.base import Source
 from rnndet.video.sources.live import Camera
 from rnndet.video.sources.open import open_source
 from rnndet.video.synthetic.clip import SyntheticClip
@@ -164,7 +165,7 @@ def test_a_round_counts_every_frame_and_leaves_the_results_of_inference(clip, tm
         assert len(list(video)) == 4
 
 
-class Scenes(list):
+class Scenes(list, Source):
     """Two scenes of four frames each."""
 
     info = VideoInfo("scenes", "scenes", 80, 64, Fraction(25), 8)

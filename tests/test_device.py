@@ -1,3 +1,5 @@
+"""Choice of the device, and reuse of freed memory."""
+
 import platform
 import subprocess
 import sys
@@ -31,7 +33,7 @@ def test_freed_memory_is_kept(call):
     assert int(shown.stdout) < 1000  # of 163,840
 
 
-def test_cpu_is_taken_as_asked():
+def test_requested_cpu_is_used():
     assert choose_device("cpu")[0].type == "cpu"
 
 

@@ -1,3 +1,5 @@
+"""Excerpts of a source by time and stride."""
+
 from dataclasses import replace
 from fractions import Fraction
 
@@ -34,17 +36,17 @@ class Clip(Source):
         ({"start": 5.0}, []),
     ],
 )
-def test_part_has_the_frames_asked_for(part, expected):
+def test_excerpt_has_the_requested_frames(part, expected):
     excerpt = Excerpt(Clip(), **part)
     assert [frame.index for frame in excerpt] == expected
     assert excerpt.info.length == len(expected)
 
 
-def test_rate_is_that_of_the_frames_given():
+def test_rate_is_that_of_the_excerpt():
     assert Excerpt(Clip(), stride=4).info.fps == Fraction(5, 2)
 
 
-def test_source_is_closed_with_its_part():
+def test_source_is_closed_with_its_excerpt():
     clip = Clip()
     with Excerpt(clip):
         pass
@@ -52,12 +54,12 @@ def test_source_is_closed_with_its_part():
 
 
 @pytest.mark.parametrize("part", [{"stride": 0}, {"start": -1.0}, {"start": 2.0, "end": 1.0}])
-def test_impossible_part_is_refused(part):
+def test_impossible_excerpt_is_refused(part):
     with pytest.raises(RnndetError, match="expected"):
         Excerpt(Clip(), **part)
 
 
-def test_gap_and_restart_of_frames_passed_over_reach_the_next_one():
+def test_gap_and_restart_of_skipped_frames_reach_the_next_frame():
     class Broken(Clip):
         def __iter__(self):
             marks = {2: {"gap": 1}, 4: {"gap": 2}, 5: {"restart": True}}

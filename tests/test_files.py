@@ -1,4 +1,4 @@
-"""system/files.py: a file has its old content or its new one, never a part."""
+"""system/files.py: a file has its old or its new content, never a part of it."""
 
 import pytest
 

@@ -1,3 +1,5 @@
+"""Names, sizes and fingerprints of sources that are not opened."""
+
 import os
 import shutil
 
@@ -55,7 +57,7 @@ def test_size_is_that_of_the_file_or_of_the_images(sources):
 
 
 @pytest.mark.parametrize("source", ["/no/such.mp4", "0", "rtsp://host/1", "a\0b"])
-def test_size_of_what_is_no_file_is_0(source):
+def test_size_of_a_source_without_files_is_0(source):
     assert source_bytes(source) == 0
 
 
@@ -70,7 +72,7 @@ def test_fingerprint_is_the_same_for_a_copy(sources, tmp_path):
 
 @pytest.mark.parametrize("place", [0, -1])
 @pytest.mark.parametrize("size", [5, END_BYTES, END_BYTES + 9, 3 * END_BYTES])
-def test_fingerprint_sees_a_change_at_either_end(tmp_path, place, size):
+def test_fingerprint_changes_with_either_end_of_a_file(tmp_path, place, size):
     path = tmp_path / "v.mp4"
     data = bytearray(size)
     path.write_bytes(data)
@@ -80,13 +82,13 @@ def test_fingerprint_sees_a_change_at_either_end(tmp_path, place, size):
     assert fingerprint(str(path)) != before
 
 
-def test_fingerprint_of_a_folder_sees_a_image_more(sources):
+def test_fingerprint_of_a_folder_changes_with_another_image(sources):
     before = fingerprint(sources[1])
     shutil.copyfile(sources[2], os.path.join(sources[1], "9.png"))
     assert fingerprint(sources[1]) != before
 
 
-def test_fingerprint_of_an_address_hides_its_password():
+def test_fingerprint_of_a_url_hides_its_password():
     assert "secret" not in str(fingerprint("rtsp://me:secret@host/1"))
 
 
@@ -103,7 +105,7 @@ def test_pattern_of_images_is_known_by_its_files(tmp_path):
         (tmp_path / "f3.png").unlink()
 
 
-def test_address_is_known_without_its_password():
+def test_fingerprint_of_a_url_does_not_depend_on_its_password():
     url = "rtsp://me:secret@cam/1?pwd=secret"
     assert source_name(url) == "cam_1"
     assert source_bytes(url) == 0

@@ -1,4 +1,4 @@
-"""Numbered images keep their numbers; a few that cannot be read are passed over and counted."""
+"""Numbered images keep their numbers; a few unreadable images are skipped and counted."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_gap_in_the_numbers_shifts_nothing(tmp_path):
     with open_source(tmp_path) as source:
         assert rows(source) == [(1, 0, 0), (2, 1, 0), (4, 3, 1), (5, 4, 0)]
         assert source.counts.missing == 1
-        assert not source.counts.is_whole
+        assert not source.counts.is_complete
         assert "1 missing before f0004.png" in source.notes[0]
         times = [frame.time for frame in source]
     assert times == pytest.approx([0, 1 / 25, 3 / 25, 4 / 25])

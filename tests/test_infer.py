@@ -29,6 +29,7 @@ from rnndet.models.video_detector import build_model
 from rnndet.structures import Frame
 from rnndet.video.image import write_image
 from rnndet.video.sink import VideoSink
+from rnndet.video.sources.base import Source
 from rnndet.video.sources.open import open_source
 from rnndet.video.synthetic.clip import SyntheticClip
 
@@ -677,7 +678,7 @@ def test_an_error_midway_keeps_old_results_and_the_new_lines(weights, tmp_path):
 
 
 def test_a_source_without_frames_is_an_input_error_and_leaves_no_files(weights, tmp_path):
-    class Nothing:
+    class Nothing(Source):
         info = SyntheticClip(1, length=1, size_hw=(64, 80)).info
 
         def __iter__(self):

@@ -1,4 +1,4 @@
-"""Decoding in a process of its own: the same frames, and an error where that process fails."""
+"""Decoding in a child process gives the same frames, and an error where the child fails."""
 
 import os
 import signal
@@ -29,25 +29,30 @@ def clip(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("python_path", [None, "", os.pathsep, f"nowhere{os.pathsep}"])
 def test_frames_are_those_of_the_source_whatever_the_working_folder_holds(
-    clip, tmp_path, monkeypatch
+    clip, tmp_path, monkeypatch, python_path
 ):
     (tmp_path / "numpy.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.chdir(tmp_path)
+    if python_path is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:  # an empty entry stands for the working folder
+        monkeypatch.setenv("PYTHONPATH", python_path)
     with open_source(clip) as plain, IsolatedSource(str(clip)) as isolated:
         assert isolated.info == plain.info
         pairs = list(zip(isolated, plain, strict=True))
         assert isolated.counts == plain.counts
         pid = isolated.pid
     assert len(pairs) == 200
-    for mine, theirs in pairs:
-        assert (mine.index, mine.time) == (theirs.index, theirs.time)
-        assert np.array_equal(mine.image, theirs.image)
+    for frame, expected in pairs:
+        assert (frame.index, frame.time) == (expected.index, expected.time)
+        assert np.array_equal(frame.image, expected.image)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-def test_second_pass_begins_anew_and_a_part_may_be_taken(clip):
+def test_second_pass_restarts_and_an_excerpt_works(clip):
     with Excerpt(IsolatedSource(str(clip)), stride=3, end=0.5) as source:
         passes = [[frame.index for frame in source] for _ in range(2)]
     assert passes[0] == passes[1] == [0, 3, 6, 9, 12]

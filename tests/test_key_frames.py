@@ -1,4 +1,4 @@
-"""Key frames: which frames the model sees, and boxes that follow the image in the others."""
+"""The model runs on key frames, and its boxes are propagated to the frames in between."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from conftest import detections
 from rnndet.errors import RnndetError
-from rnndet.video.key_frames import FLOOR, MOST, KeyFrames, choose_key_frames, follow
+from rnndet.video.key_frames import MAX_BOXES, MIN_SCORE, KeyFrames, choose_key_frames, match_boxes
 
 HW = (120, 160)
 BOX = [40, 30, 70, 60]
@@ -25,7 +25,7 @@ def blank() -> np.ndarray:
 
 
 def started(every: int = 10, *, boxes=(BOX,), scores=None, lost: float = 0.0) -> KeyFrames:
-    """Key frames after the first one, `scene()`."""
+    """`KeyFrames` after the first key frame, `scene()`."""
     keys = KeyFrames(every, lost=lost)
     assert keys.between(scene(), size_hw=HW) is None
     scores = [0.9] * len(boxes) if scores is None else scores
@@ -33,14 +33,14 @@ def started(every: int = 10, *, boxes=(BOX,), scores=None, lost: float = 0.0) ->
     return keys
 
 
-def test_box_moves_with_what_is_in_it():
+def test_box_moves_with_its_content():
     keys = started()
     for k in range(1, 4):
         found = keys.between(scene(3 * k, -2 * k), size_hw=HW)
     assert np.allclose(found.boxes, [[49, 24, 79, 54]], atol=0.3)
 
 
-def test_motion_adds_up_over_more_than_the_reach_of_one_frame():
+def test_motion_adds_up_beyond_the_reach_of_a_single_frame():
     keys = started()
     for k in range(1, 6):
         found = keys.between(scene(6 * k), size_hw=HW)
@@ -60,34 +60,34 @@ def test_large_box_stays_in_a_still_image(box):
 
 
 @pytest.mark.parametrize("box", [[0, 0, 640, 9], [10, 100, 630, 102], [0, 0, 9, 360]])
-def test_thin_box_is_no_fault(box):
+def test_thin_box_is_propagated(box):
     wide = cv2.resize(scene(), (640, 360))
     keys = KeyFrames(5)
     keys.keep(wide, detections([box], [0.9], [0]))
     assert np.allclose(keys.between(wide, size_hw=(360, 640)).boxes, [box], atol=0.1)
 
 
-def test_after_lost_frames_boxes_are_looked_for_further_away():
+def test_search_is_wider_after_lost_frames():
     keys = started()
     found = keys.between(scene(20, -9), size_hw=HW, gap=4)
     assert np.allclose(found.boxes, [[60, 21, 90, 51]], atol=0.5)
-    found = keys.between(scene(24, -10.8), size_hw=HW)  # and the motion is that of one frame
+    found = keys.between(scene(24, -10.8), size_hw=HW)  # and the motion is per frame
     assert np.allclose(found.boxes, [[64, 19.2, 94, 49.2]], atol=0.5)
 
 
-def test_motion_goes_on_through_lost_frames():
-    """Sixty pixels, nearly twice as far as a box is looked for around its expected place."""
+def test_motion_continues_through_lost_frames():
+    """By 60 pixels, nearly twice the search radius around the expected position."""
     keys = started(20)
     keys.between(scene(6), size_hw=HW)
     found = keys.between(scene(66), size_hw=HW, gap=9)
     assert np.allclose(found.boxes, [[106, 30, 136, 60]], atol=0.5)
 
 
-def test_box_that_leaves_the_image_ends_at_its_edge_and_then_is_gone():
+def test_box_that_leaves_the_image_is_clipped_and_then_removed():
     keys = KeyFrames(20)
     keys.keep(scene(), detections([[10, 40, 40, 70]], [0.9], [0]))
     found = [keys.between(scene(-6 * k), size_hw=HW) for k in range(1, 9)]
-    assert [len(one) for one in found] == [1, 1, 1, 1, 1, 1, 0, 0]
+    assert [len(boxes) for boxes in found] == [1, 1, 1, 1, 1, 1, 0, 0]
     assert np.allclose(found[3].boxes, [[0, 40, 16, 70]], atol=0.5)
 
 
@@ -122,12 +122,12 @@ def test_the_frame_after_a_reset_is_a_key_frame():
     assert keys.between(scene(1), size_hw=HW) is None
 
 
-def test_what_cannot_be_propagated_stays():
+def test_unmatched_box_stays():
     found = started().between(blank(), size_hw=HW)
     assert found.boxes.tolist() == [BOX]
 
 
-def test_after_a_bad_frame_the_box_is_found_again():
+def test_box_is_matched_again_after_a_bad_frame():
     keys = started()
     keys.between(blank(), size_hw=HW)
     found = keys.between(scene(4, 3), size_hw=HW)
@@ -142,7 +142,7 @@ def test_a_frame_in_which_boxes_are_lost_is_a_key_frame():
 
 def test_the_share_that_is_lost_is_weighted_by_score():
     plain = scene()
-    plain[60:] = 100  # nothing to follow in the lower half
+    plain[60:] = 100  # nothing to match in the lower half
     boxes = [BOX, [40, 80, 70, 110]]
     keys = KeyFrames(10, lost=0.6)
     keys.keep(plain, detections(boxes, [0.9, 0.3], [0, 0]))
@@ -151,26 +151,26 @@ def test_the_share_that_is_lost_is_weighted_by_score():
     assert keys.between(plain, size_hw=HW) is None
 
 
-def test_weak_boxes_stay():
-    keys = started(boxes=[BOX, BOX], scores=[0.9, FLOOR / 2])
+def test_boxes_of_low_score_stay():
+    keys = started(boxes=[BOX, BOX], scores=[0.9, MIN_SCORE / 2])
     found = keys.between(scene(3), size_hw=HW)
     assert found.boxes[1].tolist() == BOX
 
 
-def test_only_so_many_boxes_are_propagated():
-    keys = started(boxes=[BOX] * (MOST + 1))
+def test_number_of_propagated_boxes_is_limited():
+    keys = started(boxes=[BOX] * (MAX_BOXES + 1))
     found = keys.between(scene(3), size_hw=HW)
-    assert found.boxes[MOST - 1, 0] > BOX[0] + 2
-    assert found.boxes[MOST].tolist() == BOX
+    assert found.boxes[MAX_BOXES - 1, 0] > BOX[0] + 2
+    assert found.boxes[MAX_BOXES].tolist() == BOX
 
 
-def test_a_video_without_objects_has_key_frames_too():
+def test_video_without_objects_has_key_frames():
     keys = started(2, boxes=(), lost=0.5)
     assert len(keys.between(scene(1), size_hw=HW)) == 0
     assert keys.between(scene(2), size_hw=HW) is None
 
 
-def test_given_detections_are_left_as_they_are():
+def test_given_detections_are_not_modified():
     given = detections([BOX], [0.9], [0])
     keys = KeyFrames(5)
     keys.keep(scene(), given)
@@ -179,7 +179,7 @@ def test_given_detections_are_left_as_they_are():
 
 
 @pytest.mark.parametrize("frames", [0, 1, 3])
-def test_state_goes_on_where_it_was(frames):
+def test_restored_key_frames_continue(frames):
     first, second = KeyFrames(4), KeyFrames(4)
     if frames:
         first = started(4)
@@ -191,10 +191,10 @@ def test_state_goes_on_where_it_was(frames):
     assert a is None or np.array_equal(a.boxes, b.boxes)
 
 
-def test_boxes_outside_the_image_are_not_found():
+def test_boxes_outside_the_image_are_not_matched():
     boxes = np.array([[-90, -90, -50, -50]], np.float32)
     expected = np.array([[1, 2]], np.float32)
-    offsets, is_found = follow(scene()[..., 0], scene(2)[..., 0], boxes, expected)
+    offsets, is_found = match_boxes(scene()[..., 0], scene(2)[..., 0], boxes, expected)
     assert not is_found.any()
     assert np.array_equal(offsets, expected)
 

@@ -1,4 +1,4 @@
-"""What the user typed becomes sources; what exists is a file whatever its name looks like."""
+"""Arguments are expanded into sources; an existing name is a file, whatever characters it has."""
 
 from pathlib import Path
 
@@ -27,24 +27,24 @@ def touch(*names: str) -> None:
             path.write_bytes(b"x")
 
 
-def test_pattern_gives_what_matches_in_natural_order(folder):
+def test_pattern_gives_its_matches_in_natural_order(folder):
     touch("clips/c10.mp4", "clips/c2.mp4", "clips/other.avi")
     assert expand("clips/*.mp4") == ["clips/c2.mp4", "clips/c10.mp4"]
     assert expand("**/*.avi") == ["clips/other.avi"]
 
 
 @pytest.mark.parametrize("name", ["a*.mp4", "[x].mp4", "f%06d.jpg", "http:x", "a?.avi"])
-def test_what_exists_is_itself(folder, name):
+def test_existing_name_stands_for_itself(folder, name):
     touch(name, "ab.avi")
     assert expand(name) == [name]
 
 
 @pytest.mark.parametrize("name", ["nothing.mp4", "no*.mp4", "rtsp://camera/1?x=[1]", "0"])
-def test_what_is_not_there_stands_for_itself(folder, name):
+def test_missing_name_stands_for_itself(folder, name):
     assert expand(name) == [name]
 
 
-def test_images_of_one_folder_are_one_source(folder):
+def test_images_of_a_folder_are_a_single_source(folder):
     touch("b/1.jpg", "b/2.jpg", "a/1.jpg", "a/notes.mp4", "a/2.png")
     assert expand("*/*.jpg") == ["a/*.jpg", "b/*.jpg"]
     assert expand("a/*") == ["a/*", "a/notes.mp4"]
@@ -54,13 +54,13 @@ def test_images_of_one_folder_are_one_source(folder):
         assert images.info.name == "a"
 
 
-def test_folder_with_signs_in_its_name_is_taken_by_its_name(folder):
+def test_folder_with_special_characters_is_taken_literally(folder):
     touch("a[1]/1.jpg", "a[1]/2.jpg", "a1/1.jpg")
     with open_source("a[1]/*.jpg") as images:
         assert images.info.length == 2
 
 
-def test_list_is_read_beside_itself(folder):
+def test_list_is_relative_to_its_folder(folder):
     touch("d/a b.mp4", "d/c.mp4", "d/e.mp4", "d/7")
     absolute = str(folder / "d" / "c.mp4")
     lines = [
@@ -90,7 +90,7 @@ def test_bad_list_is_named_with_its_reason(folder, content, reason):
         expand("list.txt")
 
 
-def test_list_in_a_list_is_no_list(folder):
+def test_nested_list_is_not_expanded(folder):
     Path("a.txt").write_text("b.txt\n")
     Path("b.txt").write_text("a.txt\n")
     assert expand("a.txt") == ["b.txt"]
@@ -100,5 +100,5 @@ def test_list_in_a_list_is_no_list(folder):
 
 def test_pattern_without_a_match_is_an_error_when_opened(folder):
     for pattern in ("no*.jpg", "gone/%06d.jpg"):
-        with pytest.raises(InputError, match="nothing has such a name"):
+        with pytest.raises(InputError, match="no file matches"):
             open_source(pattern)

@@ -1,4 +1,4 @@
-"""Live sources: the newest frame wins, a lost connection is renewed, passwords stay unseen."""
+"""Live sources keep the newest frame, reconnect, and never show passwords."""
 
 import contextlib
 import logging
@@ -25,12 +25,12 @@ NETWORK = LiveOptions(allow_network=True, timeout=5.0, max_reconnects=2)
 
 
 @pytest.fixture(autouse=True)
-def no_patience(monkeypatch):
+def short_waits(monkeypatch):
     monkeypatch.setattr("rnndet.video.sources.live.FIRST_WAIT", 0.01)
 
 
 class FakeCapture:
-    """Gives images of these grey values; a number below 0 is a read that fails; then it ends."""
+    """A capture with images of these grey values; a negative value is a failed read."""
 
     def __init__(self, values, *, size_hw=(8, 10), gate=None, opens=True) -> None:
         self.values, self.size_hw, self.gate, self.opens = list(values), size_hw, gate, opens
@@ -53,31 +53,32 @@ class FakeCapture:
 
 
 def live(*captures, **options) -> LiveSource:
-    """A source whose connections are these, in turn, and then one that does not open."""
+    """A source with these connections in turn, and then a connection that does not open."""
     left = list(captures)
 
     def connect():
         return left.pop(0) if left else FakeCapture([], opens=False)
 
     return LiveSource(
-        connect, name="fake", said="fake", options=LiveOptions(**{"max_reconnects": 2} | options)
-    )
+        connect, name="fake", shown_name="fake",
+        options=LiveOptions(**{"max_reconnects": 2} | options),
+    )  # fmt: skip
 
 
-def wait_until(true) -> None:
+def wait_until(is_done) -> None:
     end = time.monotonic() + 20
-    while not true():
+    while not is_done():
         assert time.monotonic() < end
         time.sleep(0.005)
 
 
-def test_newest_frame_wins_and_the_others_are_counted():
+def test_newest_frame_wins_and_dropped_frames_are_counted():
     gate = threading.Semaphore(1)
     capture = FakeCapture(range(1, 8), gate=gate)
     with live(capture) as source:
         frames = iter(source)
         first = next(frames)
-        gate.release(4)  # four come while nobody looks
+        gate.release(4)  # four frames arrive and are not read
         wait_until(lambda: len(capture.values) == 2 and gate._value == 0)
         wait_until(lambda: source._newest is not None and source._newest.index == 4)
         second = next(frames)
@@ -99,14 +100,14 @@ def test_lost_connection_is_renewed_with_a_gap_and_a_restart():
     with live(*captures) as source:
         frames = iter(source)
         first = next(frames)
-        gates[0].release(100)  # nothing comes any more
+        gates[0].release(100)  # no further images
         gates[1].release(1)
         second = next(frames)
         assert (first.restart, second.restart) == (False, True)
         assert second.gap >= 1
         assert second.index == first.index + 1 + second.gap
         gates[1].release(100)
-        assert list(frames) == []  # given up
+        assert list(frames) == []  # no more reconnects
         assert source.counts.reconnects == 3
         assert source.counts.truncated
     assert all(capture.released for capture in captures)
@@ -118,7 +119,7 @@ def test_gap_of_a_lost_connection_is_the_time_that_passed_in_frames():
     with live(*captures) as source:
         frames = iter(source)
         next(frames)
-        gates[0].release(100)  # nothing comes any more
+        gates[0].release(100)  # no further images
         time.sleep(0.4)
         gates[1].release(1)
         frame = next(frames)
@@ -126,7 +127,7 @@ def test_gap_of_a_lost_connection_is_the_time_that_passed_in_frames():
         gates[1].release(100)
 
 
-def test_failed_reads_alone_are_no_lost_connection():
+def test_failed_reads_are_not_a_lost_connection():
     gate = threading.Semaphore(1)
     with live(FakeCapture([1, -1, -1, 2], gate=gate)) as source:
         frames = iter(source)
@@ -137,7 +138,7 @@ def test_failed_reads_alone_are_no_lost_connection():
         gate.release(100)
 
 
-def test_another_size_after_a_lost_connection_is_scaled():
+def test_other_size_after_a_lost_connection_is_scaled():
     gates = [threading.Semaphore(1), threading.Semaphore(0)]
     captures = [
         FakeCapture([1], gate=gates[0]),
@@ -154,7 +155,7 @@ def test_another_size_after_a_lost_connection_is_scaled():
         gates[1].release(100)
 
 
-def test_what_never_gives_a_image_is_refused_at_once():
+def test_source_without_an_image_is_refused_at_once():
     with pytest.raises(InputError, match="fake: gives no image"):
         live()
     with pytest.raises(InputError, match="fake: gives no image"):
@@ -162,12 +163,12 @@ def test_what_never_gives_a_image_is_refused_at_once():
 
 
 def test_stop_ends_the_wait_for_a_frame():
-    asked = []
+    stops = []
     gate = threading.Semaphore(1)
-    source = live(FakeCapture([1], gate=gate), stop=lambda: len(asked) > 0)
+    source = live(FakeCapture([1], gate=gate), stop=lambda: len(stops) > 0)
     frames = iter(source)
     next(frames)
-    asked.append(True)
+    stops.append(True)
     assert list(frames) == []
     assert not source.counts.truncated
     gate.release(100)
@@ -190,7 +191,7 @@ def test_nothing_else_is_printed_about_a_missing_camera(capfd):
     assert capfd.readouterr().err == ""
 
 
-# addresses, on loopback
+# URLs, on the loopback interface
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +205,7 @@ def clip(tmp_path_factory) -> Path:
 
 @contextmanager
 def serve(answer, port: int = 0) -> Iterator[int]:
-    """An HTTP server whose GET calls `answer(handler)`; gives its port."""
+    """An HTTP server whose GET calls `answer(handler)`; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -269,32 +270,32 @@ def send_images(values, *, size_hw=(48, 64), then=lambda: None):
     return answer
 
 
-def test_file_behind_an_address_is_read_whole_and_in_order(clip):
+def test_file_behind_a_url_is_read_completely_and_in_order(clip):
     with (
         serve(send_file(clip)) as port,
         open_source(f"http://127.0.0.1:{port}/d/sky.mp4", live=NETWORK) as source,
     ):
         frames = list(source)
         assert source.info.name == "127.0.0.1_sky"
-        assert source.counts.is_whole
+        assert source.counts.is_complete
     assert [(frame.index, frame.gap) for frame in frames] == [(k, 0) for k in range(10)]
     assert abs(frames[9].image.mean() - 200) < 5
 
 
-def test_live_images_come_and_a_server_that_dies_is_found_again():
+def test_live_images_arrive_and_a_restarted_server_is_reconnected():
     with serve(send_images(range(60, 80))) as port:
         source = open_source(
             f"http://127.0.0.1:{port}/live",
             live=LiveOptions(allow_network=True, timeout=5.0, max_reconnects=300),
         )
         frames = iter(source)
-        found = [next(frames)]
+        received = [next(frames)]
     with serve(send_images(range(160, 180), size_hw=(96, 96)), port):
-        while not found[-1].restart or found[-1].image.mean() < 150:
-            found.append(next(frames))
+        while not received[-1].restart or received[-1].image.mean() < 150:
+            received.append(next(frames))
     source.close()
-    assert {frame.image.shape for frame in found} == {(48, 64, 3)}
-    assert found[-1].gap >= 1
+    assert {frame.image.shape for frame in received} == {(48, 64, 3)}
+    assert received[-1].gap >= 1
     assert source.counts.reconnects >= 1
     assert source.notes
 
@@ -312,7 +313,7 @@ def test_stalled_server_ends_at_the_timeout():
     assert time.monotonic() - start < 30
 
 
-def test_stream_that_stalls_is_given_up_after_its_reconnects():
+def test_stalled_stream_ends_after_its_reconnects():
     stop = threading.Event()
     answer = send_images(range(5), then=lambda: stop.wait(20))
     calls = []
@@ -333,7 +334,7 @@ def test_stream_that_stalls_is_given_up_after_its_reconnects():
         assert source.counts.truncated
 
 
-def test_file_that_stalls_midway_gives_what_came(tmp_path):
+def test_file_that_stalls_gives_the_frames_before_the_stall(tmp_path):
     path, noise = tmp_path / "noise.mp4", np.random.default_rng(0)
     with VideoSink(path, size_hw=(240, 320), fps=25) as sink:
         for _ in range(30):
@@ -424,7 +425,7 @@ def test_rtsp_camera_is_read(tmp_path):
         assert (source.info.name, source.info.length) == ("127.0.0.1_cam", None)
 
 
-def test_address_cannot_lead_to_a_file_or_a_play_list(clip):
+def test_url_cannot_lead_to_a_file_or_a_playlist(clip):
     def elsewhere(handler) -> None:
         handler.send_response(302)
         handler.send_header("Location", f"file://{clip}")
@@ -443,12 +444,12 @@ def test_address_cannot_lead_to_a_file_or_a_play_list(clip):
 
 
 def test_without_permission_no_connection_is_made(clip):
-    asked = []
-    with serve(lambda handler: asked.append(handler)) as port:
+    requests = []
+    with serve(requests.append) as port:
         with pytest.raises(InputError, match="--allow-network") as error:
             open_source(f"http://me:secret@127.0.0.1:{port}/a.mp4?key=secret")
         assert error.value.exit_code == 3
-    assert asked == []
+    assert requests == []
     assert "secret" not in str(error.value)
 
 
@@ -478,7 +479,7 @@ def test_lost_connection_is_logged_without_its_password(caplog):
         url = f"http://me:secret@127.0.0.1:{port}/live?pwd=hidden"
         with open_source(url, live=options) as source:
             next(iter(source))
-            wait_until(lambda: "connecting again" in caplog.text)
+            wait_until(lambda: "reconnecting" in caplog.text)
             assert source.info.source == f"http://***@127.0.0.1:{port}/live?***"
     assert not any(part in caplog.text for part in ("secret", "hidden"))
 
@@ -495,10 +496,10 @@ def test_lost_connection_is_logged_without_its_password(caplog):
         ("a@b?.mp4", "a@b?.mp4"),
     ],
 )
-def test_address_is_shown_without_its_password(url, shown):
+def test_url_is_shown_without_its_password(url, shown):
     assert without_password(url) == shown
 
 
-def test_name_of_an_address_has_host_and_path():
+def test_name_of_a_url_has_host_and_path():
     assert url_name("rtsp://a:b@cam.local:554/live/ch1.sdp?x=1") == "cam.local_ch1"
     assert url_name("http://[::1") == "video"

@@ -1,4 +1,4 @@
-"""One process for each folder of results."""
+"""A lock lets one process at a time write to a folder of results."""
 
 import subprocess
 import sys
@@ -23,8 +23,8 @@ with FolderLock(Path(sys.argv[1])):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the folder."""
-    order = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
-    process = subprocess.Popen(order, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -46,7 +46,7 @@ def test_lock_of_a_killed_process_blocks_nobody(holder, tmp_path):
         pass
 
 
-def test_lock_goes_with_the_block_and_an_empty_folder_too(tmp_path):
+def test_lock_file_and_an_empty_folder_are_removed(tmp_path):
     with FolderLock(tmp_path / "a"):
         pass
     with FolderLock(tmp_path / "b"):
@@ -56,7 +56,7 @@ def test_lock_goes_with_the_block_and_an_empty_folder_too(tmp_path):
     ]  # fmt: skip
 
 
-def test_lock_that_was_removed_while_waiting_is_taken_anew(tmp_path, monkeypatch):
+def test_lock_file_removed_by_its_last_holder_is_made_again(tmp_path, monkeypatch):
     import rnndet.system.lock as module
 
     lock, tries = module._lock, []

@@ -21,6 +21,7 @@ import numpy as np
 from rnndet.inference.run import make_stream, run_source
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections, Frame, VideoInfo
+from rnndet.video.sources.base import Source
 
 EARLY, LATE = 200, int(sys.argv[2])
 
@@ -39,7 +40,7 @@ class Stub:
         return [Detections.empty() if count % 50 < 10 else here], count
 
 
-class Long:
+class Long(Source):
     info = VideoInfo("long", "long", 120, 64, Fraction(25), LATE + 1)
 
     def __iter__(self):
@@ -61,7 +62,7 @@ run_source(stream, Long(), sys.argv[1], save=(), on_frame=resident)
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_memory_is_flat(tmp_path):
-    order = [sys.executable, "-c", PROGRAM, str(tmp_path), str(FRAMES)]
-    shown = subprocess.run(order, check=True, capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(FRAMES)]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     early, late = map(float, shown.stdout.split())
     assert late - early < max(4, 16 * FRAMES / 20_000)  # MiB

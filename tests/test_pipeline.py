@@ -19,6 +19,7 @@ from rnndet.inference.stream import Stream, run_video
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
 from rnndet.tracking import ByteTracker
 from rnndet.video.sink import JsonLinesSink
+from rnndet.video.sources.base import Source
 
 SIZE_HW = (64, 96)
 
@@ -147,7 +148,7 @@ def test_depth_0_writes_on_the_same_thread():
     assert written_by == [threading.main_thread()]
 
 
-class Listed(list):
+class Listed(list, Source):
     """Frames as a source."""
 
     info = VideoInfo("clip", "clip", SIZE_HW[1], SIZE_HW[0], None, None)

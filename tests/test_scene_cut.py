@@ -1,3 +1,5 @@
+"""Scene cuts are detected, and reset recurrent state and tracks."""
+
 import numpy as np
 import pytest
 from test_stream import Counter, frames
@@ -27,7 +29,7 @@ def cuts(images, **options):
     return [index for index, image in enumerate(images) if detector.update(image)]
 
 
-def test_frame_of_another_scene_is_a_cut():
+def test_first_frame_of_a_new_scene_is_a_cut():
     assert cuts([*clip(1), *clip(2), *clip(3)]) == [12, 24]
 
 
@@ -45,12 +47,12 @@ def test_corrupted_frames_are_no_cuts(kind):
     assert cuts(shown) == []
 
 
-def test_cut_behind_blank_frames_is_seen():
+def test_cut_behind_blank_frames_is_detected():
     black = np.zeros((*SIZE_HW, 3), np.uint8)
     assert cuts([*clip(1), black, black, *clip(2)]) == [14]
 
 
-def test_fast_pan_is_one_cut_at_most():
+def test_fast_pan_is_a_single_cut_at_most():
     ramp = np.tile(np.linspace(0, 255, 128)[None, :, None], (96, 1, 3))
     still = [ramp.astype(np.uint8)] * 5
     pan = [np.roll(ramp, 12 * i, axis=1).astype(np.uint8) for i in range(1, 10)]
@@ -59,14 +61,14 @@ def test_fast_pan_is_one_cut_at_most():
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_what_comes_after_a_restart_is_not_compared_with_what_was_before(restart):
+def test_frames_before_a_restart_are_not_compared(restart):
     images = [*clip(1), *clip(2)]
     shown = [Frame(image, k, k / 25, restart=restart and k == 12) for k, image in enumerate(images)]
     found = [result.cut for result in run_video(Stream(Counter(), cuts=SceneCut()), shown)]
     assert found[12] is not restart
 
 
-def test_reset_makes_the_next_frame_the_first():
+def test_frame_after_a_reset_is_not_a_cut():
     detector = SceneCut()
     detector.update(clip(1)[0])
     detector.reset()
@@ -88,7 +90,7 @@ class At:
         return self.count in self.where
 
 
-def test_memory_is_empty_after_a_cut():
+def test_recurrent_state_is_reset_at_a_cut():
     shown = frames(6)
     whole = list(run_video(Stream(Counter(), min_score=0.0, cuts=At(3)), shown))
     second = list(run_video(Stream(Counter(), min_score=0.0), shown[3:]))
@@ -97,7 +99,7 @@ def test_memory_is_empty_after_a_cut():
         assert a.detections.scores.tolist() == b.detections.scores.tolist()
 
 
-def test_ids_after_a_cut_are_new_ones():
+def test_ids_after_a_cut_are_new():
     stream = Stream(Counter(), ByteTracker(), cuts=At(4))
     found = [result.detections.ids.tolist() for result in run_video(stream, frames(8))]
     before = {track for ids in found[:4] for track in ids if track}

@@ -1,4 +1,4 @@
-"""What is shown of tracks: no flicker of classes, missed tracks for a while and marked."""
+"""Displayed tracks: classes do not flicker, and missed tracks are predicted for a while."""
 
 import json
 from itertools import pairwise
@@ -15,8 +15,9 @@ from rnndet.inference.run import run_source
 from rnndet.inference.stream import Stream
 from rnndet.structures import Detections, Frame, VideoInfo
 from rnndet.tracking import TRACKERS, ByteTracker, TrackSmoother
-from rnndet.video.annotate import Annotator
+from rnndet.video.draw import Annotator
 from rnndet.video.sink import describe_result
+from rnndet.video.sources.base import Source
 
 SIZE_HW = (80, 96)
 NOTHING = (np.zeros((0, 4)), np.zeros(0, np.int64))
@@ -41,7 +42,7 @@ def shown_labels(
     return found
 
 
-def test_single_misread_frames_do_not_change_the_class():
+def test_single_misclassified_frames_do_not_change_the_class():
     assert shown_labels([0, 0, 1, 0, 0, 1, 1, 0, 0]) == [0] * 9
 
 
@@ -50,14 +51,14 @@ def test_two_classes_in_turn_do_not_flicker(fps):
     assert len(set(shown_labels([0, 1] * 40, fps=fps))) == 1
 
 
-def test_class_follows_what_is_seen_for_long():
+def test_class_follows_a_lasting_change():
     labels = shown_labels([0] * 50 + [1] * 75)
     assert labels[50] == 0
     assert labels[-1] == 1
     assert sum(a != b for a, b in pairwise(labels)) == 1
 
 
-def test_class_is_the_one_with_the_largest_sum_of_scores():
+def test_class_has_the_largest_sum_of_scores():
     assert shown_labels([0, 0, 0, 1], [0.1, 0.1, 0.1, 0.9]) == [0, 0, 0, 1]
     assert shown_labels([0, 1, 1, 1], [0.9, 0.1, 0.1, 0.1]) == [0] * 4
 
@@ -73,7 +74,7 @@ def test_score_of_a_track_moves_less_than_that_of_its_detections():
     assert max(settled) - min(settled) < 0.08
 
 
-def test_detections_without_a_track_stay_as_they_are():
+def test_detections_without_a_track_are_unchanged():
     smoothed = TrackSmoother()
     for label, score in ((0, 0.9), (1, 0.4)):
         found = one(label, score, track=0)
@@ -97,7 +98,7 @@ def test_missed_track_is_predicted_for_as_long_as_allowed():
     assert missed_for(2, coast=0.0) == [0, 0]
 
 
-def test_predicted_box_is_clipped_and_gone_with_its_last_pixel():
+def test_predicted_box_is_clipped_and_removed_outside_the_image():
     smoothed = TrackSmoother(coast=1.0)
     smoothed.update(one(1), expected(), time=0.0, size_hw=SIZE_HW)
     empty = one(0)[np.zeros(1, bool)]
@@ -108,21 +109,21 @@ def test_predicted_box_is_clipped_and_gone_with_its_last_pixel():
     assert len(missed) == 0
 
 
-def test_missed_track_is_not_shown_where_another_one_is_seen():
+def test_missed_track_is_not_shown_over_a_detection():
     smoothed = TrackSmoother(coast=1.0)
     smoothed.update(one(1), expected(), time=0.0, size_hw=SIZE_HW)
     _, missed = smoothed.update(one(0, track=2), expected(), time=0.1, size_hw=SIZE_HW)
     assert len(missed) == 0
 
 
-def test_forgotten_tracks_take_no_memory():
+def test_removed_tracks_take_no_memory():
     smoothed = TrackSmoother(coast=1.0)
     for k in range(100):
         smoothed.update(one(0, track=k + 1), expected(track=k + 1), time=k / 25, size_hw=SIZE_HW)
     assert len(smoothed._tracks) == 1
 
 
-def test_state_goes_on_where_it_was_left():
+def test_restored_smoother_continues():
     first, second = TrackSmoother(coast=1.0), TrackSmoother(coast=1.0)
     for k, label in enumerate([0, 0, 1]):
         first.update(one(label), expected(), time=k / 25, size_hw=SIZE_HW)
@@ -160,7 +161,7 @@ def frames(count: int = 14) -> list[Frame]:
 
 
 @pytest.mark.parametrize("tracker", [name for name in TRACKERS if name != "none"])
-def test_stream_predicts_between_detections_and_says_so(tracker):
+def test_stream_predicts_between_detections_and_marks_it(tracker):
     stream = Stream(Blinking(), TRACKERS[tracker](min_score=0.3), min_score=0.3, coast=0.12)
     results = [stream.step(frame) for frame in frames()]
     objects = [describe_result(result, Blinking.classes) for result in results]
@@ -187,7 +188,7 @@ def test_coasting_is_off_by_default_and_needs_a_tracker():
         TrackSmoother(coast=-1)
 
 
-def test_track_predicts_for_the_seconds_it_is_asked_for():
+def test_track_predicts_for_the_given_seconds():
     results = list(rnndet.track(Blinking(), frames(), coast=0.12))
     assert [k for k, result in enumerate(results) if len(result.predicted)] == [5, 6, 7]
 
@@ -205,7 +206,7 @@ def test_cut_ends_coasting():
     assert len(stream.step(Frame(bright, 6, 6 / 25)).predicted) == 0
 
 
-class Source(list):
+class FrameList(list, Source):
     """Frames as a source for `run_source`."""
 
     info = VideoInfo("clip", "clip", SIZE_HW[1], SIZE_HW[0], None, None)
@@ -224,14 +225,14 @@ class Unsure(Blinking):
 
 def test_track_counts_for_the_class_with_the_largest_sum_of_scores(tmp_path):
     stream = Stream(Unsure(), ByteTracker(min_hits=1, start_margin=0), min_score=0.3)
-    summary = run_source(stream, Source(frames(5)), tmp_path, save=())
+    summary = run_source(stream, FrameList(frames(5)), tmp_path, save=())
     assert summary.objects == {"cube": 3, "ball": 2}
     assert summary.tracks == {"ball": 1}
 
 
 def test_predicted_boxes_count_as_no_objects(tmp_path):
     stream = Stream(Blinking(), ByteTracker(), coast=1.0)
-    summary = run_source(stream, Source(frames()), tmp_path, save=("csv",))
+    summary = run_source(stream, FrameList(frames()), tmp_path, save=("csv",))
     assert summary.objects == {"cube": 8, "ball": 1}
     lines = [json.loads(line) for line in (tmp_path / "clip" / "detections.jsonl").open()]
     assert sum(o.get("predicted", False) for line in lines[1:-1] for o in line["objects"]) == 5

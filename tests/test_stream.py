@@ -18,6 +18,7 @@ from rnndet.inference.stream import Stream, run_video
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections, Frame, VideoInfo
 from rnndet.tracking import ByteTracker
+from rnndet.video.sources.base import Source
 
 ROOT = Path(__file__).resolve().parent.parent
 BOXES = np.array([[10, 10, 30, 30], [60, 10, 80, 30], [10, 50, 30, 70], [60, 50, 80, 70]], "f4")
@@ -223,7 +224,7 @@ def test_the_model_sees_key_frames_only():
     assert np.array_equal(results[3].detections.boxes, results[2].detections.boxes + 0.5)
 
 
-class Source(list):
+class FrameList(list, Source):
     """Frames as a source for `run_source`."""
 
     info = VideoInfo("clip", "clip", 96, 80, None, None)
@@ -239,7 +240,8 @@ def test_key_frame_policy_is_told_how_many_frames_were_lost(way, tmp_path):
             return super().between(image, size_hw=size_hw, gap=gap)
 
     first, second, third = frames(3)
-    source, stream = Source([first, replace(second, gap=3), third]), Stream(Counter(), keys=Asked())
+    source = FrameList([first, replace(second, gap=3), third])
+    stream = Stream(Counter(), keys=Asked())
     if way == "run_video":
         list(run_video(stream, source))
     else:

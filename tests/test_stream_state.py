@@ -15,6 +15,7 @@ from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import build_model
 from rnndet.structures import Frame, VideoInfo
 from rnndet.video.image import write_image
+from rnndet.video.sources.base import Source
 from rnndet.video.sources.open import open_source
 from rnndet.video.synthetic.clip import SyntheticClip
 
@@ -91,14 +92,14 @@ def test_the_end_of_the_same_file_keeps_its_numbers(recording, tmp_path):
 
 
 def test_times_go_on_at_the_rate_of_the_source(tmp_path):
-    class Source(list):
+    class FrameList(list, Source):
         info = VideoInfo("clip", "clip", 80, 64, Fraction(10), None)
 
     frames = [Frame(np.zeros((64, 80, 3), np.uint8), k, k / 10) for k in range(2)]
     state, times = tmp_path / "state.npz", []
     for name, carried in (("a", {"save_state": state}), ("b", {"load_state": state})):
         run_source(
-            make_stream(model().eval(), **OPTIONS), Source(frames), tmp_path, name=name, save=(),
+            make_stream(model().eval(), **OPTIONS), FrameList(frames), tmp_path, name=name, save=(),
             on_frame=lambda result: times.append(result.frame.time), **carried,
         )  # fmt: skip
     assert times == pytest.approx([0.0, 0.1, 0.2, 0.3])

@@ -1,10 +1,12 @@
-"""Made-up clips repeat exactly, and their truth lies on what is drawn."""
+"""Synthetic clips are reproducible, and their ground truth matches their images."""
 
 import numpy as np
 import pytest
 import torch
 
 from rnndet.structures import Target
+from rnndet.video.sources.base import Source
+from rnndet.video.sources.excerpt import Excerpt
 from rnndet.video.synthetic.clip import SyntheticClip
 from rnndet.video.synthetic.objects import MODELS, Pose, draw_sprite
 
@@ -40,6 +42,13 @@ def test_info_frames_and_times_agree():
     assert clip.classes == ("airplane", "bird", "drone", "helicopter")
 
 
+def test_clip_is_a_source_that_loses_no_frames():
+    with SyntheticClip(0, length=2, size_hw=(64, 64)) as clip:
+        assert isinstance(clip, Source)
+        assert [frame.index for frame in Excerpt(clip, start=0.01)] == [1]
+        assert (clip.counts, clip.notes, clip.is_live) == (None, (), False)
+
+
 def test_outside_the_clip_is_an_index_error():
     clip = SyntheticClip(0, length=1, size_hw=(64, 64))
     for index in (-1, 1):
@@ -65,7 +74,7 @@ def test_boxes_lie_inside_the_frame_with_ids_from_one():
             assert ((target.labels >= 0) & (target.labels < 4)).all()
 
 
-def test_every_clip_shows_something_and_all_kinds_occur():
+def test_every_clip_has_objects_and_all_kinds_occur():
     labels = set()
     for seed in range(10):
         clip = SyntheticClip(seed, **SMALL)
@@ -136,12 +145,12 @@ def test_mostly_hidden_objects_are_ignored():
         clip = SyntheticClip(seed, **SMALL)
         for index in range(0, 24, 8):
             for _, placed in clip._place(index):
-                seen.append(float(placed.seen.sum() / placed.whole))
+                seen.append(float(placed.visible.sum() / placed.full_alpha))
     assert min(seen) < 0.25 < max(seen)
 
 
 @pytest.mark.parametrize("kind", sorted(MODELS))
-def test_sprite_is_about_as_long_as_asked_and_centred(kind):
+def test_sprite_has_about_the_requested_length_and_is_centred(kind):
     pose = Pose(yaw=0.3, pitch=0, roll=0, elevation=0.6)
     sprite = draw_sprite(
         MODELS[kind](np.full(4, 0.5), 1.0), pose, size_px=60, centre_xy=(100.5, 80.25)

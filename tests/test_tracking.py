@@ -37,7 +37,7 @@ def walk(count: int, *, step: float, score: float = 0.9) -> list[Detections]:
 # matching
 
 
-def test_assign_finds_the_least_total_cost_not_the_greedy_one():
+def test_assign_minimises_the_total_cost_and_is_not_greedy():
     rows, columns = assign(np.array([[0.1, 0.2], [0.2, 0.9]]), limit=1.0)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (1, 0)]
 
@@ -63,7 +63,7 @@ def test_buffered_iou_of_boxes_one_width_apart():
 # motion
 
 
-def test_filter_returns_the_box_it_was_given():
+def test_filter_returns_its_first_box():
     motion = ConstantVelocity()
     motion.add(np.array([[10.0, 20, 40, 60]]))
     np.testing.assert_allclose(motion.boxes, [[10, 20, 40, 60]])
@@ -79,7 +79,7 @@ def test_filter_learns_a_constant_velocity():
     np.testing.assert_allclose(motion.boxes, [[120, 0, 140, 20]], atol=1.0)
 
 
-def test_predicting_twice_half_as_far_is_the_same():
+def test_two_predictions_of_half_the_time_equal_a_single_one():
     boxes = np.array([[0.0, 0, 20, 10], [50, 50, 65, 90]])
     once, twice = ConstantVelocity(), ConstantVelocity()
     for motion, steps in ((once, 1), (twice, 2)):
@@ -209,13 +209,13 @@ def test_empty_frames_age_tracks_in_seconds(name):
         assert (tracker.update(box, time=gap + 0.01).ids.tolist() == [1]) == same
 
 
-def test_the_next_frame_is_compared_however_slow_the_video():
+def test_next_frame_is_matched_at_any_frame_rate():
     tracker = ByteTracker(max_age=0.5)
     ids = [tracker.update(found((50, 50, 20, 20, 0.9, 0)), time=2.0 * k).ids for k in range(4)]
     assert [i.tolist() for i in ids] == [[0], [1], [1], [1]]
 
 
-def test_a_clock_that_stands_still_is_replaced_by_the_frame_interval():
+def test_time_that_does_not_increase_is_replaced_by_the_frame_interval():
     tracker = ByteTracker(max_age=0.1, frame_interval=0.04)
     box = found((50, 50, 20, 20, 0.9, 0))
     ids = [tracker.update(box, time=0.0).ids.tolist() for _ in range(3)]
@@ -225,12 +225,12 @@ def test_a_clock_that_stands_still_is_replaced_by_the_frame_interval():
     assert tracker.update(box, time=0.0).ids.tolist() == [0]  # forgotten
 
 
-def test_a_class_misread_for_one_frame_keeps_the_id():
+def test_object_misclassified_in_a_frame_keeps_its_id():
     frames = [found((100 + 15 * k, 50, 20, 20, 0.8, 2 if k == 5 else 0)) for k in range(9)]
     assert run(ByteTracker(), frames)[1:] == [[1]] * 8
 
 
-def test_of_two_equal_candidates_the_one_of_the_same_class_is_taken():
+def test_candidate_of_the_same_class_is_preferred():
     tracker = ByteTracker(duplicate_iou=1.0)
     run(tracker, [found((100, 50, 20, 20, 0.9, 1))] * 3)
     pair = found((96, 50, 20, 20, 0.9, 0), (104, 50, 20, 20, 0.8, 1))
@@ -240,12 +240,12 @@ def test_of_two_equal_candidates_the_one_of_the_same_class_is_taken():
 def test_classes_of_a_track_are_weighed_by_score():
     tracks = Tracks(LastBox(), min_hits=1, max_age=1.0, frame_interval=FRAME)
     box = np.array([[0.0, 0, 10, 10]])
-    tracks.begin(box, np.array([0.2]), np.array([0]))
-    tracks.extend(np.array([0]), box, np.array([0.6]), np.array([1]))
+    tracks.start(box, np.array([0.2]), np.array([0]))
+    tracks.update(np.array([0]), box, np.array([0.6]), np.array([1]))
     np.testing.assert_allclose(tracks.class_share(np.array([0, 1])), [[0.25, 0.75]])
 
 
-def test_one_object_seen_as_two_classes_is_one_detection():
+def test_duplicate_of_another_class_is_removed():
     twice = found((50, 50, 20, 20, 0.9, 0), (51, 50, 20, 20, 0.6, 3), (150, 50, 20, 20, 0.5, 1))
     tracked = ByteTracker().update(twice)
     assert tracked.labels.tolist() == [0, 1]

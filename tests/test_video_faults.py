@@ -1,4 +1,4 @@
-"""Videos as they should not be: damaged, cut, with wrong headers, hostile names, odd images."""
+"""Faulty videos: damaged, cut, with wrong headers, hostile names and unusual images."""
 
 import struct
 from fractions import Fraction
@@ -49,7 +49,7 @@ def test_damage_in_the_middle_of_an_mp4_costs_few_frames(tmp_path):
     assert not any(frame.restart for frame in frames)
 
 
-def test_lost_frame_is_a_gap_of_the_next_one(tmp_path):
+def test_lost_frame_is_a_gap_of_the_next_frame(tmp_path):
     path = write_avi(tmp_path / "clip.avi")
     data = bytearray(path.read_bytes())
     starts = [k for k in range(len(data)) if data[k : k + 2] == b"\xff\xd8"]
@@ -59,11 +59,11 @@ def test_lost_frame_is_a_gap_of_the_next_one(tmp_path):
     with VideoFile(path) as source:
         assert [(f.index, f.gap) for f in source if f.gap] == [(1, 1), (6, 2)]
         assert (source.counts.decoded, source.counts.failed) == (7, 3)
-        assert not source.counts.is_whole
+        assert not source.counts.is_complete
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])
-def test_cut_file_is_truncated_and_a_whole_one_is_not(tmp_path, suffix):
+def test_cut_file_is_truncated_and_a_complete_file_is_not(tmp_path, suffix):
     path = write_avi(tmp_path / f"clip{suffix}", length=12, size_hw=(240, 320))
     with open_source(path) as source:
         assert (len(list(source)), source.counts.truncated) == (12, False)
@@ -74,11 +74,11 @@ def test_cut_file_is_truncated_and_a_whole_one_is_not(tmp_path, suffix):
         assert source.counts.truncated
 
 
-def test_part_of_a_whole_file_is_not_truncated(tmp_path):
+def test_excerpt_of_a_complete_file_is_not_truncated(tmp_path):
     with VideoFile(write_avi(tmp_path / "clip.avi")) as source:
         frames = iter(source)
         next(frames)
-        assert source.counts.is_whole
+        assert source.counts.is_complete
 
 
 def set_rate(path: Path, rate: int, scale: int) -> Path:
@@ -101,7 +101,7 @@ def set_rate(path: Path, rate: int, scale: int) -> Path:
         (30000, 1001, Fraction(30000, 1001)),
     ],
 )
-def test_impossible_frame_rate_is_replaced_and_said(tmp_path, rate, scale, expected):
+def test_impossible_frame_rate_is_replaced_and_reported(tmp_path, rate, scale, expected):
     path = set_rate(write_avi(tmp_path / "clip.avi"), rate, scale)
     with open_source(path) as source:
         frames = list(source)
@@ -187,12 +187,13 @@ def test_times_of_a_variable_frame_rate_are_exact(tmp_path):
         container.mux(stream.encode(None))
     with VideoFile(path) as source:
         assert [f.time for f in source] == pytest.approx([t / 1000 for t in times], abs=1e-3)
-        assert source.counts.is_whole
+        assert source.counts.is_complete
 
 
 HOSTILE = [
     "concat:clip.avi|clip.avi", "http:clip.avi", "file:clip.avi", "pipe:0", "-i.avi", "%06d.avi",
     "a\nb.avi", "a'b\"c.avi", "$(x).avi", "clip.avi?x=1", "dash.avi#t", "\u202egnp.avi",
+    "a b.avi", "größe.avi", "a|b.avi", "%d.avi", "c:d.avi",
 ]  # fmt: skip
 
 
@@ -222,7 +223,7 @@ def test_hostile_name_is_a_file_or_an_error(tmp_path, monkeypatch, name):
     ],
     ids=["ffconcat", "hls", "sdp", "dash"],
 )
-def test_play_list_under_the_name_of_a_video_is_refused(tmp_path, text):
+def test_playlist_with_the_name_of_a_video_is_refused(tmp_path, text):
     write_avi(tmp_path / "clip.avi")
     for name in ("list.mp4", "list.ts", "list.m3u8"):
         path = tmp_path / name

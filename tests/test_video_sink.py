@@ -1,4 +1,4 @@
-"""Results on disk are whole, and drawing fits every size of image."""
+"""Results on disk are complete, and drawing works for every image size."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 from conftest import detections
 from rnndet.errors import OutputError
 from rnndet.structures import Detections, Frame, FrameResult
-from rnndet.video import writers as writers_module
+from rnndet.video import sink as sink_module
 from rnndet.video.draw import _free_place, colour_of, draw
 from rnndet.video.image import write_image
 from rnndet.video.sink import JsonLinesSink, VideoSink
@@ -41,7 +41,7 @@ def without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, *_: object) -> None:
             raise ImportError("no PyAV")
 
-    monkeypatch.setattr(writers_module, "H264Writer", Missing)
+    monkeypatch.setattr(sink_module, "H264Writer", Missing)
 
 
 def test_json_lines_hold_header_frames_and_summary(tmp_path):
@@ -154,7 +154,7 @@ def test_video_without_frames_leaves_no_file(tmp_path):
 
 def test_lost_frames_are_noticed_on_close(tmp_path, monkeypatch):
     without_pyav(monkeypatch)
-    monkeypatch.setattr(writers_module.Mpeg4Writer, "write", lambda *_, **__: None)
+    monkeypatch.setattr(sink_module.Mpeg4Writer, "write", lambda *_, **__: None)
     sink = VideoSink(tmp_path / "a.mp4", size_hw=(32, 32), fps=25)
     sink.write(np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(OutputError, match="0 of 1 frames"):
@@ -162,7 +162,7 @@ def test_lost_frames_are_noticed_on_close(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_video_that_cannot_be_made_is_refused_at_once(tmp_path):
+def test_video_that_cannot_be_written_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.mp4").mkdir()
     for path in (tmp_path / "file" / "a.mp4", tmp_path / "folder.mp4", tmp_path / "a.avi"):
@@ -204,7 +204,7 @@ def test_frames_are_shown_at_their_times_and_the_last_one_as_long_as_usual(tmp_p
     assert span(tmp_path / "a.mp4") == pytest.approx(2.08, abs=1e-3)
 
 
-def test_even_rhythm_stays_exact_where_times_are_rounded_to_milliseconds(tmp_path):
+def test_constant_rate_stays_exact_where_times_are_rounded_to_milliseconds(tmp_path):
     pytest.importorskip("av")
     rate = Fraction(30000, 1001)
     write_at(tmp_path / "a.mp4", [round(float(k / rate), 3) for k in range(90)], rate)
@@ -305,7 +305,7 @@ def test_boxes_beyond_the_image_are_drawn_at_its_edge(box):
     assert (draw(image, found, CLASSES) != image).any()
 
 
-def test_nothing_found_draws_nothing():
+def test_no_detections_draw_nothing():
     image = np.full((20, 30, 3), 9, np.uint8)
     drawn = draw(image, Detections.empty(), CLASSES)
     assert np.array_equal(drawn, image)

@@ -20,7 +20,7 @@ from rnndet.errors import OutputError
 from rnndet.inference.writers import EXPORTS, ExportedVideo
 from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.system.lock import FolderLock
-from rnndet.video.annotate import Annotator
+from rnndet.video.draw import Annotator
 from rnndet.video.sink import JsonLinesSink
 from rnndet.video.sources.base import ReadCounts
 
@@ -78,7 +78,7 @@ class Summary:
     @property
     def is_whole(self) -> bool:
         """Whether the source gave all of its frames, as far as it was run."""
-        return self.read is None or self.read.is_whole
+        return self.read is None or self.read.is_complete
 
     def _losses(self) -> Iterator[str]:
         if self.unreadable:

@@ -25,7 +25,6 @@ from rnndet.video.key_frames import choose_key_frames
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sources.base import Source
 from rnndet.video.sources.open import open_source
-from rnndet.video.synthetic.clip import SyntheticClip
 
 if TYPE_CHECKING:
     from rnndet.models.video_detector import VideoDetector
@@ -93,7 +92,7 @@ def make_stream(
 
 def run_source(
     stream: Stream,
-    source: Source | SyntheticClip,
+    source: Source,
     out_dir: str | Path,
     *,
     name: str | None = None,
@@ -161,7 +160,7 @@ def run_source(
         if tally.frames == 0 and not interrupted:
             raise InputError(f"{source.info.source}: no frame could be read")
         interrupted = interrupted or stop()
-        counts = getattr(source, "counts", None)
+        counts = source.counts
         summary = Summary(
             folder=folder,
             files=files.paths if tally.frames else (),
@@ -177,7 +176,7 @@ def run_source(
             codec=files.codec,
             note=files.note,
             read=counts,
-            warnings=getattr(source, "notes", ()),
+            warnings=source.notes,
         )
         files.finish(summary)
         end(summary)
@@ -208,11 +207,9 @@ def _as_frames(source: Iterable[Frame | np.ndarray]) -> Iterator[Frame]:
         yield item if isinstance(item, Frame) else Frame(item, index, index / ARRAY_FPS)
 
 
-def _frames_of(
-    source: Source | SyntheticClip, max_frames: int | None, clock: StageClock
-) -> Iterator[Frame]:
+def _frames_of(source: Source, max_frames: int | None, clock: StageClock) -> Iterator[Frame]:
     """The frames of a source, read ahead; those of a live one as they come, for they are of now."""
-    frames, is_live = itertools.islice(source, max_frames), getattr(source, "is_live", False)
+    frames, is_live = itertools.islice(source, max_frames), source.is_live
     return timed(frames, clock) if is_live else prefetch(frames, clock)
 
 

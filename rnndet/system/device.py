@@ -1,4 +1,4 @@
-"""Which device a tool runs on, and why."""
+"""Choose the device to run on, and tune the allocator of the C library."""
 
 import ctypes
 
@@ -6,28 +6,31 @@ import torch
 
 from rnndet.errors import DeviceError
 
-# glibc's mallopt(3): above the first size a piece of memory is mapped and given back each time;
-# above the second, what is free at the end of the heap is given back.
+# Parameters of glibc's mallopt(3): blocks above the first size are mapped and unmapped each time;
+# free memory at the end of the heap above the second size is returned to the system.
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 LARGE = 2**30  # bytes
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:
-    """`auto`, `cpu` or `cuda` -> the device and a short reason. Raises DeviceError.
+    """Return the device for `auto`, `cpu` or `cuda`, and a short reason. Raises DeviceError.
 
-    On the CPU the process keeps the memory that it frees from then on, see `keep_freed_memory`.
+    On the CPU it also calls `keep_freed_memory`.
+
+    >>> choose_device("cpu")
+    (device(type='cpu'), 'as requested')
     """
-    device, why = _chosen(name)
+    device, reason = _choose(name)
     if device.type == "cpu":
         keep_freed_memory()
-    return device, why
+    return device, reason
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed, for the next frame or step; False where that is not glibc.
+    """Make glibc reuse freed memory for the next frame or step; False without glibc.
 
-    By default each large tensor is mapped afresh and its pages are cleared one by one as they are
-    touched: measured as 9 to 22 % of a frame and 39 % of a training step. The peak is the same.
+    By default each large tensor is mapped anew and its pages are cleared at their first access:
+    9 to 22 % of the time of a frame and 39 % of a training step. The peak memory is the same.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -36,13 +39,13 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, LARGE) and mallopt(M_TRIM_THRESHOLD, LARGE))
 
 
-def _chosen(name: str) -> tuple[torch.device, str]:
+def _choose(name: str) -> tuple[torch.device, str]:
     if name == "cpu":
-        return torch.device("cpu"), "as asked"
+        return torch.device("cpu"), "as requested"
     if torch.cuda.is_available():
         return torch.device("cuda"), torch.cuda.get_device_name()
     built = torch.version.cuda is not None
-    why = "this torch sees no CUDA device" if built else "this torch is built without CUDA"
+    reason = "this torch sees no CUDA device" if built else "this torch is built without CUDA"
     if name == "cuda":
-        raise DeviceError(f"--device cuda: {why}; use --device cpu")
-    return torch.device("cpu"), why
+        raise DeviceError(f"--device cuda: {reason}; use --device cpu")
+    return torch.device("cpu"), reason

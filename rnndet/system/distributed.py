@@ -1,4 +1,4 @@
-"""Several processes under torchrun. With one process nothing is started and nothing is sent."""
+"""Communication between the processes of torchrun; a single process starts and sends nothing."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,27 +12,31 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
-TIMEOUT = timedelta(hours=2)  # shares of a set are never equally long
+TIMEOUT = timedelta(hours=2)  # long, since the shares of a data set take different times
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Which of how many processes this is."""
+    """The rank of this process and the number of processes.
+
+    >>> World(rank=1, size=3).share(["a", "b", "c", "d", "e"])
+    ['b', 'e']
+    """
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """This process's items: each item belongs to exactly one process, none is repeated."""
+        """The items of this process: each item belongs to exactly one process."""
         return list(items[self.rank :: self.size])
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes in the order of their ranks; on others than the first, []."""
+        """The values of all processes in the order of their ranks; [] except in the first."""
         if self.size == 1:
             return [value]
         values: list[Any] | None = [None] * self.size if self.is_first else None
@@ -48,23 +52,23 @@ class World:
         return values
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes, in place; every process must call it."""
+        """Sum a tensor over the processes, in place; every process must call it."""
         if self.size > 1:
             distributed.all_reduce(tensor)
         return tensor
 
     def from_first(self, tensor: Tensor) -> None:
-        """Give all processes the values that the tensor has in the first one."""
+        """Copy the values of the tensor in the first process to all processes, in place."""
         if self.size > 1:
             distributed.broadcast(tensor, src=0)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Block until every process has called this."""
         if self.size > 1:
             distributed.barrier()
 
     def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """The module with gradients that are means over the processes; alone, the module itself."""
+        """The module with gradients averaged over the processes; unchanged in a single process."""
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
@@ -74,17 +78,17 @@ class World:
 def store_of_attempt(store: distributed.Store, attempt: str) -> distributed.Store:
     """The part of a store that belongs to one attempt of torchrun.
 
-    After a restart torchrun hands out the same store, with the addresses of the processes that
-    died in it; two new processes that read these wait for each other without end (torch 2.14).
+    After a restart torchrun provides the same store, which holds the addresses of the dead
+    processes; new processes that read these wait for each other forever (torch 2.14).
     """
     return distributed.PrefixStore(f"attempt_{attempt}", store)
 
 
 @contextmanager
 def world() -> Iterator[World]:
-    """The processes that torchrun started (RANK and WORLD_SIZE), or this one alone.
+    """Join the processes that torchrun started (RANK, WORLD_SIZE); a `World` of one without it.
 
-    They talk over gloo on the CPU and over NCCL between GPUs.
+    The backend is gloo on the CPU and NCCL between GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

@@ -1,4 +1,4 @@
-"""Write files atomically: under their name there is the old file or the complete new one."""
+"""Write files atomically: a path holds the old file or the complete new file at any time."""
 
 import contextlib
 import os
@@ -10,9 +10,10 @@ from rnndet.errors import OutputError
 
 
 def part_of(path: Path) -> Path:
-    """Where a file is written before it is complete: report.part.json of report.json.
+    """The temporary path of a file that is being written; encoders need the suffix, so it stays.
 
-    The suffix stays, since encoders go by it.
+    >>> part_of(Path("report.json")).name
+    'report.part.json'
     """
     return path.with_name(f"{path.stem}.part{path.suffix}")
 
@@ -25,8 +26,13 @@ def atomic_file(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     was. durable: wait until the data is on the disk before the rename.
     Raises OutputError, one line, for an OSError inside the block or at the rename.
 
-    >>> with atomic_file("out/report.txt") as part:  # doctest: +SKIP
-    ...     part.write_text("complete or not there at all")
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "report.txt"
+    ...     with atomic_file(path) as part:
+    ...         _ = part.write_text("complete")
+    ...     path.read_text()
+    'complete'
     """
     path = Path(path)
     part = part_of(path)
@@ -63,7 +69,10 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        reason = error.strerror or error
+        raise OutputError(
+            f"{path}: cannot be written ({reason}); check the folder and the disk"
+        ) from None
 
 
 def _sync(path: Path) -> None:
@@ -72,7 +81,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the folder's new names on the disk; where folders cannot be opened this does nothing."""
+    """Sync the names in a folder to the disk; no effect where folders cannot be opened."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,8 @@
-"""One process for each folder of results."""
+"""Lock a folder of results so that one process writes to it at a time.
+
+`filelock` is not used here: it leaves its file in the folder, and without waiting it reports a
+file that its last holder has just removed as held.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,23 @@ from types import TracebackType
 from typing import Self
 
 from rnndet.errors import OutputError
+from rnndet.system.files import output_errors
 
 NAME = ".lock"
 
 
 class FolderLock:
-    """Holds a folder while the block runs; makes it where it is missing.
+    """Context manager that holds the lock of a folder; the folder is made where it is missing.
 
-    The system lets go of the lock when its process ends, however it ends, so that a lock file
-    that was left behind blocks nobody. At the end the file goes, and the folder if it is empty.
+    The operating system releases the lock when the process ends in any way, so a lock file that
+    was left behind blocks nobody. At the end the lock file is removed, and an empty folder too.
 
-    Raises OutputError: another process holds the folder, or it cannot be made or written to.
+    Raises OutputError: another process holds the lock, or the folder cannot be made or written to.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as parent, FolderLock(Path(parent) / "results"):
+    ...     print("this process may write")
+    this process may write
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,20 +38,16 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
-        try:
+        with output_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            while not self._try():
-                pass  # its last holder has just removed the file: there is a new one to be made
-        except BlockingIOError:
-            raise OutputError(
-                f"{self._folder}: another run is writing its results there; wait for its end, or "
-                "use another --out"
-            ) from None
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(
-                f"{self._folder}: cannot be written ({reason}); check the folder and the disk"
-            ) from None
+            try:
+                while not self._try_to_lock():
+                    pass  # its last holder has just removed the file: make a new one
+            except BlockingIOError:
+                raise OutputError(
+                    f"{self._folder}: another run is writing its results there; wait for its end, "
+                    "or use another --out"
+                ) from None
         return self
 
     def __exit__(
@@ -54,35 +60,42 @@ class FolderLock:
         descriptor, self._descriptor = self._descriptor, None
         if sys.platform == "win32":  # an open file cannot be removed there
             os.close(descriptor)
-        with contextlib.suppress(OSError):  # the disk is gone; the lock ends in any case
+        with contextlib.suppress(OSError):  # the disk may be gone; the lock ends in any case
             self._path.unlink(missing_ok=True)
         if sys.platform != "win32":
             os.close(descriptor)
         with contextlib.suppress(OSError):
-            self._folder.rmdir()  # only an empty one goes
+            self._folder.rmdir()  # fails unless the folder is empty
 
-    def _try(self) -> bool:
-        """Lock the file; False if it is not the one in the folder any more."""
+    def _try_to_lock(self) -> bool:
+        """Lock the file; False if the locked file is no longer the one in the folder."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(descriptor)
-            there = self._path.stat()
+            is_current = os.path.samestat(os.fstat(descriptor), self._path.stat())
         except FileNotFoundError:
-            os.close(descriptor)
-            return False
+            is_current = False
         except BaseException:
             os.close(descriptor)
             raise
-        mine = os.fstat(descriptor)
-        if (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino):
+        if is_current:
+            self._descriptor = descriptor
+        else:
             os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        return True
+        return is_current
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder if it is missing; raises OutputError if no file can be made in it."""
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.open("wb").close()
+        probe.unlink()
 
 
 def _lock(descriptor: int) -> None:
-    """Raises BlockingIOError if another process has it."""
+    """Raises BlockingIOError if another process holds the lock."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -94,17 +107,3 @@ def _lock(descriptor: int) -> None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder if it is missing; raises OutputError if it cannot take a file."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.open("wb").close()
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"{folder}: cannot be written ({reason}); check --out and the rights of the folder"
-        ) from None

@@ -1,4 +1,4 @@
-"""Progress of a run over frames, and messages as JSON lines."""
+"""Progress bars and progress lines of a run over frames, and log messages as JSON lines."""
 
 import json
 import logging
@@ -11,15 +11,21 @@ from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
-LINE_EVERY = 30.0  # seconds: a log of a long run stays short
+LINE_EVERY = 30.0  # seconds, which keeps the log of a long run short
 
 
 class Progress:
-    """A bar with frames per second on a terminal; elsewhere one logged line every 30 s.
+    """A progress bar with frames per second on a terminal; elsewhere a log line every 30 s.
 
-    total is None where the length is not known; quiet shows nothing; lines logs them on a terminal,
-    too. part: the number of this source and of all sources; the bar then stands below that of
-    `SourcesBar`. Use as a context manager.
+    total: None where the length is unknown. quiet: show nothing. lines: log lines on a terminal
+    too. part: the number of this source and the number of sources; with several sources the bar
+    is drawn below that of `SourcesBar`. Use as a context manager.
+
+    >>> with Progress("clip", 3, quiet=True) as progress:
+    ...     for _ in range(3):
+    ...         progress.step()
+    >>> progress.count
+    3
     """
 
     def __init__(
@@ -41,7 +47,7 @@ class Progress:
         self._start = self._last = monotonic()
 
     def step(self, _: object = None) -> None:
-        """One frame more; takes and ignores what a callback is given."""
+        """Count a frame; the argument, which callbacks pass, is ignored."""
         self._bar.update()
         self._count += 1
         now = monotonic()
@@ -63,7 +69,7 @@ class Progress:
         )
 
     def step_of(self, total: int) -> None:
-        """One frame more, of a number that was not known at the beginning."""
+        """Count a frame, and set a total that was unknown at the start."""
         self._bar.total = self._total = total
         self.step()
 
@@ -74,7 +80,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the start."""
         return monotonic() - self._start
 
     def __enter__(self) -> Self:
@@ -90,7 +96,7 @@ class Progress:
 
 
 class SourcesBar:
-    """A bar of how many of several sources are done, on a terminal; else nothing."""
+    """A progress bar over several sources on a terminal; elsewhere nothing."""
 
     def __init__(self, count: int, *, quiet: bool) -> None:
         hidden = quiet or count < 2 or not sys.stderr.isatty()
@@ -99,7 +105,7 @@ class SourcesBar:
         )
 
     def step(self) -> None:
-        """One source is done."""
+        """Count a finished source."""
         self._bar.update()
 
     def close(self) -> None:
@@ -107,8 +113,10 @@ class SourcesBar:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (seconds since 1970), level, event, text, and the `facts` that
-    a record carries."""
+    """Format a log record as a line of JSON: time (seconds since 1970), level, event, text.
+
+    The `facts` attribute of a record, a mapping, adds and replaces keys.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

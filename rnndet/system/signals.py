@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask for the end after the step or frame under way; nothing is lost."""
+"""Stop a run at SIGINT or SIGTERM after its current step or frame, so that nothing is lost."""
 
 import signal
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """A run ended early because it was asked to, after saving; `exit_code` as shells expect it."""
+    """Raised after saving, when a run was stopped by a signal; `exit_code` is the shell's."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -17,25 +17,28 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Which signal has asked for the end; 0 for none."""
+    """A signal handler that records the signal in `number`; 0 for none.
+
+    A second SIGINT raises KeyboardInterrupt.
+    """
 
     def __init__(self) -> None:
         self.number = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.number == signal.SIGINT == number:  # asked twice: no patience left
+        if self.number == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.number = number
 
     @property
     def exit_code(self) -> int:
-        """As shells expect it: 130 for SIGINT, 143 for SIGTERM; 0 for none."""
+        """The shell's exit code: 130 for SIGINT, 143 for SIGTERM; 0 for no signal."""
         return 128 + self.number if self.number else 0
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch SIGNALS while the block runs; outside the main thread nothing is caught."""
+    """Catch SIGINT and SIGTERM while the block runs; no effect outside the main thread."""
     request = StopRequest()
     try:
         before = {number: signal.signal(number, request) for number in SIGNALS}

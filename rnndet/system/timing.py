@@ -1,4 +1,4 @@
-"""Measure where the time of a frame or of a training step goes, stage by stage."""
+"""Measure the time that each stage of a frame or training step takes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """What code with stages takes: `StageTimer`, or `NO_TIMER` where nothing is measured."""
+    """Interface of `StageTimer` and of `NO_TIMER`, which measures nothing."""
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Measure the block as a stage."""
@@ -32,7 +32,7 @@ class StageTimer:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Set all times to zero."""
         self.seconds: dict[str, float] = {}
         self._start = perf_counter()
 

@@ -1,4 +1,4 @@
-"""Trackers turn detections into detections with ids, one frame at a time."""
+"""Online trackers, which give detections the ids of their tracks frame by frame."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -12,38 +12,38 @@ from rnndet.tracking.sort import SortTracker
 
 
 class Tracker(Protocol):
-    """Keeps the identity of objects through one video; reset before another."""
+    """Assign ids to the detections of a video; reset before another video."""
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
-        """Return the detections with ids (0 = no track yet); once per frame, also with none."""
+        """Return the detections with ids (0 = no track yet); once per frame, also if empty."""
         ...
 
     def expected(self) -> tuple[Array, Rows]:
-        """Where each track with an id is, or is expected to be, now: boxes (N, 4) and ids (N,)."""
+        """Current or predicted boxes (N, 4) and ids (N,) of the tracks that have an id."""
         ...
 
     def end_tracks(self) -> None:
-        """End every track, as another scene begins; ids go on."""
+        """End all tracks, at a scene cut; ids continue."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next frame depends on, as plain data and arrays."""
+        """The state that the next frame depends on, as plain data and arrays."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the state of `state_dict`."""
         ...
 
     def reset(self) -> None:
-        """Forget everything; ids start at 1 again."""
+        """Remove all tracks; ids start at 1 again."""
         ...
 
 
 def no_tracker(*, min_score: float = 0.3) -> None:
-    """No tracker: a stream without one reports detections without ids."""
+    """Return None: a stream without a tracker gives detections without ids."""
 
 
-# Every entry takes min_score, the score from which a detection is shown, and its own options.
+# Every tracker takes min_score, the minimum score of a displayed detection, and its own options.
 TRACKERS: dict[str, Callable[..., Tracker | None]] = {
     "none": no_tracker,
     "iou": IouTracker,

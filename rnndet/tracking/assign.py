@@ -1,4 +1,4 @@
-"""Which detection belongs to which track: box overlap as a similarity, minimum-cost matching."""
+"""Assign detections to tracks: buffered IoU as similarity, and minimum-cost matching."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,15 @@ Rows = NDArray[np.int64]
 
 
 def assign(cost: Array, *, limit: float) -> tuple[Rows, Rows]:
-    """Return the rows and the columns, pairwise, that are matched at the least total cost.
+    """Return the matched rows and columns, pairwise, with the minimum total cost.
 
-    cost is (A, B). A pair that costs `limit` or more is never matched, and not matching costs
-    `limit`, so one good pair is not given up for two poor ones. Solved exactly by
+    cost is (A, B). A pair that costs `limit` or more is never matched, and an unmatched row costs
+    `limit`, so that a good pair is not given up for two poor pairs. Solved exactly by
     `scipy.optimize.linear_sum_assignment`.
+
+    >>> rows, columns = assign(np.array([[0.1, 0.2], [0.2, 0.9]]), limit=1.0)
+    >>> rows.tolist(), columns.tolist()
+    ([0, 1], [1, 0])
     """
     if cost.size == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -25,12 +29,11 @@ def assign(cost: Array, *, limit: float) -> tuple[Rows, Rows]:
 
 
 def buffered_iou(a: Array, b: Array, *, buffer: float) -> Array:
-    """Return the IoU in [0, 1] of every pair after both boxes grow, (A, 4) and (B, 4) -> (A, B).
+    """Return the IoU in [0, 1] of every pair of enlarged boxes, (A, 4) and (B, 4) -> (A, B).
 
     Each side moves out by `buffer` times the width (left, right) or the height (top, bottom), so
-    small objects that jump by their own size from frame to frame still overlap. C-BIoU: Yang et
+    that small objects that move by their own size between frames still overlap. C-BIoU: Yang et
     al., "Hard to Track Objects with Irregular Motions and Similar Appearances? Make It Easier by
-    Buffering the Matching Space", WACV 2023, arXiv 2211.14317. A buffer of 0 is the
-    plain IoU.
+    Buffering the Matching Space", WACV 2023, arXiv 2211.14317. A buffer of 0 is the plain IoU.
     """
     return pairwise_iou(grow(a, 1 + 2 * buffer), grow(b, 1 + 2 * buffer))

@@ -1,101 +1,110 @@
-"""How a box moves between frames: a constant-velocity Kalman filter for all tracks at once."""
+"""Constant-velocity Kalman filter for the boxes of all tracks at once."""
 
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from rnndet.tracking.assign import Array, Rows
 
-# Standard deviations. Lengths are in units of the object's own size sqrt(width * height), so that
-# a 15 px and a 150 px object are treated alike; time is in seconds. Axes: cx, cy, log w, log h.
-MEASURED = np.array([0.07, 0.07, 0.15, 0.15])  # a 15 px box is off by about 1 px, its size by 15 %
-FIRST_RATE = np.array([10.0, 10.0, 0.0, 0.0])  # 0.4 sizes per frame at 25 fps, before it is seen
-RATE_WALK = np.array([10.0, 10.0, 0.0, 0.0])  # change of velocity in one second: drones turn fast
-VALUE_WALK = np.array([0.0, 0.0, 0.5, 0.5])  # change of log size in one second
-LOG_LIMIT = 12.0  # keeps exp() finite whatever is measured
+# Standard deviations. Lengths are in units of the size of the object, sqrt(width * height), so that
+# 15 px and 150 px objects are treated alike; time is in seconds. Axes: cx, cy, log w, log h.
+MEASUREMENT_NOISE = np.array([0.07, 0.07, 0.15, 0.15])  # a 15 px box: 1 px in place, 15 % in size
+INITIAL_VELOCITY = np.array([10.0, 10.0, 0.0, 0.0])  # 0.4 sizes per frame at 25 fps
+VELOCITY_NOISE = np.array([10.0, 10.0, 0.0, 0.0])  # change in a second: drones turn fast
+SIZE_NOISE = np.array([0.0, 0.0, 0.5, 0.5])  # change of log size in a second
+LOG_LIMIT = 12.0  # keeps exp() finite for any measurement
 
 
 class ConstantVelocity:
-    """N boxes as (cx, cy, log w, log h); the centre keeps its velocity, the size its value.
+    """N boxes as (cx, cy, log w, log h) with constant velocity of the centre and constant size.
 
     Kalman, "A New Approach to Linear Filtering and Prediction Problems", 1960, with white
-    acceleration noise that is consistent in time: predicting 0.1 s once equals predicting 0.05 s
-    twice, so dropped frames and odd frame rates need no retuning. The four axes are independent,
-    therefore each covariance is three numbers and nothing is inverted. Different from SORT and
-    ByteTrack: real time instead of frames, log sizes (never negative), and no velocity of the
-    size, which a few noisy small boxes would blow up while the object is hidden.
+    acceleration noise that is consistent in time: predicting 0.1 s equals predicting 0.05 s twice,
+    so that dropped frames and unusual frame rates need no tuning. The four axes are independent,
+    so that each covariance is three numbers and no matrix is inverted. Differences from SORT and
+    ByteTrack: seconds instead of frames, log sizes (never negative), and no velocity of the size,
+    which would diverge after a few noisy small boxes while the object is occluded.
+
+    >>> motion = ConstantVelocity()
+    >>> motion.add(np.array([[0.0, 0.0, 20.0, 20.0]]))
+    >>> for k in range(1, 8):
+    ...     motion.predict(0.04)
+    ...     motion.update(np.array([0]), np.array([[12.0 * k, 0, 12 * k + 20, 20]]))
+    >>> motion.predict(0.04)
+    >>> motion.boxes.round().tolist()
+    [[96.0, 0.0, 116.0, 20.0]]
     """
 
     def __init__(self) -> None:
-        self._value = np.zeros((0, 4))
-        self._rate = np.zeros((0, 4))  # per second
-        self._covariance = np.zeros((3, 0, 4))  # value-value, value-rate, rate-rate
+        self._state = np.zeros((0, 4))
+        self._velocity = np.zeros((0, 4))  # per second
+        self._covariance = np.zeros((3, 0, 4))  # of state, state-velocity, velocity
 
     @property
     def boxes(self) -> Array:
-        """The present boxes, (N, 4) x1 y1 x2 y2 in pixels."""
-        half = np.exp(self._value[:, 2:]) / 2
-        return np.concatenate([self._value[:, :2] - half, self._value[:, :2] + half], 1)
+        """The current boxes, (N, 4) x1 y1 x2 y2 in pixels."""
+        half = np.exp(self._state[:, 2:]) / 2
+        return np.concatenate([self._state[:, :2] - half, self._state[:, :2] + half], 1)
 
     def add(self, boxes: Array) -> None:
-        """Start filters, appended in order; boxes (D, 4)."""
-        value = _to_value(boxes)
-        unit = _unit(value)
-        variance = np.stack([MEASURED * unit, np.zeros_like(value), FIRST_RATE * unit]) ** 2
-        self._value = np.concatenate([self._value, value])
-        self._rate = np.concatenate([self._rate, np.zeros_like(value)])
-        self._covariance = np.concatenate([self._covariance, variance], 1)
+        """Append filters for new boxes (D, 4)."""
+        state = _to_state(boxes)
+        unit = _unit(state)
+        zero = np.zeros_like(state)
+        deviation = np.stack([MEASUREMENT_NOISE * unit, zero, INITIAL_VELOCITY * unit])
+        self._state = np.concatenate([self._state, state])
+        self._velocity = np.concatenate([self._velocity, zero])
+        self._covariance = np.concatenate([self._covariance, deviation**2], 1)
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Forget the rows where mask (N,) is false."""
-        self._value, self._rate = self._value[mask], self._rate[mask]
+        """Remove the rows where mask (N,) is false."""
+        self._state, self._velocity = self._state[mask], self._velocity[mask]
         self._covariance = self._covariance[:, mask]
 
     def predict(self, dt: float) -> None:
-        """Move every box `dt` seconds ahead."""
-        vv, vr, rr = self._covariance
-        unit = _unit(self._value)
-        walk = (RATE_WALK * unit) ** 2
-        drift = (VALUE_WALK * unit) ** 2
-        self._value = self._value + dt * self._rate
+        """Predict every box `dt` seconds ahead."""
+        ss, sv, vv = self._covariance
+        unit = _unit(self._state)
+        acceleration = (VELOCITY_NOISE * unit) ** 2
+        growth = (SIZE_NOISE * unit) ** 2
+        self._state = self._state + dt * self._velocity
         self._covariance = np.stack(
             [
-                vv + 2 * dt * vr + dt**2 * rr + walk * dt**3 / 3 + drift * dt,
-                vr + dt * rr + walk * dt**2 / 2,
-                rr + walk * dt,
+                ss + 2 * dt * sv + dt**2 * vv + acceleration * dt**3 / 3 + growth * dt,
+                sv + dt * vv + acceleration * dt**2 / 2,
+                vv + acceleration * dt,
             ]
         )
 
     def state_dict(self) -> dict[str, Array]:
-        return {"value": self._value, "rate": self._rate, "covariance": self._covariance}
+        return {"value": self._state, "rate": self._velocity, "covariance": self._covariance}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        self._value, self._rate = state["value"], state["rate"]
+        self._state, self._velocity = state["value"], state["rate"]
         self._covariance = state["covariance"]
 
     def update(self, rows: Rows, boxes: Array) -> None:
         """Correct the given rows by their measured boxes (len(rows), 4)."""
-        vv, vr, rr = self._covariance[:, rows]
-        error = _to_value(boxes) - self._value[rows]
-        total = vv + (MEASURED * _unit(self._value[rows])) ** 2
-        value_gain, rate_gain = vv / total, vr / total
-        self._value[rows] += value_gain * error
-        self._rate[rows] += rate_gain * error
+        ss, sv, vv = self._covariance[:, rows]
+        residual = _to_state(boxes) - self._state[rows]
+        total = ss + (MEASUREMENT_NOISE * _unit(self._state[rows])) ** 2
+        gain, velocity_gain = ss / total, sv / total
+        self._state[rows] += gain * residual
+        self._velocity[rows] += velocity_gain * residual
         self._covariance[:, rows] = np.stack(
-            [vv * (1 - value_gain), vr * (1 - value_gain), rr - rate_gain * vr]
+            [ss * (1 - gain), sv * (1 - gain), vv - velocity_gain * sv]
         )
 
 
-def _to_value(boxes: Array) -> Array:
-    """x1 y1 x2 y2 -> cx, cy, log w, log h; a side under a hundredth of a pixel counts as that."""
+def _to_state(boxes: Array) -> Array:
+    """x1 y1 x2 y2 -> cx, cy, log w, log h; sides are at least a hundredth of a pixel."""
     low, high = boxes[:, :2], boxes[:, 2:]
     sides = np.log(np.maximum(high - low, 0.01))
     return np.concatenate([(low + high) / 2, np.minimum(sides, LOG_LIMIT)], 1)
 
 
-def _unit(value: Array) -> Array:
-    """What one unit of noise is on each axis, (N, 4): pixels for the centre, 1 for log sizes."""
-    size = np.exp(value[:, 2:].mean(1, keepdims=True)).repeat(2, 1)
+def _unit(state: Array) -> Array:
+    """Unit of noise on each axis, (N, 4): the size in pixels for the centre, 1 for log sizes."""
+    size = np.exp(state[:, 2:].mean(1, keepdims=True)).repeat(2, 1)
     return np.concatenate([size, np.ones_like(size)], 1)

@@ -1,4 +1,4 @@
-"""What a viewer is shown of tracks: a class and a score that do not flicker, and missed objects."""
+"""Smooth the displayed classes and scores of tracks, and show tracks through missed detections."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,32 +12,39 @@ from rnndet.errors import RnndetError
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
 
-# Seconds after which what was seen of a class, or of a score, counts half. Plain guesses: a class
-# may be unclear for a while, a score is to follow what is seen within a few frames.
+# Seconds after which the weight of past classes and scores is halved. Not tuned: a class may be
+# unclear for a while, a score should follow the detections within a few frames.
 CLASS_HALF_LIFE, SCORE_HALF_LIFE = 1.0, 0.2
-LEAD = 1.5  # another class is shown once it has this many times the sum of the one shown
-COVERED = 0.5  # IoU with a detection from which a missed track is not shown beside it
+LEAD = 1.5  # factor between the sums of another class and of the shown class for a change
+COVERED = 0.5  # IoU with a detection from which on a missed track is not shown
 ROUNDING = 1e-6  # seconds: 0.28 - 0.16 is not above 0.12
-SMALLEST = 1.0  # pixels: a side of what is left of a box in the image
+MIN_SIDE = 1.0  # pixels of a predicted box inside the image
 
 
 @dataclass(slots=True)
 class _Track:
     label: int
     score: float
-    seen: float  # seconds, when it was last shown as a detection
+    last_update: float  # seconds, the time of its last detection
     sums: dict[int, float] = field(default_factory=lambda: defaultdict(float))  # by class
 
 
 class TrackSmoother:
-    """The class and score by which each track of a video is shown, and where it is while missed.
+    """Displayed class, score and predicted boxes of each track of a video.
 
-    The class is the one with the largest sum of scores in the track, where older scores count
-    less; it changes only when another one leads clearly. The score is a running mean.
+    The class is that with the largest sum of scores in the track, with exponential decay; it
+    changes only when another class leads by a factor of `LEAD`. The score is a running mean.
 
-    coast: seconds for which a track with an id is shown at its expected place while it has no
-        detection; 0 = never. The tracker forgets tracks by its own rule, so that more than its
-        max_age changes nothing.
+    coast: seconds for which a confirmed track without a detection is shown at its predicted box;
+        0 = never. The tracker removes tracks after its own max_age, so a longer time has no effect.
+
+    >>> smoother = TrackSmoother()
+    >>> box, ids = np.array([[10, 10, 30, 30]], np.float32), np.array([1])
+    >>> for k, label in enumerate([0, 0, 1]):  # a wrong class in the third frame
+    ...     detections = Detections(box, np.array([0.6]), np.array([label]), ids)
+    ...     smoothed, _ = smoother.update(detections, (box, ids), time=k / 25, size_hw=(64, 64))
+    >>> smoothed.labels.tolist()
+    [0]
     """
 
     def __init__(self, *, coast: float = 0.0) -> None:
@@ -47,25 +54,25 @@ class TrackSmoother:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every track."""
+        """Remove all tracks."""
         self._tracks: dict[int, _Track] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next frame depends on, as plain data; not `coast`."""
+        """The state that the next frame depends on, as plain data; not `coast`."""
         rows = [
             {
-                "id": one,
-                "label": t.label,
-                "score": t.score,
-                "seen": t.seen,
-                "sums": [*t.sums.items()],
+                "id": track_id,
+                "label": track.label,
+                "score": track.score,
+                "seen": track.last_update,
+                "sums": [*track.sums.items()],
             }
-            for one, t in self._tracks.items()
+            for track_id, track in self._tracks.items()
         ]
         return {"tracks": rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the state of `state_dict`."""
         self._tracks = {
             row["id"]: _Track(
                 row["label"], row["score"], row["seen"], defaultdict(float, map(tuple, row["sums"]))
@@ -81,39 +88,38 @@ class TrackSmoother:
         time: float,
         size_hw: tuple[int, int],
     ) -> tuple[Detections, Detections]:
-        """The same detections as they are to be shown, and the missed tracks; once per frame.
+        """Return the detections with the displayed classes and scores, and the missed tracks.
 
-        detections have ids; expected is `Tracker.expected()` after this frame.
-        Missed tracks carry their last class and score, and are clipped to the image.
+        Call once per frame. detections have ids; expected is `Tracker.expected()` after this frame.
+        Missed tracks have their last class and score, and their boxes are clipped to the image.
         """
         assert detections.ids is not None, "only tracked detections belong to tracks"
         labels, scores = detections.labels.copy(), detections.scores.copy()
-        ids = detections.ids.tolist()
-        for row, one in enumerate(ids):  # few: boxes of one frame
-            if one > 0:
-                track = self._see(one, int(labels[row]), float(scores[row]), time)
+        for row, track_id in enumerate(detections.ids.tolist()):  # few: detections of a frame
+            if track_id > 0:
+                track = self._add(track_id, int(labels[row]), float(scores[row]), time)
                 labels[row], scores[row] = track.label, track.score
-        known = set(expected[1].tolist())
-        self._tracks = {one: track for one, track in self._tracks.items() if one in known}
+        alive = set(expected[1].tolist())
+        self._tracks = {k: track for k, track in self._tracks.items() if k in alive}
         smoothed = replace(detections, labels=labels, scores=scores)
         return smoothed, self._missed(detections, expected, time=time, size_hw=size_hw)
 
-    def _see(self, one: int, label: int, score: float, time: float) -> _Track:
+    def _add(self, track_id: int, label: int, score: float, time: float) -> _Track:
         """Add a detection to its track."""
-        track = self._tracks.get(one)
+        track = self._tracks.get(track_id)
         if track is None:
-            track = self._tracks[one] = _Track(label, score, time)
-        elapsed = max(time - track.seen, 0.0)
-        keep = 0.5 ** (elapsed / CLASS_HALF_LIFE)
-        for other in track.sums:
-            track.sums[other] *= keep
+            track = self._tracks[track_id] = _Track(label, score, time)
+        elapsed = max(time - track.last_update, 0.0)
+        decay = 0.5 ** (elapsed / CLASS_HALF_LIFE)
+        for known_label in track.sums:
+            track.sums[known_label] *= decay
         track.sums[label] += score
         best = max(track.sums, key=track.sums.__getitem__)
         if track.sums[best] > LEAD * track.sums[track.label]:
             track.label = best
-        share = 0.5 ** (elapsed / SCORE_HALF_LIFE)
-        track.score = share * track.score + (1 - share) * score
-        track.seen = time
+        decay = 0.5 ** (elapsed / SCORE_HALF_LIFE)
+        track.score = decay * track.score + (1 - decay) * score
+        track.last_update = time
         return track
 
     def _missed(
@@ -124,26 +130,24 @@ class TrackSmoother:
         time: float,
         size_hw: tuple[int, int],
     ) -> Detections:
-        seen = set() if detections.ids is None else set(detections.ids.tolist())
-        rows, missed = [], []
-        for row, one in enumerate(expected[1].tolist()):
-            track = self._tracks.get(one)
-            if (
-                track is not None
-                and one not in seen
-                and 0 < time - track.seen <= self.coast + ROUNDING
-            ):
+        """Tracks without a detection in this frame, at their predicted boxes."""
+        detected = set() if detections.ids is None else set(detections.ids.tolist())
+        rows, columns = [], []
+        for row, track_id in enumerate(expected[1].tolist()):
+            track = self._tracks.get(track_id)
+            if track is None or track_id in detected:
+                continue
+            if 0 < time - track.last_update <= self.coast + ROUNDING:
                 rows.append(row)
-                missed.append((track.score, track.label, one))
-        if not missed:
+                columns.append((track.score, track.label, track_id))
+        if not rows:
             return replace(Detections.empty(), ids=np.zeros(0, np.int64))
-        scores, labels, ids = zip(*missed, strict=True)
-        boxes = expected[0][rows].astype(np.float32)
-        found = Detections(
-            clip(boxes, size_hw=size_hw), np.array(scores, np.float32), np.array(labels, np.int64),
-            np.array(ids, np.int64),
-        )  # fmt: skip
-        left = (found.boxes[:, 2:] - found.boxes[:, :2]).min(1) >= SMALLEST
-        left &= pairwise_iou(found.boxes, detections.boxes).max(1, initial=0) < COVERED
-        found = found[left]
-        return found[np.argsort(-found.scores, kind="stable")]
+        scores, labels, ids = zip(*columns, strict=True)
+        boxes = clip(expected[0][rows].astype(np.float32), size_hw=size_hw)
+        missed = Detections(
+            boxes, np.array(scores, np.float32), np.array(labels, np.int64), np.array(ids, np.int64)
+        )
+        is_shown = (boxes[:, 2:] - boxes[:, :2]).min(1) >= MIN_SIDE
+        is_shown &= pairwise_iou(boxes, detections.boxes).max(1, initial=0) < COVERED
+        missed = missed[is_shown]
+        return missed[np.argsort(-missed.scores, kind="stable")]

@@ -1,4 +1,4 @@
-"""Tracking by overlap with the predicted box."""
+"""Tracking by the overlap with boxes that a Kalman filter predicts."""
 
 from rnndet.tracking.iou import IouTracker
 from rnndet.tracking.kalman import ConstantVelocity
@@ -6,12 +6,12 @@ from rnndet.tracking.tracks import Motion
 
 
 class SortTracker(IouTracker):
-    """Give a detection the id of the track whose predicted box it overlaps most.
+    """Give a detection the id of the track whose predicted box has the highest IoU with it.
 
-    Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016, arXiv 1602.00763. Different:
-    the filter works in seconds on log sizes (see `ConstantVelocity`), a track needs two hits
-    instead of three, and it survives `max_age` seconds instead of one frame. Classes are not
-    looked at. The options are those of `IouTracker`.
+    Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016, arXiv 1602.00763.
+    Differences: the filter works in seconds on log sizes (see `ConstantVelocity`), a track needs
+    two hits instead of three, and it survives `max_age` seconds instead of one frame. Classes are
+    ignored. The options are those of `IouTracker`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every tracker remembers of its objects: box, age, number of hits, class votes, id."""
+"""State of the tracks of a video: boxes, ages, numbers of hits, class votes and ids."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,18 +8,16 @@ from numpy.typing import NDArray
 
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections
+from rnndet.tracking.assign import Array, Rows
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
-
-PROVISIONAL_SHARE = 0.25  # an unconfirmed track is forgotten after this share of max_age
+TENTATIVE_SHARE = 0.25  # of max_age, after which a tentative track is removed
 
 
 class Motion(Protocol):
-    """How boxes move; N rows, one per track."""
+    """Motion model of boxes; N rows, one per track."""
 
     @property
-    def boxes(self) -> Array: ...  # (N, 4) x1 y1 x2 y2, where the objects are expected now
+    def boxes(self) -> Array: ...  # (N, 4) x1 y1 x2 y2, predicted for now
     def add(self, boxes: Array) -> None: ...
     def keep(self, mask: NDArray[np.bool_]) -> None: ...
     def predict(self, dt: float) -> None: ...
@@ -29,7 +27,7 @@ class Motion(Protocol):
 
 
 class LastBox:
-    """A motion that expects every object where it was last seen."""
+    """A motion model that predicts the last box of every track."""
 
     def __init__(self) -> None:
         self.boxes = np.zeros((0, 4))
@@ -41,7 +39,7 @@ class LastBox:
         self.boxes = self.boxes[mask]
 
     def predict(self, dt: float) -> None:
-        """Stay."""
+        """Keep the boxes."""
 
     def update(self, rows: Rows, boxes: Array) -> None:
         self.boxes[rows] = boxes
@@ -54,12 +52,13 @@ class LastBox:
 
 
 class Tracks:
-    """N tracks as parallel arrays, in the order in which they began.
+    """N tracks as parallel arrays, in the order in which they started.
 
-    An id is given when a track has its `min_hits`-th detection (1, 2, 3, ... without gaps); until
-    then the track is provisional and its id is 0. A track without a detection for `max_age`
-    seconds is forgotten, a provisional one after a quarter of that; a frame that follows a track's
-    last detection directly is always compared with it, however slow the video is.
+    A track is tentative, with id 0, until it has `min_hits` detections; then it is confirmed and
+    gets the next id (1, 2, 3, ... without gaps). A track is removed after `max_age` seconds without
+    a detection, a tentative track after a quarter of that. Any track can be matched in the frame
+    directly after its last detection, however low the frame rate is. frame_interval: seconds
+    between frames, where `advance` gets no time.
     """
 
     def __init__(
@@ -74,40 +73,40 @@ class Tracks:
         self.ids = np.zeros(0, np.int64)
         self._min_hits, self._max_age, self._frame_interval = min_hits, max_age, frame_interval
         self._hits = np.zeros(0, np.int64)
-        self._seen = np.zeros(0)  # seconds, on the clock of `_now`
+        self._last_update = np.zeros(0)  # seconds, on the clock of `_now`
         self._votes = np.zeros((0, 0))  # (N, K) sum of scores by class; K grows as labels appear
         self._now = 0.0
         self._last_time: float | None = None
-        self._given = 0  # ids handed out so far
+        self._last_id = 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def is_confirmed(self) -> NDArray[np.bool_]:
-        """(N,) which tracks have an id."""
+        """(N,) whether a track has an id."""
         return self.ids > 0
 
     def expected(self) -> tuple[Array, Rows]:
-        """Boxes (N, 4) and ids (N,) of the tracks with an id, now."""
+        """Current or predicted boxes (N, 4) and ids (N,) of the confirmed tracks."""
         confirmed = self.is_confirmed
         return self.motion.boxes[confirmed], self.ids[confirmed]
 
-    def unseen(self) -> Array:
+    def time_since_update(self) -> Array:
         """Seconds since each track's last detection, (N,)."""
-        return self._now - self._seen
+        return self._now - self._last_update
 
     def class_share(self, labels: Rows) -> Array:
-        """The share in [0, 1] of each label in each track's votes, (D,) labels -> (N, D)."""
-        self._make_room(labels)
+        """The share in [0, 1] of each label in the votes of each track, (D,) labels -> (N, D)."""
+        self._widen_votes(labels)
         total = np.maximum(self._votes.sum(1, keepdims=True), 1e-12)
         return (self._votes / total)[:, labels]
 
     def advance(self, time: float | None) -> None:
-        """Move to the next frame at `time` in seconds.
+        """Advance to the next frame, at `time` in seconds, and predict the boxes.
 
-        Without a time, or where the clock stands still or runs backwards (some raw streams), the
-        step is `frame_interval`.
+        Without a time, or where it does not increase (some raw streams), the step is
+        `frame_interval`.
         """
         dt = self._frame_interval
         if time is not None:
@@ -117,72 +116,77 @@ class Tracks:
         self._now += dt
         self.motion.predict(dt)
 
-    def extend(self, rows: Rows, boxes: Array, scores: Array, labels: Rows) -> Rows:
-        """Give each row its detection of this frame and return the rows' ids, (len(rows),)."""
-        self._make_room(labels)
+    def update(self, rows: Rows, boxes: Array, scores: Array, labels: Rows) -> Rows:
+        """Add the detections of this frame to their tracks; returns the ids, (len(rows),)."""
+        self._widen_votes(labels)
         self.motion.update(rows, boxes)
-        self._seen[rows] = self._now
+        self._last_update[rows] = self._now
         self._hits[rows] += 1
         self._votes[rows, labels] += scores
-        self._number(rows)
+        self._assign_ids(rows)
         return self.ids[rows]
 
-    def begin(self, boxes: Array, scores: Array, labels: Rows) -> Rows:
-        """Start a track from each detection and return the ids, (D,)."""
-        self._make_room(labels)
+    def start(self, boxes: Array, scores: Array, labels: Rows) -> Rows:
+        """Start a track from each detection; returns the ids, (D,)."""
+        self._widen_votes(labels)
         count = len(boxes)
         rows = np.arange(len(self), len(self) + count)
         self.motion.add(boxes)
         self.ids = np.concatenate([self.ids, np.zeros(count, np.int64)])
         self._hits = np.concatenate([self._hits, np.ones(count, np.int64)])
-        self._seen = np.concatenate([self._seen, np.full(count, self._now)])
+        self._last_update = np.concatenate([self._last_update, np.full(count, self._now)])
         votes = np.zeros((count, self._votes.shape[1]))
         votes[np.arange(count), labels] = scores
         self._votes = np.concatenate([self._votes, votes])
-        self._number(rows)
+        self._assign_ids(rows)
         return self.ids[rows]
 
-    def forget_all(self) -> None:
-        """Drop every track; ids that were given are not given again."""
+    def clear(self) -> None:
+        """Remove all tracks; their ids are not used again."""
         self._keep(np.zeros(len(self), bool))
 
-    def forget_old(self) -> None:
-        """Drop the tracks that have been without a detection for too long."""
-        limit = np.where(self.is_confirmed, self._max_age, self._max_age * PROVISIONAL_SHARE)
-        unseen = self.unseen()
-        self._keep((unseen == 0) | (unseen < limit))
+    def remove_expired(self) -> None:
+        """Remove the tracks that have had no detection for too long."""
+        limit = np.where(self.is_confirmed, self._max_age, self._max_age * TENTATIVE_SHARE)
+        age = self.time_since_update()
+        self._keep((age == 0) | (age < limit))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next frame depends on, as plain data and arrays; not the rules."""
-        arrays = {"ids": self.ids, "hits": self._hits, "seen": self._seen, "votes": self._votes}
+        """The state that the next frame depends on, as plain data and arrays; not the options."""
+        arrays = {
+            "ids": self.ids,
+            "hits": self._hits,
+            "seen": self._last_update,
+            "votes": self._votes,
+        }
         return {
             **{name: array.copy() for name, array in arrays.items()},
             "motion": {name: array.copy() for name, array in self.motion.state_dict().items()},
             "now": self._now,
             "last_time": self._last_time,
-            "given": self._given,
+            "given": self._last_id,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave. Raises KeyError where something is missing."""
+        """Restore the state of `state_dict`. Raises KeyError where a key is missing."""
         self.ids, self._hits = state["ids"].copy(), state["hits"].copy()
-        self._seen, self._votes = state["seen"].copy(), state["votes"].copy()
+        self._last_update, self._votes = state["seen"].copy(), state["votes"].copy()
         self.motion.load_state_dict({name: a.copy() for name, a in state["motion"].items()})
         self._now, self._last_time = state["now"], state["last_time"]
-        self._given = state["given"]
+        self._last_id = state["given"]
 
     def _keep(self, keep: NDArray[np.bool_]) -> None:
         self.motion.keep(keep)
         self.ids, self._hits = self.ids[keep], self._hits[keep]
-        self._seen, self._votes = self._seen[keep], self._votes[keep]
+        self._last_update, self._votes = self._last_update[keep], self._votes[keep]
 
-    def _number(self, rows: Rows) -> None:
-        """Hand out ids to the rows that have just become confirmed."""
+    def _assign_ids(self, rows: Rows) -> None:
+        """Give ids to those rows that have just become confirmed."""
         new = np.sort(rows[(self.ids[rows] == 0) & (self._hits[rows] >= self._min_hits)])
-        self.ids[new] = self._given + 1 + np.arange(len(new))
-        self._given += len(new)
+        self.ids[new] = self._last_id + 1 + np.arange(len(new))
+        self._last_id += len(new)
 
-    def _make_room(self, labels: Rows) -> None:
+    def _widen_votes(self, labels: Rows) -> None:
         missing = labels.max(initial=-1) + 1 - self._votes.shape[1]
         if missing > 0:
             self._votes = np.pad(self._votes, ((0, 0), (0, missing)))

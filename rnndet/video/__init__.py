@@ -1,1 +1,1 @@
-"""Reading, drawing and writing frames; the only package that imports cv2 and av."""
+"""Read, draw and write frames of video; the only package that imports cv2 and av."""

@@ -1,4 +1,4 @@
-"""Read and write one image; RGB everywhere outside this package."""
+"""Read, write, encode and resize images; RGB everywhere outside this package."""
 
 from pathlib import Path
 
@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 
 from rnndet.errors import InputError, OutputError
+from rnndet.system.files import output_errors
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """The image in a file as (H, W, 3) uint8 RGB, any bit depth or channel count converted.
+    """Read an image as (H, W, 3) uint8 RGB; other bit depths and channel counts are converted.
 
     Raises:
         InputError: the file is missing, empty, or not an image that can be decoded.
@@ -33,9 +34,9 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray, *, quality: int = 92) -> None:
-    """Write (H, W, 3) uint8 RGB as the kind of file that the suffix names (.jpg, .png, ...).
+    """Write (H, W, 3) uint8 RGB in the format of the suffix (.jpg, .png, ...).
 
-    `quality` is that of JPEG, 0 to 100. Parent folders must exist.
+    quality: of JPEG, 0 to 100. Parent folders must exist.
 
     Raises:
         OutputError: the suffix is unknown, or the file cannot be written.
@@ -50,22 +51,22 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 92) -> No
         done, data = False, None
     if not done:
         raise OutputError(f"{path}: no encoder for {path.suffix!r}; use .jpg or .png")
-    try:
+    with output_errors(path):
         path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); check the folder"
-        ) from None
 
 
 def resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """The image, (H, W, 3) uint8, at another size; bilinear, not smoothed first."""
+    """Resize an image, (H, W, 3) uint8, bilinearly and without antialiasing.
+
+    >>> resize(np.zeros((4, 6, 3), np.uint8), (8, 12)).shape
+    (8, 12, 3)
+    """
     height, width = size_hw
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """The bytes of a JPEG file of (H, W, 3) uint8 RGB, for a page rather than for training."""
+    """Encode (H, W, 3) uint8 RGB as JPEG at quality 85, for reports and not for training."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])
     assert done, image.shape

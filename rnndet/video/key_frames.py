@@ -1,5 +1,4 @@
-"""Key frames: the model looks at some of the frames, and in those between its boxes follow the
-image."""
+"""Run the model on key frames only, and propagate its boxes to the frames in between."""
 
 from __future__ import annotations
 
@@ -14,33 +13,41 @@ from rnndet.boxes import clip
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections
 
-FLOOR = 0.05  # boxes of a lower score stay where they are: they are many, and seldom shown
-MOST = 20  # boxes that are followed, those of the highest scores; the cost grows with them
-AROUND = 0.3  # of its size on every side of a box that is looked for with it: its outline ...
-MARGIN = 8  # ... but at most so many pixels
-REACH = 8  # pixels from where a box is expected, in each direction, that it is looked for ...
-LONGEST = 4  # ... times the frames since the last one, which are more where frames were lost
-SMALLEST = 4  # pixels; nothing smaller can be told from anything else
-LARGEST = 64  # pixels; what is larger is looked for in a smaller image
-ALIKE = 0.4  # correlation from which on a box is found again
-PLAIN = 1.0  # standard deviation of grey values, of 255, under which there is nothing to look for
+MIN_SCORE = 0.05  # boxes of a lower score stay in place: they are many, and seldom shown
+MAX_BOXES = 20  # boxes that are matched, those of the highest scores; the cost grows with them
+CONTEXT = 0.3  # of the size of a box, added on each side of the template for its outline ...
+MAX_CONTEXT = 8  # ... in pixels at most
+REACH = 8  # pixels around the expected position that are searched, in each direction ...
+MAX_REACH_FACTOR = 4  # ... times the frames since the last one, where frames were lost
+MIN_TEMPLATE = 4  # pixels; smaller templates match anywhere
+MAX_TEMPLATE = 64  # pixels; larger templates are matched in a downscaled image
+MIN_CORRELATION = 0.4  # for a match
+MIN_CONTRAST = 1.0  # standard deviation of grey values, of 255, below which nothing is matched
 
 Grey = NDArray[np.uint8]
 Box = NDArray[np.float32]  # (4,) x1 y1 x2 y2
 
 
 class KeyFrames:
-    """Which frames the model sees, and what is reported of the others; one video at a time.
+    """Key frames of a video, and template matching that propagates boxes between them.
 
-    A key frame is every `every`-th one, and the first after a reset. Between two of them the best
-    boxes (`MOST`) are looked for: what was in each in the key frame is found again where the
-    normalised cross-correlation (Lewis 1995, Fast normalized cross-correlation) is highest, near
-    where its last motion between two such frames leads to. Scores and labels stay, and so does a
-    box that is not found. The model's memory sees the key frames alone.
+    A key frame is every `every`-th frame, and the first after a reset. In between, the boxes with
+    the highest scores (`MAX_BOXES`) are matched: the template of each box in the key frame is
+    located where the normalised cross-correlation (Lewis 1995, Fast normalized cross-correlation)
+    is highest, near the position that its last motion predicts. Scores and labels stay the same; a
+    box without a match stays in place. The temporal module of the model runs on key frames only.
 
-    lost: a frame in which less than this share of those boxes, weighted by their scores, is found
-    again is a key frame too (it is blurred, covered or dropped, or an object has gone); 0: never.
-    Something like a box of a few pixels is found nearly everywhere.
+    lost: a frame in which less than this share of the matched boxes, weighted by their scores, has
+    a match becomes a key frame too (it is blurred, occluded or dropped, or an object has left); 0:
+    never. Boxes of a few pixels match nearly anywhere.
+
+    >>> keys = KeyFrames(every=5)
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> keys.between(image, size_hw=(64, 64)) is None  # a key frame: run the model
+    True
+    >>> keys.keep(image, Detections.empty())
+    >>> len(keys.between(image, size_hw=(64, 64)))
+    0
     """
 
     def __init__(self, every: int, *, lost: float = 0.0) -> None:
@@ -52,85 +59,89 @@ class KeyFrames:
         self.reset()
 
     def reset(self) -> None:
-        """The next frame is a key frame."""
+        """Make the next frame a key frame."""
         self._age = 0  # frames since the last key frame
         self._image: Grey | None = None  # (h, w), the last key frame
-        self._found: Detections | None = None  # in it
-        self._offsets = np.zeros((0, 2), np.float32)  # how far its boxes have moved since, frame px
-        self._motion = np.zeros((0, 2), np.float32)  # by how much of that from frame to frame
+        self._detections: Detections | None = None  # of the last key frame
+        self._offsets = np.zeros((0, 2), np.float32)  # of its boxes since then, frame pixels
+        self._motion = np.zeros((0, 2), np.float32)  # of its boxes per frame
 
     @property
     def is_between(self) -> bool:
-        """Whether the last frame was no key frame."""
+        """Whether the last frame was not a key frame."""
         return self._age > 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next frame depends on, as plain data and arrays."""
-        found = self._found
+        """The state that the next frame depends on, as plain data and arrays."""
+        kept = self._detections
         return {
             "age": self._age,
             "image": self._image,
-            "found": None if found is None else [found.boxes, found.scores, found.labels],
+            "found": None if kept is None else [kept.boxes, kept.scores, kept.labels],
             "offsets": self._offsets,
             "motion": self._motion,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the state of `state_dict`."""
         self._age, self._image = state["age"], state["image"]
-        self._found = None if state["found"] is None else Detections(*state["found"])
+        self._detections = None if state["found"] is None else Detections(*state["found"])
         self._offsets, self._motion = state["offsets"], state["motion"]
 
     def between(
         self, image: NDArray[np.uint8], *, size_hw: tuple[int, int], gap: int = 0
     ) -> Detections | None:
-        """The detections of the next frame; None: it is a key frame, see `keep`.
+        """Propagate the detections to the next frame; None for a key frame, see `keep`.
 
-        image: (h, w, 3) uint8 RGB, the frame at the size of the network; size_hw: of the frame;
-        gap: frames that were lost before it.
+        image: (h, w, 3) uint8 RGB, the frame at the input size of the network; size_hw: of the
+        frame; gap: frames that were lost before it.
         """
-        if self._found is None or self._image is None or self._age + 1 >= self.every:
+        kept = self._detections
+        if kept is None or self._image is None or self._age + 1 >= self.every:
             return None
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         scale = np.array(grey.shape[::-1], np.float32) / np.array(size_hw[::-1], np.float32)
-        chosen = np.flatnonzero(self._found.scores >= FLOOR)[:MOST]
-        places, is_found = follow(
+        rows = np.flatnonzero(kept.scores >= MIN_SCORE)[:MAX_BOXES]
+        offsets_px, is_matched = match_boxes(
             self._image,
             grey,
-            self._found.boxes[chosen] * np.tile(scale, 2),
-            (self._offsets + (1 + gap) * self._motion)[chosen] * scale,
-            reach=REACH * min(1 + gap, LONGEST),
+            kept.boxes[rows] * np.tile(scale, 2),
+            (self._offsets + (1 + gap) * self._motion)[rows] * scale,
+            reach=REACH * min(1 + gap, MAX_REACH_FACTOR),
         )
-        if _share(is_found, self._found.scores[chosen]) < self.lost:
+        if _share(is_matched, kept.scores[rows]) < self.lost:
             return None
         self._age += 1
-        seen = chosen[is_found]
         offsets = self._offsets.copy()
-        offsets[seen] = places[is_found] / scale
+        offsets[rows[is_matched]] = offsets_px[is_matched] / scale
         self._motion = (offsets - self._offsets) / (1 + gap)
         self._offsets = offsets
-        boxes = clip(self._found.boxes + np.tile(offsets, 2), size_hw=size_hw)
-        is_there = (boxes[:, 2:] > boxes[:, :2]).all(1)  # what has left the image is not
-        return Detections(boxes, self._found.scores, self._found.labels)[is_there]
+        boxes = clip(kept.boxes + np.tile(offsets, 2), size_hw=size_hw)
+        is_inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        return Detections(boxes, kept.scores, kept.labels)[is_inside]
 
-    def keep(self, image: NDArray[np.uint8], found: Detections) -> None:
-        """Follow what the model found in a key frame; scores descending."""
+    def keep(self, image: NDArray[np.uint8], detections: Detections) -> None:
+        """Set the image and the detections of a key frame; scores in descending order."""
         self._age = 0
         self._image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        self._found = Detections(found.boxes.copy(), found.scores.copy(), found.labels.copy())
-        self._offsets = np.zeros((len(found), 2), np.float32)
-        self._motion = np.zeros((len(found), 2), np.float32)
+        self._detections = Detections(
+            detections.boxes.copy(), detections.scores.copy(), detections.labels.copy()
+        )
+        self._offsets = np.zeros((len(detections), 2), np.float32)
+        self._motion = np.zeros((len(detections), 2), np.float32)
 
 
 def choose_key_frames(every: int, lost: float = 0.0) -> KeyFrames | None:
-    """`KeyFrames`, None where every frame is one. Raises RnndetError."""
+    """`KeyFrames`, or None where every frame is a key frame. Raises RnndetError."""
     if every == 1 and lost:
-        raise RnndetError(f"key frames: lost = {lost} says nothing where every frame is one")
+        raise RnndetError(
+            f"key frames: lost = {lost} has no effect where every frame is a key frame"
+        )
     keys = KeyFrames(every, lost=lost)
     return None if every == 1 else keys
 
 
-def follow(
+def match_boxes(
     before: Grey,
     after: Grey,
     boxes: NDArray[np.float32],
@@ -138,67 +149,70 @@ def follow(
     *,
     reach: int = REACH,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """How far each box is from one image to another, (D, 2) pixels, and whether it was found.
+    """Offset of each box between two images, (D, 2) pixels, and whether it has a match, (D,).
 
-    before, after: (h, w) uint8; boxes: (D, 4) in before; expected: (D, 2), about how far, which is
-    the answer for what is not found; reach: how wrong that may be, in pixels.
+    before, after: (h, w) uint8; boxes: (D, 4) in `before`; expected: (D, 2) offsets, which are also
+    the result without a match; reach: how far around them to search, in pixels.
     """
-    offsets, is_found = expected.copy(), np.zeros(len(boxes), bool)
-    for number, (box, about) in enumerate(zip(boxes, expected, strict=True)):
-        offset = _find(before, after, box, np.rint(about).astype(int), reach)
-        if offset is not None:
-            offsets[number], is_found[number] = offset, True
-    return offsets, is_found
+    offsets, is_matched = expected.copy(), np.zeros(len(boxes), bool)
+    for row, (box, offset) in enumerate(zip(boxes, expected, strict=True)):
+        match = _match(before, after, box, np.rint(offset).astype(int), reach)
+        if match is not None:
+            offsets[row], is_matched[row] = match, True
+    return offsets, is_matched
 
 
-def _find(
-    before: Grey, after: Grey, box: Box, about: NDArray[np.int_], reach: int
+def _match(
+    before: Grey, after: Grey, box: Box, expected: NDArray[np.int_], reach: int
 ) -> NDArray[np.float32] | None:
+    """The offset of the best match of a box, (2,) pixels, or None."""
     height, width = before.shape
-    margin = np.clip(AROUND * (box[2:] - box[:2]), 1, MARGIN)
-    inside = (width - REACH, height - REACH)  # what touches the edge may have left a moment later
-    start = np.clip(np.rint(box[:2] - margin), REACH, inside).astype(int)  # x, y
-    size = np.clip(np.rint(box[2:] + margin), REACH, inside).astype(int) - start
-    if size.min() < SMALLEST:
+    context = np.clip(CONTEXT * (box[2:] - box[:2]), 1, MAX_CONTEXT)
+    inside = (width - REACH, height - REACH)  # pixels at the edge may leave in the next frame
+    start = np.clip(np.rint(box[:2] - context), REACH, inside).astype(int)  # x, y
+    size = np.clip(np.rint(box[2:] + context), REACH, inside).astype(int) - start
+    if size.min() < MIN_TEMPLATE:
         return None
-    # Large ones in a smaller image of whole blocks, which both images must begin alike.
-    block = max(1, min(-(-size.max() // LARGEST), size.min() // SMALLEST))
+    # Large templates are downscaled by whole blocks, on the same grid in both images.
+    block = max(1, min(-(-size.max() // MAX_TEMPLATE), size.min() // MIN_TEMPLATE))
     size = size // block * block
-    wanted = before[start[1] : start[1] + size[1], start[0] : start[0] + size[0]]
-    if wanted.std() < PLAIN:
+    template = before[start[1] : start[1] + size[1], start[0] : start[0] + size[0]]
+    if template.std() < MIN_CONTRAST:
         return None
-    around = -(-reach // block)  # blocks
-    there = start + about
-    first = there - np.minimum(around, there // block) * block  # of the search
-    room = ((width, height) - there - size) // block
-    last = there + size + np.minimum(around, room) * block
-    if there.min() < 0 or room.min() < 0:  # it is leaving the image: it goes on as it did
-        return about.astype(np.float32)
-    where = after[first[1] : last[1], first[0] : last[0]]
+    radius = -(-reach // block)  # blocks
+    target = start + expected
+    first = target - np.minimum(radius, target // block) * block  # of the search window
+    room = ((width, height) - target - size) // block
+    last = target + size + np.minimum(radius, room) * block
+    if target.min() < 0 or room.min() < 0:  # it leaves the image with its expected motion
+        return expected.astype(np.float32)
+    window = after[first[1] : last[1], first[0] : last[0]]
     if block > 1:
-        wanted, where = (_smaller(part, block) for part in (wanted, where))
-    alike = cv2.matchTemplate(where, wanted, cv2.TM_CCOEFF_NORMED)
-    _, best, _, (column, row) = cv2.minMaxLoc(alike)
-    if not best >= ALIKE:  # also if it is no number
+        template, window = (_downscale(part, block) for part in (template, window))
+    correlation = cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED)
+    _, best, _, (column, row) = cv2.minMaxLoc(correlation)
+    if not best >= MIN_CORRELATION:  # NaN is no match either
         return None
-    place = np.array((column + _peak(alike[row], column), row + _peak(alike[:, column], row)))
-    return (first - start + block * place).astype(np.float32)
+    peak = np.array(
+        (column + _peak(correlation[row], column), row + _peak(correlation[:, column], row))
+    )
+    return (first - start + block * peak).astype(np.float32)
 
 
-def _smaller(part: Grey, block: int) -> Grey:
+def _downscale(part: Grey, block: int) -> Grey:
     height, width = part.shape
     return cv2.resize(part, (width // block, height // block), interpolation=cv2.INTER_AREA)
 
 
 def _peak(line: NDArray[np.float32], at: int) -> float:
-    """Where between its neighbours the maximum of a line lies: that of a parabola through three."""
+    """Sub-pixel offset of the maximum of a line: the vertex of the parabola through 3 points."""
     if not 0 < at < len(line) - 1:
         return 0.0
     before, here, after = map(float, line[at - 1 : at + 2])
-    bend = before - 2 * here + after
-    return 0.0 if bend >= 0 else min(max((before - after) / (2 * bend), -0.5), 0.5)
+    curvature = before - 2 * here + after
+    return 0.0 if curvature >= 0 else min(max((before - after) / (2 * curvature), -0.5), 0.5)
 
 
-def _share(chosen: NDArray[np.bool_], weights: NDArray[np.float32]) -> float:
-    """The part of the weights that is chosen; 1 of nothing."""
-    return float(weights[chosen].sum() / weights.sum()) if len(weights) else 1.0
+def _share(mask: NDArray[np.bool_], weights: NDArray[np.float32]) -> float:
+    """The share of the weights that is in the mask; 1 without weights."""
+    return float(weights[mask].sum() / weights.sum()) if len(weights) else 1.0

@@ -1,32 +1,36 @@
-"""Where results go: JSON lines and an annotated video."""
+"""Write results: detections as JSON lines, and video as mp4."""
 
 import contextlib
 import json
-import os
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import cv2
 import numpy as np
 
 from rnndet.errors import InputError, OutputError
-from rnndet.structures import Detections, FrameResult
+from rnndet.structures import DEFAULT_FPS, Detections, FrameResult
+from rnndet.system.files import output_errors, part_of, replace
 from rnndet.video.sources.capture import open_capture
-from rnndet.video.writers import Writer, open_writer
 
-ASSUMED_FPS = Fraction(25)  # for sources without a rate
+ENCODER_THREADS = 4
+MIN_TICKS = 90_000  # per second: the clock of MPEG
+# Seconds: a time that is closer than this to a constant rate is moved there. Matroska rounds to
+# 1 ms.
+ROUNDING = 0.0006
 
 
 class JsonLinesSink:
-    """One JSON object per line: a header, one per frame, a summary. Each line is flushed whole.
+    """Write JSON objects, one per line: a header, each frame, a summary. Every line is flushed.
 
     A frame is `{"type": "frame", "index": 0, "time": 0.0, "objects": [{"box": [x1, y1, x2, y2],
     "label": "bird", "score": 0.93, "id": 3}]}`; boxes in pixels of the frame to 0.01, "id" left
-    out before tracking; see `describe_result` for what else there may be. The file is valid up to
-    its last line whenever the program ends, also on a full disk.
+    out before tracking; `describe_result` lists further keys. The file is valid up to its last
+    line whenever the program ends, also on a full disk.
 
     Raises:
         OutputError: the file cannot be made (on construction) or written to.
@@ -34,21 +38,20 @@ class JsonLinesSink:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        _make_folder(self.path)
-        try:
+        with output_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("wb", buffering=0)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from None
-        self._end = 0  # bytes of whole lines
+        self._end = 0  # bytes of complete lines
 
     def write_header(self, header: Mapping[str, Any]) -> None:
-        """The first line: what produced the file. Values json does not know become text."""
+        """Write the first line: what produced the file. Values unknown to json become text."""
         self._line({"type": "header", **header})
 
     def write(self, result: FrameResult, classes: Sequence[str]) -> None:
-        """One frame, also when nothing was found in it; "cut" only where another scene begins.
+        """Write a frame, also without objects.
 
-        "gap", "restart" only where frames were lost, and where the memory began anew for that.
+        "cut" is present at scene cuts only; "gap" and "restart" only where frames were lost, and
+        where recurrent state was reset for that; "followed" only for propagated boxes.
         """
         self._line(
             {"type": "frame", "index": result.frame.index, "time": round(result.frame.time, 6)}
@@ -60,31 +63,30 @@ class JsonLinesSink:
         )
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """The last line."""
+        """Write the last line."""
         self._line({"type": "summary", **summary})
 
     def close(self) -> None:
-        """May be called twice."""
-        try:
+        """Close the file; may be called twice."""
+        with output_errors(self.path):
             self._file.close()
-        except OSError as error:
-            raise _cannot_write(self.path, error) from None
 
     def abort(self) -> None:
-        """Close and keep the lines written so far."""
+        """Close the file and keep the lines written so far."""
         self._file.close()
 
     def _line(self, value: Mapping[str, Any]) -> None:
         text = json.dumps(value, ensure_ascii=False, default=str) + "\n"
         line = text.encode("utf-8", "backslashreplace")  # names of files may be any bytes
-        try:
-            left = memoryview(line)
-            while left:
-                left = left[self._file.write(left) :]
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._end)
-            raise _cannot_write(self.path, error) from None
+        with output_errors(self.path):
+            try:
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._end)
+                raise
         self._end += len(line)
 
     def __enter__(self) -> Self:
@@ -103,22 +105,28 @@ class JsonLinesSink:
 
 
 def describe_result(result: FrameResult, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The objects of a frame: detections as they are, then missed tracks with "predicted": true.
+    """The objects of a frame as plain data: detections, then predicted boxes.
 
-    "track_label" is the class by which the track is shown, left out where it is that of the box.
+    "track_label" is the class shown for the track, where it differs from "label". Predicted boxes,
+    of tracks without a detection, have "predicted": true.
     """
     objects = describe(result.detections, classes)
     for entry, label in zip(objects, result.shown.labels.tolist(), strict=True):
         if classes[label] != entry["label"]:
             entry["track_label"] = classes[label]
     if result.predicted is not None:
-        more = describe(result.predicted, classes)
-        objects += [entry | {"predicted": True} for entry in more]
+        predicted = describe(result.predicted, classes)
+        objects += [entry | {"predicted": True} for entry in predicted]
     return objects
 
 
 def describe(detections: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Detections as plain values: box to 0.01 pixel, label as text, score to 4 digits, id."""
+    """Detections as plain data: box to 0.01 pixel, label as text, score to 4 digits, id.
+
+    >>> detections = Detections(np.array([[1, 2, 3, 4.567]]), np.array([0.5]), np.array([0]))
+    >>> describe(detections, ["bird"])
+    [{'box': [1.0, 2.0, 3.0, 4.57], 'label': 'bird', 'score': 0.5}]
+    """
     ids = None if detections.ids is None else detections.ids.tolist()
     rows = zip(
         detections.boxes.tolist(),
@@ -140,11 +148,11 @@ def describe(detections: Detections, classes: Sequence[str]) -> list[dict[str, A
 
 
 class VideoSink:
-    """An mp4 file: H.264 where PyAV is installed, MPEG-4 part 2 otherwise.
+    """Write an mp4 file: H.264 if PyAV is installed, MPEG-4 part 2 otherwise.
 
-    Frames go to `NAME.part.mp4` beside the result, which is renamed on `close` once the number
-    of frames in it has been checked; `abort` removes it. Odd sides are padded by one pixel. Frames
-    keep their times with PyAV; without, each is shown for 1 / fps.
+    Frames go to `NAME.part.mp4`, which `close` renames once the number of frames in it has been
+    checked; `abort` removes it. Odd sides are padded by a pixel. With PyAV frames keep their
+    times; without, each is shown for 1 / fps.
 
     Args:
         path: ends in .mp4; missing parent folders are made.
@@ -153,6 +161,9 @@ class VideoSink:
 
     Raises:
         OutputError: the file cannot be made (on construction), written or finished.
+
+    >>> with VideoSink("clip.mp4", size_hw=(48, 64), fps=25) as sink:  # doctest: +SKIP
+    ...     sink.write(np.zeros((48, 64, 3), np.uint8))
     """
 
     def __init__(
@@ -163,23 +174,26 @@ class VideoSink:
             raise OutputError(
                 f"{self.path}: video is written as mp4; give a name that ends in .mp4"
             )
-        _make_folder(self.path)
-        self._part = self.path.with_name(f"{self.path.stem}.part.mp4")
-        self._check_writable()
+        if self.path.is_dir():
+            raise OutputError(f"{self.path}: is a folder; give the name of a file")
+        self._part = part_of(self.path)
         self._size_hw = size_hw
         self._frames = 0
-        rate = Fraction(fps or ASSUMED_FPS).limit_denominator(1001)
+        rate = Fraction(fps or DEFAULT_FPS).limit_denominator(1001)
         padded_hw = (size_hw[0] + size_hw[0] % 2, size_hw[1] + size_hw[1] % 2)
-        try:
-            self._writer: Writer | None = open_writer(self._part, padded_hw, rate)
-        except OSError as error:
-            self._part.unlink(missing_ok=True)
-            raise _cannot_write(self.path, error) from None
+        with output_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._part.open("wb").close()
+            try:
+                self._writer: Writer | None = open_writer(self._part, padded_hw, rate)
+            except OSError:
+                self._part.unlink(missing_ok=True)
+                raise
         self.codec = self._writer.codec  # "h264" or "mp4v"
 
     @property
     def note(self) -> str | None:
-        """One line for the user where the file does not play everywhere, else None."""
+        """A line for the user where the file does not play everywhere, else None."""
         if self.codec == "h264":
             return None
         return (
@@ -188,9 +202,9 @@ class VideoSink:
         )
 
     def write(self, image: np.ndarray, *, time: float | None = None) -> None:
-        """Append one frame, (H, W, 3) uint8 RGB of the size given on construction.
+        """Append a frame, (H, W, 3) uint8 RGB of the size given on construction.
 
-        `time` in seconds on any clock; None: 1 / fps after the last frame.
+        `time` in seconds from any origin; None: 1 / fps after the last frame.
         """
         expected = (*self._size_hw, 3)
         if image.shape != expected or image.dtype != np.uint8:
@@ -199,15 +213,16 @@ class VideoSink:
             raise ValueError("the video is closed")
         height, width = self._size_hw
         padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        try:
-            self._writer.write(padded, time=time)
-        except OSError as error:
-            self.abort()
-            raise _cannot_write(self.path, error) from None
+        with output_errors(self.path):
+            try:
+                self._writer.write(padded, time=time)
+            except OSError:
+                self.abort()
+                raise
         self._frames += 1
 
     def close(self) -> None:
-        """Finish the file, check it and give it its name; without a frame no file is left."""
+        """Finish, check and rename the file; without frames no file is left."""
         if self._writer is None:
             return
         if self._frames == 0:
@@ -215,34 +230,25 @@ class VideoSink:
             return
         writer, self._writer = self._writer, None
         try:
-            writer.close()
-            found = _count_frames(self._part)
-            if found != self._frames:
+            with output_errors(self.path):
+                writer.close()
+            written = _count_frames(self._part)
+            if written != self._frames:
                 raise OutputError(
-                    f"{self.path}: {found} of {self._frames} frames reached the file; "
+                    f"{self.path}: {written} of {self._frames} frames reached the file; "
                     "check the free space of the disk"
                 )
-            os.replace(self._part, self.path)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from None
+            replace(self._part, self.path)
         finally:
             self._part.unlink(missing_ok=True)
 
     def abort(self) -> None:
-        """Give up: remove the unfinished file. May be called twice."""
+        """Remove the unfinished file; may be called twice."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            with contextlib.suppress(OSError):  # a full disk; the file goes in any case
+            with contextlib.suppress(OSError):  # a full disk; the file is removed in any case
                 writer.close()
             self._part.unlink(missing_ok=True)
-
-    def _check_writable(self) -> None:
-        if self.path.is_dir():
-            raise OutputError(f"{self.path}: is a folder; give the name of a file")
-        try:
-            self._part.open("wb").close()
-        except OSError as error:
-            raise _cannot_write(self.path, error) from None
 
     def __enter__(self) -> Self:
         return self
@@ -259,8 +265,139 @@ class VideoSink:
             self.abort()
 
 
+class Writer(Protocol):
+    """An encoder of mp4."""
+
+    codec: str
+
+    def write(self, image: np.ndarray, *, time: float | None = None) -> None:
+        """Append a frame, (H, W, 3) uint8 RGB with even sides, at `time` in s; raises OSError."""
+
+    def close(self) -> None:
+        """Finish the file; raises OSError."""
+
+
+def open_writer(path: Path, size_hw: tuple[int, int], fps: Fraction) -> Writer:
+    """An H.264 writer if PyAV is installed and has the encoder, else MPEG-4; raises OSError."""
+    try:
+        return H264Writer(path, size_hw, fps)
+    except (ImportError, ValueError):  # no PyAV, or a PyAV that was built without the encoder
+        return Mpeg4Writer(path, size_hw, fps)
+
+
+class H264Writer:
+    """Encode H.264 with PyAV: yuv420p, index at the front so that playback can start early.
+
+    A frame is shown from its time to that of the next frame, the last frame for 1 / fps.
+    """
+
+    codec = "h264"
+
+    def __init__(self, path: Path, size_hw: tuple[int, int], fps: Fraction) -> None:
+        import av
+
+        self._av = av
+        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+        # Without B frames the decoding order is the display order, so that durations are exact.
+        options = {"crf": "20", "preset": "veryfast", "bf": "0"}
+        try:
+            stream = self._container.add_stream("libx264", rate=fps, options=options)
+        except BaseException:
+            self._container.close()
+            raise
+        stream.height, stream.width = size_hw
+        stream.pix_fmt = "yuv420p"
+        self._ticks = FrameTicks(fps)
+        stream.codec_context.time_base = Fraction(1, self._ticks.per_second)
+        stream.codec_context.thread_count = ENCODER_THREADS
+        self._stream = stream
+
+    def write(self, image: np.ndarray, *, time: float | None = None) -> None:
+        frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts = self._ticks.next(time)
+        frame.time_base = self._stream.codec_context.time_base
+        self._encode(frame)
+
+    def close(self) -> None:
+        try:
+            try:
+                if self._ticks.last is not None:
+                    self._encode(None)
+            finally:
+                self._container.close()
+        except self._av.FFmpegError as error:
+            raise OSError(error.errno, error.strerror) from None
+
+    def _encode(self, frame: object) -> None:
+        try:
+            for packet in self._stream.encode(frame):
+                packet.duration = self._ticks.per_frame  # matters for the last frame only
+                self._container.mux(packet)
+        except self._av.FFmpegError as error:  # only some of them are OSError
+            raise OSError(error.errno, error.strerror) from None
+
+
+class FrameTicks:
+    """Convert times of frames to ticks since the first frame.
+
+    Ticks per second are a multiple of the frame rate, so that frames at a constant rate get exact
+    distances. A frame without a time, or whose time is not after that of the last frame, follows
+    it after 1 / fps.
+
+    >>> ticks = FrameTicks(Fraction(25))
+    >>> [ticks.next(time) / ticks.per_second for time in (7.0, 7.04, 7.5, None)]
+    [0.0, 0.04, 0.5, 0.54]
+    """
+
+    def __init__(self, fps: Fraction) -> None:
+        self.per_second = fps.numerator * math.ceil(MIN_TICKS / fps.numerator)
+        self.per_frame = int(self.per_second / fps)
+        self.last: int | None = None
+        self._first_time: float | None = None
+
+    def next(self, time: float | None) -> int:
+        """The tick of the next frame."""
+        tick = None if time is None or not math.isfinite(time) else self._tick(time)
+        if self.last is None:
+            tick = 0
+        elif tick is None or tick <= self.last:
+            tick = self.last + self.per_frame
+        self.last = tick
+        return tick
+
+    def _tick(self, time: float) -> int:
+        if self._first_time is None:
+            self._first_time = time
+        exact = (time - self._first_time) * self.per_second
+        even = round(exact / self.per_frame) * self.per_frame
+        return even if abs(exact - even) <= ROUNDING * self.per_second else round(exact)
+
+
+class Mpeg4Writer:
+    """Encode MPEG-4 part 2 with OpenCV, which every build supports; a constant frame rate only."""
+
+    codec = "mp4v"
+
+    def __init__(self, path: Path, size_hw: tuple[int, int], fps: Fraction) -> None:
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        size_wh = (size_hw[1], size_hw[0])
+        self._writer = cv2.VideoWriter(
+            str(path.absolute()), cv2.CAP_FFMPEG, code, float(fps), size_wh
+        )
+        if not self._writer.isOpened():
+            raise OSError(0, "OpenCV has no encoder for mp4")
+
+    def write(self, image: np.ndarray, *, time: float | None = None) -> None:
+        done = self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        if done is False:  # OpenCV before 5 returns nothing; `VideoSink.close` counts the frames
+            raise OSError(0, "OpenCV could not write a frame")
+
+    def close(self) -> None:
+        self._writer.release()
+
+
 def _count_frames(path: Path) -> int:
-    """The number of frames in the index of a file just written, 0 if it cannot be opened."""
+    """The number of frames in the index of a new file, 0 if it cannot be opened."""
     try:
         capture = open_capture(path.absolute())
     except InputError:
@@ -268,15 +405,3 @@ def _count_frames(path: Path) -> int:
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
     return count
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    reason = error.strerror or str(error)
-    return OutputError(f"{path}: cannot be written ({reason}); check the folder and the disk")

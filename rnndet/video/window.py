@@ -1,4 +1,4 @@
-"""A window that shows the annotated frames while a run goes on."""
+"""Show annotated frames in a window during a run."""
 
 import os
 import subprocess
@@ -11,15 +11,18 @@ import numpy as np
 
 from rnndet.errors import DeviceError
 
-LARGEST_WH = (1280, 720)  # of the window at first; it may be resized
-ENDS = (27, ord("q"), ord("Q"))  # Esc
+MAX_WH = (1280, 720)  # of the window when it opens; the user may resize it
+EXIT_KEYS = (27, ord("q"), ord("Q"))  # 27 is Esc
 PROBE = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1); cv2.destroyAllWindows()"
 
 
 class Window:
-    """Shows one image after another; q, Esc or closing it asks for the end of the run.
+    """A window that shows the current frame; q, Esc or closing it sets `wants_end`.
 
     Raises DeviceError if there is no display that OpenCV can use.
+
+    >>> with Window() as window:  # doctest: +SKIP
+    ...     window.show(np.zeros((480, 640, 3), np.uint8))
     """
 
     def __init__(self, title: str = "rnndet") -> None:
@@ -29,26 +32,26 @@ class Window:
         self.wants_end = False
 
     def show(self, image: np.ndarray) -> None:
-        """(H, W, 3) uint8 RGB; returns at once."""
+        """Show an image, (H, W, 3) uint8 RGB, and return at once."""
         if self.wants_end:
             return
         if not self._is_open:
             self._open(image)
-        elif cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:  # closed by hand
+        elif cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:  # closed by the user
             self.wants_end = True
             return
         cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        self.wants_end = cv2.waitKey(1) & 0xFF in ENDS
+        self.wants_end = cv2.waitKey(1) & 0xFF in EXIT_KEYS
 
     def close(self) -> None:
-        """May be called twice."""
+        """Close the window; may be called twice."""
         if self._is_open:
             cv2.destroyAllWindows()
         self._is_open = False
 
     def _open(self, image: np.ndarray) -> None:
         height, width = image.shape[:2]
-        factor = min(1.0, LARGEST_WH[0] / width, LARGEST_WH[1] / height)
+        factor = min(1.0, MAX_WH[0] / width, MAX_WH[1] / height)
         cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         cv2.resizeWindow(self._title, max(1, round(width * factor)), max(1, round(height * factor)))
         self._is_open = True
@@ -68,23 +71,23 @@ class Window:
 def check_display() -> None:
     """Raise DeviceError unless a window can be opened.
 
-    Tried in another process: where the display is not what its name says, Qt ends the process.
+    It is tried in a child process, because Qt aborts the process if the display is unusable.
     """
-    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if sys.platform not in ("win32", "darwin") and not named:
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform not in ("win32", "darwin") and not display:
         raise DeviceError(
             "--show: there is no display (DISPLAY and WAYLAND_DISPLAY are not set); leave --show "
             "out and look at annotated.mp4"
         )
     try:
-        done = subprocess.run(
+        probe = subprocess.run(
             [sys.executable, "-c", PROBE], capture_output=True, timeout=30, check=False
         )
-        works = done.returncode == 0
+        works = probe.returncode == 0
     except subprocess.TimeoutExpired:
         works = False
     if not works:
         raise DeviceError(
-            f"--show: no window can be opened on display {named or 'of this machine'}; check it, "
+            f"--show: no window can be opened on display {display or 'of this machine'}; check it, "
             "and that opencv-python is installed and not opencv-python-headless"
         )

@@ -1,1 +1,1 @@
-"""Sources of frames: files, image folders, cameras, streams."""
+"""Sources of frames: video files, images, cameras and network streams."""

@@ -1,6 +1,6 @@
-"""A video file decoded by PyAV: for what OpenCV cannot decode, or would change without a word.
+"""Decode a video file with PyAV, where OpenCV cannot decode it or would silently rescale it.
 
-PyAV is the `video` extra; its FFmpeg has a decoder for AV1, which OpenCV's own packages lack.
+PyAV is the `video` extra; its FFmpeg has a decoder for AV1, which the packages of OpenCV lack.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 
 from rnndet.errors import InputError
-from rnndet.structures import Frame, VideoInfo
+from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
 from rnndet.video.sources.base import (
-    ASSUMED_FPS,
     MAX_PIXELS,
     Clock,
     ReadCounts,
@@ -29,7 +28,7 @@ from rnndet.video.sources.base import (
 )
 from rnndet.video.sources.capture import CONTAINERS, FAILED_READS, existing_file, frame_rate
 
-# cv2.rotate's code for the degrees by which PyAV says that an image is turned the wrong way
+# code of cv2.rotate for the rotation in degrees that PyAV reports
 _UPRIGHT = {
     90: cv2.ROTATE_90_COUNTERCLOCKWISE,
     180: cv2.ROTATE_180,
@@ -38,46 +37,47 @@ _UPRIGHT = {
 
 
 def has_pyav() -> bool:
+    """Whether PyAV is installed."""
     return importlib.util.find_spec("av") is not None
 
 
 def is_plain_stream(path: Path) -> bool:
     """Whether a file is a stream without an index: MPEG-TS, MPEG-PS, raw H.264...
 
-    Known by its first bytes. Such files can be joined, so the size of the images may change,
-    which OpenCV hides (it scales them to the first size); and their length is a guess.
+    Detected by the first bytes. Such files can be concatenated, so the image size may change,
+    which OpenCV hides (it scales all images to the first size); and their length is a guess.
     """
     with path.open("rb") as file:
         start = file.read(200)
-    packets = (0, 188), (4, 196)  # MPEG-TS, and with a time before each packet as in .m2ts
+    packets = (0, 188), (4, 196)  # MPEG-TS, and .m2ts with a timestamp before each packet
     if any(len(start) > b and start[a] == start[b] == 0x47 for a, b in packets):
         return True
     return start.startswith((b"\x00\x00\x01", b"\x00\x00\x00\x01"))
 
 
 class NoVideoError(InputError):
-    """A file that holds sound and no video."""
+    """A file has audio but no video stream."""
 
 
 class AvFile(Source):
-    """As `VideoFile`, by PyAV. A later image of another size is scaled to the first one's.
+    """A video file like `VideoFile`, decoded by PyAV.
 
-    Such an image has `restart`, because what was remembered belongs to another size; so has the
-    next one of the old size.
+    Images of another size than the first are scaled to the size of the first. The first frame
+    after each change of size has `restart`, because recurrent state belongs to the old size.
 
     Raises:
         InputError: the file is missing, not a video, has images of more than max_pixels, or
-            holds no frame that can be decoded.
+            no frame can be decoded.
     """
 
     def __init__(
         self, path: str | Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
-        self._path, self._said = existing_file(path), path
+        self._path, self._source = existing_file(path), path
         self._is_plain = is_plain_stream(self._path)
         self._container: Any = None
         self._max_pixels = max_pixels
-        self._restart()
+        self._reset_counts()
         try:
             stream = self._reopen()
             fps = frame_rate(float(stream.average_rate or stream.guessed_rate or 0))
@@ -90,13 +90,13 @@ class AvFile(Source):
         if first is None:
             self.close()
             raise InputError(f"{path}: no frame can be decoded (codec {stream.codec.name})")
-        _, image, _, turned = first
+        _, image, _, rotation = first
         height, width = image.shape[:2]
         self.info = VideoInfo(
-            name or safe_name(self._path.stem), str(path), width, height, fps, length, turned
+            name or safe_name(self._path.stem), str(path), width, height, fps, length, rotation
         )
 
-    def _restart(self) -> None:
+    def _reset_counts(self) -> None:
         self._decoded = self._failed = 0
         self._truncated = False
         self._changes, self._first_change = 0, ""
@@ -110,30 +110,30 @@ class AvFile(Source):
         if not self._changes:
             return ()
         return (
-            f"the size of the images changes ({self._changes}), first {self._first_change}; "
-            f"all are scaled to {self.info.width}x{self.info.height}",
+            f"the image size changes ({self._changes} times), first {self._first_change}; "
+            f"all images are scaled to {self.info.width}x{self.info.height}",
         )
 
     def __iter__(self) -> Iterator[Frame]:
         stream = self._reopen()
-        self._restart()
+        self._reset_counts()
         expected = last = (self.info.height, self.info.width)
-        fps = self.info.fps or ASSUMED_FPS
+        fps = self.info.fps or DEFAULT_FPS
         clock, next_index, time = Clock(fps), 0, 0.0
-        for index, image, stamp, _ in self._decode(stream):
+        for index, image, timestamp, _ in self._decode(stream):
             size = image.shape[:2]
             changed = size != last
             if changed:
                 self._changes += 1
                 change = f"from {size_text(last)} to {size_text(size)} at frame {index}"
                 self._first_change = self._first_change or change
-                check_pixels(self._said, size, self._max_pixels)
+                check_pixels(self._source, size, self._max_pixels)
                 last = size
             if size != expected:
                 image = cv2.resize(image, expected[::-1], interpolation=cv2.INTER_AREA)
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, stamp)
+            time = clock.time(index, timestamp)
             yield Frame(image, index, time, index - next_index, changed)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
@@ -145,7 +145,7 @@ class AvFile(Source):
         self._container = None
 
     def _reopen(self) -> Any:
-        """The video stream of the file, from its beginning."""
+        """Open the file again; returns its video stream, at the first frame."""
         import av
 
         self.close()
@@ -153,33 +153,33 @@ class AvFile(Source):
         try:
             self._container = av.open(str(self._path), options=options)
         except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{self._said}: not a video ({error.strerror})") from None
+            raise InputError(f"{self._source}: not a video ({error.strerror})") from None
         if not self._container.streams.video:
             if self._container.streams.audio:
-                raise NoVideoError(f"{self._said}: holds no video, only sound")
-            raise InputError(f"{self._said}: holds no video; it may be incomplete")
+                raise NoVideoError(f"{self._source}: no video stream, only audio")
+            raise InputError(f"{self._source}: no video stream; the file may be incomplete")
         stream = self._container.streams.video[0]
         if stream.codec_context is None:
-            raise InputError(f"{self._said}: no frame can be decoded (unknown codec)")
+            raise InputError(f"{self._source}: no frame can be decoded (unknown codec)")
         stream.thread_type = "AUTO"
         return stream
 
     def _decode(self, stream: Any) -> Iterator[tuple[int, np.ndarray, float, int]]:
-        """Index, upright RGB image, stamp in ms, rotation. As `capture.decode`."""
+        """Index, upright RGB image, timestamp in ms and rotation, as `capture.decode`."""
         failed = 0
         for index, frame in enumerate(_frames(self._container, stream)):
             if frame is None:
                 failed += 1
                 if failed == FAILED_READS:
                     return
-            else:
-                failed = 0
-                turned = int(getattr(frame, "rotation", 0)) % 360
-                image = frame.to_ndarray(format="rgb24")
-                if turned in _UPRIGHT:
-                    image = cv2.rotate(image, _UPRIGHT[turned])
-                stamp = 0.0 if frame.time is None else 1000 * frame.time
-                yield index, image, stamp, -turned % 360
+                continue
+            failed = 0
+            image = frame.to_ndarray(format="rgb24")
+            rotation = int(getattr(frame, "rotation", 0)) % 360
+            if rotation in _UPRIGHT:
+                image = cv2.rotate(image, _UPRIGHT[rotation])
+            timestamp = 0.0 if frame.time is None else 1000 * frame.time
+            yield index, image, timestamp, -rotation % 360
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
@@ -201,8 +201,8 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _length(container: Any, stream: Any, fps: Fraction | None) -> int:
-    """How many frames fit into the stated duration; 0 where nothing is stated."""
+    """The number of frames in the stated duration; 0 where no duration is stated."""
     seconds = Fraction(container.duration or 0, 10**6)
     if stream.duration is not None and stream.time_base is not None:
         seconds = stream.duration * stream.time_base
-    return round(seconds * (fps or ASSUMED_FPS))
+    return round(seconds * (fps or DEFAULT_FPS))

@@ -1,4 +1,4 @@
-"""What every source offers, and the names and times that they share."""
+"""The interface of a source of frames, and helpers for the names, times and URLs of sources."""
 
 import re
 from abc import ABC, abstractmethod
@@ -12,45 +12,50 @@ from typing import Self
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
 
-ASSUMED_FPS = Fraction(25)  # for frame times where a source has no rate
 MAX_PIXELS = 8192 * 8192  # of one image; 200 MB of RGB
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCounts:
-    """How the last pass over a source has gone so far."""
+    """Counts of frames of the last pass over a source, so far."""
 
     decoded: int
-    failed: int  # reads that gave no frame although a later one did; they keep their index
+    failed: int  # reads without a frame although a later read had one; they keep their index
     expected: int | None  # what the source claims; often wrong
-    missing: int = 0  # numbers that a sequence of images passes over
-    dropped: int = 0  # of a live source: frames passed over because a newer one was there
+    missing: int = 0  # numbers left out in a sequence of images
+    dropped: int = 0  # of a live source: frames skipped because a newer frame was there
     reconnects: int = 0  # of a live source
-    truncated: bool = False  # the source ended well before its claimed end, or its connection did
+    truncated: bool = False  # the source or its connection ended well before the claimed end
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every frame was there; frames that a live source passed over do not count."""
+    def is_complete(self) -> bool:
+        """Whether no frame is lost; frames that a live source skips do not count as lost.
+
+        >>> ReadCounts(decoded=10, failed=0, expected=10).is_complete
+        True
+        >>> ReadCounts(decoded=4, failed=0, expected=10, truncated=True).is_complete
+        False
+        """
         return not (self.failed or self.missing or self.truncated)
 
 
 class Source(ABC):
-    """Frames in order, once per iteration; close it, or use it as a context manager."""
+    """Frames of a video in order, once per iteration; a context manager that closes the source."""
 
     info: VideoInfo
-    notes: tuple[str, ...] = ()  # what to know about the last pass, for the user
-    is_live = False  # its frames are those of now, so they are not to be read ahead
+    notes: tuple[str, ...] = ()  # warnings about the last pass, for the user
+    is_live = False  # whether frames arrive in real time, so that they must not be prefetched
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
 
     @property
     def counts(self) -> ReadCounts | None:
-        """None where nothing can be lost."""
+        """Counts of the last pass; None where no frame can be lost."""
         return None
 
     def close(self) -> None:
-        """Let go of the file or device; may be called twice."""
+        """Release the file or device; may be called twice."""
         return None
 
     def __enter__(self) -> Self:
@@ -66,22 +71,29 @@ class Source(ABC):
 
 
 class Clock:
-    """Seconds since the first frame, from stamps while they increase, else from the rate."""
+    """Convert the timestamps of frames to seconds since the first frame.
+
+    Timestamps count while they increase; from the first that does not, the frame rate does.
+
+    >>> clock = Clock(Fraction(10))
+    >>> [round(clock.time(index, timestamp), 2) for index, timestamp in enumerate([50, 90, 90])]
+    [0.0, 0.04, 0.14]
+    """
 
     def __init__(self, fps: Fraction) -> None:
         self._fps = fps
-        self._first_stamp: float | None = None
+        self._first_timestamp: float | None = None
         self._last_index = 0
         self._last_time = 0.0
         self._trusted = True
 
-    def time(self, index: int, stamp_ms: float) -> float:
-        """`index` increases from call to call."""
-        if self._first_stamp is None:
-            self._first_stamp = stamp_ms
+    def time(self, index: int, timestamp_ms: float) -> float:
+        """The time of a frame in seconds; `index` must increase from call to call."""
+        if self._first_timestamp is None:
+            self._first_timestamp = timestamp_ms
             self._last_index = index
             return 0.0
-        seconds = (stamp_ms - self._first_stamp) / 1000
+        seconds = (timestamp_ms - self._first_timestamp) / 1000
         self._trusted = self._trusted and self._last_time < seconds < float("inf")
         if not self._trusted:
             return self._last_time + float((index - self._last_index) / self._fps)
@@ -99,19 +111,23 @@ def check_pixels(source: object, size_hw: Sequence[int], max_pixels: int) -> Non
         )
 
 
-def ends_early(length: int | None, seen: int, time: float, fps: Fraction) -> bool:
-    """Whether `seen` frames up to `time` are less than 95 % of what `length` claims, by both.
+def ends_early(length: int | None, frames: int, time: float, fps: Fraction) -> bool:
+    """Whether `frames` frames up to `time` are less than 95 % of the claimed `length`.
 
-    By the time as well, because the claimed length of a video with a variable frame rate is a
-    guess.
+    Both the number of frames and the time must be below 95 %, because the claimed length of a
+    video with a variable frame rate is a guess.
     """
     if length is None:
         return False
-    return seen < 0.95 * length and time + float(1 / fps) < 0.95 * float(length / fps)
+    return frames < 0.95 * length and time + float(1 / fps) < 0.95 * float(length / fps)
 
 
 def safe_name(text: str) -> str:
-    """`text` with anything unfit for a folder name replaced by "_", at most 80 characters."""
+    """`text` as a folder name of letters, digits, `.`, `_` and `-`, at most 80 characters.
+
+    >>> safe_name("my video (1).mp4")
+    'my_video_1_.mp4'
+    """
     name = re.sub(r"[^\w.-]+", "_", text).strip("._-")[:80]
     return name or "video"
 
@@ -122,22 +138,26 @@ def size_text(shape: Sequence[int]) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or folder; not for a name that no file can have."""
+    """Whether a file or folder exists; False for a name that no file can have."""
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long, behind a folder that may not be read; a null byte
+    except (OSError, ValueError):  # too long, in a folder without permission; a null byte
         return False
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is an address such as rtsp://camera/1 rather than the name of a file."""
+    """Whether a text is a URL such as rtsp://camera/1 and not the name of a file."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://?", text) is not None
 
 
 def without_password(url: str) -> str:
-    """An address with `user:password@` and what follows a "?" as ***; other text as it is."""
+    """A URL with `user:password@` and the query replaced by ***; other text unchanged.
+
+    >>> without_password("rtsp://me:secret@camera/1?token=abc")
+    'rtsp://***@camera/1?***'
+    """
     if not is_url(url):
         return url
-    # up to the last "@": a sign in a password that should have been written %40 hides nothing
+    # up to the last "@", in case an "@" in the password is not written as %40
     start, mark, _ = re.sub(r":/+.*@", "://***@", url).partition("?")
     return start + (f"{mark}***" if mark else "")

@@ -1,21 +1,26 @@
-"""A part of a source: from one time to another, or every n-th frame."""
+"""Read a part of a source: a time range, or every n-th frame."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 from rnndet.errors import RnndetError
-from rnndet.structures import Frame
-from rnndet.video.sources.base import ASSUMED_FPS, ReadCounts, Source
+from rnndet.structures import DEFAULT_FPS, Frame
+from rnndet.video.sources.base import ReadCounts, Source
 
 
 class Excerpt(Source):
-    """The frames of a source with start <= time < end, of these the first and every `stride`-th.
+    """The first and every `stride`-th frame of a source among those with start <= time < end.
 
-    Frames keep their index and their time in the source; `gap` and `restart` of frames that are
-    passed over are those of the next one that is given. Nothing is sought: what comes before is
-    decoded, which is exact in every file. `info.fps` is that of the frames that are given. Closes
-    the source. Raises RnndetError for an impossible part.
+    Frames keep the index and the time that they have in the source; `gap` and `restart` of skipped
+    frames move to the next frame of the excerpt. Frames before `start` are decoded and not sought,
+    which is exact in every file. `info.fps` is the rate of the excerpt. `close` closes the source.
+    Raises RnndetError for an impossible range or stride.
+
+    >>> from rnndet.video.synthetic.clip import SyntheticClip
+    >>> clip = SyntheticClip(0, length=9, size_hw=(64, 64), fps=10)
+    >>> [frame.index for frame in Excerpt(clip, start=0.25, stride=2)]
+    [3, 5, 7]
     """
 
     def __init__(
@@ -33,19 +38,19 @@ class Excerpt(Source):
 
     @property
     def counts(self) -> ReadCounts | None:
-        """Those of the source, where it has any."""
-        return getattr(self._source, "counts", None)
+        """Counts of the whole source."""
+        return self._source.counts
 
     @property
     def is_live(self) -> bool:
-        return getattr(self._source, "is_live", False)
+        return self._source.is_live
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return getattr(self._source, "notes", ())
+        return self._source.notes
 
     def __iter__(self) -> Iterator[Frame]:
-        place = gap = 0
+        number = gap = 0
         restart = False
         for frame in self._source:
             if self._end is not None and frame.time >= self._end:
@@ -53,20 +58,20 @@ class Excerpt(Source):
             if frame.time < self._start:
                 continue
             gap, restart = gap + frame.gap, restart or frame.restart
-            if place % self._stride == 0:
+            if number % self._stride == 0:
                 yield replace(frame, gap=gap, restart=restart)
                 gap, restart = 0, False
-            place += 1
+            number += 1
 
     def close(self) -> None:
         self._source.close()
 
     def _length(self) -> int | None:
-        """About how many frames there are, for progress bars."""
+        """The approximate number of frames, for progress bars."""
         info = self._source.info
         if info.length is None and self._end is None:
             return None
-        rate = float(info.fps or ASSUMED_FPS)
+        rate = float(info.fps or DEFAULT_FPS)
         last = math.inf if info.length is None else info.length
         last = last if self._end is None else min(last, math.ceil(self._end * rate))
         return max(0, math.ceil((last - math.ceil(self._start * rate)) / self._stride))

@@ -1,4 +1,4 @@
-"""What is known of a source without opening it: name, size, whether it is still the same."""
+"""Name, size and fingerprint of a source without opening it."""
 
 import hashlib
 import re
@@ -21,18 +21,21 @@ END_BYTES = 2**20  # of a file's beginning and end; containers keep their index 
 
 
 def source_names(sources: Sequence[str]) -> list[str]:
-    """A folder name for each source, all different: clip, clip-2 where they would be the same.
+    """A unique folder name for each source: clip, and clip-2 for another source of that name.
 
-    They depend on the list alone, not on which sources can be opened or are run here.
+    The names depend on the list only, not on which sources can be opened or are run here.
+
+    >>> source_names(["a/clip.mp4", "b/clip.mp4", "rtsp://camera/door"])
+    ['clip', 'clip-2', 'camera_door']
     """
     names: list[str] = []
     taken: set[str] = set()
     for source in sources:
-        name = wanted = source_name(source)
+        name = base = source_name(source)
         copy = 1
-        while name.casefold() in taken:  # some file systems take Clip for clip
+        while name.casefold() in taken:  # some file systems ignore case
             copy += 1
-            name = f"{wanted}-{copy}"
+            name = f"{base}-{copy}"
         taken.add(name.casefold())
         names.append(name)
     return names
@@ -51,21 +54,21 @@ def source_name(source: str) -> str:
 
 
 def source_bytes(source: str) -> int:
-    """The size of a file, or of the images of a folder or pattern; 0 of anything else."""
+    """The size of a file, or of the images of a folder or pattern; 0 for other sources."""
     try:
         path = Path(source)
         if path.is_dir() or _is_pattern(source):
             return sum(file.stat().st_size for file in image_files(path))
         return path.stat().st_size if path.is_file() else 0
-    except (OSError, ValueError):  # ValueError: a null byte; opening it will say what is wrong
+    except (OSError, ValueError):  # ValueError: a null byte; opening the source reports it
         return 0
 
 
 def fingerprint(source: str) -> dict[str, Any]:
-    """Plain data that changes where the source does; the same on every machine.
+    """Plain data that identifies the content of a source; the same on every machine.
 
     A file: its size and the sha256 of its first and last MiB. A folder or pattern of images:
-    their names and sizes. A camera or an address: its text. Raises InputError.
+    their names and sizes. A camera or a URL: its text. Raises InputError.
     """
     path = Path(source)
     try:
@@ -78,16 +81,16 @@ def fingerprint(source: str) -> dict[str, Any]:
             return {"bytes": path.stat().st_size, "sha256_of_ends": _ends_sha256(path)}
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror}); check the path") from None
-    if is_url(source):  # two that differ in what is not shown are two
+    if is_url(source):  # the hash tells URLs apart that differ only in the masked query
         hidden = hashlib.sha256(re.sub(r":/+.*@", "://", source).encode("utf-8", "surrogateescape"))
         return {"text": without_password(source), "sha256": hidden.hexdigest()}
     if not source.isdecimal():
-        existing_file(path)  # says what is wrong
+        existing_file(path)  # raises with the reason
     return {"text": source}
 
 
 def _is_pattern(source: str) -> bool:
-    """Of images; what exists is a file, and an address is none."""
+    """Whether a source is a pattern of images, and neither an existing file nor a URL."""
     return is_image_pattern(source) and not exists(Path(source)) and not is_url(source)
 
 

@@ -1,4 +1,4 @@
-"""Images as a video: those of a folder, of a pattern such as %06d.jpg or *.jpg, or one."""
+"""Read images as a video: a folder, a pattern such as %06d.jpg or *.jpg, or a single image."""
 
 import glob
 import re
@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from rnndet.errors import InputError
-from rnndet.structures import Frame, VideoInfo
+from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
 from rnndet.video.image import read_image
 from rnndet.video.sources.base import (
-    ASSUMED_FPS,
     MAX_PIXELS,
     ReadCounts,
     Source,
@@ -25,23 +24,23 @@ from rnndet.video.sources.base import (
 from rnndet.video.sources.capture import existing_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-UNREADABLE_SHARE = 0.05  # of the images; with more, the folder is not what the user thinks
+UNREADABLE_SHARE = 0.05  # of the images; with more, the folder is most likely the wrong one
 _NUMBER = re.compile(r"%(0?[0-9]{0,2})d")
 
 
 class ImageFolder(Source):
-    """The images of a folder or of a pattern in natural order (2 before 10), or one image.
+    """The images of a folder or pattern in natural order (2 before 10), or a single image.
 
-    Where the names differ in one number only, `index` follows that number, so a missing image
-    shifts nothing: it leaves a gap, as does one that cannot be decoded. Times assume 25 frames
-    per second; `info.fps` is None.
+    Where the names differ in a single number, `index` follows that number, so that a missing image
+    leaves a gap and does not shift the others; so does an image that cannot be decoded. Times
+    assume 25 frames per second; `info.fps` is None.
 
     Args:
         path: a folder; an image; or, where no file has that name, a pattern: %06d.jpg for
-            numbered images, or one with *, ? or [...].
+            numbered images, or a glob with *, ? or [...].
 
     Raises:
-        InputError: no images, more than 5 % of them unreadable, or one of another size.
+        InputError: no images, more than 5 % of them unreadable, or images of different sizes.
     """
 
     def __init__(
@@ -50,18 +49,18 @@ class ImageFolder(Source):
         self._files = image_files(path)
         if not self._files:
             if not exists(Path(path)):
-                raise InputError(f"{path}: nothing has such a name; check the pattern")
+                raise InputError(f"{path}: no file matches; check the pattern")
             suffixes = ", ".join(IMAGE_SUFFIXES)
-            raise InputError(f"{path}: the folder holds no images ({suffixes})")
+            raise InputError(f"{path}: no images in the folder ({suffixes}); check the path")
         self._numbers = _numbers_of_pattern(path, self._files) or numbers(self._files)
         self._max_pixels = max_pixels
-        self._start()
+        self._reset_counts()
         height, width = next(self._images())[1].shape[:2]
         name = name or images_name(path)
         self.info = VideoInfo(name, str(path), width, height, None, len(self._files))
-        self._start()
+        self._reset_counts()
 
-    def _start(self) -> None:
+    def _reset_counts(self) -> None:
         self._decoded = 0
         self._failures: list[InputError] = []
         self._gaps: list[tuple[int, Path]] = []  # numbers missing, and the image after them
@@ -73,34 +72,34 @@ class ImageFolder(Source):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        found = []
+        notes = []
         if self._failures:
-            found.append(f"first image that could not be read: {self._failures[0]}")
+            notes.append(f"the first image that could not be read: {self._failures[0]}")
         if self._gaps:
-            count, before = self._gaps[0]
-            found.append(f"the first gap in the numbers: {count} missing before {before.name}")
-        return tuple(found)
+            count, file = self._gaps[0]
+            notes.append(f"the first gap in the numbers: {count} missing before {file.name}")
+        return tuple(notes)
 
     def __iter__(self) -> Iterator[Frame]:
-        self._start()
+        self._reset_counts()
         expected = (self.info.height, self.info.width)
         next_index = 0
         for place, image in self._images():
             if image.shape[:2] != expected:
                 raise InputError(
                     f"{self._files[place]}: the image is {size_text(image.shape)}, but the first "
-                    f"one is {size_text(expected)}; put images of one size in a folder"
+                    f"is {size_text(expected)}; put images of different sizes in different folders"
                 )
             index = self._numbers[place]
             missing = index - (self._numbers[place - 1] + 1 if place else 0)
             if missing:
                 self._gaps.append((missing, self._files[place]))
             self._decoded += 1
-            yield Frame(image, index, float(index / ASSUMED_FPS), index - next_index)
+            yield Frame(image, index, float(index / DEFAULT_FPS), index - next_index)
             next_index = index + 1
 
     def _images(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Place in the list and image; raises InputError once too many could not be read."""
+        """Yield place in the list and image; raises InputError after too many unreadable images."""
         for place, file in enumerate(self._files):
             try:
                 image = read_image(file)
@@ -118,7 +117,7 @@ class ImageFolder(Source):
         if count > UNREADABLE_SHARE * total:
             raise InputError(
                 f"{self._failures[0]} ({count} of {total} images so far, more than "
-                f"{UNREADABLE_SHARE:.0%}: mend or remove them)"
+                f"{UNREADABLE_SHARE:.0%}: repair or remove them)"
             )
 
 
@@ -131,37 +130,48 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def is_image(path: str | Path) -> bool:
-    """By its suffix."""
+    """Whether a file is an image, by its suffix.
+
+    >>> is_image("a/photo.JPG")
+    True
+    """
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_image_pattern(text: str) -> bool:
-    """Whether the last part of a path is a pattern that stands for images: %06d.jpg, *.jpg."""
+    """Whether the last part of a path is a pattern of images: %06d.jpg, *.jpg."""
     return _has_number(text) or glob.has_magic(text)
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Sort key under which numbers inside names count as numbers: "f2" before "f10"."""
+    """Sort key that compares numbers inside names by value.
+
+    >>> sorted(["f10", "f2"], key=natural_key)
+    ['f2', 'f10']
+    """
     parts = re.split(r"([0-9]+)", text)
     key = [(0, int(p), "") if p.isdecimal() else (1, 0, p.lower()) for p in parts if p]
-    return [*key, (2, 0, text)]  # names that differ only in zeros or case keep one order
+    return [*key, (2, 0, text)]  # a fixed order for names that differ only in zeros or case
 
 
 def numbers(files: list[Path]) -> list[int]:
     """The index of each image: its number in the sequence from 0, or else its place in the list.
 
-    A sequence has names that differ in their last number only, and a step between numbers that is
-    the smallest one, is found at least every second time, and divides the others.
+    The files are a sequence if their names differ in the last number only, and if the smallest step
+    between numbers is at least half of all steps and divides the others.
+
+    >>> numbers([Path("f10.jpg"), Path("f12.jpg"), Path("f16.jpg")])
+    [0, 1, 3]
     """
     places = list(range(len(files)))
-    found = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", file.stem) for file in files]
-    if any(match is None for match in found):
+    parts = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", file.stem) for file in files]
+    if any(part is None for part in parts):
         return places
-    frames = {(f.parent, f.suffix.lower(), m[1], m[3]) for f, m in zip(files, found, strict=True)}
-    values = [int(match[2]) for match in found]
+    names = {(f.parent, f.suffix.lower(), p[1], p[3]) for f, p in zip(files, parts, strict=True)}
+    values = [int(part[2]) for part in parts]
     steps = Counter(b - a for a, b in pairwise(values))
     step = min(steps, default=0)
-    if len(frames) > 1 or step < 1 or 2 * steps[step] < len(files) - 1:
+    if len(names) > 1 or step < 1 or 2 * steps[step] < len(files) - 1:
         return places
     if any(other % step for other in steps):
         return places
@@ -169,27 +179,27 @@ def numbers(files: list[Path]) -> list[int]:
 
 
 def image_files(path: str | Path) -> list[Path]:
-    """The images of a folder or pattern in order, or the one image; raises InputError."""
-    given = Path(path)
-    if exists(given) and given.is_dir():
-        return list_images(given)
-    if exists(given) or not is_image_pattern(str(path)):
-        return [existing_file(given)]
-    if _has_number(str(path)):
-        return _numbered(given)
-    return [file for file in matches(str(path)) if is_image(file) and file.is_file()]
+    """The images of a folder or pattern in order, or a single image; raises InputError."""
+    text, path = str(path), Path(path)
+    if exists(path) and path.is_dir():
+        return list_images(path)
+    if exists(path) or not is_image_pattern(text):
+        return [existing_file(path)]
+    if _has_number(text):
+        return _numbered(path)
+    return [file for file in matches(text) if is_image(file) and file.is_file()]
 
 
 def matches(pattern: str) -> list[Path]:
-    """What there is of a pattern with *, ?, [...] or **, in natural order.
+    """The files and folders that match a glob with *, ?, [...] or **, in natural order.
 
-    A folder that exists is taken by its name, whatever signs are in it.
+    An existing parent folder is taken literally, whatever characters it has.
     """
     path = Path(pattern)
     if path.parent.is_dir():
         pattern = str(Path(glob.escape(str(path.parent)), path.name))
-    found = map(Path, glob.glob(pattern, recursive=True))
-    return sorted(found, key=lambda file: natural_key(str(file)))
+    paths = map(Path, glob.glob(pattern, recursive=True))
+    return sorted(paths, key=lambda path: natural_key(str(path)))
 
 
 def _has_number(text: str) -> bool:
@@ -197,18 +207,18 @@ def _has_number(text: str) -> bool:
 
 
 def _numbered(pattern: Path) -> list[Path]:
-    """The files that a pattern such as f%06d.jpg stands for, by number."""
-    before, form, after = _NUMBER.split(pattern.name)
-    found = {}
+    """The files that match a pattern such as f%06d.jpg, by number."""
+    before, width, after = _NUMBER.split(pattern.name)
+    files = {}
     for file in pattern.parent.iterdir() if pattern.parent.is_dir() else ():
         match = _number_expression(pattern.name).fullmatch(file.name)
-        if match and file.name == f"{before}{f'%{form}d' % int(match[1])}{after}":
-            found[int(match[1])] = file
-    return [found[number] for number in sorted(found)]
+        if match and file.name == f"{before}{f'%{width}d' % int(match[1])}{after}":
+            files[int(match[1])] = file
+    return [files[number] for number in sorted(files)]
 
 
 def _numbers_of_pattern(path: str | Path, files: list[Path]) -> list[int] | None:
-    """The user says that %06d counts by one; None for other paths."""
+    """The indices of the images of a pattern like %06d, which counts by 1; None for other paths."""
     pattern = Path(path)
     if exists(pattern) or not _has_number(str(path)):
         return None
@@ -223,10 +233,10 @@ def _number_expression(name: str) -> re.Pattern[str]:
 
 
 def images_name(path: str | Path) -> str:
-    """The stem of a folder or image; of a pattern the folder with the letters before the sign."""
-    given = Path(path)
-    if exists(given):
-        return safe_name(given.resolve().stem)
-    prefix = re.split(r"[%*?\[]", given.name)[0].strip("._- ")
-    folder = re.sub(r"[*?\[\]]+", "_", given.parent.resolve().name)
+    """The stem of a folder or image; for a pattern its folder and the text before the pattern."""
+    path = Path(path)
+    if exists(path):
+        return safe_name(path.resolve().stem)
+    prefix = re.split(r"[%*?\[]", path.name)[0].strip("._- ")
+    folder = re.sub(r"[*?\[\]]+", "_", path.parent.resolve().name)
     return safe_name("_".join(filter(None, [folder, prefix])))

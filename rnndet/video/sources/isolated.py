@@ -1,6 +1,7 @@
-"""A source that is decoded in a process of its own, so that a crash or a hang costs one source.
+"""Decode a source in a child process, so that a crash or a hang costs that source only.
 
-The parent reads plain bytes and JSON from a pipe, and never objects.
+The child is `python -m rnndet.video.sources.isolated`. The parent reads bytes and JSON from a
+pipe, and never unpickles.
 """
 
 from __future__ import annotations
@@ -36,25 +37,24 @@ from rnndet.video.sources.base import (
 from rnndet.video.sources.live import LiveOptions
 from rnndet.video.sources.open import open_source
 
-FRAME_LIMIT = 60.0  # seconds without a frame, start of the process included, that are a hang
-AHEAD = 2  # frames that wait in the parent; more wait in the pipe
-POLL = 0.1  # seconds between looks at `stop` while no frame comes
-SANE_PIXELS = 2**30  # of one frame
-MAX_LINE = 1_000_000  # bytes of JSON; a frame's are about 100
-ROOT = Path(__file__).resolve().parent.parent.parent.parent
-# -P keeps the working folder, which may hold anything, off the child's import path
-CHILD = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from rnndet.video.sources import isolated; isolated.serve()"
-)
+FRAME_LIMIT = 60.0  # seconds without a frame that count as a hang, start of the child included
+QUEUED_FRAMES = 2  # in the parent; more wait in the pipe
+POLL = 0.1  # seconds between calls of `stop` while there is no frame
+MAX_PIXELS_RECEIVED = 2**30  # of a frame
+MAX_LINE = 1_000_000  # bytes of JSON; a frame has about 100
+ROOT = Path(__file__).resolve().parent.parent.parent.parent  # the folder of the package
 
 
 class IsolatedSource(Source):
-    """What `open_source` opens, with the same frames, read by a child process.
+    """The source that `open_source` opens, with the same frames, decoded in a child process.
+
+    limit: seconds without a frame after which the child is killed; cameras and URLs have no limit.
 
     Raises:
-        InputError: as from `open_source`; or the child crashed, or gave nothing for `limit` s,
-            which a camera or an address may.
+        InputError: as `open_source`; or the child crashed, or had no frame for `limit` seconds.
+
+    >>> with IsolatedSource("clip.mp4") as source:  # doctest: +SKIP
+    ...     indices = [frame.index for frame in source]
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class IsolatedSource(Source):
         self._stop = live.stop
         network = [live.allow_network, live.timeout, live.max_reconnects]
         self._source, self._limit = source, math.inf if _is_live(source) else limit
-        self._order = json.dumps([source, name, max_pixels, network])
+        self._request = json.dumps([source, name, max_pixels, network])
         self._counts: ReadCounts | None = None
         self._child: _Child | None = None
         self._child, self.info = self._start()
@@ -78,7 +78,7 @@ class IsolatedSource(Source):
 
     @property
     def pid(self) -> int | None:
-        """Of the process that decodes; None when there is none."""
+        """Process id of the child; None without a child."""
         return None if self._child is None else self._child.pid
 
     @property
@@ -102,13 +102,13 @@ class IsolatedSource(Source):
             yield Frame(pixels, head["index"], head["time"], head["gap"], head["restart"])
 
     def close(self) -> None:
-        """End the child; may be called twice."""
+        """Kill the child; may be called twice."""
         child, self._child = self._child, None
         if child is not None:
             child.end()
 
     def _start(self) -> tuple[_Child, VideoInfo]:
-        child = _Child(self._order)
+        child = _Child(self._request)
         try:
             head, _ = self._receive(child)
         except BaseException:
@@ -121,8 +121,8 @@ class IsolatedSource(Source):
         return child, VideoInfo(**head)
 
     def _receive(self, child: _Child) -> tuple[dict[str, Any], np.ndarray | None]:
-        """The child's next message, or the end if that is asked for; raises InputError."""
-        where = without_password(self._source)
+        """The next message of the child, or its end after `stop`; raises InputError."""
+        shown = without_password(self._source)
         end = time.monotonic() + self._limit
         while True:
             with contextlib.suppress(queue.Empty):
@@ -134,15 +134,14 @@ class IsolatedSource(Source):
                 continue
             self.close()
             raise InputError(
-                f"{where}: the decoder gave nothing for {self._limit:g} s and was ended; "
-                "the file is damaged or made to do harm"
+                f"{shown}: the decoder gave nothing for {self._limit:g} s and was ended; "
+                "the file is damaged or malicious"
             )
         if message is None:
             code = child.end()
             self.close()
             raise InputError(
-                f"{where}: the decoder crashed ({_reason(code)}); "
-                "the file is damaged or made to do harm"
+                f"{shown}: the decoder crashed ({_reason(code)}); the file is damaged or malicious"
             )
         head, pixels = message
         if "error" in head:
@@ -154,37 +153,39 @@ class IsolatedSource(Source):
 
 
 class _Child:
-    """The process, and a thread that takes its messages from the pipe.
+    """The child process, and a thread that reads its messages from the pipe.
 
-    messages: (head, pixels) with pixels None for all but frames; None when the pipe has ended
-    without the last message.
+    messages: (head, pixels), with pixels None except for frames; None where the pipe ended without
+    a final message.
     """
 
-    def __init__(self, order: str) -> None:
-        command = [sys.executable, "-P", "-c", CHILD, str(ROOT)]
-        # a session of its own: Ctrl-C is for the parent, which finishes its frame
+    def __init__(self, request: str) -> None:
+        # -P keeps the working folder, which may hold any files, off the import path of the child.
+        # A new session, since Ctrl-C is for the parent, which finishes its frame.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
+            [sys.executable, "-P", "-m", "rnndet.video.sources.isolated"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": _python_path()},
+        )  # fmt: skip
         self.pid = self._process.pid
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once, which its pipe will say
-            # not on the command line, where an address would show its password to everybody
-            self._process.stdin.write(order.encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it died at once, and the pipe has ended
+            # not on the command line, where everybody could read the password of a URL
+            self._process.stdin.write(request.encode() + b"\n")
             self._process.stdin.flush()
         self.messages: queue.Queue[tuple[dict[str, Any], np.ndarray | None] | None]
-        self.messages = queue.Queue(AHEAD)
+        self.messages = queue.Queue(QUEUED_FRAMES)
         self._is_ending = False
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def end(self) -> int:
-        """Kill what still runs; the exit code. May be called twice."""
+        """Kill the process if it runs, and return its exit code. May be called twice."""
         self._is_ending = True
         if self._process.poll() is None and not self._has_ended():
             self._process.kill()
         code = self._process.wait()
-        while self._thread.is_alive():  # it may wait for a place in the queue
+        while self._thread.is_alive():  # it may wait for space in the queue
             with contextlib.suppress(queue.Empty):
                 self.messages.get_nowait()
             self._thread.join(0.01)
@@ -195,7 +196,7 @@ class _Child:
         return code
 
     def _has_ended(self) -> bool:
-        """Whether the pipe is at its end, so that the process is about to be."""
+        """Whether the pipe has ended and the process exits by itself."""
         if self._thread.is_alive():
             return False
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -205,7 +206,7 @@ class _Child:
     def _read(self) -> None:
         pipe = self._process.stdout
         assert pipe is not None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # then a crash
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # treated as a crash
             while not self._is_ending:
                 line = pipe.readline(MAX_LINE)
                 head = json.loads(line)
@@ -216,10 +217,16 @@ class _Child:
         self.messages.put(None)
 
 
+def _python_path() -> str:
+    """PYTHONPATH for the child: the folder of this package first, and never the working folder."""
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([str(ROOT), *filter(None, others)])
+
+
 def _read_pixels(pipe: BinaryIO, head: dict[str, Any]) -> np.ndarray:
-    """Raises ValueError if they are not whole."""
+    """The image that follows a head; raises ValueError if it is incomplete."""
     height, width = map(int, head["shape"])
-    if not 0 < height * width <= SANE_PIXELS:
+    if not 0 < height * width <= MAX_PIXELS_RECEIVED:
         raise ValueError(head)
     data = bytearray(height * width * 3)
     view = memoryview(data)
@@ -245,16 +252,16 @@ def _reason(code: int) -> str:
 
 
 def serve() -> None:
-    """The child: open the source that the parent asks for, and write it to the pipe."""
-    order = b""
-    while not order.endswith(b"\n"):  # not by sys.stdin, whose lock must be free when Python ends
+    """Main function of the child: open the requested source and write its frames to stdout."""
+    request = b""
+    while not request.endswith(b"\n"):  # without sys.stdin, whose lock must be free at exit
         part = os.read(0, 65536)
         if not part:
             os._exit(1)
-        order += part
-    source, name, max_pixels, network = json.loads(order)
+        request += part
+    source, name, max_pixels, network = json.loads(request)
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not come between the frames
+    os.dup2(2, 1)  # output of libraries must not mix with the frames
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         live = LiveOptions(*network)
@@ -272,13 +279,12 @@ def serve() -> None:
     except RnndetError as error:
         _send(out, {"error": str(error), "exit_code": error.exit_code})
     except BrokenPipeError:
-        os._exit(1)  # the parent wants no more
+        os._exit(1)  # the parent reads no more
 
 
 def _counts(source: Source) -> dict[str, Any]:
-    counts = source.counts
-    about: dict[str, Any] = {} if counts is None else {"counts": asdict(counts)}
-    return about | ({"notes": source.notes} if source.notes else {})
+    counts = {} if source.counts is None else {"counts": asdict(source.counts)}
+    return counts | ({"notes": source.notes} if source.notes else {})
 
 
 def _send(out: BinaryIO, head: dict[str, Any], image: np.ndarray | None = None) -> None:
@@ -289,6 +295,10 @@ def _send(out: BinaryIO, head: dict[str, Any], image: np.ndarray | None = None) 
 
 
 def _end_with_parent() -> None:
-    """The parent writes nothing after its order: that the pipe ends means that it is gone."""
+    """Exit when stdin ends, which means that the parent has ended: it writes a request only."""
     os.read(0, 1)
     os._exit(1)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,4 +1,4 @@
-"""Cameras and live streams: a thread reads, the newest frame wins, a lost connection is renewed."""
+"""Read cameras and live streams in a thread that keeps the newest frame and reconnects."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 
 from rnndet.errors import InputError
-from rnndet.structures import Frame, VideoInfo
+from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
 from rnndet.video.sources.base import (
-    ASSUMED_FPS,
     MAX_PIXELS,
     ReadCounts,
     Source,
@@ -28,14 +27,14 @@ from rnndet.video.sources.capture import FAILED_READS, frame_rate, open_camera, 
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT = 1.0  # seconds before the first attempt to connect again; then twice as long, up to
+FIRST_WAIT = 1.0  # seconds before the first attempt to reconnect; doubled each time, up to
 LONGEST_WAIT = 30.0
-CLOSE_WAIT = 1.0  # seconds for the reading thread to end; it goes with the process in any case
-POLL = 0.1  # seconds between looks at `stop` while no frame comes
+CLOSE_WAIT = 1.0  # seconds for the reading thread to end; it is a daemon in any case
+POLL = 0.1  # seconds between calls of `stop` while there is no frame
 
 
 class Capture(Protocol):
-    """What is read from: cv2.VideoCapture, or something like it."""
+    """Interface of cv2.VideoCapture."""
 
     def isOpened(self) -> bool: ...
 
@@ -48,37 +47,38 @@ class Capture(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How live sources are read.
+    """Options of cameras and URLs.
 
-    stop is asked while no frame comes: True ends the source, so that Ctrl-C need not wait.
+    stop: called while there is no frame; True ends the source, so that Ctrl-C need not wait.
     """
 
     allow_network: bool = False
-    timeout: float = 10.0  # seconds that opening and each read of an address may take
-    max_reconnects: int = 10  # in a row, before the source is given up
+    timeout: float = 10.0  # seconds, limit of opening a URL and of each read
+    max_reconnects: int = 10  # limit of attempts in a row, after which the source ends
     stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
 class _Newest:
-    image: np.ndarray  # BGR or grey, as it was read
+    image: np.ndarray  # BGR or grey, as OpenCV reads it
     index: int
-    moment: float  # of the monotonic clock
+    moment: float  # seconds of the monotonic clock
     restart: bool
 
 
 class LiveSource(Source):
-    """The newest frame of an endless source; times are those of a clock.
+    """The newest frames of an endless source, with times of the monotonic clock.
 
-    A thread reads all the time. Frames that come faster than they are taken are passed over: they
-    use up an index, are counted, and the next frame says how many (`gap`); the memory goes on.
-    Where the connection was lost, the first frame after it has `restart` and a `gap` estimated
-    from the time that has passed. An image of another size is scaled to the first one's.
+    A thread reads all the time. Frames that arrive faster than they are taken are dropped: they
+    use up an index, are counted, and are the `gap` of the next frame; recurrent state is kept.
+    The first frame after a lost connection has `restart`, and a `gap` estimated from the time that
+    has passed. Images of another size are scaled to the size of the first.
 
-    connect: opens the source; called again where it was lost.
+    connect: opens the source; called again after a lost connection. shown_name: the name of the
+    source in messages.
 
     Raises:
-        InputError: the source cannot be opened, gives no image, or too large a one.
+        InputError: the source cannot be opened, has no image, or images of too many pixels.
     """
 
     is_live = True
@@ -88,30 +88,32 @@ class LiveSource(Source):
         connect: Callable[[], Capture],
         *,
         name: str,
-        said: str,
+        shown_name: str,
         options: LiveOptions,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self._connect, self._said, self._options = connect, said, options
+        self._connect, self._shown_name, self._options = connect, shown_name, options
         self._changed = threading.Condition()
         self._newest: _Newest | None = None
         self._ended = self._closing = False
         self._fps = 0.0
         self._decoded = self._dropped = self._reconnects = 0
         self._change = ""  # of the size, the first one
-        self._thread = threading.Thread(target=self._read, name=f"read {said}", daemon=True)
+        self._thread = threading.Thread(target=self._read, name=f"read {shown_name}", daemon=True)
         self._thread.start()
         first = self._wait(lambda: self._newest)
         if first is None:
             self.close()
-            raise InputError(f"{said}: gives no image; check that it is there and not in use")
+            raise InputError(
+                f"{shown_name}: gives no image; check that it is connected and not in use"
+            )
         try:
-            check_pixels(said, first.image.shape, max_pixels)
+            check_pixels(shown_name, first.image.shape, max_pixels)
         except InputError:
             self.close()
             raise
         height, width = first.image.shape[:2]
-        self.info = VideoInfo(name, said, width, height, frame_rate(self._fps), None)
+        self.info = VideoInfo(name, shown_name, width, height, frame_rate(self._fps), None)
 
     @property
     def counts(self) -> ReadCounts:
@@ -126,7 +128,7 @@ class LiveSource(Source):
         if not self._change:
             return ()
         return (
-            f"the size of the images changes, first {self._change}; all are scaled to "
+            f"the image size changes, first {self._change}; all images are scaled to "
             f"{self.info.width}x{self.info.height}",
         )
 
@@ -137,7 +139,7 @@ class LiveSource(Source):
         while (newest := self._wait(self._take)) is not None:
             if start is None:
                 start, next_index = newest.moment, newest.index
-                self._dropped = 0  # what came before the first frame is nothing lost
+                self._dropped = 0  # frames before the first are not lost
             image, restart = to_rgb(newest.image), newest.restart
             size = image.shape[:2]
             if size != last:
@@ -162,10 +164,10 @@ class LiveSource(Source):
         newest, self._newest = self._newest, None
         return newest
 
-    def _wait(self, found: Callable[[], _Newest | None]) -> _Newest | None:
-        """What `found` gives once there is something; None at the end of the source."""
+    def _wait(self, get: Callable[[], _Newest | None]) -> _Newest | None:
+        """Wait until `get` returns a frame; None at the end of the source."""
         with self._changed:
-            while (newest := found()) is None:
+            while (newest := get()) is None:
                 if self._ended or self._closing:
                     return None
                 if self._options.stop():
@@ -174,14 +176,14 @@ class LiveSource(Source):
                 self._changed.wait(POLL)
             return newest
 
-    # the reading thread
+    # methods of the reading thread
 
     def _read(self) -> None:
         try:
             self._read_until_lost()
         except cv2.error as error:
-            log.warning("%s: %s", self._said, str(error).strip().splitlines()[-1])
-        finally:  # whatever happens here, nobody must wait for a frame without end
+            log.warning("%s: %s", self._shown_name, str(error).strip().splitlines()[-1])
+        finally:  # after any error, so that nobody waits for a frame forever
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
@@ -197,13 +199,13 @@ class LiveSource(Source):
                     index, lost_at = self._read_connected(capture, index, lost_at)
             finally:
                 capture.release()
-            if index == 0:  # never gave an image: the user should know at once
+            if index == 0:  # no image so far: report it without retries
                 break
             attempts = 1 if index > first else attempts + 1
             if self._closing or attempts > self._options.max_reconnects:
                 break
             wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempts - 1))
-            log.info("%s: no image; connecting again in %.0f s", self._said, wait)
+            log.info("%s: no image; reconnecting in %.0f s", self._shown_name, wait)
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, wait)
             self._reconnects += 1
@@ -211,7 +213,7 @@ class LiveSource(Source):
     def _read_connected(
         self, capture: Capture, index: int, lost_at: float | None
     ) -> tuple[int, float | None]:
-        """Read until nothing comes; the next index, and when the last frame came."""
+        """Read until the connection is lost; the next index, and the time of the last frame."""
         moment, last_good = lost_at, time.monotonic()
         is_first, failed = True, 0
         while not self._closing:
@@ -224,8 +226,8 @@ class LiveSource(Source):
                 continue
             failed, last_good = 0, now
             if is_first and moment is not None:
-                rate = frame_rate(self._fps) or ASSUMED_FPS
-                index += max(1, round((now - moment) * rate) - 1)  # lost meanwhile
+                rate = frame_rate(self._fps) or DEFAULT_FPS
+                index += max(1, round((now - moment) * rate) - 1)  # the frames lost meanwhile
             restart = is_first and moment is not None
             is_first = False
             moment = now
@@ -240,10 +242,10 @@ class LiveSource(Source):
 
 
 class Camera(LiveSource):
-    """A camera of this computer by number, from 0.
+    """A camera of this computer, by its number from 0.
 
     Raises:
-        InputError: there is no such camera, or it gives no image.
+        InputError: the camera does not exist, or has no image.
     """
 
     def __init__(
@@ -256,7 +258,7 @@ class Camera(LiveSource):
     ) -> None:
         super().__init__(
             lambda: open_camera(number), name=name or f"camera-{number}",
-            said=f"camera {number}", options=options or LiveOptions(),
+            shown_name=f"camera {number}", options=options or LiveOptions(),
             max_pixels=max_pixels,
         )  # fmt: skip
 
@@ -264,10 +266,10 @@ class Camera(LiveSource):
 class LiveStream(LiveSource):
     """A live stream behind rtsp://, http:// or https://, such as that of a network camera.
 
-    capture: the first connection, opened.
+    capture: the first connection, already opened.
 
     Raises:
-        InputError: it gives no image.
+        InputError: the stream has no image.
     """
 
     def __init__(
@@ -285,13 +287,17 @@ class LiveStream(LiveSource):
             return opened.pop() if opened else open_url(url, timeout=options.timeout)
 
         super().__init__(
-            connect, name=name or url_name(url), said=without_password(url), options=options,
+            connect, name=name or url_name(url), shown_name=without_password(url), options=options,
             max_pixels=max_pixels,
         )  # fmt: skip
 
 
 def url_name(url: str) -> str:
-    """The host and the last part of the path of an address, without passwords."""
+    """A name for a URL: its host and the last part of its path, without passwords.
+
+    >>> url_name("rtsp://me:secret@camera:554/live/door.sdp?token=abc")
+    'camera_door'
+    """
     rest = without_password(url).partition("//")[2].partition("?")[0]
     host, _, path = rest.rpartition("@")[2].partition("/")
     last = path.rstrip("/").rpartition("/")[2].partition(".")[0]

@@ -1,1 +1,1 @@
-"""Rendered clips with exact ground truth."""
+"""Render clips with exact ground truth."""

@@ -1,4 +1,4 @@
-"""The camera of a synthetic clip: how it moves, and the runs of frames that it spoils."""
+"""Camera of a synthetic clip: motion, and runs of degraded frames."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """A run of frames that the camera spoils."""
+    """A run of frames that are blurred, out of focus or strongly compressed."""
 
     first: int
     length: int
@@ -17,14 +17,14 @@ class Burst:
     angle: float
 
     def amount(self, index: int) -> float:
-        """Strength at a frame, rising and falling over the run; 0 outside it."""
-        place = (index - self.first + 1) / (self.length + 1)
-        return self.strength * float(np.sin(np.pi * place)) ** 0.5 if 0 < place < 1 else 0.0
+        """Strength at a frame, which rises and falls over the run; 0 outside it."""
+        progress = (index - self.first + 1) / (self.length + 1)
+        return self.strength * float(np.sin(np.pi * progress)) ** 0.5 if 0 < progress < 1 else 0.0
 
 
 def make_camera_path(
     rng: np.random.Generator,
-    propagated: np.ndarray,
+    position: np.ndarray,
     *,
     length: int,
     fps: float,
@@ -33,7 +33,7 @@ def make_camera_path(
 ) -> np.ndarray:
     """(T, 2) offset of the camera in pixels, within +-limit.
 
-    It stands still, pans or follows an object, and always shakes a little.
+    The camera stands still, pans or follows the object at `position` (T, 2), and always shakes.
     """
     time = np.arange(length) / fps
     mode = rng.choice(["still", "pan", "follow"], p=[0.45, 0.35, 0.2])
@@ -43,13 +43,13 @@ def make_camera_path(
         path = (time - time.mean())[:, None] * rate
     elif mode == "follow":
         height, width = size_hw
-        path = smooth(propagated - (width / 2, height / 2), 0.5 * fps) * 0.8
+        path = smooth(position - (width / 2, height / 2), 0.5 * fps) * 0.8
     shake = wander(rng, length, 1 / fps, memory=0.15, spread=rng.uniform(0.1, 1.2), columns=2)
     return np.clip(path + shake, -limit, limit)
 
 
 def make_bursts(rng: np.random.Generator, length: int) -> list[Burst]:
-    """About one spoiled run in 40 frames, each of 4 to 12 frames, inside the clip where it fits."""
+    """About one degraded run per 40 frames, each of 4 to 12 frames, inside the clip if it fits."""
     bursts = []
     for _ in range(max(1, round(length / 40))):
         run = int(rng.integers(4, 13))
@@ -60,8 +60,8 @@ def make_bursts(rng: np.random.Generator, length: int) -> list[Burst]:
     return bursts
 
 
-def streak(length_px: float, angle: float) -> np.ndarray:
-    """A blur kernel that smears along a line, odd size, sum 1."""
+def motion_blur_kernel(length_px: float, angle: float) -> np.ndarray:
+    """A blur kernel along a line, of odd size and sum 1."""
     half = int(np.ceil(length_px / 2))
     kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
     tip = np.array([np.cos(angle), np.sin(angle)]) * length_px / 2
@@ -78,7 +78,7 @@ def wander(
     spread: float,
     columns: int | None = None,
 ) -> np.ndarray:
-    """A random walk that returns to 0: standard deviation `spread`, memory in seconds."""
+    """An Ornstein-Uhlenbeck process: standard deviation `spread`, time constant `memory` in s."""
     kicks = rng.standard_normal((length, columns or 1))
     keep = float(np.exp(-dt / memory))
     values = np.empty_like(kicks)
@@ -90,9 +90,9 @@ def wander(
 
 
 def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian smoothing along the first axis, ends repeated; (T,) or (T, 2)."""
+    """Gaussian smoothing along the first axis with repeated ends; (T,) or (T, 2)."""
     flat = values.reshape(len(values), -1)
-    done = cv2.GaussianBlur(
+    smoothed = cv2.GaussianBlur(
         flat, (1, 0), 1e-6, sigmaY=max(sigma, 0.1), borderType=cv2.BORDER_REPLICATE
     )
-    return done.reshape(values.shape)
+    return smoothed.reshape(values.shape)

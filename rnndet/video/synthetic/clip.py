@@ -1,6 +1,6 @@
-"""Made-up video of things in the sky, with exact truth: for demonstrations, tests and training.
+"""Render video of flying objects with exact ground truth, for demos, tests and training.
 
-Everything is a pure function of the seed and the frame number, so frames may be asked for in any
+Every frame is a pure function of the seed and the frame number, so frames may be rendered in any
 order. No file is read.
 """
 
@@ -12,38 +12,45 @@ import cv2
 import numpy as np
 
 from rnndet.structures import Frame, Target, VideoInfo
-from rnndet.video.synthetic.camera import make_bursts, make_camera_path, streak
+from rnndet.video.sources.base import Source
+from rnndet.video.synthetic.camera import make_bursts, make_camera_path, motion_blur_kernel
 from rnndet.video.synthetic.flight import Flyer, make_flyer
 from rnndet.video.synthetic.objects import MODELS, Pose, Sprite, draw_sprite
 from rnndet.video.synthetic.scene import Scene, make_scene
 
 CLASSES = ("airplane", "bird", "drone", "helicopter")
-SEEN_ALPHA = 0.12  # a pixel belongs to an object from this opacity on
-IGNORE_BELOW = 0.25  # visible part of an object under which its truth is marked `ignore`
+VISIBLE_ALPHA = 0.12  # minimum opacity of the pixels inside a box
+IGNORE_BELOW = 0.25  # visible part of an object below which its target is marked `ignore`
 
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """One object in one frame: its sprite cut to the frame, and how much of each pixel is seen."""
+    """An object in a frame: its sprite cropped to the frame, and the visibility of each pixel."""
 
     flyer: Flyer
     sprite: Sprite
-    veil: np.ndarray  # (h, w) float32 in [0, 1]: what the clouds before it let through
-    seen: np.ndarray  # (h, w) float32 in [0, 1]: alpha after all that hides it
-    whole: float  # sum of alpha of the sprite before it is cut or hidden
+    veil: np.ndarray  # (h, w) float32 in [0, 1]: transmission of the clouds in front of it
+    visible: np.ndarray  # (h, w) float32 in [0, 1]: alpha after all occlusion
+    full_alpha: float  # sum of alpha of the sprite before cropping and occlusion
 
 
-class SyntheticClip:
-    """A clip of 1 to 4 flying things; the same seed and options give the same bytes.
+class SyntheticClip(Source):
+    """A rendered clip of 1 to 4 flying objects; the same seed and options give the same bytes.
 
     Iterating yields `length` frames of (H, W, 3) uint8 RGB. With `degrade` some runs of 4 to 12
-    frames are blurred, out of focus or badly compressed; truth is the same with and without.
+    frames are blurred, out of focus or strongly compressed; targets are the same with and without.
 
     Args:
-        seed: chooses scene, objects and motion.
-        length: frames, at least 1.
+        seed: selects scene, objects and motion.
+        length: number of frames, at least 1.
         size_hw: height and width of a frame in pixels, at least 64 each.
         fps: frames per second; motion is in seconds, so it looks the same at any rate.
+
+    >>> clip = SyntheticClip(0, length=2, size_hw=(64, 96))
+    >>> [(frame.index, frame.image.shape) for frame in clip]
+    [(0, (64, 96, 3)), (1, (64, 96, 3))]
+    >>> len(clip.target(0).boxes) == len(clip.target(0).labels)
+    True
     """
 
     classes = CLASSES
@@ -74,19 +81,12 @@ class SyntheticClip:
         )
         count = int(rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.2, 0.15]))
         sky = self._scene.brightness
+        clip = {"length": length, "size_hw": size_hw, "fps": fps}
         self._flyers = [
-            make_flyer(
-                rng, CLASSES[rng.integers(4)], length=length, size_hw=size_hw, fps=fps, sky=sky
-            )
-            for _ in range(count)
+            make_flyer(rng, CLASSES[rng.integers(4)], sky=sky, **clip) for _ in range(count)
         ]
         self._camera = make_camera_path(
-            rng,
-            self._flyers[0].position,
-            length=length,
-            fps=fps,
-            size_hw=size_hw,
-            limit=self._scene.margin - 4,
+            rng, self._flyers[0].position, limit=self._scene.margin - 4, **clip
         )
         self._noise = float(rng.uniform(0.8, 4.5))
         self._soft = float(rng.uniform(0.45, 0.85))
@@ -104,25 +104,25 @@ class SyntheticClip:
             yield self.frame(index)
 
     def frame(self, index: int) -> Frame:
-        """Frame `index`, 0-based; raises IndexError outside the clip."""
+        """Render frame `index`, 0-based; raises IndexError outside the clip."""
         return self._frame(index, with_objects=True)
 
     def background(self, index: int) -> Frame:
-        """The same frame, with the same noise, without any object."""
+        """Render the same frame, with the same noise, without objects."""
         return self._frame(index, with_objects=False)
 
     def target(self, index: int) -> Target:
-        """Every object whose box meets frame `index`, boxes cut to the frame, ids from 1.
+        """Ground truth of frame `index`: boxes clipped to the frame, ids from 1.
 
         `ignore` is True where less than a quarter of the object is visible.
         """
-        import torch  # of the labels alone: a clip can be watched without it
+        import torch  # only for targets: frames can be rendered without it
 
         self._check(index)
         boxes, labels, ids, ignore = [], [], [], []
         for number, placed in self._place(index):
-            hidden = placed.seen.sum() < IGNORE_BELOW * placed.whole
-            box = _tight_box(placed, placed.sprite.alpha if hidden else placed.seen)
+            hidden = placed.visible.sum() < IGNORE_BELOW * placed.full_alpha
+            box = _tight_box(placed, placed.sprite.alpha if hidden else placed.visible)
             if box is not None:
                 boxes.append(box)
                 labels.append(CLASSES.index(placed.flyer.kind))
@@ -136,7 +136,7 @@ class SyntheticClip:
         )
 
     def degraded(self, index: int) -> bool:
-        """Whether frame `index` lies in a spoiled run."""
+        """Whether frame `index` lies in a degraded run."""
         return any(burst.amount(index) > 0 for burst in self._bursts)
 
     def _check(self, index: int) -> None:
@@ -164,7 +164,7 @@ class SyntheticClip:
         return shift if shift >= 0 else shift - self._wind * len(self)
 
     def _crop(self, texture: np.ndarray, index: int, shift: float = 0.0) -> np.ndarray:
-        """The part of a texture that the camera sees, (H, W, channels) float32."""
+        """The part of a texture in view of the camera, (H, W, channels) float32."""
         x, y = self._camera[index] + self._scene.margin
         matrix = np.array([[1, 0, x + shift], [0, 1, y]], np.float32)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -174,7 +174,7 @@ class SyntheticClip:
     def _place(
         self, index: int, cloud_alpha: np.ndarray | None = None
     ) -> Iterator[tuple[int, _Placed]]:
-        """Objects that meet the frame, with their numbers from 1; far (small) ones first."""
+        """Objects in the frame with their numbers from 1, distant (small) objects first."""
         order = sorted(range(len(self._flyers)), key=lambda k: self._flyers[k].size[0])
         ground_alpha = None
         for k in order:
@@ -189,29 +189,29 @@ class SyntheticClip:
             sprite = draw_sprite(
                 parts, pose, size_px=flyer.size[index], centre_xy=(centre[0], centre[1])
             )
-            whole = float(sprite.alpha.sum())
-            cut = _cut(sprite, self.info)
-            if cut is None:
+            cropped = _crop_to_frame(sprite, self.info)
+            if cropped is None:
                 continue
             area = (
-                slice(cut.y, cut.y + cut.alpha.shape[0]),
-                slice(cut.x, cut.x + cut.alpha.shape[1]),
+                slice(cropped.y, cropped.y + cropped.alpha.shape[0]),
+                slice(cropped.x, cropped.x + cropped.alpha.shape[1]),
             )
-            veil = np.ones_like(cut.alpha)
+            veil = np.ones_like(cropped.alpha)
             if flyer.behind_clouds:
                 if cloud_alpha is None:
                     shift = self._cloud_shift(index)
                     cloud_alpha = self._crop(self._scene.cloud[..., 3], index, shift)
                 veil = 1 - cloud_alpha[area]
-            seen = cut.alpha * veil
+            visible = cropped.alpha * veil
             if self._scene.ground is not None:
                 if ground_alpha is None:
                     ground_alpha = self._crop(self._scene.ground[..., 3], index)
-                seen = seen * (1 - ground_alpha[area])
-            yield k + 1, _Placed(flyer, cut, veil, seen, whole)
+                visible = visible * (1 - ground_alpha[area])
+            full_alpha = float(sprite.alpha.sum())
+            yield k + 1, _Placed(flyer, cropped, veil, visible, full_alpha)
 
     def _paint(self, image: np.ndarray, placed: _Placed, index: int) -> None:
-        """Blend one object into (H, W, 3) float32 in place; the ground is laid over it later."""
+        """Blend an object into an image, (H, W, 3) float32, in place; the ground is drawn later."""
         flyer, sprite = placed.flyer, placed.sprite
         if flyer.contrail > 0:
             self._paint_contrail(image, flyer, index)
@@ -248,12 +248,12 @@ class SyntheticClip:
         image += alpha * (238 - image)
 
     def _develop(self, canvas: np.ndarray, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Spoil, add noise and compress, as a camera does: float32 in, (H, W, 3) uint8 RGB out."""
+        """Degrade, add noise and compress as a camera does: float32 to (H, W, 3) uint8 RGB."""
         quality = self._quality
         for burst in self._bursts:
             amount = burst.amount(index)
             if amount > 0 and burst.kind == "motion":
-                canvas = cv2.filter2D(canvas, -1, streak(2 + 11 * amount, burst.angle))
+                canvas = cv2.filter2D(canvas, -1, motion_blur_kernel(2 + 11 * amount, burst.angle))
             elif amount > 0 and burst.kind == "defocus":
                 canvas = cv2.GaussianBlur(canvas, (0, 0), 0.8 + 2.4 * amount)
             elif amount > 0:
@@ -268,7 +268,7 @@ class SyntheticClip:
         return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def _cut(sprite: Sprite, info: VideoInfo) -> Sprite | None:
+def _crop_to_frame(sprite: Sprite, info: VideoInfo) -> Sprite | None:
     """The part of a sprite inside the frame, or None."""
     height, width = sprite.alpha.shape
     x1, y1 = max(sprite.x, 0), max(sprite.y, 0)
@@ -280,8 +280,8 @@ def _cut(sprite: Sprite, info: VideoInfo) -> Sprite | None:
 
 
 def _tight_box(placed: _Placed, alpha: np.ndarray) -> tuple[float, float, float, float] | None:
-    """x1 y1 x2 y2 in frame pixels around the pixels of `alpha` that can be seen, or None."""
-    rows, columns = (np.flatnonzero((alpha > SEEN_ALPHA).any(axis)) for axis in (1, 0))
+    """x1 y1 x2 y2 in frame pixels around the visible pixels of `alpha`, or None."""
+    rows, columns = (np.flatnonzero((alpha > VISIBLE_ALPHA).any(axis)) for axis in (1, 0))
     if rows.size == 0:
         return None
     x, y = placed.sprite.x, placed.sprite.y

@@ -1,4 +1,4 @@
-"""How synthetic objects move: one random path per object for a whole clip."""
+"""Random trajectories of synthetic objects over a whole clip."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ SMALLEST_PX, LARGEST_PX = 16.0, 90.0
 
 @dataclass(frozen=True, slots=True)
 class Flyer:
-    """One object over the clip. Arrays have one row per frame."""
+    """An object over the clip. Arrays have a row per frame."""
 
     kind: str
-    position: np.ndarray  # (T, 2) x, y in pixels of a camera that stands still
-    size: np.ndarray  # (T,) pixels per unit of the model, about its longest side
+    position: np.ndarray  # (T, 2) x, y in pixels of a fixed camera
+    size: np.ndarray  # (T,) pixels per unit of the model, about the length of its longest side
     angles: np.ndarray  # (T, 3) yaw, pitch, roll in radians
     phase: np.ndarray  # (T,) radians of the wing beat or rotor
     elevation: float  # radians
-    style: np.ndarray  # (4,) in [0, 1], the shape
+    style: np.ndarray  # (4,) in [0, 1], parameters of the shape
     colour: np.ndarray  # (3,) RGB float32
     contrast: float  # 1 = near, less = seen through haze
     contrail: float  # length in sizes, 0 = none
@@ -36,9 +36,9 @@ def make_flyer(
     fps: float,
     sky: float,
 ) -> Flyer:
-    """A random object of a kind that is inside the frame at some time of the clip.
+    """A random object of a kind, inside the frame at some time of the clip.
 
-    `sky` is the mean grey value behind it, which the colour must differ from.
+    `sky` is the mean grey value of the background, from which the colour must differ.
     """
     dt = 1 / fps
     time = np.arange(length) * dt
@@ -54,10 +54,10 @@ def make_flyer(
     camera = view_matrix(Pose(0, 0, 0, elevation))
     velocity = (forward @ camera.T)[:, :2] * size[:, None] * dt  # pixels per frame
     position = np.cumsum(velocity, 0)
-    meet = int(rng.integers(int(0.1 * length), max(1, int(0.9 * length))))
+    inside = int(rng.integers(int(0.1 * length), max(1, int(0.9 * length))))
     height, width = size_hw
-    target = np.array([rng.uniform(0.1, 0.9) * width, rng.uniform(0.08, 0.8) * height])
-    position += target - position[meet]
+    place = np.array([rng.uniform(0.1, 0.9) * width, rng.uniform(0.08, 0.8) * height])
+    position += place - position[inside]
     rate = {"bird": rng.uniform(2.2, 6), "airplane": 9.3, "drone": 11.7, "helicopter": 5.3}[kind]
     phase = rng.uniform(0, 6.28) + 2 * np.pi * rate * time
     if kind == "bird":
@@ -138,7 +138,7 @@ _MOTIONS = {
     "drone": _drone_motion,
     "helicopter": _helicopter_motion,
 }
-_ELEVATIONS = {  # degrees below the object from which it is seen
+_ELEVATIONS = {  # degrees of the viewpoint below the object
     "airplane": (8, 60),
     "bird": (5, 55),
     "drone": (5, 50),
@@ -149,7 +149,7 @@ _ELEVATIONS = {  # degrees below the object from which it is seen
 def _with_gliding(
     rng: np.random.Generator, phase: np.ndarray, length: int, fps: float
 ) -> np.ndarray:
-    """Hold the wings still for some stretches."""
+    """Stop the wing beat for random intervals."""
     beating = np.ones(length)
     for _ in range(int(rng.integers(0, 4))):
         first = int(rng.integers(0, length))

@@ -1,8 +1,8 @@
-"""Small solid models of flying things, and how one is drawn as a sprite with soft edges.
+"""Solid models of flying objects, and their rendering as antialiased sprites.
 
-A model is a list of parts in its own axes, x forward, y left, z up, about 1 long in its longest
-direction. `draw_sprite` turns it, looks at it from below and fills the projected parts at four
-times the resolution, so that edges are smooth after shrinking.
+A model is a list of parts in the axes of the object, x forward, y left, z up, with a length of
+about 1 along its longest side. `draw_sprite` rotates it, projects it as seen from below, and fills
+the parts at four times the resolution, so that edges are smooth after downscaling.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 OVERSAMPLE = 4
-FIXED_POINT_BITS = 4  # sub-pixel positions for OpenCV's polygon filling
+FIXED_POINT_BITS = 4  # sub-pixel positions for filling polygons with OpenCV
 
 
 class Plate(NamedTuple):
-    """A flat polygon such as a wing; `thickness` keeps it visible when seen edge-on."""
+    """A flat polygon such as a wing; `thickness` keeps it visible edge-on."""
 
     points: np.ndarray  # (P, 3)
     tone: float  # brightness relative to the object's colour
@@ -26,7 +26,7 @@ class Plate(NamedTuple):
 
 
 class Tube(NamedTuple):
-    """A chain of balls joined by cones: a body, a boom, an arm."""
+    """A chain of spheres joined by cones: a body, a boom, an arm."""
 
     points: np.ndarray  # (P, 3)
     radii: tuple[float, ...]  # P
@@ -39,7 +39,7 @@ Part = Plate | Tube
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How an object is turned and from how far below it is seen; all angles in radians."""
+    """Orientation of an object and elevation of the view, in radians."""
 
     yaw: float
     pitch: float  # nose up is positive
@@ -49,11 +49,11 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Sprite:
-    """A drawn object: top left corner in whole pixels, tone times alpha, and alpha in [0, 1]."""
+    """A rendered object: top left corner in pixels, tone times alpha, and alpha in [0, 1]."""
 
     x: int
     y: int
-    tone: np.ndarray  # (h, w) float32, already multiplied by alpha
+    tone: np.ndarray  # (h, w) float32, premultiplied by alpha
     alpha: np.ndarray  # (h, w) float32
 
 
@@ -168,7 +168,7 @@ MODELS = {"airplane": airplane, "bird": bird, "drone": drone, "helicopter": heli
 
 
 def view_matrix(pose: Pose) -> np.ndarray:
-    """(3, 3) from the object's axes to right, down and away, seen from below by `elevation`."""
+    """(3, 3) rotation from object axes to view axes: right, down, away from the viewer."""
     cy, sy = np.cos(pose.yaw), np.sin(pose.yaw)
     cp, sp = np.cos(pose.pitch), np.sin(pose.pitch)
     cr, sr = np.cos(pose.roll), np.sin(pose.roll)
@@ -183,7 +183,14 @@ def view_matrix(pose: Pose) -> np.ndarray:
 def draw_sprite(
     parts: list[Part], pose: Pose, *, size_px: float, centre_xy: tuple[float, float]
 ) -> Sprite:
-    """Draw a model `size_px` pixels per unit with its origin at `centre_xy`."""
+    """Render a model at `size_px` pixels per unit with its origin at `centre_xy`.
+
+    >>> pose = Pose(yaw=0.0, pitch=0.0, roll=0.0, elevation=0.5)
+    >>> parts = MODELS["bird"](np.full(4, 0.5), 0.0)
+    >>> sprite = draw_sprite(parts, pose, size_px=20.0, centre_xy=(30.0, 30.0))
+    >>> sprite.alpha.shape == sprite.tone.shape
+    True
+    """
     view = view_matrix(pose)
     seen = [part.points @ view.T for part in parts]
     flat = np.concatenate(seen)[:, :2] * size_px
@@ -202,7 +209,7 @@ def draw_sprite(
 def _fill(
     canvas: np.ndarray, part: Part, flat: np.ndarray, size_px: float, origin: np.ndarray
 ) -> None:
-    """Paint one projected part, flat (P, 2) in units, over a (h, w, 2) tone and alpha canvas."""
+    """Draw a projected part, flat (P, 2) in model units, on a (h, w, 2) tone and alpha canvas."""
     factor = OVERSAMPLE << FIXED_POINT_BITS
     spots = (flat * size_px + origin) * factor
     colour = (part.tone * part.opacity, part.opacity)
@@ -213,12 +220,12 @@ def _fill(
         cv2.fillPoly(target, polygon, colour, cv2.LINE_8, FIXED_POINT_BITS)
         cv2.polylines(target, polygon, True, colour, line, cv2.LINE_8, FIXED_POINT_BITS)
     else:
-        smallest = 0.3  # pixels; thinner things would vanish
-        radii = np.maximum(np.array(part.radii) * size_px, smallest) * factor
+        thinnest = 0.3  # pixels; thinner parts would vanish
+        radii = np.maximum(np.array(part.radii) * size_px, thinnest) * factor
         turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
         ring = np.stack([np.cos(turn), np.sin(turn)], 1)
-        balls = spots[:, None] + radii[:, None, None] * ring  # (P, 20, 2)
-        for a, b in pairwise(balls):
+        circles = spots[:, None] + radii[:, None, None] * ring  # (P, 20, 2)
+        for a, b in pairwise(circles):
             hull = cv2.convexHull(np.concatenate([a, b]).astype(np.float32))
             cv2.fillConvexPoly(
                 target, np.round(hull).astype(np.int32), colour, cv2.LINE_8, FIXED_POINT_BITS
@@ -266,22 +273,25 @@ def _rotor(
     blades: int,
     opacity: float,
 ) -> list[Part]:
-    """A faint disc across `axis` with `blades` smeared blades, the first one at `phase`."""
+    """A faint disc across `axis` with `blades` blurred blades, the first at `phase`."""
     first, second = {"x": (1, 2), "y": (0, 2), "z": (0, 1)}[axis]
 
-    def rim(angles: np.ndarray, r: float) -> np.ndarray:
+    def circle(angles: np.ndarray, r: float) -> np.ndarray:
         points = np.tile(np.array(hub, float), (len(angles), 1))
         points[:, first] += r * np.cos(angles)
         points[:, second] += r * np.sin(angles)
         return points
 
     parts: list[Part] = [
-        Plate(rim(np.linspace(0, 2 * np.pi, 28, endpoint=False), radius), 0.9, opacity, 0.008)
+        Plate(circle(np.linspace(0, 2 * np.pi, 28, endpoint=False), radius), 0.9, opacity, 0.008)
     ]
     for k in range(blades):
         angle = phase + 2 * np.pi * k / blades
-        smear = np.concatenate(
-            [rim(np.array([angle]), 0), rim(np.linspace(angle - 0.16, angle + 0.16, 5), radius)]
+        blade = np.concatenate(
+            [
+                circle(np.array([angle]), 0),
+                circle(np.linspace(angle - 0.16, angle + 0.16, 5), radius),
+            ]
         )
-        parts.append(Plate(smear, 0.85, 0.55, 0.006))
+        parts.append(Plate(blade, 0.85, 0.55, 0.006))
     return parts

@@ -1,11 +1,11 @@
-"""The sky, clouds and things on the ground that a synthetic clip is seen against."""
+"""Backgrounds of synthetic clips: sky, clouds and ground."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-# name -> (RGB at the top, RGB at the bottom, cloud RGB, cover range in [0, 1])
+# name -> (RGB at the top, RGB at the bottom, RGB of clouds, range of cloud cover in [0, 1])
 SKIES = {
     "blue": ((62, 112, 186), (168, 200, 228), (236, 239, 243), (0.1, 0.6)),
     "pale": ((142, 172, 208), (205, 218, 230), (240, 241, 243), (0.1, 0.7)),
@@ -18,14 +18,14 @@ GROUNDS = ("none", "none", "trees", "trees", "roofs", "hills")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Still textures, larger than the frame by `margin` pixels on every side.
+    """Static textures, larger than the frame by `margin` pixels on every side.
 
     Every array is float32: sky (h, w, 3) in 0..255, cloud alpha and ground alpha in [0, 1].
     """
 
     margin: int
     sky: np.ndarray
-    cloud: np.ndarray  # (h, w + drift room, 4): RGB and alpha
+    cloud: np.ndarray  # (h, w + drift, 4): RGB and alpha
     ground: np.ndarray | None  # (h, w, 4): RGB and alpha
 
     @property
@@ -151,7 +151,7 @@ def _skyline(
     bumps: int,
     texture: float,
 ) -> None:
-    """Everything below a ragged line, filled with a mottled colour."""
+    """Fill the layer below a ragged line with a mottled colour, in place."""
     height, width = layer.shape[:2]
     top = line - rise * (_profile(rng, width, bumps) - 0.5) * 2
     rows = np.arange(height, dtype=np.float32)[:, None]
@@ -163,7 +163,7 @@ def _skyline(
 
 
 def _profile(rng: np.random.Generator, width: int, bumps: int) -> np.ndarray:
-    """(width,) heights in [0, 1]: rounded crowns for many bumps, smooth hills for few."""
+    """(width,) heights in [0, 1]: rounded tree tops for many bumps, smooth hills for few."""
     total = np.zeros(width, np.float32)
     for octave in range(4 if bumps > 5 else 2):
         grid = rng.random((1, bumps * 3**octave + 3), dtype=np.float32)
@@ -196,7 +196,7 @@ def _roofs(rng: np.random.Generator, layer: np.ndarray, line: float, visible: fl
 
 
 def _pole(rng: np.random.Generator, layer: np.ndarray, margin: int, visible: float) -> None:
-    """A lamp post or mast, sometimes with wires."""
+    """Draw a lamp post or mast, sometimes with wires, in place."""
     height, width = layer.shape[:2]
     x = int(rng.integers(margin, max(margin + 1, width - margin)))
     top = int(margin + visible * rng.uniform(0.05, 0.6))
