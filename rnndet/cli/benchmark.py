@@ -18,7 +18,7 @@ from typing import Any
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet benchmark", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     infer = parts.add_parser("infer", help="from a video to results, stage by stage")
     infer.set_defaults(run=run_infer)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet plot", description=__doc__)
     parser.add_argument("run", type=Path, help="run folder of tools/train.py")
     parser.add_argument("--out", type=Path, help="folder for the images; default: the run folder")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet publish_weights", description=__doc__)
     parser.add_argument("source", help="weights.pt or best.pt of a run folder")
     parser.add_argument("name", help="what infer.py --weights will call it")
     parser.add_argument("--licence", default="Apache-2.0")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet train", description=__doc__)
     parser.add_argument("config", help="TOML file, see configs/")
     change = "change a setting, for example train.steps=100; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
