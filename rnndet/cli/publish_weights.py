@@ -1,6 +1,6 @@
-"""Put the weights of a training run into weights/ under a name, with their sha256.
+"""Add the weights of a training run to weights/ of a checkout, under a name and with their sha256.
 
-python tools/publish_weights.py runs/aerial/weights.pt aerial
+rnndet publish_weights runs/aerial/weights.pt aerial
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet publish_weights", description=__doc__)
     parser.add_argument("source", help="weights.pt or best.pt of a run folder")
-    parser.add_argument("name", help="what infer.py --weights will call it")
+    parser.add_argument("name", help="name for rnndet infer --weights")
     parser.add_argument("--licence", default="Apache-2.0")
     return parser.parse_args(argv)
 
