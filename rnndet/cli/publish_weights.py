@@ -21,8 +21,12 @@ def main(argv: list[str] | None = None) -> int:
     from rnndet.errors import RnndetError
 
     try:
+        from rnndet.models import zoo
         from rnndet.models.publish import publish
+        from rnndet.system.shipped import PACKAGE
 
+        if zoo.WEIGHTS_DIR.is_relative_to(PACKAGE):
+            raise RnndetError(f"{PACKAGE} is an installed package; run this in a checkout")
         path = publish(Path(args.source), args.name, licence=args.licence)
     except RnndetError as error:
         print(f"publish_weights: {error}", file=sys.stderr)

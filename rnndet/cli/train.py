@@ -17,16 +17,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config",
-        help=f"TOML file, or the name of a shipped recipe: {', '.join(recipe_names())}")  # fmt: skip
-    change = "change a setting, for example train.steps=100; may be repeated"
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
-    parser.add_argument("--out", help="run folder; default: runs/<name of the config>")
-    parser.add_argument("--resume", nargs="?", const="last", choices=["last", "auto"],
+    add = parser.add_argument
+    recipes = ", ".join(recipe_names())
+    add("config", help=f"TOML file, or the name of a shipped recipe: {recipes}")
+    add("--set", action="append", default=[], metavar="KEY=VALUE",
+        help="change a setting, for example train.steps=100; may be repeated")  # fmt: skip
+    add("--out", help="run folder; default: runs/<name of the config>")
+    add("--resume", nargs="?", const="last", choices=["last", "auto"],
         help="resume from last.pt of the run folder; auto: if there is one, else start")  # fmt: skip
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 
 
