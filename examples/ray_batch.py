@@ -94,7 +94,7 @@ def start_ray(ray: Any, given: argparse.Namespace) -> None:
 def run_jobs(
     ray: Any, jobs: list[Job], order: tuple[str, ...], given: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Return the summary entry of each video, in the given order, and whether Ctrl-C ended the run."""
+    """Return the summary entries in the order of `jobs`, and whether Ctrl-C ended the run."""
     from rnndet.video.sources.identity import source_bytes
 
     remote = ray.remote(num_cpus=1, num_gpus=given.gpus, max_retries=given.retries)(task)

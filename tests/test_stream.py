@@ -1,7 +1,6 @@
 """Stream: the state, the thresholds and the errors, with a model of a few lines."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np

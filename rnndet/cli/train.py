@@ -24,7 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="change a setting, for example train.steps=100; may be repeated")  # fmt: skip
     add("--out", help="run folder; default: runs/<name of the config>")
     add("--resume", nargs="?", const="last", choices=["last", "auto"],
-        help="resume from last.pt of the run folder; auto: if there is one, else start")  # fmt: skip
+        help="resume from last.pt of the run folder; auto: if it exists, else start")  # fmt: skip
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--quiet", action="store_true", help="no progress bar")
     add("--debug", action="store_true", help="show the traceback of an error")
