@@ -10,8 +10,5 @@ SHIPPED = {  # folder of the repository, and the files of it that are installed 
 setup(
     packages=[*find_packages(include=["rnndet*"]), *(f"rnndet.{folder}" for folder in SHIPPED)],
     package_dir={f"rnndet.{folder}": folder for folder in SHIPPED},
-    package_data={
-        "rnndet": ["py.typed"],
-        **{f"rnndet.{folder}": files for folder, files in SHIPPED.items()},
-    },
+    package_data={f"rnndet.{folder}": files for folder, files in SHIPPED.items()},
 )
