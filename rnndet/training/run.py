@@ -81,8 +81,7 @@ def build_run(
         raise RnndetError("model.options.size = [height, width] is needed for training")
     fresh = list(model.state_dict())
     if config.train.init and not resume:
-        init, _ = find_weights(config.train.init)
-        fresh = start_from(model, init)
+        fresh = start_from(model, find_weights(config.train.init)[0])
     cache = Path(config.data.cache) if config.data.cache else None
     dataset = ClipDataset(
         [(s, c.weight, cache) for s, c in zip(sets, config.data.train, strict=True)],
