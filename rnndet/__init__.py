@@ -50,7 +50,7 @@ def __getattr__(name: str) -> object:
     """Import a public name at its first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'rnndet' has no attribute {name!r}")
-    value: object = getattr(import_module(f"rnndet.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"rnndet.{_HOMES[name]}"), name)
     globals()[name] = value  # found directly from now on
     return value
 

@@ -27,8 +27,7 @@ def pairwise_iou(a: Array, b: Array) -> Array:
     wide = np.maximum(np.minimum(x2, u2) - np.maximum(x1, u1), 0)
     overlap = wide * np.maximum(np.minimum(y2, v2) - np.maximum(y1, v1), 0)
     union = area(a)[:, None] + area(b)[None, :] - overlap
-    iou: Array = np.divide(overlap, union, out=np.zeros_like(union), where=union > 0)
-    return iou
+    return np.divide(overlap, union, out=np.zeros_like(union), where=union > 0)
 
 
 def grow(boxes: Array, factor: float) -> Array:
@@ -80,5 +79,5 @@ def _overlaps(
     limit: float,
 ) -> NDArray[np.bool_]:
     """Which rows of two lists are of one group and overlap by an IoU above `limit`, (A, B)."""
-    same: NDArray[np.bool_] = groups[some][:, None] == groups[others][None, :]
+    same = groups[some][:, None] == groups[others][None, :]
     return same & (pairwise_iou(boxes[some], boxes[others]) > limit)

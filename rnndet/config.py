@@ -196,7 +196,7 @@ def config_from_dict(tree: dict[str, Any], *, where: str) -> Config:
     """Build a Config from plain data, as stored in a checkpoint; `where` begins the messages."""
     try:
         _check_renamed(tree)
-        config: Config = convert(Config, tree, what="")
+        config = convert(Config, tree, what="")
         _check(config)
     except RnndetError as error:
         raise RnndetError(f"{where}: {error}") from None
@@ -235,8 +235,8 @@ def upgrade_config(tree: dict[str, Any]) -> dict[str, Any]:
 
 def config_to_dict(config: Any) -> dict[str, Any]:
     """Plain dicts, lists, strings and numbers: what a checkpoint stores."""
-    plain: dict[str, Any] = _listed(dataclasses.asdict(config))
-    return plain
+    plain = dataclasses.asdict(config)
+    return _listed(plain)
 
 
 def _listed(value: Any) -> Any:

@@ -52,7 +52,7 @@ class Detections:
     ids: NDArray[np.int64] | None = None  # (D,) unique in a video, from 1; None before tracking
 
     def __len__(self) -> int:
-        return len(self.boxes)
+        return self.boxes.shape[0]
 
     def __getitem__(self, keep: NDArray[np.bool_ | np.integer]) -> Detections:
         """Select by mask (D,) bool or by indices; every field at once."""
@@ -77,7 +77,7 @@ class Target:
     ignore: Tensor  # (D,) bool: neither reward nor punish (crowd, distractors)
 
     def __len__(self) -> int:
-        return len(self.boxes)
+        return self.boxes.shape[0]
 
     def __getitem__(self, keep: Tensor) -> Target:
         """Select by mask (D,) bool or by indices; every field at once."""
