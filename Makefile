@@ -1,5 +1,5 @@
 # make demo: sets everything up and runs the detector on a built-in clip.
-# make test: sets everything up and passes the tests.
+# make test: sets everything up, checks style and types, and runs the tests.
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -8,16 +8,17 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test setup lint clean
 
 demo: $(STAMP)
-	$(PY) tools/infer.py
+	$(VENV)/bin/rnndet infer
 
 test: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	$(PY) -m pytest -n 2 --dist worksteal
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rnndet needs Python 3.11 or newer; name one: make PYTHON=python3.12 " or 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[video,eval,plot,onnx,dev]'
@@ -28,4 +29,4 @@ lint: $(STAMP)
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf $(VENV) out .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache *.egg-info

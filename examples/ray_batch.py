@@ -1,10 +1,10 @@
-"""Many videos on one machine or a Ray cluster, one task per video.
+"""Run many videos on one machine or on a Ray cluster, one task per video.
 
 python examples/ray_batch.py clips/*.mp4 --out out -- --tracker sort --no-video
 
-What follows "--" are options of tools/infer.py. Results are those of tools/infer.py, and a rerun
-does only what is missing. On a cluster every machine needs this checkout, the sources and --out
-under the same paths.
+Options after "--" are those of `rnndet infer`. The results are those of `rnndet infer`, and a
+second run processes only the videos that are not finished. On a cluster every machine needs this
+checkout, the sources and --out under the same paths.
 """
 
 import argparse
@@ -21,25 +21,25 @@ from rnndet.cli import infer  # noqa: E402
 from rnndet.inference.batch.jobs import Job  # noqa: E402
 
 EXAMPLES = str(Path(__file__).resolve().parent)
-WORKER_DIED = 3  # exit code of a video that ends its worker: as of one that cannot be read
+WORKER_DIED = 3  # exit code of a video whose worker died, the same as of an unreadable video
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Options of this file, and those for tools/infer.py."""
+    """Split the command line into the options of this file and those of `rnndet infer`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("source", nargs="+", help="as for tools/infer.py")
+    add("source", nargs="+", help="as for rnndet infer")
     add("--out", default="out", help="results go to OUT/<name of the source>/")
-    add("--address", help="of a running Ray cluster, or auto; default: this machine alone")
-    add("--workers", type=infer.at_least_one, help="videos at a time on this machine")
-    add("--gpus", type=float, default=0.0, help="GPUs of a video, such as 1 or 0.5")
-    add("--retries", type=infer.at_least_one, default=2, help="tries more if a worker dies")
-    own, options = argv, []
+    add("--address", help="of a running Ray cluster, or auto; default: start Ray on this machine")
+    add("--workers", type=infer.at_least_one, help="videos in parallel on this machine")
+    add("--gpus", type=float, default=0.0, help="GPUs per video, such as 1 or 0.5")
+    add("--retries", type=infer.at_least_one, default=2, help="further tries if a worker dies")
+    local, options = argv, []
     if "--" in argv:
-        own, options = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
-    return parser.parse_args(own), options
+        local, options = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    return parser.parse_args(local), options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,17 +52,17 @@ def main(argv: list[str] | None = None) -> int:
     from rnndet.errors import RnndetError
     from rnndet.inference.results import write_run_summary
 
-    # --resume also lets a video be tried again after its worker died
+    # with --resume a video can be run again after its worker died
     order = [*given.source, "--out", given.out, "--resume", "--quiet", *options]
     args = infer.parse(order)
     if args.shard:
-        print("ray_batch: Ray deals out the sources; leave out --shard", file=sys.stderr)
+        print("ray_batch: Ray distributes the sources; leave out --shard", file=sys.stderr)
         return 2
     try:
         infer.check(args)
         jobs, _ = infer.list_jobs(args)
-        # What is wrong with the weights is said once, not by every task; on the CPU, because only
-        # the workers may have a GPU.
+        # Load the model here first, so that an error in the weights is reported once and not by
+        # every task; on the CPU, because only the workers may have a GPU.
         infer.build(argparse.Namespace(**vars(args) | {"device": "cpu"}))
         start_ray(ray, given)
         entries, interrupted = run_jobs(ray, jobs, tuple(order), given)
@@ -76,23 +76,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def start_ray(ray: Any, given: argparse.Namespace) -> None:
-    """Raises RnndetError if there is no cluster at the address."""
+    """Connect to the cluster, or start Ray here. Raises RnndetError if no cluster answers."""
     from rnndet.errors import RnndetError
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent
-    # of a machine started here; Ray's default is to try for ever
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports
+    # for a Ray that is started here; its default is to retry without limit
     os.environ.setdefault("RAY_task_oom_retries", str(given.retries))
     local = {} if given.address else {"num_cpus": given.workers, "include_dashboard": False}
     try:
         ray.init(given.address, logging_level="ERROR", log_to_driver=False, **local)
     except ConnectionError:
-        raise RnndetError(f"--address {given.address}: no Ray cluster answers there") from None
+        raise RnndetError(
+            f"--address {given.address}: no Ray cluster answers at this address"
+        ) from None
 
 
 def run_jobs(
     ray: Any, jobs: list[Job], order: tuple[str, ...], given: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], bool]:
-    """What became of each video, in the order given; and whether Ctrl-C came before the end."""
+    """Return the summary entries in the order of `jobs`, and whether Ctrl-C ended the run."""
     from rnndet.video.sources.identity import source_bytes
 
     remote = ray.remote(num_cpus=1, num_gpus=given.gpus, max_retries=given.retries)(task)
@@ -105,23 +107,23 @@ def run_jobs(
             (ready,), _ = ray.wait(list(running), num_returns=1)
             place = running.pop(ready)
             entries[place] = result_of(ray, ready, jobs[place], tries=given.retries + 1)
-            told = entries[place].get("error") or f"{jobs[place].name}: done"
-            print(f"{len(entries)} of {len(jobs)}: {told}", flush=True)
+            outcome = entries[place].get("error") or f"{jobs[place].name}: done"
+            print(f"{len(entries)} of {len(jobs)}: {outcome}", flush=True)
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        ray.shutdown()  # ends the tasks of this run that still run
+        ray.shutdown()  # also ends running tasks
     return [entries[place] for place in sorted(entries)], interrupted
 
 
 def result_of(ray: Any, ready: Any, job: Job, *, tries: int) -> dict[str, Any]:
-    """The entry of a task that has ended, in whatever way."""
+    """Return the summary entry of a task that has ended, with or without an error."""
     from rnndet.video.sources.base import without_password
 
     entry = {"source": without_password(job.source), "folder": job.name}
     try:
         return ray.get(ready)
-    except ray.exceptions.RayTaskError as error:  # a bug: for all to see
+    except ray.exceptions.RayTaskError as error:  # a bug: show its traceback
         print(error, file=sys.stderr)
         return entry | {
             "exit_code": 1,
@@ -136,7 +138,7 @@ def result_of(ray: Any, ready: Any, job: Job, *, tries: int) -> dict[str, Any]:
 
 
 def task(examples: str, order: tuple[str, ...], *job: Any) -> dict[str, Any]:
-    """In a worker: import this file, and run one video. Sent to the worker as it is here."""
+    """Run one video in a worker. Ray sends this function by value, so it imports this file."""
     import sys
 
     if examples not in sys.path:
@@ -148,14 +150,14 @@ def task(examples: str, order: tuple[str, ...], *job: Any) -> dict[str, Any]:
 
 @cache
 def loaded(order: tuple[str, ...]) -> tuple[argparse.Namespace, Any, dict[str, Any]]:
-    """Options, runtime and header; the model is loaded once per worker."""
+    """Return options, runtime and header; the model is loaded once per worker."""
     args = infer.parse(list(order))
     infer.check(args)
     return args, *infer.build(args)
 
 
 def run_video(order: tuple[str, ...], *job: Any) -> dict[str, Any]:
-    """Run one `Job`, given by its fields, as tools/infer.py does; its part of the summary."""
+    """Run one `Job`, given by its fields, like `rnndet infer`; returns its summary entry."""
     args, runtime, header = loaded(order)
     return infer.run_entry(Job(*job), infer.Run(runtime, header, args, stop=lambda: False))
 

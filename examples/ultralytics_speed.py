@@ -1,12 +1,12 @@
-"""Milliseconds per frame of an ultralytics tracker, to set beside those of tools/benchmark.py.
+"""Measure milliseconds per frame of an ultralytics tracker, to compare with `rnndet benchmark`.
 
-Run it with the Python of an environment of its own, in which ultralytics is installed (AGPL-3.0;
-it is no part of rnndet and never needed by it):
+Run it in a separate environment in which ultralytics is installed (AGPL-3.0; rnndet neither
+contains nor needs it):
 
     python examples/ultralytics_speed.py clip.mp4 --model yolo26n.yaml --size 320 --threads 1
 
-A model from a .yaml is untrained and finds nothing, which is its best case. Decoding, the model
-and the tracker are timed, "decode" to "track" of tools/benchmark.py; nothing is drawn or written.
+A model from a .yaml is untrained and detects nothing, which is its fastest case. Decoding, model
+and tracker are timed ("decode" to "track" of `rnndet benchmark`); nothing is drawn or written.
 """
 
 import argparse
@@ -21,13 +21,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("video")
-    add("--model", default="yolo26n.yaml", help="a structure (.yaml) or weights (.pt)")
+    add("--model", default="yolo26n.yaml", help="an architecture (.yaml) or weights (.pt)")
     add("--format", choices=["torch", "onnx", "openvino"], default="torch")
     add("--size", type=int, default=320, help="longer side of the input, a multiple of 32")
     add("--frames", type=int, default=100)
     add("--warm-up", type=int, default=5)
     add("--threads", type=int, default=1)
-    add("--folder", default=".", help="where exported models go")
+    add("--folder", default=".", help="folder for exported models")
     return parser.parse_args()
 
 

@@ -1,9 +1,10 @@
-"""Video object detection with recurrent memory.
+"""Video object detection with recurrent state.
 
 >>> import rnndet
 >>> model = rnndet.load_model("aerial")
 >>> for result in rnndet.track(model, "clip.mp4"):
-...     print(result.frame.time, result.detections.ids)
+...     print(f"{result.frame.time:.2f} s: {len(result.detections)} objects")
+0.00 s: ...
 
 `import rnndet` itself loads nothing heavy; each name below is imported when it is first used.
 """
@@ -18,16 +19,29 @@ if TYPE_CHECKING:
     from rnndet.models.checkpoint import load_model
     from rnndet.models.video_detector import VideoDetector
     from rnndet.structures import Detections
+    from rnndet.video.sources.live import LiveOptions
+    from rnndet.video.sources.open import open_source
 
 __version__ = "0.1.0"
-__all__ = ["Detections", "Stream", "VideoDetector", "load_config", "load_model", "track"]
+__all__ = [
+    "Detections",
+    "LiveOptions",
+    "Stream",
+    "VideoDetector",
+    "load_config",
+    "load_model",
+    "open_source",
+    "track",
+]
 
 _HOMES = {
     "Detections": "structures",
+    "LiveOptions": "video.sources.live",
     "Stream": "inference.stream",
     "VideoDetector": "models.video_detector",
     "load_config": "config",
     "load_model": "models.checkpoint",
+    "open_source": "video.sources.open",
     "track": "inference.run",
 }
 

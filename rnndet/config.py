@@ -144,7 +144,8 @@ class TrainConfig:
     amp: Literal["bfloat16", "float16", "off"] = (
         "bfloat16"  # autocast on CUDA; float16 scales losses
     )
-    init: str = ""  # checkpoint whose weights are taken where names and shapes agree
+    # checkpoint, or name of shipped weights, whose tensors are taken where names and shapes agree
+    init: str = ""
     seed: int = 0
     augment_on: Literal["cpu", "device"] = "cpu"  # by loader processes, or by threads on the device
     workers: Count = 0  # loader processes, or threads where augment_on = "device"

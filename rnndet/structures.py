@@ -67,7 +67,7 @@ class Detections:
     def __len__(self) -> int:
         return self.boxes.shape[0]
 
-    def __getitem__(self, keep: NDArray) -> Detections:
+    def __getitem__(self, keep: NDArray[np.bool_ | np.integer]) -> Detections:
         """Select by mask (D,) bool or by indices; every field at once."""
         ids = None if self.ids is None else self.ids[keep]
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], ids)

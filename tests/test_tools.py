@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY_OPTIONS, tiny_config, tiny_model, write_coco_vid
+from rnndet.cli.main import TOOLS, main
 from rnndet.data.formats import read_set
 from rnndet.models import zoo as published
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "tools"
 CONFIG = f"""
 [model.options]
 size = {TINY_OPTIONS["size"]}
@@ -39,7 +41,7 @@ batch = 1
 
 
 def run(tool: str, *args: object) -> int:
-    spec = importlib.util.spec_from_file_location(tool, TOOLS / f"{tool}.py")
+    spec = importlib.util.spec_from_file_location(tool, SCRIPTS / f"{tool}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main([str(arg) for arg in args])
@@ -104,6 +106,12 @@ def test_publish_writes_the_entry_of_the_weights(tmp_path, monkeypatch, capsys):
     assert published.published_weights()["tiny"]["classes"] == ["square", "bar"]
 
 
+def test_publish_refuses_to_write_into_an_installed_package(monkeypatch, capsys):
+    monkeypatch.setattr(published, "WEIGHTS_DIR", ROOT / "rnndet" / "weights")
+    assert run("publish_weights", "run.pt", "tiny") == 2
+    assert "checkout" in error_line(capsys)
+
+
 def test_publish_refuses_what_is_no_checkpoint(tmp_path, capsys):
     (tmp_path / "run.pt").write_text("text")
     assert run("publish_weights", tmp_path / "run.pt", "tiny") == 5
@@ -120,16 +128,74 @@ def test_evaluate_writes_figures_of_a_trained_run(config, coco_vid_root, tmp_pat
     assert 0 <= found["results"]["all frames"]["AP50"] <= 1
 
 
-@pytest.mark.parametrize("tool", sorted(path.name for path in TOOLS.glob("*.py")))
-def test_help_imports_nothing_heavy(tool):
+def test_help_of_every_tool_imports_nothing_heavy():
+    """In one process; what an earlier tool has imported counts for its successors too."""
     check = (
-        "import runpy, sys\n"
-        f"sys.argv = [{tool!r}, '--help']\n"
-        "try:\n"
-        f"    runpy.run_path({str(TOOLS / tool)!r}, run_name='__main__')\n"
-        "except SystemExit as stop:\n"
-        "    heavy = {'torch', 'torchvision', 'cv2', 'scipy', 'onnxruntime'} & set(sys.modules)\n"
-        "    sys.exit(stop.code or str(heavy or '') or 0)\n"
+        "import sys\n"
+        "from rnndet.cli.main import TOOLS, main\n"
+        "heavy = {'torch', 'torchvision', 'cv2', 'numpy', 'scipy', 'onnxruntime', 'matplotlib'}\n"
+        "assert main(['--help']) == 0 and not heavy & set(sys.modules)\n"
+        "for tool in TOOLS:\n"
+        "    try:\n"
+        "        main([tool, '--help'])\n"
+        "    except SystemExit as stop:\n"
+        "        assert stop.code == 0\n"
+        "    found = heavy & set(sys.modules)\n"
+        "    assert not found, f'{tool} imports {found}'\n"
     )
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+    assert all(f"usage: rnndet {tool} " in done.stdout for tool in TOOLS)
+
+
+def test_every_module_of_the_command_line_is_a_tool_and_a_script():
+    modules = {path.stem for path in (ROOT / "rnndet" / "cli").glob("*.py")} - {"__init__", "main"}
+    scripts = {path.stem for path in SCRIPTS.glob("*.py")}
+    assert set(TOOLS) == modules == scripts
+
+
+def test_command_lists_the_tools(capsys):
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(any(line.split()[:1] == [tool] for line in lines) for tool in TOOLS)
+
+
+def test_command_without_a_tool_is_a_usage_error(capsys):
+    assert main([]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_command_names_the_nearest_tool(capsys):
+    assert main(["infr"]) == 2
+    assert "did you mean 'infer'" in error_line(capsys)
+
+
+def test_train_takes_the_name_of_a_shipped_recipe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "aerial_fast_frame"]) == 3  # the recipe is found, its data is not
+    assert "data/aerial" in capsys.readouterr().err
+
+
+def test_train_prefers_a_file_to_a_recipe_of_that_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "aerial").write_text("[nothing]")
+    assert main(["train", "aerial"]) == 2
+    assert "nothing is unknown" in error_line(capsys)
+
+
+def test_train_names_the_nearest_recipe(capsys):
+    assert main(["train", "aerial_fats"]) == 2
+    assert "did you mean 'aerial_fast'" in error_line(capsys)
+
+
+def test_training_starts_from_the_name_of_shipped_weights(coco_vid_root, tmp_path, caplog):
+    changes = {
+        "data.train": f'[{{root="{coco_vid_root}"}}]', "data.holdout": "[]", "data.cache": "''",
+        "train.init": "aerial_frame", "model.options.size": "[64, 96]", "augment.crop": "[64, 64]",
+        "train.steps": "1", "train.batch": "1",
+    }  # fmt: skip
+    changes = [f"--set={key}={value}" for key, value in changes.items()]
+    out = ["--out", tmp_path / "run", "--device", "cpu", "--quiet"]
+    with caplog.at_level("INFO"):
+        assert run("train", "aerial_frame", *out, *changes) == 0
+    assert "aerial_frame.pt: 136 tensors" in caplog.text  # all but those of the classes

@@ -87,7 +87,7 @@ def test_sigterm_saves_and_ends(config, tmp_path, processes):
     assert read_checkpoint(tmp_path / "run" / "last.pt")["step"] >= 2
     if processes == 1:
         assert process.returncode == 143
-        assert "saved; --resume goes on" in shown
+        assert "saved; continue with --resume" in shown
 
 
 def kill_one(process):

@@ -18,7 +18,7 @@ from typing import Any
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet benchmark", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     infer = parts.add_parser("infer", help="from a video to results, stage by stage")
     infer.set_defaults(run=run_infer)
@@ -62,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     train = parts.add_parser("train", help="steps of a configuration, stage by stage")
     train.set_defaults(run=run_train)
     add = train.add_argument
-    add("config", help="TOML file, see configs/")
+    add("config", help="TOML file, or the name of a shipped recipe, as for rnndet train")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     add("--steps", type=at_least_one, default=20, help="steps that are counted (20)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -189,8 +189,9 @@ def run_startup(args: argparse.Namespace) -> int:
 def run_train(args: argparse.Namespace) -> int:
     from rnndet.benchmarks.training import lines_of, measure_training
     from rnndet.config import load_config
+    from rnndet.system.shipped import find_recipe
 
-    config = load_config(args.config, changes=args.set)
+    config = load_config(find_recipe(args.config), changes=args.set)
     report = measure_training(config, steps=args.steps, device=args.device)
     return tell(args, report, lines_of(report))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet cache_frames", description=__doc__)
     parser.add_argument("root", help="folder of the data set")
     parser.add_argument("--cache", required=True, help="folder that gets the images")
     parser.add_argument("--format", default="coco_vid")

@@ -9,7 +9,7 @@ import sys
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet compare", description=__doc__)
     parser.add_argument("a", metavar="A", help="predictions of the first run")
     parser.add_argument("b", metavar="B", help="predictions of the second run")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],

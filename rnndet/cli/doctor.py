@@ -1,4 +1,7 @@
-"""What rnndet finds on this machine, and what is wrong with it: for users and for bug reports."""
+"""Report versions, device, video codecs and shipped weights, for users and for bug reports.
+
+Each problem is followed by what to do. The exit code is 1 if there is one.
+"""
 
 import argparse
 import json
@@ -22,7 +25,7 @@ OPENCVS = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
-SHARED_MEMORY = 2**30  # bytes; loader processes hand their batches over there
+SHARED_MEMORY = 2**30  # bytes; loader processes pass batches through it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,15 @@ class Finding:
 
     name: str
     value: str
-    advice: str | None = None  # what to do; None where all is well
+    advice: str | None = None  # what to do; None without a problem
 
 
 def examine() -> list[Finding]:
-    """Look at versions, device, video, shared memory and the shipped weights; changes nothing."""
+    """Check versions, device, video, shared memory and the shipped weights; changes nothing.
+
+    >>> examine()[0].name
+    'rnndet'
+    """
     from rnndet.video.probe import encoders, reads_av1
 
     return [
@@ -53,6 +60,7 @@ def examine() -> list[Finding]:
 
 
 def version(name: str) -> str | None:
+    """Version of an installed distribution; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -60,44 +68,47 @@ def version(name: str) -> str | None:
 
 
 def opencv() -> Finding:
-    """Two of OpenCV's packages write the same files, and the one installed last wins."""
+    """Report the OpenCV packages; two of them overwrite each other's files."""
     found = {name: number for name in OPENCVS if (number := version(name))}
-    shown = ", ".join(f"{name} {number}" for name, number in found.items()) or "not installed"
+    versions = ", ".join(f"{name} {number}" for name, number in found.items())
     advice = None
     if len(found) > 1:
         advice = f"pip uninstall {' '.join(found)}; then pip install opencv-python"
-    return Finding("opencv", shown, advice)
+    return Finding("opencv", versions or "not installed", advice)
 
 
 def device() -> Finding:
+    """Report the device that `--device auto` means, with the reason."""
     from rnndet.system.device import choose_device
 
-    chosen, why = choose_device("auto")
-    return Finding("device", f"{chosen}: {why}")
+    name, reason = choose_device("auto")
+    return Finding("device", f"{name}: {reason}")
 
 
-def video_output(found: dict[str, bool]) -> list[Finding]:
-    """found: which encoders work."""
+def video_output(works: dict[str, bool]) -> list[Finding]:
+    """Report the video encoders; works: whether each can write a video."""
     advice = {
         "h264": "videos are written as MPEG-4, which browsers do not play: "
         "pip install 'rnndet[video]'",
-        "mp4v": None if found["h264"] else "no video can be written: use --no-video",
+        "mp4v": None if works["h264"] else "no video can be written: use --no-video",
     }
     return [
-        Finding(f"encoder {name}", "works" if works else "missing", None if works else advice[name])
-        for name, works in found.items()
+        Finding(f"encoder {name}", "works" if ok else "missing", None if ok else advice[name])
+        for name, ok in works.items()
     ]
 
 
 def av1(works: bool | None) -> Finding:
+    """Report whether AV1 video can be read; works: None if it could not be tested."""
     if works is None:
-        return Finding("decoder av1", "not tried: no encoder to make a video with")
-    # PyAV made the video that was tried, so its own decoder is missing too
+        return Finding("decoder av1", "not tested: no encoder to make a test video with")
+    # PyAV encoded the test video, so its own decoder is missing too
     missing = "missing: convert such videos first, ffmpeg -i IN -c:v libx264 OUT.mp4"
     return Finding("decoder av1", "works" if works else missing)
 
 
 def shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
+    """Report the size of shared memory."""
     if not folder.is_dir():
         return Finding("shared memory", "none")
     disk = os.statvfs(folder)
@@ -109,29 +120,30 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
 
 
 def weights() -> list[Finding]:
+    """Compare the shipped weights with their sha256."""
     findings = []
     for name, entry in published_weights().items():
         path = WEIGHTS_DIR / entry["file"]
-        is_whole = path.is_file() and file_sha256(path) == entry["sha256"]
-        advice = None if is_whole else f"restore it: git checkout -- weights/{path.name}"
-        state = "whole" if is_whole else "damaged" if path.is_file() else "missing"
+        is_intact = path.is_file() and file_sha256(path) == entry["sha256"]
+        state = "intact" if is_intact else "damaged" if path.is_file() else "missing"
+        advice = None if is_intact else f"restore {path}: git checkout, or install rnndet again"
         findings.append(Finding(f"weights {name}", state, advice))
     return findings
 
 
 def lines_of(findings: list[Finding]) -> list[str]:
-    """The report for people."""
-    width = max(len(one.name) for one in findings)
+    """Format the report as text."""
+    width = max(len(finding.name) for finding in findings)
     lines = []
-    for one in findings:
-        lines.append(f"{one.name:<{width}}  {one.value}")
-        if one.advice is not None:
-            lines.append(f"{'':<{width}}  -> {one.advice}")
+    for finding in findings:
+        lines.append(f"{finding.name:<{width}}  {finding.value}")
+        if finding.advice is not None:
+            lines.append(f"{'':<{width}}  -> {finding.advice}")
     return lines
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.parse_args(argv)
 
@@ -139,9 +151,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     findings = examine()
-    shown = [asdict(one) for one in findings]
-    print(json.dumps(shown, indent=2) if args.json else "\n".join(lines_of(findings)))
-    return int(any(one.advice for one in findings))
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print("\n".join(lines_of(findings)))
+    return int(any(finding.advice for finding in findings))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ NEEDS_WEIGHTS = {
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet evaluate", description=__doc__)
     add = parser.add_argument
     add("weights", nargs="?", help="a name of weights/weights.toml, or a checkpoint file")
     add("--predictions", nargs="+", metavar="FILE", help="score these files instead of weights")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet export", description=__doc__)
     add = parser.add_argument
     add("weights", help="name in weights/weights.toml, or a file")
     add("--out", metavar="FILE", help="the graph; none: beside the weights, where it is looked for")

@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet infer", description=__doc__)
     add = parser.add_argument
     add("source", nargs="*",
         help="video file, folder of images, image, list of sources (.txt), pattern in quotes "

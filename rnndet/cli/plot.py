@@ -1,4 +1,4 @@
-"""Plot a training run: python tools/plot.py runs/aerial."""
+"""Plot the losses and metrics of a training run: rnndet plot runs/aerial."""
 
 import argparse
 import sys
@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="run folder of tools/train.py")
+    parser = argparse.ArgumentParser(prog="rnndet plot", description=__doc__)
+    parser.add_argument("run", type=Path, help="run folder of rnndet train")
     parser.add_argument("--out", type=Path, help="folder for the images; default: the run folder")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)

@@ -1,6 +1,6 @@
-"""Put the weights of a training run into weights/ under a name, with their sha256.
+"""Add the weights of a training run to weights/ of a checkout, under a name and with their sha256.
 
-python tools/publish_weights.py runs/aerial/weights.pt aerial
+rnndet publish_weights runs/aerial/weights.pt aerial
 """
 
 import argparse
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet publish_weights", description=__doc__)
     parser.add_argument("source", help="weights.pt or best.pt of a run folder")
-    parser.add_argument("name", help="what infer.py --weights will call it")
+    parser.add_argument("name", help="name for rnndet infer --weights")
     parser.add_argument("--licence", default="Apache-2.0")
     return parser.parse_args(argv)
 
@@ -21,8 +21,12 @@ def main(argv: list[str] | None = None) -> int:
     from rnndet.errors import RnndetError
 
     try:
+        from rnndet.models import zoo
         from rnndet.models.publish import publish
+        from rnndet.system.shipped import PACKAGE
 
+        if zoo.WEIGHTS_DIR.is_relative_to(PACKAGE):
+            raise RnndetError(f"{PACKAGE} is an installed package; run this in a checkout")
         path = publish(Path(args.source), args.name, licence=args.licence)
     except RnndetError as error:
         print(f"publish_weights: {error}", file=sys.stderr)

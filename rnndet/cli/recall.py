@@ -11,7 +11,9 @@ from pathlib import Path
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="rnndet recall",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--cells", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--steps", type=int, default=400, help="of training; default 400")

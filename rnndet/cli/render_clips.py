@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="rnndet render_clips", description=__doc__)
     parser.add_argument("root", help="folder of the new data set")
     parser.add_argument("--clips", type=int, default=160)
     parser.add_argument("--length", type=int, default=60, help="frames of a clip")

@@ -1,22 +1,33 @@
-"""Train a model: python tools/train.py configs/aerial.toml --out runs/aerial."""
+"""Train a model: rnndet train aerial --out runs/aerial.
+
+On several GPUs of one machine: torchrun --nproc-per-node=8 -m rnndet train aerial
+"""
 
 import argparse
 import logging
 import sys
 from pathlib import Path
 
+from rnndet.system.shipped import find_recipe, recipe_names
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="TOML file, see configs/")
-    change = "change a setting, for example train.steps=100; may be repeated"
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
-    parser.add_argument("--out", help="run folder; default runs/<name of the config>")
-    parser.add_argument("--resume", nargs="?", const="last", choices=["last", "auto"],
-        help="go on from last.pt of the folder; auto: if there is one, or else begin")  # fmt: skip
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(
+        prog="rnndet train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    recipes = ", ".join(recipe_names())
+    add("config", help=f"TOML file, or the name of a shipped recipe: {recipes}")
+    add("--set", action="append", default=[], metavar="KEY=VALUE",
+        help="change a setting, for example train.steps=100; may be repeated")  # fmt: skip
+    add("--out", help="run folder; default: runs/<name of the config>")
+    add("--resume", nargs="?", const="last", choices=["last", "auto"],
+        help="resume from last.pt of the run folder; auto: if it exists, else start")  # fmt: skip
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 
 
@@ -31,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         from rnndet.system.signals import Stopped
         from rnndet.training.run import holds_run, run_training
 
-        config = load_config(args.config, changes=args.set)
+        config = load_config(find_recipe(args.config), changes=args.set)
         folder = Path(args.out or Path("runs") / Path(args.config).stem)
         resume = args.resume == "last" or (args.resume == "auto" and holds_run(folder))
         with world() as here:
@@ -46,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
                 )
             except Stopped as stopped:
                 if here.is_first:
-                    print(f"train: {stopped}; saved; --resume goes on", file=sys.stderr)
+                    print(f"train: {stopped}; saved; continue with --resume", file=sys.stderr)
                 return stopped.exit_code
     except RnndetError as error:
         if args.debug:
@@ -54,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"train: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("train: interrupted; --resume goes on from the last save", file=sys.stderr)
+        print("train: interrupted; continue from the last save with --resume", file=sys.stderr)
         return 130
     print(f"weights: {folder / 'weights.pt'}")
     return 0

@@ -1,4 +1,4 @@
-"""Which weights are shipped, and where: weights/weights.toml."""
+"""Look up the shipped weights, which weights/weights.toml lists."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.errors import WeightsError
+from rnndet.system.shipped import shipped_folder
 
-WEIGHTS_DIR = Path(__file__).resolve().parent.parent.parent / "weights"
+WEIGHTS_DIR = shipped_folder("weights")
 
 
 def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:

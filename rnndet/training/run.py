@@ -22,6 +22,7 @@ from rnndet.evaluation.predict import SCORE_FLOOR, predict
 from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import previous_of
 from rnndet.models.video_detector import VideoDetector, build_model
+from rnndet.models.zoo import find_weights
 from rnndet.system.device import choose_device
 from rnndet.system.distributed import World
 from rnndet.training.loop import Run
@@ -80,7 +81,7 @@ def build_run(
         raise RnndetError("model.options.size = [height, width] is needed for training")
     fresh = list(model.state_dict())
     if config.train.init and not resume:
-        fresh = start_from(model, config.train.init)
+        fresh = start_from(model, find_weights(config.train.init)[0])
     cache = Path(config.data.cache) if config.data.cache else None
     dataset = ClipDataset(
         [(s, c.weight, cache) for s, c in zip(sets, config.data.train, strict=True)],
