@@ -93,14 +93,14 @@ def test_files_outside_the_folder_need_images(coco_vid_root):
 
 def test_existing_labels_are_not_replaced(coco_vid_root):
     videos = read_set("coco_vid", coco_vid_root, "train")
-    with pytest.raises(OutputError, match=r"train\.json: is there already"):
+    with pytest.raises(OutputError, match=r"train\.json: exists already"):
         write(videos, coco_vid_root, "train", images=False)
 
 
 @pytest.mark.parametrize(
     ("change", "split", "message"),
     [
-        (lambda v: replace(v, videos=v.videos * 2), "s", "two videos have one name"),
+        (lambda v: replace(v, videos=v.videos * 2), "s", "two videos have the same name"),
         (lambda v: replace(v, videos=(replace(v.videos[0], name="../v"),)), "s", "cannot be a fol"),
         (lambda v: v, "a/b", "cannot be a file name"),
         (lambda v: replace(v, videos=(replace(v.videos[0], frames=()),)), "s", "no frame is lab"),

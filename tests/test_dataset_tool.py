@@ -109,7 +109,7 @@ def test_convert_of_video_files_to_images_passes_the_check(tmp_path):
 
 def test_convert_replaces_nothing(coco_vid_root, capsys):
     assert run("convert", coco_vid_root, coco_vid_root, "--to", "coco_vid") == 4
-    assert "train.json: is there already" in error_line(capsys)
+    assert "train.json: exists already" in error_line(capsys)
 
 
 # show
@@ -137,7 +137,7 @@ def test_show_names_the_nearest_video(coco_vid_root, tmp_path, capsys):
 
 def test_show_replaces_nothing(coco_vid_root, capsys):
     assert run("show", coco_vid_root, "--video", "v0", "--out", coco_vid_root / "v1") == 4
-    assert "is there already" in error_line(capsys)
+    assert "exists already" in error_line(capsys)
 
 
 def test_show_of_images_of_two_sizes_is_one_line(coco_vid_root, tmp_path, capsys):

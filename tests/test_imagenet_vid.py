@@ -384,7 +384,7 @@ def test_ignored_boxes_are_left_out_and_counted(tmp_path):
 
 
 def test_other_classes_are_refused_without_names(tmp_path):
-    with pytest.raises(OutputError, match="class 'kite' is none of ImageNet VID's 30"):
+    with pytest.raises(OutputError, match="class 'kite' is not among ImageNet VID's 30"):
         write(one_frame(None, classes=("kite",)), tmp_path, "val")
 
 
@@ -397,7 +397,7 @@ def test_a_name_that_is_no_folder_is_refused(tmp_path, name):
 def test_files_are_replaced_only_on_request(root, tmp_path):
     videos = load(root)
     write(videos, tmp_path / "copy", "val")
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="exists already"):
         write(videos, tmp_path / "copy", "val")
     write(VideoSet(videos.classes, videos.videos[:1]), tmp_path / "copy", "val", overwrite=True)
     assert summary(load(tmp_path / "copy")) == {"a": [0, 1, 2]}
@@ -412,5 +412,5 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
 
 def test_a_target_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file: cannot be written: Not a directory"):
+    with pytest.raises(OutputError, match=r"file: cannot be written \(Not a directory"):
         write(one_frame(None), tmp_path / "file", "val")

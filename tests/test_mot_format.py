@@ -322,7 +322,7 @@ def test_rows_are_those_of_the_benchmark(tmp_path):
         (one_video(None, name=".."), "cannot be a folder"),
         (one_video(None, name="a/b"), "cannot be a folder"),
         (one_video(None, classes=("a\nb",)), "cannot be a line of labels"),
-        (one_video(None, Target.empty()), "some frames are labelled and some not"),
+        (one_video(None, Target.empty()), "only some frames are labelled"),
         (
             VideoSet(("car",), (VideoRecord("v", 32, 48, 25, (FrameRecord(1, None),)),)),
             "video v: frame 0 is missing",
@@ -336,7 +336,7 @@ def test_what_the_format_cannot_say_is_refused(tmp_path, videos, message):
 
 def test_files_are_replaced_only_on_request(tmp_path):
     write(one_video(some_target()), tmp_path, "train", images=False)
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="exists already"):
         write(one_video(some_target()), tmp_path, "train", images=False)
     write(one_video(None, name="w"), tmp_path, "train", images=False, overwrite=True)
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["w"]
@@ -350,5 +350,5 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
 
 def test_a_target_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="train: cannot be written: Not a directory"):
+    with pytest.raises(OutputError, match=r"train: cannot be written \(Not a directory"):
         write(one_video(None), tmp_path / "file", "train")

@@ -71,7 +71,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Make an empty folder, in place of what an interrupted run left there; remove it at the end."""
+    """Make an empty folder, in place of any leftover of that name; remove it at the end."""
     try:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)

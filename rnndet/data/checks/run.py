@@ -12,8 +12,8 @@ from rnndet.data.checks.splits import check_splits
 from rnndet.data.formats import read_set
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
+from rnndet.data.targets import SHARES_HINT
 
-SHARES = "boxes lie within 0..1"  # how TruthBuilder's hint begins
 NEARLY_ALL = 0.9  # share of the boxes
 
 
@@ -92,6 +92,6 @@ def read_findings(
         if record.target is not None
     )
     for what, count in sorted(problems.corrected.items()):
-        is_wrong = what.startswith(SHARES) and count > NEARLY_ALL * (count + kept)
+        is_wrong = what == SHARES_HINT and count > NEARLY_ALL * (count + kept)
         findings.append((error if is_wrong else note)(split, f"{count} {what}"))
     return findings

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset, Sampler
 from rnndet.config import AugmentConfig, ClipConfig
 from rnndet.data.clips import transforms
 from rnndet.data.clips.sampling import ClipSampler
-from rnndet.data.clips.store import FrameStore
 from rnndet.data.clips.transforms import Clip
 from rnndet.data.corruption import plan as degradation
 from rnndet.data.corruption.plan import Plan
+from rnndet.data.frames import FrameStore
 from rnndet.data.records import VideoSet
 from rnndet.structures import Target
 

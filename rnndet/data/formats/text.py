@@ -2,17 +2,15 @@
 
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 from xml.parsers import expat
 
 from rnndet.data.problems import Problems
-from rnndet.errors import InputError, OutputError
+from rnndet.errors import InputError
 
-FOLDER = re.compile(r"\w[\w.-]*")  # also a value of an ini file and a field of a list
 MAX_XML = 64_000_000  # bytes; the largest annotation files of the field are below 20 MB
 MAX_JSON = 4_000_000_000
 MAX_TEXT = 1_000_000_000
@@ -111,12 +109,3 @@ def is_path(name: str) -> bool:
     except UnicodeEncodeError:  # JSON can hold halves of characters
         return False
     return "\0" not in name
-
-
-def check_folder_names(split: str, videos: Sequence[str]) -> None:
-    """Raise OutputError unless a split and its videos can be written as folders of these names."""
-    for name in (split, *videos):
-        if not FOLDER.fullmatch(name):
-            raise OutputError(f"{name!r} cannot be a folder; use letters, digits, '_', '-', '.'")
-    if len(set(videos)) < len(videos):
-        raise OutputError("two videos have one name; names must be unique")
