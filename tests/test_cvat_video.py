@@ -140,8 +140,8 @@ def test_other_shapes_and_rotation_are_counted(tmp_path):
     problems = Problems()
     cvat_video.read(tmp_path, "train", problems)
     assert problems.notes() == [
-        "1 rotated boxes read as if they were upright",
-        "2 shapes that are no boxes left out",
+        "1 rotated boxes read as upright",
+        "2 shapes other than boxes left out",
     ]
 
 

@@ -148,7 +148,7 @@ def test_videos_without_labels_are_left_out_and_counted(folder):
         ("1,7,11,9,-20,12,1,1,1", "line 1: .* negative size"),
         ("1,7,11,9,20,12,1,2,1", "line 1: class 2 is unknown; expected 1 to 1"),
         ("1,7,11,9,20,12,1,0,1", "line 1: class 0 is unknown"),
-        ("1,7,11,9,20,12,1,bird,1", "line 1: holds what is not a number"),
+        ("1,7,11,9,20,12,1,bird,1", "line 1: a field is not a number"),
         ("0,7,11,9,20,12,1,1,1", "line 1: there is no frame -1"),
         ("4,7,11,9,20,12,1,1,1", "line 1: there is no frame 3"),
         ("1,7,11,9,20,12", "line 1: 6 fields; expected 9"),

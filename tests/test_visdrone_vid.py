@@ -71,7 +71,7 @@ def test_the_published_folder_goes_before_the_others(tmp_path):
         ("1,7,10,8,1e9,12,1,4,0,1", "line 1: .* is not in pixels"),
         ("1,7,10,8,-20,12,1,4,0,1", "line 1: .* negative size"),
         ("1,7,10,8,20,12,1,12,0,1", "line 1: category 12 is unknown"),
-        ("1,7,10,8,20,12,1,car,0,1", "line 1: holds what is not a number"),
+        ("1,7,10,8,20,12,1,car,0,1", "line 1: a field is not a number"),
         ("9,7,10,8,20,12,1,4,0,1", "line 1: there is no frame 8"),
         ("1,7,10,8,20,12,1,4", "line 1: 8 fields; expected 10"),
     ],

@@ -1,4 +1,4 @@
-"""Annotation files, read safely: JSON, XML, lines of text, paths; and names fit to be written."""
+"""Read annotation files safely: text, rows, JSON and XML of limited size, and paths in them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ MAX_TEXT = 1_000_000_000
 
 
 def read_text(path: Path, *, limit: int = MAX_TEXT) -> str:
-    """A UTF-8 file (a byte order mark is dropped). Raises InputError in one line."""
+    """Read a UTF-8 file without its byte order mark. Raises InputError in one line."""
     try:
         size = path.stat().st_size
         if size > limit:
@@ -32,7 +32,7 @@ def read_text(path: Path, *, limit: int = MAX_TEXT) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises InputError in one line."""
+    """Read a JSON file. Raises InputError in one line."""
     text = read_text(path, limit=MAX_JSON)
     try:
         return json.loads(text)
@@ -41,10 +41,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_xml(path: Path) -> Element:
-    """The root of an XML file. Raises InputError in one line; a DOCTYPE is refused.
+    """Read an XML file and return its root. Raises InputError in one line; refuses a DOCTYPE.
 
-    A DOCTYPE may define entities that expand without end or name other files; no annotation needs
-    one.
+    A DOCTYPE may define entities that expand without end or name other files; annotations do not
+    need one.
     """
     text = read_text(path, limit=MAX_XML)
     builder = TreeBuilder()
@@ -69,7 +69,7 @@ def read_xml(path: Path) -> Element:
 def rows(
     path: Path, problems: Problems, *, columns: int, separator: str | None = ","
 ) -> Iterator[tuple[int, list[str]]]:
-    """Line number (from 1) and fields of every line that is not blank.
+    """Yield the line number (from 1) and the fields of every line that is not blank.
 
     A line with fewer than `columns` fields is reported and left out. `separator` None splits at
     white space.
@@ -85,11 +85,14 @@ def rows(
 
 
 def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) -> Path:
-    """The file `name` under `root`, as an annotation names it.
+    """Return the path of the file that an annotation names, relative to `root`.
 
-    Raises InputError if it is absolute, climbs out of `root` or is no path: a list file must not
-    choose what is read elsewhere, unless the user allows it. Links are followed where the user has
-    laid them.
+    Raises InputError if the name is absolute, leads out of `root` or is not a path: an annotation
+    must not choose which other files are read, unless the user allows it. Symbolic links, which
+    the user has made, are followed.
+
+    >>> inside(Path("data"), "a/./b.jpg", where="gt.json: image 1").as_posix()
+    'data/a/b.jpg'
     """
     if not (is_path_inside(name) or (allow_outside and is_path(name))):
         raise InputError(f"{where}: {name!r} lies outside {root} or is no path; give one within it")
@@ -97,13 +100,13 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
 
 
 def is_path_inside(name: str) -> bool:
-    """Whether it is a relative path that stays below the folder from which it starts."""
+    """Return True for a relative path that stays below the folder it starts from."""
     climbs = os.path.normpath(name).split(os.sep)[0] == ".."
     return is_path(name) and not climbs and not os.path.isabs(name)
 
 
 def is_path(name: str) -> bool:
-    """Whether the system can have a file of this name."""
+    """Return True if a file can have this name on this system."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:  # JSON can hold halves of characters
