@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -27,6 +28,15 @@ def write_images(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, np.zeros((*SIZE_HW, 3), np.uint8))
+
+
+def write_video(path: Path, *, frames: int) -> None:
+    """A black Motion JPEG file of 10 fps."""
+    height, width = SIZE_HW
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height))
+    for _ in range(frames):
+        writer.write(np.zeros((height, width, 3), np.uint8))
+    writer.release()
 
 
 def read_notes(format: str, root: Path, split: str, **options: Any) -> tuple[VideoSet, list[str]]:
