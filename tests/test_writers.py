@@ -39,6 +39,13 @@ def one_video(root, *targets, classes=CLASSES, name="v", fps=None):
     return VideoSet(classes, (VideoRecord(name, 40, 60, fps, records),))
 
 
+def first_frame(root, target, *, fps=None):
+    """The first frame of the set at `root`, with another target."""
+    videos = read_set("coco_vid", root, "train")
+    record = replace(videos.videos[0].frames[0], target=target)
+    return replace(videos, videos=(replace(videos.videos[0], frames=(record,), fps=fps),))
+
+
 def read_back(format, root, split="s", **options):
     if format == "imagenet_vid":
         options = {"classes": CLASSES} | options
@@ -70,11 +77,8 @@ def test_written_set_reads_back_equal(tmp_path, format, as_files):
 
 @every_writer
 def test_fractional_boxes_and_absent_identities_read_back_equal(coco_vid_root, format):
-    videos = read_set("coco_vid", coco_vid_root, "train")
     boxes = target(((0.3, 1.7, 33.333332, 31.9), 1, 8, False), ((0.0, 0.5, 1.1, 2.2), 0, -1, False))
-    record = replace(videos.videos[0].frames[0], target=boxes)
-    videos = replace(videos, videos=(replace(videos.videos[0], frames=(record,)),))
-    WRITE[format](videos, coco_vid_root / "out", "s")
+    WRITE[format](first_frame(coco_vid_root, boxes), coco_vid_root / "out", "s")
     (back,) = read_back(format, coco_vid_root / "out").videos[0].frames
     assert_same_targets(back.target, boxes)
 
@@ -239,10 +243,7 @@ def test_imagenet_vid_writes_a_list_of_all_frames(coco_vid_root):
 
 
 def test_imagenet_vid_writes_no_xml_for_unlabelled_frames(coco_vid_root):
-    videos = read_set("coco_vid", coco_vid_root, "train")
-    record = replace(videos.videos[0].frames[0], target=None)
-    videos = replace(videos, videos=(replace(videos.videos[0], frames=(record,)),))
-    WRITE["imagenet_vid"](videos, coco_vid_root / "out", "s")
+    WRITE["imagenet_vid"](first_frame(coco_vid_root, None), coco_vid_root / "out", "s")
     back = read_back("imagenet_vid", coco_vid_root / "out", unlabelled=True)
     assert back.videos[0].frames[0].target is None
 
@@ -266,41 +267,33 @@ REGION = ((0.0, 0.0, 9.0, 9.0), ANY_CLASS, -1, True)
 
 
 def test_mot_keeps_ignored_boxes_and_ignore_regions_of_no_class(coco_vid_root):
-    videos = read_set("coco_vid", coco_vid_root, "train")
-    boxes = target(IGNORED, REGION)
-    record = replace(videos.videos[0].frames[0], target=boxes)
-    videos = replace(videos, videos=(replace(videos.videos[0], frames=(record,), fps=29.97),))
+    videos = first_frame(coco_vid_root, target(IGNORED, REGION), fps=29.97)
     mot.write(videos, coco_vid_root / "out", "s")
-    back = read_back("mot", coco_vid_root / "out")
-    assert_same_videos(back, videos)
+    assert_same_videos(read_back("mot", coco_vid_root / "out"), videos)
 
 
 def test_mot_unlabelled_video_without_rate_reads_back_equal(coco_vid_root):
-    videos = read_set("coco_vid", coco_vid_root, "train")
-    record = replace(videos.videos[0].frames[0], target=None)
-    videos = replace(videos, videos=(replace(videos.videos[0], frames=(record,), fps=None),))
+    videos = first_frame(coco_vid_root, None)
     mot.write(videos, coco_vid_root / "out", "s")
     assert_same_videos(read_back("mot", coco_vid_root / "out"), videos)
 
 
 def test_mot_rows_are_those_of_the_benchmark(tmp_path):
-    boxes = target(IGNORED, REGION)
-    mot.write(one_video(tmp_path, boxes), tmp_path, "s", images=False)
+    mot.write(one_video(tmp_path, target(IGNORED, REGION)), tmp_path, "s", images=False)
     lines = (tmp_path / "s/v/gt/gt.txt").read_text().splitlines()
     assert lines == ["1,0,5,6,10,10,0,1,1", "1,-1,1,1,9,9,0,0,1"]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("targets", "classes", "message"),
     [
-        ({"classes": ("a\nb",)}, "cannot be a line of labels"),
-        ({"targets": (None, Target.empty())}, "only some frames are labelled"),
+        ([None], ("a\nb",), "cannot be a line of labels"),
+        ([None, Target.empty()], CLASSES, "only some frames are labelled"),
     ],
 )
-def test_mot_refuses_what_the_format_cannot_express(tmp_path, change, message):
-    targets = change.pop("targets", (None,))
+def test_mot_refuses_what_the_format_cannot_express(tmp_path, targets, classes, message):
     with pytest.raises(OutputError, match=message):
-        mot.write(one_video(tmp_path, *targets, **change), tmp_path, "s", images=False)
+        mot.write(one_video(tmp_path, *targets, classes=classes), tmp_path, "s", images=False)
 
 
 def test_mot_refuses_a_video_with_missing_frames(tmp_path):
