@@ -69,7 +69,7 @@ def test_no_share_and_no_frames_give_clean_plans() -> None:
     "bad", [{"share": 1.0}, {"share": -0.1}, {"run": (4, 2)}, {"kinds": ["x"]}]
 )
 def test_impossible_plans_are_user_errors(bad: dict) -> None:
-    with pytest.raises(RnndetError, match="degradation"):
+    with pytest.raises(RnndetError, match="corruption"):
         plan(5, torch.Generator(), **bad)
 
 
@@ -248,7 +248,7 @@ def test_the_first_frame_is_never_frozen() -> None:
 
 @pytest.mark.parametrize("name", ["fog", "noise@2", "noise@loud", "noise@nan"])
 def test_impossible_degradation_is_a_user_error(name: str) -> None:
-    with pytest.raises(RnndetError, match="degradation"):
+    with pytest.raises(RnndetError, match="corruption"):
         named_plan(name, "clip", 10)
 
 
