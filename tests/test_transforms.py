@@ -86,13 +86,6 @@ def test_flip_mirrors_boxes():
     assert transforms.flip(clip_of([0, 10, 15, 20])).targets[0].boxes.tolist() == [[45, 10, 60, 20]]
 
 
-def test_reverse_plays_backwards():
-    clip = clip_of([0, 0, 5, 5], length=3)
-    back = transforms.reverse(clip)
-    assert torch.equal(back.frames[0], clip.frames[2])
-    assert back.targets[0] is clip.targets[2]
-
-
 def test_colour_changes_all_frames_alike():
     frames = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8).expand(3, -1, -1, -1)
     clip = transforms.colour(Clip(frames, [None] * 3), generator())
