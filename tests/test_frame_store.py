@@ -24,7 +24,7 @@ def batches(root, folder, **train):
     return [batch.frames for step in run.batches(dataset) for batch in step]
 
 
-def test_clips_made_by_threads_on_the_device_are_those_of_the_loader(coco_vid_root, tmp_path):
+def test_clips_augmented_on_the_device_equal_those_of_the_loader(coco_vid_root, tmp_path):
     expected = batches(coco_vid_root, tmp_path / "a")
     found = batches(coco_vid_root, tmp_path / "b", augment_on="device", workers=2)
     assert len(found) == len(expected) == 4
@@ -40,7 +40,7 @@ def test_kept_frames_are_not_decoded_again(coco_vid_root, monkeypatch):
 
 
 @pytest.mark.parametrize("as_files", [False, True])
-def test_videos_of_two_sets_may_have_one_name(tmp_path, as_files):
+def test_videos_of_two_sets_may_have_the_same_name(tmp_path, as_files):
     for name, videos in (("a", 1), ("b", 2)):
         (tmp_path / name).mkdir()
         write_coco_vid(tmp_path / name, videos=videos, as_files=as_files)
@@ -53,7 +53,7 @@ def test_videos_of_two_sets_may_have_one_name(tmp_path, as_files):
     assert torch.equal(store.load(other, other.frames[:1]), expected)
 
 
-def test_budget_is_not_passed(coco_vid_root):
+def test_budget_is_not_exceeded(coco_vid_root):
     video = first_video(coco_vid_root)
     size = FrameStore("cpu", budget=0).load(video, video.frames[:1]).nbytes
     store = FrameStore("cpu", budget=2 * size)

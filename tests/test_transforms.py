@@ -55,7 +55,7 @@ def test_mostly_cut_object_is_ignored():
     assert clip.targets[0].ignore.tolist() == [True]
 
 
-def test_ignored_object_that_is_whole_stays_ignored():
+def test_ignored_object_inside_the_crop_stays_ignored():
     clip = clip_of([4, 4, 10, 10])
     ignored = replace(clip.targets[0], ignore=torch.tensor([True]))
     cut = transforms.crop_resize(
@@ -64,7 +64,7 @@ def test_ignored_object_that_is_whole_stays_ignored():
     assert [target.ignore.tolist() for target in cut.targets] == [[True], [False]]
 
 
-def test_object_outside_the_crop_is_gone():
+def test_object_outside_the_crop_is_removed():
     clip = transforms.crop_resize(clip_of([0, 0, 10, 10]), Region(20, 0, 20, 20), out_hw=(20, 20))
     assert len(clip.targets[0]) == 0
 
