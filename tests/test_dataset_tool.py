@@ -94,7 +94,7 @@ def test_convert_to_mot_can_be_read(coco_vid_root, tmp_path, capsys):
 
 def test_convert_to_imagenet_vid_can_be_read(coco_vid_root, tmp_path, capsys):
     out = tmp_path / "vid"
-    assert run("convert", coco_vid_root, out, "--to", "imagenet_vid", "--pictures") == 0
+    assert run("convert", coco_vid_root, out, "--to", "imagenet_vid", "--images") == 0
     videos = imagenet_vid.read(out, "train", Problems(), classes=CLASSES)
     assert len(videos.videos[0].frames) == 6
     assert "read them with the option classes" in capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_convert_to_imagenet_vid_can_be_read(coco_vid_root, tmp_path, capsys):
 def test_convert_of_video_files_to_images_passes_the_check(tmp_path):
     write_coco_vid(tmp_path, as_files=True)
     out = tmp_path / "out"
-    assert run("convert", tmp_path, out, "--to", "coco_vid", "--pictures") == 0
+    assert run("convert", tmp_path, out, "--to", "coco_vid", "--images") == 0
     assert run("check", out, "--decode", "all") == 0
 
 

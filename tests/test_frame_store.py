@@ -1,3 +1,5 @@
+"""data/frames.py: FrameStore, and clips that are augmented on the training device."""
+
 import dataclasses
 
 import pytest
@@ -6,7 +8,6 @@ import torch
 from conftest import TRAINING_TREE, write_coco_vid
 from rnndet.config import config_from_dict
 from rnndet.data import frames
-from rnndet.data.clips import transforms
 from rnndet.data.formats import read_set
 from rnndet.data.frames import FrameStore
 from rnndet.errors import RnndetError
@@ -59,12 +60,6 @@ def test_budget_is_not_exceeded(coco_vid_root):
     store = FrameStore("cpu", budget=2 * size)
     assert len(store.load(video, video.frames[:3])) == 3
     assert store.used == 2 * size
-
-
-def test_resizing_by_float_differs_by_rounding():
-    image = torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8)
-    a, b = (f(image, (17, 23)) for f in (transforms.resize, transforms.resize_as_float))
-    assert (a.int() - b.int()).abs().max() <= 1
 
 
 def test_keeping_frames_needs_the_device(coco_vid_root):

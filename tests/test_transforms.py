@@ -128,3 +128,9 @@ def test_region_grows_for_an_object_larger_than_the_crop():
         (40, 60), clip.targets, out_hw=(16, 16), scale=1.0, on_object=True, generator=generator()
     )
     assert region.width == pytest.approx(75)  # 60 / 0.8
+
+
+def test_resizing_by_float_differs_by_rounding():
+    image = torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8)
+    a, b = (f(image, (17, 23)) for f in (transforms.resize, transforms.resize_as_float))
+    assert (a.int() - b.int()).abs().max() <= 1
