@@ -1,13 +1,13 @@
 import json
+from functools import partial
 
-import numpy as np
+import labelled_sets
 import pytest
-from labelled_sets import read_notes
 
-from rnndet.data.formats import read_set
 from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
-from rnndet.video.image import write_image
+
+read = partial(labelled_sets.read, "bdd100k_mot")
 
 
 def label(name="00091078", category="car", **more):
@@ -19,29 +19,18 @@ def label(name="00091078", category="car", **more):
     } | more
 
 
+LABELS = ([], [label()], None)
+
+
 def frames():
-    """Three frames of one video; the second holds a car, the third has no labels at all."""
-    found = [
-        {"name": f"v-{i + 1:07d}.jpg", "videoName": "v", "frameIndex": i, "labels": []}
-        for i in range(3)
-    ]
-    found[1]["labels"] = [label()]
-    found[2]["labels"] = None
-    return found
+    """Three frames of one video; the second has a car, the third no list of labels."""
+    names = [{"name": f"{i:06d}.jpg", "videoName": "v", "frameIndex": i} for i in range(3)]
+    return [entry | {"labels": labels} for entry, labels in zip(names, LABELS, strict=True)]
 
 
-def write(root, tree, *, name="v", images=3):
-    path = root / "labels" / "box_track_20" / "val" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(tree if isinstance(tree, str) else json.dumps(tree))
-    folder = root / "images" / "track" / "val" / name
-    folder.mkdir(parents=True)
-    for number in range(1, images + 1):
-        write_image(folder / f"{name}-{number:07d}.jpg", np.zeros((48, 64, 3), np.uint8))
-
-
-def read(root, **options):
-    return read_set("bdd100k_mot", root, "val", **options)
+def write(root, tree):
+    (file,) = labelled_sets.write_set("bdd100k_mot", root)
+    file.write_text(json.dumps(tree))
 
 
 def targets(root, *labels):
@@ -81,7 +70,7 @@ def test_crowds_are_ignored(tmp_path, key):
 
 def test_images_without_labels_are_left_out_and_counted(tmp_path):
     write(tmp_path, frames()[:2])
-    videos, notes = read_notes("bdd100k_mot", tmp_path, "val")
+    videos, notes = labelled_sets.read_notes("bdd100k_mot", tmp_path, "train")
     assert len(videos.videos[0].frames) == 2
     assert notes == ["1 images without labels left out"]
 
@@ -116,7 +105,7 @@ def test_invalid_label_is_reported(tmp_path, entry, message):
     [
         ({"name": None}, r"v\.json: \[1\]: not an object with a name"),
         ({"name": "../../x.jpg"}, "lies outside"),
-        ({"name": "v-0000009.jpg"}, r"\[1\]: there is no image .*v-0000009"),
+        ({"name": "000009.jpg"}, r"\[1\]: there is no image .*000009"),
         ({"frameIndex": 0}, r"\[1\]: frame 0 is there twice"),
         ({"frameIndex": -1}, r"\[1\]: the frame index is not"),
         ({"frameIndex": 10**400}, r"\[1\]: the frame index is not"),

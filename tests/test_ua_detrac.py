@@ -1,11 +1,14 @@
-import numpy as np
+from functools import partial
+
+import labelled_sets
 import pytest
 
 from rnndet.data.formats import read_set
 from rnndet.data.problems import Problems
 from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
-from rnndet.video.image import write_image
+
+read = partial(labelled_sets.read, "ua_detrac")
 
 BOX = 'left="10.5" top="8" width="20" height="12"'
 REGION = 'left="40" top="0" width="24" height="10"'
@@ -29,18 +32,9 @@ def sequence(targets=None, *, num=2, regions=f"<box {REGION}/>"):
     )
 
 
-def write(root, text, *, name="MVI_1", frames=3, split="Train"):
-    labels = root / f"DETRAC-{split}-Annotations-XML"
-    labels.mkdir(exist_ok=True)
-    (labels / f"{name}.xml").write_text(text)
-    folder = root / f"Insight-MVT_Annotation_{split}" / name
-    folder.mkdir(parents=True)
-    for number in range(1, frames + 1):
-        write_image(folder / f"img{number:05d}.jpg", np.zeros((48, 64, 3), np.uint8))
-
-
-def read(root, split="train", **options):
-    return read_set("ua_detrac", root, split, **options)
+def write(root, text):
+    (file,) = labelled_sets.write_set("ua_detrac", root, name="MVI_1")
+    file.write_text(text)
 
 
 def test_ignored_regions_are_in_every_frame(tmp_path):
@@ -50,9 +44,11 @@ def test_ignored_regions_are_in_every_frame(tmp_path):
         assert frame.target.labels[0] == ANY_CLASS and frame.target.ignore[0]
 
 
-def test_the_split_names_the_folders(tmp_path):
-    write(tmp_path, sequence(), split="Test")
-    assert len(read(tmp_path, "test").videos) == 1
+def test_split_names_the_folders(tmp_path):
+    write(tmp_path, sequence())
+    for name in ("DETRAC-{}-Annotations-XML", "Insight-MVT_Annotation_{}"):
+        (tmp_path / name.format("Train")).rename(tmp_path / name.format("Test"))
+    assert len(read_set("ua_detrac", tmp_path, "test").videos) == 1
 
 
 def test_folders_can_be_given(tmp_path):
@@ -87,7 +83,7 @@ def test_invalid_labels_are_reported(tmp_path, text, message):
 
 def test_invalid_region_is_one_problem_whatever_the_number_of_frames(tmp_path):
     region = '<box left="inf" top="0" width="9" height="9"/>'
-    write(tmp_path, sequence(regions=region), frames=5)
+    write(tmp_path, sequence(regions=region))
     problems = Problems()
     read(tmp_path, skip_bad=True, problems=problems)
     assert [str(p).partition(": ")[2] for p in problems.found] == [

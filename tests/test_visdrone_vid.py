@@ -1,23 +1,17 @@
-import numpy as np
+from functools import partial
+
+import labelled_sets
 import pytest
 
-from rnndet.data.formats import read_set
 from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
-from rnndet.video.image import write_image
+
+read = partial(labelled_sets.read, "visdrone_vid")
 
 
-def write(folder, *rows, name="uav_1", frames=3):
-    (folder / "annotations").mkdir(parents=True, exist_ok=True)
-    (folder / "annotations" / f"{name}.txt").write_text("\n".join(rows) + "\n")
-    (folder / "sequences" / name).mkdir(parents=True)
-    for number in range(1, frames + 1):
-        path = folder / "sequences" / name / f"{number:07d}.jpg"
-        write_image(path, np.zeros((48, 64, 3), np.uint8))
-
-
-def read(root):
-    return read_set("visdrone_vid", root, "val")
+def write(root, row):
+    (file,) = labelled_sets.write_set("visdrone_vid", root)
+    file.write_text(row + "\n")
 
 
 def test_comma_at_the_end_of_a_row_is_accepted(tmp_path):
@@ -34,15 +28,19 @@ def test_boxes_that_the_benchmark_ignores_are_ignored(tmp_path, score, category,
     assert (target.labels.tolist(), target.ignore.tolist()) == ([label], [True])
 
 
-@pytest.mark.parametrize("place", ["VisDrone2019-VID-val", "val", "."])
+@pytest.mark.parametrize("place", ["VisDrone2019-VID-train", "train", "."])
 def test_set_may_lie_in_three_places(tmp_path, place):
-    write(tmp_path / place, "1,7,10,8,20,12,1,4,0,1")
+    labelled_sets.write_set("visdrone_vid", tmp_path)
+    for name in ("annotations", "sequences"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / "train" / name).rename(tmp_path / place / name)
     assert len(read(tmp_path).videos) == 1
 
 
 def test_published_folder_comes_before_the_others(tmp_path):
-    write(tmp_path / "VisDrone2019-VID-val", "1,7,10,8,20,12,1,4,0,1", name="first")
-    write(tmp_path, "1,7,10,8,20,12,1,4,0,1", name="last")
+    labelled_sets.write_set("visdrone_vid", tmp_path, name="first")
+    (tmp_path / "train").rename(tmp_path / "VisDrone2019-VID-train")
+    labelled_sets.write_set("visdrone_vid", tmp_path, name="last")
     assert [video.name for video in read(tmp_path).videos] == ["first"]
 
 
