@@ -109,4 +109,4 @@ def check_names(options: Mapping[str, Any], *, what: str) -> None:
     """
     reserved = inspect.signature(read_set).parameters.keys() - {"options"}
     if taken := reserved & options.keys():
-        raise RnndetError(f"{what}{min(taken)}: is not an option of a format")
+        raise RnndetError(f"{what}{min(taken)}: is no option of a format")
