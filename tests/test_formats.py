@@ -60,9 +60,13 @@ def test_fractional_box_is_read_to_the_last_digit(format, tmp_path):
 
 
 @every_format
-def test_box_is_clipped_to_the_image(format, tmp_path):
-    write_set(format, tmp_path, box=(-10, 20, 30, 60))
-    assert first_target(format, tmp_path).boxes.tolist() == [[0.0, 20.0, 30.0, 48.0]]
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [((-10, 20, 30, 60), [0.0, 20.0, 30.0, 48.0]), ((50, -5, 70, 20), [50.0, 0.0, 64.0, 20.0])],
+)
+def test_box_is_clipped_to_the_image(format, tmp_path, box, clipped):
+    write_set(format, tmp_path, box=box)
+    assert first_target(format, tmp_path).boxes.tolist() == [clipped]
 
 
 @every_format
