@@ -51,7 +51,7 @@ def test_good_video_files_have_no_findings(tmp_path):
 # files
 
 
-def test_missing_and_empty_images_are_named_once_for_a_video(coco_vid_root):
+def test_missing_and_empty_images_are_one_finding_per_video(coco_vid_root):
     missing = coco_vid_root / "v1" / "000001.png"
     missing.unlink()
     (coco_vid_root / "v1" / "000004.png").write_bytes(b"")
@@ -63,7 +63,7 @@ def test_missing_and_empty_images_are_named_once_for_a_video(coco_vid_root):
 @pytest.mark.parametrize(
     ("decode", "number", "count"), [("all", 1, 1), ("sample", 5, 1), ("none", 5, 0)]
 )
-def test_image_that_is_none_is_an_error_where_it_is_looked_at(coco_vid_root, decode, number, count):
+def test_unreadable_image_is_an_error_if_it_is_decoded(coco_vid_root, decode, number, count):
     (coco_vid_root / "v0" / f"{number:06d}.png").write_text("text")
     lines = found(coco_vid_root, decode=decode)
     assert len(lines) == count
@@ -92,7 +92,7 @@ def test_video_file_that_cannot_be_read_is_an_error(tmp_path, content):
     assert line.startswith("error: train: v0: ") and "v0.avi" in line
 
 
-def test_check_of_images_ends_where_too_many_cannot_be_read(tmp_path):
+def test_check_of_images_ends_if_too_many_cannot_be_read(tmp_path):
     write_coco_vid(tmp_path, videos=2, length=11)
     for file in (tmp_path / "v0").iterdir():
         file.unlink()
@@ -102,7 +102,7 @@ def test_check_of_images_ends_where_too_many_cannot_be_read(tmp_path):
     assert not any("not an image" in line for line in lines)
 
 
-def test_unknown_amount_of_decoding_names_the_choices(coco_vid_root):
+def test_unknown_decode_lists_the_choices(coco_vid_root):
     with pytest.raises(RnndetError, match="choose one of: all, none, sample"):
         found(coco_vid_root, decode="some")
 
@@ -133,12 +133,12 @@ def without_objects(tree):
         (without_objects, "note: train: v0: holds no object"),
     ],
 )  # fmt: skip
-def test_labels_that_cannot_be_right_are_found(coco_vid_root, change, line):
+def test_impossible_labels_are_found(coco_vid_root, change, line):
     edit(coco_vid_root, change)
     assert line in found(coco_vid_root)
 
 
-def test_names_and_frames_that_come_twice_are_errors():
+def test_repeated_names_and_frames_are_errors():
     frames = (FrameRecord(2, Target.empty()), FrameRecord(2, Target.empty()))
     videos = VideoSet(CLASSES, (VideoRecord("v", 10, 10, None, frames),) * 2)
     lines = [str(finding) for finding in check_labels(videos, "s")]
@@ -156,7 +156,7 @@ def test_frames_at_an_even_distance_have_no_gaps(coco_vid_root):
 
 
 @pytest.mark.parametrize(("absent", "count"), [(30, 0), (31, 1)])
-def test_object_that_comes_back_after_a_long_time_is_a_note(absent, count):
+def test_object_that_returns_after_a_long_absence_is_a_note(absent, count):
     box = Target(torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([0]), torch.tensor([7]),
                 torch.tensor([False]))  # fmt: skip
     targets = [box, *[Target.empty()] * absent, box]
@@ -190,7 +190,7 @@ def test_one_tiny_box_is_a_note(coco_vid_root):
 
 
 @pytest.mark.parametrize(("skip_bad", "word"), [(False, "error"), (True, "note")])
-def test_what_the_reader_leaves_out_is_an_error_or_a_note(coco_vid_root, skip_bad, word):
+def test_entries_left_out_by_the_reader_are_errors_or_notes(coco_vid_root, skip_bad, word):
     edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[9, 9, -5, 5]))
     (line,) = found(coco_vid_root, skip_bad=skip_bad)
     assert line.startswith(f"{word}: train: ") and "annotation 1: box" in line
@@ -199,7 +199,7 @@ def test_what_the_reader_leaves_out_is_an_error_or_a_note(coco_vid_root, skip_ba
 # splits
 
 
-def test_video_of_two_splits_is_an_error(coco_vid_root):
+def test_video_in_two_splits_is_an_error(coco_vid_root):
     annotations = coco_vid_root / "annotations"
     shutil.copy(annotations / "train.json", annotations / "val.json")
     lines = found(coco_vid_root, "train", "val", decode="none")
@@ -207,7 +207,7 @@ def test_video_of_two_splits_is_an_error(coco_vid_root):
     assert "note: train and val: scene group '0' is in both, and 1 more such" in lines
 
 
-def test_file_of_two_splits_is_an_error_under_any_name(tmp_path):
+def test_file_in_two_splits_is_an_error_under_any_name(tmp_path):
     write_coco_vid(tmp_path, as_files=True)
     copy_split(tmp_path)
     edit(tmp_path, lambda tree: tree["videos"][0].update(file_name="v0.avi"), "val")
@@ -225,7 +225,7 @@ def test_copied_images_are_found_in_another_split(coco_vid_root):
     ) in lines
 
 
-def test_other_images_of_another_split_are_no_copies(coco_vid_root):
+def test_different_images_of_another_split_are_not_copies(coco_vid_root):
     copy_split(coco_vid_root)
     for seed, file in enumerate(coco_vid_root.glob("wv?/*.png")):
         noise = np.random.default_rng(seed).integers(0, 255, (64, 96, 3), np.uint8)
@@ -240,16 +240,16 @@ def test_classes_that_differ_are_an_error(coco_vid_root):
     assert "error: train and val: classes differ: square, bar; square, rod" in lines
 
 
-def test_a_split_given_twice_is_checked_once(coco_vid_root):
+def test_split_given_twice_is_checked_once(coco_vid_root):
     assert found(coco_vid_root, "train", "train") == []
 
 
-def test_a_missing_split_is_one_clear_line(coco_vid_root):
+def test_missing_split_is_one_line(coco_vid_root):
     with pytest.raises(InputError, match=r"test\.json: no such annotation file"):
         found(coco_vid_root, "train", "test")
 
 
-def test_fingerprint_is_that_of_the_image():
+def test_fingerprint_is_equal_for_copies_only():
     noise = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
     assert fingerprint(noise) == fingerprint(noise.copy()) != fingerprint(noise[::-1])
     assert fingerprint(noise[:3, :5]) is not None

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
 from conftest import SIZE_HW
@@ -22,7 +23,7 @@ def dataset(root, *, count=20, keep_clean=False, **augment):
     )
 
 
-def test_clip_has_the_size_asked_for(coco_vid_root):
+def test_clip_has_the_configured_size(coco_vid_root):
     clip = dataset(coco_vid_root)[0]
     assert clip.frames.shape == (3, 3, 64, 64)
     assert clip.frames.dtype == torch.uint8
@@ -48,7 +49,7 @@ def test_boxes_lie_on_the_object_after_augmentation(coco_vid_root):
                     assert red[y1:y2, x1:x2].float().mean() > 0.75
 
 
-def test_zoom_is_relative_to_what_inference_sees(coco_vid_root):
+def test_zoom_is_relative_to_the_scale_of_inference(coco_vid_root):
     """Frames of the model's input size stay as large as they are; objects are 16x16 and 24x10."""
     clips = dataset(coco_vid_root, zoom_min=1.0, zoom_max=1.0, on_object=0.0)
     boxes = torch.cat(
@@ -58,7 +59,7 @@ def test_zoom_is_relative_to_what_inference_sees(coco_vid_root):
     assert [16, 16] in sizes and [24, 10] in sizes
 
 
-def test_share_of_the_classes_is_that_of_the_configuration(coco_vid_root):
+def test_clip_classes_selects_the_share_of_the_classes(coco_vid_root):
     whole = read_set("coco_vid", coco_vid_root, "train")
     rare = replace(whole.videos[1], frames=whole.videos[1].frames[:1])
     counts = {}
@@ -75,38 +76,38 @@ def test_share_of_the_classes_is_that_of_the_configuration(coco_vid_root):
     assert counts["natural"] < 16 < 20 < counts["even"]  # 1 in 7, 1 in 2
 
 
-def test_only_the_kinds_of_corruption_that_are_named_happen(coco_vid_root):
+def test_only_the_configured_kinds_of_corruption_occur(coco_vid_root):
     clips = dataset(coco_vid_root, keep_clean=True, corrupt=1.0, corrupt_share=0.8, kinds=("drop",))
-    spoilt = [
+    corrupted = [
         frame
         for i in range(10)
         for frame, clean in zip(clips[i].frames, clips[i].clean, strict=True)
         if not torch.equal(frame, clean)
     ]
-    assert len(spoilt) > 10
-    assert all(frame.float().std() < 10 for frame in spoilt)
+    assert len(corrupted) > 10
+    assert all(frame.float().std() < 10 for frame in corrupted)
 
 
 def test_corruption_keeps_the_target(coco_vid_root):
     clean = dataset(coco_vid_root)[0]
-    spoilt = dataset(coco_vid_root, corrupt=1.0, corrupt_share=0.8)[0]
-    assert torch.equal(clean.targets[0].boxes, spoilt.targets[0].boxes)
-    assert not torch.equal(clean.frames, spoilt.frames)
+    corrupted = dataset(coco_vid_root, corrupt=1.0, corrupt_share=0.8)[0]
+    assert torch.equal(clean.targets[0].boxes, corrupted.targets[0].boxes)
+    assert not torch.equal(clean.frames, corrupted.frames)
 
 
-def test_clips_take_every_nth_frame_with_n_from_stride_min_to_stride_max(coco_vid_root):
-    """The object moves 3 px to the right from frame to frame."""
+@pytest.mark.parametrize(("reverse", "motion"), [(0.0, {6, 9, 12}), (1.0, {-6, -9, -12})])
+def test_clips_take_every_nth_frame_forwards_or_in_reverse(coco_vid_root, reverse, motion):
+    """n is drawn from stride_min to stride_max. The object moves 3 px to the right per frame."""
     clips = ClipDataset(
         [(read_set("coco_vid", coco_vid_root, "train"), 1.0, None)],
         size_hw=SIZE_HW,
         clip=ClipConfig(length=2, stride_min=2, stride_max=4),
-        augment=AugmentConfig(crop=SIZE_HW, zoom_min=1.0, zoom_max=1.0, flip=0.0, reverse=0.0),
+        augment=AugmentConfig(crop=SIZE_HW, zoom_min=1.0, zoom_max=1.0, flip=0.0, reverse=reverse),
         rows=1,
         steps=40,
     )
     pairs = [clips[item].targets for item in range(len(clips))]
-    moved = {float(after.boxes[0, 0] - before.boxes[0, 0]) for before, after in pairs}
-    assert moved == {6, 9, 12}
+    assert {float(after.boxes[0, 0] - before.boxes[0, 0]) for before, after in pairs} == motion
 
 
 def test_batch_is_time_first(coco_vid_root):
@@ -126,8 +127,8 @@ def rows_of(root, *, length, windows, rows=2, streamed=1.0, steps=9, **augment):
     )
 
 
-def test_windows_of_a_streamed_row_follow_each_other(coco_vid_root):
-    """Freezes, which repeat a frame that an earlier window may hold, are part of it."""
+def test_windows_of_a_streamed_row_are_consecutive(coco_vid_root):
+    """Also with freezes, which may repeat a frame of an earlier window."""
     changes = {"corrupt": 1.0, "corrupt_share": 0.7, "kinds": ("freeze", "noise"), "mosaic": 0.5}
     whole = rows_of(coco_vid_root, length=6, windows=1, rows=1, **changes)
     cut = rows_of(coco_vid_root, length=2, windows=3, rows=1, **changes)
@@ -148,15 +149,15 @@ def test_random_rows_begin_at_each_step(coco_vid_root):
     assert [cut[2 * step + 1].begins for step in range(4)] == [True, False, True, False]
 
 
-def test_sampler_gives_each_process_its_rows_of_every_step(coco_vid_root):
+def test_sampler_yields_the_rows_of_one_process_at_every_step(coco_vid_root):
     data = rows_of(coco_vid_root, length=2, windows=1, rows=4, steps=3)
     second = WindowSampler(data, range(2, 4), batch=1, first_step=1)
     assert list(second) == [[6], [7], [10], [11]]
     assert len(second) == 4
 
 
-def test_clip_keeps_its_frames_as_they_were_before_corruption(coco_vid_root):
+def test_keep_clean_keeps_the_frames_before_corruption(coco_vid_root):
     clean = dataset(coco_vid_root)[0].frames
-    spoilt = dataset(coco_vid_root, keep_clean=True, corrupt=1.0, corrupt_share=0.8)[0]
-    assert torch.equal(spoilt.clean, clean)
-    assert not torch.equal(spoilt.frames, clean)
+    corrupted = dataset(coco_vid_root, keep_clean=True, corrupt=1.0, corrupt_share=0.8)[0]
+    assert torch.equal(corrupted.clean, clean)
+    assert not torch.equal(corrupted.frames, clean)

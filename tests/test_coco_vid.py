@@ -3,7 +3,7 @@ import json
 import pytest
 
 from conftest import CLASSES
-from rnndet.data.formats import FORMATS, read_set, reader_options
+from rnndet.data.formats import read_set
 from rnndet.errors import RnndetError
 
 
@@ -22,18 +22,6 @@ def test_reads_classes_videos_frames_and_boxes(coco_vid_root):
     assert found.videos[0].frames[2].target.boxes.tolist() == [[14.0, 20.0, 30.0, 36.0]]
 
 
-def test_frame_without_annotations_is_labelled_empty(coco_vid_root):
-    edit(coco_vid_root, lambda tree: tree["annotations"].pop(0))
-    target = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].target
-    assert target is not None and len(target) == 0
-
-
-def test_boxes_are_clipped_to_the_image(coco_vid_root):
-    edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[-10, 50, 40, 40]))
-    target = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].target
-    assert target.boxes.tolist() == [[0.0, 50.0, 30.0, 64.0]]
-
-
 def test_crowd_is_ignored(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["annotations"][0].update(iscrowd=1))
     target = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].target
@@ -48,14 +36,8 @@ def test_crowd_is_ignored(coco_vid_root):
         (lambda t: t["annotations"][0].update(image_id=999), "no image 999"),
         (lambda t: t["annotations"][0].update(category_id=9), "no category 9"),
         (lambda t: t["images"][0].update(video_id=9), "no video 9"),
-        (
-            lambda t: t["annotations"][0].update(bbox=[0, 0, float("nan"), 1]),
-            r"annotation 1: box \(0, 0, nan, 1\)",
-        ),
         (lambda t: t.update(videos="many"), "not in CocoVID form"),
         (lambda t: t.update(images=[]), "holds no videos with images"),
-        (lambda t: t["annotations"][0].update(bbox=[9, 9, -5, 5]), "has a negative size"),
-        (lambda t: t["annotations"][0].update(bbox=[0, 0, 1e9, 5]), "annotation 1: .* pixels"),
         (lambda t: t["annotations"][0].update(bbox=[10**400, 0, 9, 9]), "annotation 1: .*numbers"),
         (lambda t: t["annotations"][0].update(instance_id=2**63), "annotation 1: id .* range"),
         (lambda t: t["images"][0].update(file_name="../x.jpg"), "lies outside"),
@@ -83,13 +65,13 @@ def test_crowd_is_ignored(coco_vid_root):
         (lambda t: t["videos"][0].update(file_name="/v.mp4"), r"videos\[0\]: file_name /v.mp4"),
     ],
 )
-def test_broken_entry_is_named(coco_vid_root, change, message):
+def test_invalid_entry_is_reported(coco_vid_root, change, message):
     edit(coco_vid_root, change)
     with pytest.raises(RnndetError, match=message):
         read_set("coco_vid", coco_vid_root, "train")
 
 
-def test_files_elsewhere_are_read_where_that_is_allowed(coco_vid_root, tmp_path):
+def test_files_outside_the_folder_are_read_with_allow_outside(coco_vid_root, tmp_path):
     def move(tree):
         tree["images"][0]["file_name"] = str(tmp_path / "elsewhere.jpg")
         tree["videos"][1]["file_name"] = "../v.mp4"
@@ -100,36 +82,13 @@ def test_files_elsewhere_are_read_where_that_is_allowed(coco_vid_root, tmp_path)
     assert second.path == coco_vid_root / "../v.mp4"
 
 
-def test_what_is_no_path_is_refused_everywhere(coco_vid_root):
+def test_name_that_is_not_a_path_is_refused_with_allow_outside_too(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["images"][0].update(file_name="\0"))
     with pytest.raises(RnndetError, match="is no path"):
         read_set("coco_vid", coco_vid_root, "train", allow_outside=True)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
-def test_broken_json_is_one_clear_line(coco_vid_root, text):
-    (coco_vid_root / "annotations" / "train.json").write_text(text)
-    with pytest.raises(RnndetError, match=r"train\.json: not (valid|in CocoVID)"):
-        read_set("coco_vid", coco_vid_root, "train")
-
-
-def test_unknown_format_lists_the_choices(tmp_path):
-    with pytest.raises(RnndetError, match="choose one of: bdd100k_mot, coco_vid"):
-        read_set("voc", tmp_path, "train")
-
-
-def test_unknown_option_names_the_nearest(tmp_path):
-    with pytest.raises(RnndetError, match="did you mean 'annotations'"):
-        read_set("coco_vid", tmp_path, "train", annotation="x.json")
-
-
-def test_bad_entries_are_left_out_on_request(coco_vid_root):
-    edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[9, 9, -5, 5]))
-    found = read_set("coco_vid", coco_vid_root, "train", skip_bad=True)
-    assert [len(frame.target) for frame in found.videos[0].frames] == [0, 1, 1, 1, 1, 1]
-
-
-def test_every_bad_entry_is_found_in_one_go(coco_vid_root):
+def test_all_invalid_entries_are_reported_at_once(coco_vid_root):
     def change(tree):
         for annotation in tree["annotations"][:3]:
             annotation.update(bbox=[9, 9, -5, 5])
@@ -139,7 +98,7 @@ def test_every_bad_entry_is_found_in_one_go(coco_vid_root):
         read_set("coco_vid", coco_vid_root, "train")
 
 
-def test_keys_that_are_null_are_as_if_they_were_not_there(coco_vid_root):
+def test_null_is_the_same_as_a_missing_key(coco_vid_root):
     keys = ("width", "height", "fps", "file_name", "scene")
     edit(coco_vid_root, lambda tree: tree["videos"][0].update(dict.fromkeys(keys)))
     edit(coco_vid_root, lambda tree: tree["annotations"][0].update(instance_id=None))
@@ -148,47 +107,19 @@ def test_keys_that_are_null_are_as_if_they_were_not_there(coco_vid_root):
     assert video.frames[0].target.ids.tolist() == [-1]
 
 
-def test_a_image_without_name_is_left_out_on_request(coco_vid_root):
+def test_image_without_name_is_left_out_on_request(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["images"][0].pop("file_name"))
     video = read_set("coco_vid", coco_vid_root, "train", skip_bad=True).videos[0]
     assert [frame.index for frame in video.frames] == [1, 2, 3, 4, 5]
 
 
-def test_where_no_video_is_left_the_reasons_are_named(coco_vid_root):
+def test_set_without_a_usable_video_names_the_reason(coco_vid_root):
     edit(coco_vid_root, lambda tree: [video.pop("name") for video in tree["videos"]])
     with pytest.raises(RnndetError, match=r"videos\[0\]: lacks the key 'name'"):
         read_set("coco_vid", coco_vid_root, "train", skip_bad=True)
 
 
-@pytest.mark.parametrize(
-    ("format", "options", "message"),
-    [
-        ("mot", {"classes": "bird"}, "classes must be a list, found 'bird'"),
-        ("mot", {"classes": [1]}, "classes.0 must be str"),
-        ("imagenet_vid", {"index": 5}, "index must be str, found 5"),
-        ("imagenet_vid", {"unlabelled": "yes"}, "unlabelled must be bool"),
-    ],
-)
-def test_option_of_another_kind_is_refused(tmp_path, format, options, message):
-    with pytest.raises(RnndetError, match=message):
-        read_set(format, tmp_path, "train", **options)
-
-
-def test_option_that_is_an_argument_of_its_own_is_refused():
-    with pytest.raises(RnndetError, match="--option split"):
-        reader_options(["split=val"])
-
-
 @pytest.mark.parametrize("name", ["{", "{year}.json", "x" * 5000])
-def test_any_name_of_the_file_gives_one_clear_line(coco_vid_root, name):
+def test_missing_annotation_file_is_one_line_for_any_name(coco_vid_root, name):
     with pytest.raises(RnndetError, match=r"no such annotation file|cannot be read"):
         read_set("coco_vid", coco_vid_root, "train", annotations=name)
-
-
-def test_a_folder_that_cannot_be_read_is_one_clear_line(coco_vid_root, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied", "data/gt")
-
-    monkeypatch.setitem(FORMATS, "coco_vid", refuse)
-    with pytest.raises(RnndetError, match="data/gt: cannot be read: Permission denied"):
-        read_set("coco_vid", coco_vid_root, "train")

@@ -1,11 +1,8 @@
-import cv2
-import numpy as np
 import pytest
+from labelled_sets import read_notes, write_images, write_video
 
-from rnndet.data.formats import cvat_video
-from rnndet.data.problems import Problems
+from rnndet.data.formats import read_set
 from rnndet.errors import RnndetError
-from rnndet.video.image import write_image
 
 CORNERS = 'xtl="10" ytl="8" xbr="30" ybr="20"'
 
@@ -31,30 +28,14 @@ def export(*tracks, size="<size>6</size>", labels=("person", "car"), kind="task"
     )
 
 
-def write_video(path, *, frames=6):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
-    for _ in range(frames):
-        writer.write(np.zeros((48, 64, 3), np.uint8))
-    writer.release()
-
-
-def write_images(folder, *, frames=6):
-    folder.mkdir(parents=True)
-    for number in range(frames):
-        write_image(folder / f"{number}.png", np.zeros((48, 64, 3), np.uint8))
-
-
 def write(root, text, *, name="clip", frames=6):
     (root / "train").mkdir(exist_ok=True)
     (root / "train" / f"{name}.xml").write_text(text)
-    write_images(root / "train" / name, frames=frames)
+    write_images(*(root / "train" / name / f"{i}.png" for i in range(frames)))
 
 
 def read(root, split="train", **options):
-    problems = Problems()
-    found = cvat_video.read(root, split, problems, **options)
-    problems.stop_if_any()
-    return found
+    return read_set("cvat_video", root, split, **options)
 
 
 def lefts(root, *tracks, **meta):
@@ -80,14 +61,14 @@ def test_reads_classes_boxes_and_ids_of_images(tmp_path):
 @pytest.mark.parametrize("kind", ["task", "job"])
 def test_reads_the_frames_of_a_video_file_beside_it(tmp_path, kind):
     (tmp_path / "clip.xml").write_text(export(track(box(5)), kind=kind))
-    write_video(tmp_path / "clip.avi")
+    write_video(tmp_path / "clip.avi", frames=6)
     (video,) = read(tmp_path, ".").videos
     assert (video.path, video.fps) == (tmp_path / "clip.avi", 10.0)
     assert [(frame.index, frame.image) for frame in video.frames] == [(i, None) for i in range(6)]
     assert len(video.frames[5].target) == 1
 
 
-def test_the_video_can_lie_elsewhere(tmp_path):
+def test_path_of_the_videos_can_be_given(tmp_path):
     write(tmp_path, export(track(box(0))))
     (tmp_path / "videos").mkdir()
     (tmp_path / "train" / "clip").rename(tmp_path / "videos" / "clip_v2")
@@ -95,7 +76,7 @@ def test_the_video_can_lie_elsewhere(tmp_path):
     assert found.videos[0].frames[0].image.parent.name == "clip_v2"
 
 
-def test_a_track_moves_linearly_between_its_boxes(tmp_path):
+def test_boxes_are_interpolated_linearly(tmp_path):
     last = box(4, 'xtl="18" ytl="8" xbr="38" ybr="20"')
     found = lefts(tmp_path, track(box(0), last, box(5, outside=1)))
     assert found == [10.0, 12.0, 14.0, 16.0, 18.0, None]
@@ -106,17 +87,17 @@ def test_boxes_of_a_track_may_come_in_any_order(tmp_path):
     assert found == [None, None, 10.0, 10.0, 10.0, None]
 
 
-def test_a_track_is_gone_from_an_outside_box_to_its_next(tmp_path):
-    again = box(4, 'xtl="18" ytl="8" xbr="38" ybr="20"')
-    found = lefts(tmp_path, track(box(0), box(1), box(2, outside=1), again, box(5, outside=1)))
+def test_track_is_absent_from_an_outside_box_to_its_next(tmp_path):
+    back = box(4, 'xtl="18" ytl="8" xbr="38" ybr="20"')
+    found = lefts(tmp_path, track(box(0), box(1), box(2, outside=1), back, box(5, outside=1)))
     assert found == [10.0, 10.0, None, None, 18.0, None]
 
 
-def test_a_track_without_end_stays_to_the_end_of_the_task(tmp_path):
+def test_track_without_end_stays_to_the_end_of_the_task(tmp_path):
     assert lefts(tmp_path, track(box(3))) == [None, None, None, 10.0, 10.0, 10.0]
 
 
-def test_a_task_may_be_a_part_of_the_video_in_steps(tmp_path):
+def test_task_may_be_a_part_of_the_video_in_steps(tmp_path):
     size = "<size>2</size><start_frame>1</start_frame><frame_filter>step=3</frame_filter>"
     write(tmp_path, export(track(box(1)), size=size))
     (video,) = read(tmp_path).videos
@@ -128,24 +109,23 @@ def test_without_a_size_all_frames_of_the_video_are_labelled(tmp_path):
     assert lefts(tmp_path, track(box(4)), size="") == [None] * 4 + [10.0, 10.0]
 
 
-def test_a_box_beyond_the_claimed_length_of_a_video_file_is_read(tmp_path):
+def test_box_beyond_the_claimed_length_of_a_video_file_is_read(tmp_path):
     (tmp_path / "clip.xml").write_text(export(track(box(8)), size=""))
-    write_video(tmp_path / "clip.avi")
+    write_video(tmp_path / "clip.avi", frames=6)
     assert len(read(tmp_path, ".").videos[0].frames) == 9
 
 
 def test_other_shapes_and_rotation_are_counted(tmp_path):
     polygon = '<polygon frame="0" outside="0" points="1,2;3,4;5,6"/>'
     write(tmp_path, export(track(box(0, more='rotation="30"')), track(polygon, polygon, number=1)))
-    problems = Problems()
-    cvat_video.read(tmp_path, "train", problems)
-    assert problems.notes() == [
-        "1 rotated boxes read as if they were upright",
-        "2 shapes that are no boxes left out",
+    _, notes = read_notes("cvat_video", tmp_path, "train")
+    assert notes == [
+        "1 rotated boxes read as upright",
+        "2 shapes other than boxes left out",
     ]
 
 
-def test_classes_of_several_files_are_put_together(tmp_path):
+def test_classes_of_several_files_are_joined(tmp_path):
     write(tmp_path, export(track(box(0), label="car"), labels=("car",)), name="a")
     write(tmp_path, export(track(box(0), label="bird"), labels=("bird", "car")), name="b")
     found = read(tmp_path)
@@ -163,9 +143,6 @@ def test_classes_can_be_given(tmp_path):
 @pytest.mark.parametrize(
     ("element", "message"),
     [
-        (track(box(0, 'xtl="nan" ytl="8" xbr="30" ybr="20"')), "track 0 frame 0: .* pixels"),
-        (track(box(0, 'xtl="1" ytl="8" xbr="1e9" ybr="20"')), "track 0 frame 0: .* pixels"),
-        (track(box(0, 'xtl="30" ytl="8" xbr="10" ybr="20"')), "track 0 frame 0: .* negative size"),
         (track(box(0, 'xtl="30" ytl="8"')), "track 0 frame 0: .* not made of numbers"),
         (track(box("one")), "track 0 frame one: .* not made of numbers"),
         (track(box(2), box(2)), "track 0 frame 2: the frame is there twice"),
@@ -176,7 +153,7 @@ def test_classes_can_be_given(tmp_path):
         (track(box(0)) + track(box(5)), "track 0 frame 5: the id 0 comes twice"),
     ],
 )
-def test_a_broken_track_is_named(tmp_path, element, message):
+def test_invalid_track_is_reported(tmp_path, element, message):
     write(tmp_path, export(element))
     with pytest.raises(RnndetError, match=message):
         read(tmp_path)
@@ -185,9 +162,6 @@ def test_a_broken_track_is_named(tmp_path, element, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"clip\.xml: not valid XML"),
-        (export(track(box(0)))[:-20], r"clip\.xml: not valid XML"),
-        ("<!DOCTYPE a []>" + export()[38:], r"clip\.xml: has a DOCTYPE"),
         ("<annotations/>", r"clip\.xml: not an export .* CVAT for video"),
         (export('<image id="0"/>'), r"clip\.xml: not an export .* CVAT for video"),
         (export(wh=(640, 480)), r"labels images of 640x480, but those of .* have 64x48"),
@@ -197,7 +171,7 @@ def test_a_broken_track_is_named(tmp_path, element, message):
         (export(size="<size>7</size>"), "holds 6 images; 7 are labelled"),
     ],
 )
-def test_a_broken_file_is_named(tmp_path, text, message):
+def test_invalid_file_is_reported(tmp_path, text, message):
     write(tmp_path, text)
     with pytest.raises(RnndetError, match=message):
         read(tmp_path)
@@ -205,7 +179,7 @@ def test_a_broken_file_is_named(tmp_path, text, message):
 
 def test_an_impossible_frame_of_a_video_file_is_refused(tmp_path):
     (tmp_path / "clip.xml").write_text(export(track(box(10**12)), size=""))
-    write_video(tmp_path / "clip.avi")
+    write_video(tmp_path / "clip.avi", frames=6)
     with pytest.raises(RnndetError, match=r"1000000000001 frames are claimed or labelled"):
         read(tmp_path, ".")
 
@@ -223,21 +197,15 @@ def test_labels_of_two_videos_are_a_problem(tmp_path):
         read(tmp_path)
 
 
-def test_two_videos_of_one_name_are_refused(tmp_path):
+def test_two_videos_of_the_same_name_are_refused(tmp_path):
     write(tmp_path, export(), name="a b")
     write(tmp_path, export(), name="a_b")
     with pytest.raises(RnndetError, match="two videos are called a_b"):
         read(tmp_path)
 
 
-def test_a_folder_without_xml_says_what_was_expected(tmp_path):
-    with pytest.raises(RnndetError, match=r"expected labels .*train/\*\.xml"):
-        read(tmp_path)
-
-
-def test_videos_without_labels_are_counted(tmp_path):
+def test_video_file_without_labels_is_counted(tmp_path):
     write(tmp_path, export(track(box(0))))
-    write_video(tmp_path / "train/other.avi")
-    problems = Problems()
-    cvat_video.read(tmp_path, "train", problems)
-    assert problems.notes() == ["1 videos without labels left out"]
+    write_video(tmp_path / "train" / "other.avi", frames=1)
+    _, notes = read_notes("cvat_video", tmp_path, "train")
+    assert notes == ["1 videos without labels left out"]

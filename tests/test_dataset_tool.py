@@ -51,7 +51,7 @@ def test_check_prints_every_error_and_ends_with_3(coco_vid_root, capsys):
     assert last.startswith("2 errors, 0 notes")
 
 
-def test_names_that_are_not_utf8_can_be_printed(coco_vid_root, capsys):
+def test_file_names_that_are_not_utf8_can_be_printed(coco_vid_root, capsys):
     path = coco_vid_root / "annotations" / "train.json"
     path.write_text(path.read_text().replace("v0/000003", "v0/\\udcff"))
     assert run("check", coco_vid_root) == 3
@@ -94,7 +94,7 @@ def test_convert_to_mot_can_be_read(coco_vid_root, tmp_path, capsys):
 
 def test_convert_to_imagenet_vid_can_be_read(coco_vid_root, tmp_path, capsys):
     out = tmp_path / "vid"
-    assert run("convert", coco_vid_root, out, "--to", "imagenet_vid", "--pictures") == 0
+    assert run("convert", coco_vid_root, out, "--to", "imagenet_vid", "--images") == 0
     videos = imagenet_vid.read(out, "train", Problems(), classes=CLASSES)
     assert len(videos.videos[0].frames) == 6
     assert "read them with the option classes" in capsys.readouterr().out
@@ -103,13 +103,13 @@ def test_convert_to_imagenet_vid_can_be_read(coco_vid_root, tmp_path, capsys):
 def test_convert_of_video_files_to_images_passes_the_check(tmp_path):
     write_coco_vid(tmp_path, as_files=True)
     out = tmp_path / "out"
-    assert run("convert", tmp_path, out, "--to", "coco_vid", "--pictures") == 0
+    assert run("convert", tmp_path, out, "--to", "coco_vid", "--images") == 0
     assert run("check", out, "--decode", "all") == 0
 
 
 def test_convert_replaces_nothing(coco_vid_root, capsys):
     assert run("convert", coco_vid_root, coco_vid_root, "--to", "coco_vid") == 4
-    assert "train.json: is there already" in error_line(capsys)
+    assert "train.json: exists already" in error_line(capsys)
 
 
 # show
@@ -130,14 +130,14 @@ def test_show_writes_images_with_boxes(coco_vid_root, tmp_path):
     assert np.abs(read_image(files[0]) - plain).max() > 50
 
 
-def test_show_names_the_nearest_video(coco_vid_root, tmp_path, capsys):
+def test_show_of_an_unknown_video_names_the_nearest(coco_vid_root, tmp_path, capsys):
     assert run("show", coco_vid_root, "--video", "v", "--out", tmp_path / "shown") == 2
     assert "there is no video 'v'; nearest: v1, v0" in error_line(capsys)
 
 
 def test_show_replaces_nothing(coco_vid_root, capsys):
     assert run("show", coco_vid_root, "--video", "v0", "--out", coco_vid_root / "v1") == 4
-    assert "is there already" in error_line(capsys)
+    assert "exists already" in error_line(capsys)
 
 
 def test_show_of_images_of_two_sizes_is_one_line(coco_vid_root, tmp_path, capsys):
@@ -162,7 +162,7 @@ def test_debug_shows_the_traceback(tmp_path):
         run("stats", tmp_path, "--debug")
 
 
-def test_drawn_labels_tell_what_is_ignored():
+def test_drawn_labels_mark_ignored_boxes():
     target = Target(torch.zeros(3, 4), torch.tensor([1, 1, -1]), torch.tensor([4, -1, -1]),
                   torch.tensor([False, True, True]))  # fmt: skip
     shown = as_detections(target, len(CLASSES))

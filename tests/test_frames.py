@@ -13,21 +13,21 @@ def file_video(tmp_path):
     return read_set("coco_vid", tmp_path, "train").videos[0]
 
 
-def test_images_are_read_in_order(coco_vid_root):
+def test_images_are_read_in_order_as_rgb(coco_vid_root):
     video = read_set("coco_vid", coco_vid_root, "train").videos[0]
     found = list(frames.iterate(video))
     assert [f.index for f in found] == [0, 1, 2, 3, 4, 5]
     assert found[1].image[25, 12].tolist() == [200, 60, 30]  # RGB: the object's red
 
 
-def test_frames_of_a_video_file_are_the_same_by_number_and_in_order(file_video):
+def test_frames_of_a_video_file_are_equal_by_number_and_in_order(file_video):
     in_order = [f.image for f in frames.iterate(file_video)]
     by_number = frames.load(file_video, [file_video.frames[i] for i in (4, 1)])
     assert np.array_equal(by_number[0], in_order[4])
     assert np.array_equal(by_number[1], in_order[1])
 
 
-def test_cache_is_used_once_it_is_whole(file_video, tmp_path):
+def test_complete_cache_is_used(file_video, tmp_path):
     cache = tmp_path / "cache"
     assert not frames.is_cached(file_video, cache)
     assert frames.make_cache(file_video, cache) == 6
@@ -38,7 +38,7 @@ def test_cache_is_used_once_it_is_whole(file_video, tmp_path):
     assert np.abs(direct - cached).mean() < 3  # JPEG
 
 
-def test_interrupted_cache_is_not_mistaken_for_a_whole_one(file_video, tmp_path, monkeypatch):
+def test_interrupted_cache_leaves_nothing(file_video, tmp_path, monkeypatch):
     written = []
 
     def write_three(path, image, *, quality):
@@ -49,7 +49,7 @@ def test_interrupted_cache_is_not_mistaken_for_a_whole_one(file_video, tmp_path,
     monkeypatch.setattr(frames, "write_image", write_three)
     with pytest.raises(KeyboardInterrupt):
         frames.make_cache(file_video, tmp_path / "cache")
-    assert not frames.is_cached(file_video, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_cache_of_a_changed_video_is_not_used(file_video, tmp_path):
@@ -70,7 +70,7 @@ def test_labelled_frame_beyond_the_end_is_an_error(tmp_path):
         list(frames.iterate(video))
 
 
-def test_damaged_note_of_the_cache_counts_as_no_cache(file_video, tmp_path):
+def test_cache_with_a_damaged_note_is_not_used(file_video, tmp_path):
     frames.make_cache(file_video, tmp_path / "cache")
     (tmp_path / "cache" / "v0" / "source.json").write_text("{")
     assert not frames.is_cached(file_video, tmp_path / "cache")

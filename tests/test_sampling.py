@@ -28,13 +28,13 @@ def draws(videos, count, *, classes="even", **options):
     return [sampler.draw(generator, **options) for _ in range(count)]
 
 
-def test_rare_class_is_drawn_as_often_as_a_common_one():
+def test_rare_class_is_drawn_as_often_as_a_common_class():
     videos = [video(f"a{i}", 0) for i in range(9)] + [video("b", 1)]
     names = Counter(choice.video.name == "b" for choice in draws(videos, 400))
     assert 150 < names[True] < 250
 
 
-def test_natural_draws_a_class_as_often_as_the_set_shows_it():
+def test_natural_draws_a_class_by_its_share_of_the_set():
     videos = [video(f"a{i}", 0) for i in range(9)] + [video("b", 1)]
     drawn = draws(videos, 400, classes="natural")
     assert 20 < sum(choice.video.name == "b" for choice in drawn) < 60  # 1 in 10
@@ -46,7 +46,7 @@ def test_natural_counts_frames_not_videos():
     assert 20 < sum(choice.video.name == "short" for choice in drawn) < 60  # 1 in 10
 
 
-def test_much_filmed_place_is_drawn_by_the_root_of_its_videos():
+def test_scene_group_is_drawn_by_the_square_root_of_its_videos():
     videos = [video(f"x{i}", 0, group="x") for i in range(9)] + [video("y", 0, group="y")]
     names = Counter(choice.video.name == "y" for choice in draws(videos, 400))
     assert 60 < names[True] < 140  # 1 in 4
@@ -59,12 +59,12 @@ def test_clip_takes_every_nth_frame(stride):
         assert indices == list(range(indices[0], indices[0] + 4 * stride, stride))
 
 
-def test_every_stride_from_least_to_most_is_drawn():
+def test_every_stride_of_the_range_is_drawn():
     firsts = [choice.records[:2] for choice in draws([video("a", 0)], 60, stride=(1, 3))]
     assert {b.index - a.index for a, b in firsts} == {1, 2, 3}
 
 
-def test_chosen_frame_is_anywhere_in_the_clip():
+def test_drawn_frame_is_at_any_position_of_the_clip():
     records = list(video("a", None).frames)
     records[10] = replace(records[10], target=target(0))
     shown = draws([replace(video("a", None), frames=tuple(records))], 60)

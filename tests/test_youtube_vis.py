@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from rnndet.data.formats import youtube_vis
+from rnndet.data.formats import read_set
 from rnndet.data.problems import Problems
 from rnndet.errors import InputError
 from rnndet.video.image import write_image
@@ -45,10 +45,7 @@ def edit(root, change):
 
 
 def load(root, **options):
-    problems = Problems()
-    found = youtube_vis.read(root, "train", problems, **options)
-    problems.stop_if_any()
-    return found
+    return read_set("youtube_vis", root, "train", **options)
 
 
 def test_reads_classes_videos_and_frames(root):
@@ -61,7 +58,7 @@ def test_reads_classes_videos_and_frames(root):
     assert found.videos[0].frames[1].image == root / "train/JPEGImages/v_a/00005.jpg"
 
 
-def test_a_track_is_a_box_in_each_frame_where_it_is_seen(root):
+def test_track_has_a_box_in_each_frame_where_it_is_visible(root):
     targets = [frame.target for frame in load(root).videos[0].frames]
     assert [len(target) for target in targets] == [1, 0, 2]
     assert targets[0].boxes.tolist() == [[4, 5, 14, 17]]
@@ -79,7 +76,7 @@ def test_video_without_tracks_is_labelled_empty(root):
 
 
 @pytest.mark.parametrize("value", [None, "absent"])
-def test_file_without_annotations_is_not_labelled(root, value):
+def test_file_without_annotations_is_unlabelled(root, value):
     edit(root, lambda tree: tree.pop("annotations"))
     if value is None:
         edit(root, lambda tree: tree.update(annotations=None))
@@ -130,33 +127,14 @@ def test_places_of_file_and_images_can_be_given(root):
             "annotation 21: has masks but no bboxes",
         ),
         (
-            lambda t: t["annotations"][0]["bboxes"].__setitem__(2, [0, 0, float("nan"), 9]),
-            r"annotation 21, bboxes\[2\]: box \(0, 0, nan, 9\)",
-        ),
-        (
-            lambda t: t["annotations"][0]["bboxes"].__setitem__(2, [9, 9, -5, 9]),
-            r"annotation 21, bboxes\[2\]: .*negative size",
-        ),
-        (
-            lambda t: t["annotations"][0]["bboxes"].__setitem__(2, [0, 0, 1e9, 9]),
-            r"annotation 21, bboxes\[2\]: .*not in pixels",
-        ),
-        (
             lambda t: t["annotations"][0]["bboxes"].__setitem__(2, [10**400, 0, 9]),
             r"annotation 21, bboxes\[2\]: .*not made of four numbers",
         ),
     ],
 )
-def test_broken_entry_is_named(root, change, message):
+def test_invalid_entry_is_reported(root, change, message):
     edit(root, change)
     with pytest.raises(InputError, match=message):
-        load(root)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
-def test_broken_json_is_one_clear_line(root, text):
-    (root / "annotations/train.json").write_text(text)
-    with pytest.raises(InputError, match=r"train\.json: not (valid|in YouTube-VIS)"):
         load(root)
 
 
@@ -166,14 +144,8 @@ def test_missing_file_is_named(root):
         load(root)
 
 
-def test_file_in_another_encoding_is_named(root):
-    (root / "annotations/train.json").write_bytes(json.dumps(make_tree()).encode("utf-16"))
-    with pytest.raises(InputError, match=r"train\.json: not UTF-8 text"):
-        load(root)
-
-
-def test_a_frame_without_image_is_left_out(root):
+def test_frame_without_image_is_left_out(root):
     (root / "train/JPEGImages/v_a/00005.jpg").unlink()
     problems = Problems()
-    found = youtube_vis.read(root, "train", problems)
-    assert [frame.index for frame in found.videos[0].frames] == [0, 2] and len(problems) == 1
+    videos = load(root, skip_bad=True, problems=problems).videos
+    assert [frame.index for frame in videos[0].frames] == [0, 2] and len(problems) == 1

@@ -1,6 +1,8 @@
 """Decode the videos of a data set once into a folder of images, for training.
 
-python tools/cache_frames.py data/aerial --split train --cache cache/aerial. Safe to interrupt.
+python tools/cache_frames.py data/aerial --split train --cache cache/aerial
+
+Safe to interrupt and to repeat: cached videos are not decoded again.
 """
 
 import argparse
@@ -11,7 +13,7 @@ from pathlib import Path
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet cache_frames", description=__doc__)
     parser.add_argument("root", help="folder of the data set")
-    parser.add_argument("--cache", required=True, help="folder that gets the images")
+    parser.add_argument("--cache", required=True, help="folder for the images")
     parser.add_argument("--format", default="coco_vid")
     parser.add_argument("--option", nargs="+", default=[], metavar="KEY=VALUE",
                         help="of the format, docs/data.md")  # fmt: skip
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cache_frames: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("cache_frames: interrupted; run it again to go on", file=sys.stderr)
+        print("cache_frames: interrupted; run it again to continue", file=sys.stderr)
         return 130
     print(f"{count} frames decoded; {len(videos)} videos are in {args.cache}")
     return 0

@@ -1,4 +1,4 @@
-"""Check, count, convert or draw labelled videos.
+"""Check labelled videos, count their boxes, convert them or draw their labels.
 
 python tools/dataset.py check data/aerial --split train val
 python tools/dataset.py stats data/aerial --out out/aerial
@@ -30,37 +30,37 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     split = argparse.ArgumentParser(add_help=False)
     split.add_argument("--split", default="train")
 
-    one = commands.add_parser("check", parents=[shared], help="find what is wrong; ends with 3 "
-                              "if there are errors")  # fmt: skip
-    one.add_argument("--split", nargs="+", default=["train"], help="several: leaks between them")
-    one.add_argument("--decode", choices=["all", "sample", "none"], default="sample",
-                     help="images to look into; sample: five of each video")  # fmt: skip
-    one = commands.add_parser("stats", parents=[shared, split], help="count boxes and tracks")
-    one.add_argument("--out", metavar="DIR", help="write stats.json and plots there")
-    one = commands.add_parser("convert", parents=[shared, split], help="write another format")
-    one.add_argument("out", metavar="OUT", help="folder of the new data set")
-    one.add_argument("--to", required=True, choices=["coco_vid", "mot", "imagenet_vid"])
-    one.add_argument(
-        "--images", "--pictures", action="store_true", help="write the frames as image files"
-    )
-    one = commands.add_parser("show", parents=[shared, split], help="draw labels onto frames")
-    one.add_argument("--video", required=True, metavar="NAME")
-    one.add_argument("--out", required=True, metavar="FILE.mp4|DIR", help="video, or images")
-    one.add_argument("--frames", type=at_least_one, metavar="N", help="only the first N frames")
+    command = commands.add_parser("check", parents=[shared],
+                                  help="find errors; exit code 3 if there are any")  # fmt: skip
+    command.add_argument("--split", nargs="+", default=["train"],
+                         help="several: also compared with each other")  # fmt: skip
+    command.add_argument("--decode", choices=["all", "sample", "none"], default="sample",
+                         help="images to decode; sample: five of each video")  # fmt: skip
+    command = commands.add_parser("stats", parents=[shared, split], help="count boxes and tracks")
+    command.add_argument("--out", metavar="DIR", help="write stats.json and plots there")
+    command = commands.add_parser("convert", parents=[shared, split], help="write another format")
+    command.add_argument("out", metavar="OUT", help="folder of the new data set")
+    command.add_argument("--to", required=True, choices=["coco_vid", "mot", "imagenet_vid"])
+    command.add_argument("--images", "--pictures", action="store_true",
+                         help="write the frames as image files")  # fmt: skip
+    command = commands.add_parser("show", parents=[shared, split], help="draw labels onto frames")
+    command.add_argument("--video", required=True, metavar="NAME")
+    command.add_argument("--out", required=True, metavar="FILE.mp4|DIR", help="video, or images")
+    command.add_argument("--frames", type=at_least_one, metavar="N", help="only the first N frames")
     return parser.parse_args(argv)
 
 
 def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    level = logging.ERROR if args.command == "check" else logging.INFO  # check prints all itself
+    level = logging.ERROR if args.command == "check" else logging.INFO  # check prints all lines
     logging.basicConfig(level=level, format="%(message)s")
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     from rnndet.errors import RnndetError
 
     try:
@@ -92,7 +92,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def read(args: argparse.Namespace):
-    """The split that the command is about."""
+    """Read the split of the command."""
     from rnndet.data.formats import read_set, reader_options
 
     options = reader_options(args.option)

@@ -1,4 +1,4 @@
-"""Render labelled clips of flying objects as a CocoVID data set, to train on beside real video.
+"""Render labelled clips of flying objects as a CocoVID data set, to train on with real video.
 
 python tools/render_clips.py data/rendered --clips 160
 """
@@ -12,7 +12,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet render_clips", description=__doc__)
     parser.add_argument("root", help="folder of the new data set")
     parser.add_argument("--clips", type=int, default=160)
-    parser.add_argument("--length", type=int, default=60, help="frames of a clip")
+    parser.add_argument("--length", type=int, default=60, help="frames per clip")
     parser.add_argument("--first-seed", type=int, default=1000, help="the demo's clip is 7")
     parser.add_argument("--split", default="train")
     return parser.parse_args(argv)
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"render_clips: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("render_clips: interrupted; there is no annotation file yet", file=sys.stderr)
+        print("render_clips: interrupted; no annotation file was written", file=sys.stderr)
         return 130
     print(f"{args.clips} clips: {path}")
     return 0

@@ -1,20 +1,23 @@
-"""Images of a VideoRecord: from image files, from the video file, or from a cache of frames.
+"""Read the frames of a VideoRecord: from image files, the video file, or a cache of JPEG files.
 
 The cache holds, for each video, a folder `<cache>/<video name>/` of `%06d.jpg` files and a
-`source.json` that says what they were made from. A folder is made under another name and renamed
-when it is complete, so an interrupted run leaves nothing that could be mistaken for a whole one.
+`source.json` that describes the video file they were decoded from. Each folder is written
+atomically, so an interrupted run leaves no incomplete folder under that name.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rnndet.data.records import FrameRecord, VideoRecord
-from rnndet.errors import InputError, OutputError
-from rnndet.structures import Frame
+from rnndet.errors import InputError
+from rnndet.structures import DEFAULT_FPS, Frame
+from rnndet.system.files import atomic_folder
 from rnndet.video.image import read_image, write_image
 from rnndet.video.sources.open import open_source, read_frames
 
@@ -27,34 +30,72 @@ def iterate(video: VideoRecord, *, cache: Path | None = None) -> Iterator[Frame]
     With a cache that holds the video, frames are read from it. Raises InputError when a frame
     is missing.
     """
-    rate = video.fps or 25.0
+    rate = video.fps or float(DEFAULT_FPS)
     if video.path is None or is_cached(video, cache):
         for record in video.frames:
             image = read_image(image_path(video, record, cache))
             yield Frame(image, record.index, record.index / rate)
         return
-    wanted = {record.index for record in video.frames}
+    remaining = {record.index for record in video.frames}
     with open_source(video.path) as source:
         for frame in source:
-            if frame.index in wanted:
-                wanted.remove(frame.index)
+            if frame.index in remaining:
+                remaining.remove(frame.index)
                 yield Frame(frame.image, frame.index, frame.index / rate)
-            if not wanted:
+            if not remaining:
                 return
-    raise InputError(f"{video.path}: ends before frame {min(wanted)}, which is labelled")
+    raise InputError(f"{video.path}: ends before frame {min(remaining)}, which is labelled")
 
 
 def load(
     video: VideoRecord, records: Sequence[FrameRecord], *, cache: Path | None = None
 ) -> list[np.ndarray]:
-    """The images of some frames of one video, each (H, W, 3) uint8 RGB, for training clips."""
+    """Load some frames of one video for a training clip, each (H, W, 3) uint8 RGB."""
     if video.path is None or is_cached(video, cache):
         return [read_image(image_path(video, record, cache)) for record in records]
     return read_frames(video.path, [record.index for record in records])
 
 
+class FrameStore:
+    """Load frames as tensors on one device and keep the first `budget` bytes of them there.
+
+    Kept frames are never evicted: after one pass over data that fits, nothing is decoded again.
+    Frames beyond the budget are decoded each time. Safe to use from several threads.
+    """
+
+    def __init__(self, device: torch.device | str, *, budget: int) -> None:
+        self.device, self.budget = torch.device(device), budget
+        self.used = 0  # bytes
+        self._kept: dict[tuple[Path | None, int], Tensor] = {}
+        self._lock = Lock()
+
+    def load(
+        self, video: VideoRecord, records: Sequence[FrameRecord], *, cache: Path | None = None
+    ) -> Tensor:
+        """Load frames as (T, 3, H, W) uint8 RGB; raises InputError like `frames.load`."""
+        tensors = {r.index: self._kept.get(_store_key(video, r)) for r in records}
+        missing = [r for r in records if tensors[r.index] is None]
+        images = load(video, missing, cache=cache) if missing else []
+        for record, image in zip(missing, images, strict=True):
+            frame = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)
+            tensors[record.index] = frame
+            self._keep(_store_key(video, record), frame)
+        return torch.stack([tensors[r.index] for r in records])
+
+    def _keep(self, key: tuple[Path | None, int], frame: Tensor) -> None:
+        with self._lock:
+            if key not in self._kept and self.used + frame.nbytes <= self.budget:
+                self._kept[key] = frame
+                self.used += frame.nbytes
+
+
+def _store_key(video: VideoRecord, record: FrameRecord) -> tuple[Path | None, int]:
+    """The file and frame number: names of videos are unique within one set only."""
+    return record.image or video.path, record.index
+
+
 def image_path(video: VideoRecord, record: FrameRecord, cache: Path | None) -> Path:
-    """Where a frame's image lies: the data's own file, or the one in the cache."""
+    """Return the path of a frame's image: the data set's own file, or the one in the cache."""
     if record.image is not None:
         return record.image
     assert cache is not None, video.name
@@ -62,9 +103,9 @@ def image_path(video: VideoRecord, record: FrameRecord, cache: Path | None) -> P
 
 
 def is_cached(video: VideoRecord, cache: Path | None) -> bool:
-    """True if the cache holds all frames of this video, made from the file as it is now.
+    """True if the cache holds all frames of this video, decoded from the file as it is now.
 
-    A cache that travels without its videos is taken at its word.
+    A cache without the video files, as on another machine, is trusted.
     """
     if cache is None or video.path is None:
         return False
@@ -74,30 +115,22 @@ def is_cached(video: VideoRecord, cache: Path | None) -> bool:
     try:
         made_from = json.loads(note.read_text(encoding="utf-8"))
     except ValueError:
-        return False  # damaged: as good as none
+        return False  # a damaged note: decode again
     return not video.path.is_file() or made_from["bytes"] == video.path.stat().st_size
 
 
 def make_cache(video: VideoRecord, cache: Path) -> int:
-    """Decode one video file into the cache; returns the number of frames, 0 if it was there.
+    """Decode one video file into the cache; returns the number of frames, 0 if already cached.
 
     Raises InputError (the video) or OutputError (the cache folder).
     """
     if video.path is None or is_cached(video, cache):
         return 0
-    folder, part = cache / video.name, cache / (video.name + ".part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        count = 0
-        with open_source(video.path) as source:
-            for frame in source:
-                write_image(part / f"{frame.index:06d}.jpg", frame.image, quality=QUALITY)
-                count += 1
+    count = 0
+    with atomic_folder(cache / video.name) as part, open_source(video.path) as source:
+        for frame in source:
+            write_image(part / f"{frame.index:06d}.jpg", frame.image, quality=QUALITY)
+            count += 1
         note = {"bytes": video.path.stat().st_size, "frames": count, "quality": QUALITY}
         (part / "source.json").write_text(json.dumps(note), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cache cannot be written: {error.strerror}") from None
     return count

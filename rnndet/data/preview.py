@@ -1,9 +1,8 @@
-"""Draw the labels of a video onto its frames, to see whether they fit."""
+"""Draw the labels of a video onto its frames, to check them by eye."""
 
 import difflib
 import itertools
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import InputError, OutputError, RnndetError
 from rnndet.structures import Detections, Target
+from rnndet.system.files import atomic_folder
 from rnndet.video.draw import draw
 from rnndet.video.image import write_image
 from rnndet.video.sink import VideoSink
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_video(videos: VideoSet, name: str) -> VideoRecord:
-    """The video of that name; raises RnndetError with the nearest names."""
+    """Return the video of that name; raises RnndetError with the nearest names."""
     names = [video.name for video in videos.videos]
     if name in names:
         return videos.videos[names.index(name)]
@@ -35,18 +35,18 @@ def find_video(videos: VideoSet, name: str) -> VideoRecord:
 def write_preview(
     video: VideoRecord, classes: Sequence[str], out: Path, *, frames: int | None = None
 ) -> int:
-    """Write the first `frames` listed frames with their labels; returns how many there were.
+    """Write the first `frames` listed frames with their labels; returns the number written.
 
-    `out` is a video NAME.mp4, or without a suffix a folder that gets %06d.jpg. Labels carry the
-    object's identity if it is above 0, and the score 1.00, since the drawing is that of detections.
-    What is ignored says so; an unlabelled frame stays as it is.
+    `out` is a video NAME.mp4, or without a suffix a folder of %06d.jpg. Boxes are drawn like
+    detections, with the score 1.00 and the object's identity if it is above 0. Ignored boxes are
+    named "ignored"; nothing is drawn on unlabelled frames.
 
     Raises:
-        OutputError: `out` is there already or cannot be written.
+        OutputError: `out` exists already or cannot be written.
         InputError: a frame cannot be read, or has another size than the first of an mp4.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise OutputError(f"{out}: is there already; choose another name")
+        raise OutputError(f"{out}: exists already; choose another name")
     count = len(video.frames) if frames is None else min(frames, len(video.frames))
     images = tqdm(
         itertools.islice(_drawn(video, classes), count), total=count, unit="frame", disable=None
@@ -57,8 +57,10 @@ def write_preview(
 
 
 def as_detections(target: Target, classes: int) -> Detections:
-    """What can be drawn, with labels that count in `names_of`: the class, the class as ignored, or
-    ignored without a class."""
+    """Convert a target to detections for drawing; labels are indices into `names_of`.
+
+    A label is the class, the ignored class, or "ignored" for a region of no class.
+    """
     labels = target.labels + classes * target.ignore
     labels = torch.where(target.labels < 0, 2 * classes, labels)
     ids = None if target.ids is None else target.ids.clamp(min=0)
@@ -69,12 +71,16 @@ def as_detections(target: Target, classes: int) -> Detections:
 
 
 def names_of(classes: Sequence[str]) -> list[str]:
-    """Names for the labels of `as_detections`."""
+    """Return the names of the labels of `as_detections`.
+
+    >>> names_of(["bird"])
+    ['bird', 'bird ignored', 'ignored']
+    """
     return [*classes, *(f"{name} ignored" for name in classes), "ignored"]
 
 
 def _drawn(video: VideoRecord, classes: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and image of every frame."""
+    """Yield the number and the drawn image of every frame."""
     names = names_of(classes)
     targets = {record.index: record.target for record in video.frames}
     for frame in iterate(video):
@@ -100,19 +106,9 @@ def _write_video(images: Iterator[tuple[int, np.ndarray]], out: Path, *, fps: fl
 
 
 def _write_folder(images: Iterator[tuple[int, np.ndarray]], out: Path) -> int:
-    part = out.with_name(f"{out.name}.part")
     count = 0
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+    with atomic_folder(out) as part:
         for index, image in images:
             write_image(part / f"{index:06d}.jpg", image)
             count += 1
-        if out.is_dir():
-            out.rmdir()
-        part.rename(out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return count

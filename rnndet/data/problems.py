@@ -1,7 +1,7 @@
-"""What is wrong with the files of a data set, collected so that one run names all of it.
+"""Collect what is wrong with the files of a data set, so that one run reports all of it.
 
-A reader reports an entry that it had to leave out with `add`, counts a harmless correction with
-`correct`, and goes on. Whether data with left-out entries may be used is the caller's decision:
+A reader reports an entry that it leaves out with `add`, counts a harmless correction with
+`correct`, and goes on. The caller decides whether data with left-out entries may be used:
 `stop_if_any`.
 """
 
@@ -26,11 +26,18 @@ class Problem:
 
 
 class Problems:
-    """The problems of one data set, in the order in which they were found."""
+    """The problems of one data set, in the order in which they were found.
+
+    >>> problems = Problems()
+    >>> problems.add("gt.txt", 3, "4 fields; expected 7")
+    >>> problems.correct("boxes clipped to the image", 2)
+    >>> print(problems.found[0], problems.notes())
+    gt.txt: line 3: 4 fields; expected 7 ['2 boxes clipped to the image']
+    """
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
-        self.corrected: Counter[str] = Counter()  # what was done -> how often
+        self.corrected: Counter[str] = Counter()  # correction -> number of times
 
     def __len__(self) -> int:
         return len(self.found)
@@ -39,6 +46,10 @@ class Problems:
         """Report an entry that is left out; an int is a line, counted from 1; "" is the file."""
         place = f"line {entry}" if isinstance(entry, int) else entry
         self.found.append(Problem(f"{file}: {place}" if place else str(file), reason))
+
+    def add_error(self, file: str | Path, error: InputError) -> None:
+        """Report a file that is left out; its name is not repeated where the message has it."""
+        self.add(file, "", str(error).removeprefix(f"{file}: "))
 
     def correct(self, what: str, count: int = 1) -> None:
         """Count a harmless correction, such as "boxes clipped to the image"."""
@@ -59,5 +70,5 @@ class Problems:
         )
 
     def notes(self) -> list[str]:
-        """One line for each kind of correction."""
+        """Return one line for each kind of correction."""
         return [f"{count} {what}" for what, count in sorted(self.corrected.items())]

@@ -1,4 +1,4 @@
-"""What every dataset format produces, and nothing else."""
+"""Records of labelled videos: the result of every dataset format."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,10 @@ from rnndet.structures import Target
 
 @dataclass(frozen=True, slots=True)
 class FrameRecord:
-    """One frame of a video and what is known of it."""
+    """One frame of a video and its labels."""
 
     index: int  # 0-based frame number in the video (in the video file where there is one)
-    target: Target | None  # None = not labelled; an empty Truth = labelled, nothing there
+    target: Target | None  # None = unlabelled; an empty Target = labelled, without objects
     image: Path | None = None  # image file; None where the frame is read from the video file
 
 
@@ -25,12 +25,12 @@ class VideoRecord:
     fps: float | None
     frames: tuple[FrameRecord, ...]  # in temporal order
     path: Path | None = None  # the video file; None where frames are images
-    group: str | None = None  # scene group: videos of one group share a place, split them together
+    group: str | None = None  # scene group: videos filmed in one place, to be kept in one split
 
 
 @dataclass(frozen=True, slots=True)
 class VideoSet:
-    """A labelled set of videos."""
+    """A labelled set of videos; labels are indices into `classes`."""
 
     classes: tuple[str, ...]
     videos: tuple[VideoRecord, ...]

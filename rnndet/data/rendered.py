@@ -1,14 +1,13 @@
-"""Write rendered clips (rnndet/video/synthetic/clip.py) as a CocoVID set of image files."""
+"""Render synthetic clips (rnndet/video/synthetic/clip.py) to a CocoVID set of image files."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from rnndet import boxes as box_ops
-from rnndet.errors import OutputError
+from rnndet.system.files import output_errors, write_text
 from rnndet.video.image import write_image
 from rnndet.video.synthetic.clip import SyntheticClip
 
@@ -16,22 +15,17 @@ from rnndet.video.synthetic.clip import SyntheticClip
 def render_set(root: Path, *, clips: int, length: int, first_seed: int, split: str) -> Path:
     """Render `clips` clips of `length` frames; returns the annotation file.
 
-    Clip i has the seed first_seed + i. No frame is degraded: augmentation does that in training.
-    The annotation file is written last and at once, so an interrupted run leaves none.
-    Raises OutputError.
+    Clip i has the seed first_seed + i. Frames are not corrupted: augmentation does that in
+    training. The annotation file is written last and atomically, so an interrupted run leaves
+    none. Raises OutputError.
     """
     tree: dict[str, Any] = {"videos": [], "images": [], "annotations": [], "categories": []}
     path = root / "annotations" / f"{split}.json"
-    try:
+    with output_errors(root):
         for number in tqdm(range(clips), unit="clip", disable=None):
             clip = SyntheticClip(first_seed + number, length=length, degrade=False)
             _add(tree, clip, number, root, split)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(tree), encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{root}: cannot be written: {error.strerror}") from None
+    write_text(path, json.dumps(tree))
     return path
 
 

@@ -1,7 +1,9 @@
-"""Boxes of one frame as files give them -> a Truth, checked."""
+"""Convert between the boxes of one frame as files give them and a Target; checks every box."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -9,15 +11,23 @@ from rnndet.data.problems import Problems
 from rnndet.structures import Target
 
 MAX_TRACK = 2**53  # what every format that stores numbers can hold
-LARGEST = 1e6  # pixels; a coordinate beyond is a mistake, not an object that reaches out
+LARGEST = 1e6  # pixels; a larger coordinate is a mistake, not an object that leaves the image
 ANY_CLASS = -1  # label of an ignore region that belongs to no class
+SHARES_HINT = "boxes lie within 0..1: are they shares instead of pixels?"  # a correction
+
+Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels from 0, exclusive edges
 
 
 class TargetBuilder:
-    """Collects the boxes of one frame of `width` x `height` pixels.
+    """Collect the boxes of one frame of `width` x `height` pixels.
 
-    A box whose numbers are not finite, beyond LARGEST or inverted is reported and left out. Others
-    are clipped to the image; one that then has a side below one pixel is left out and counted.
+    A box that is not finite, beyond LARGEST or inverted is reported and left out. Other boxes are
+    clipped to the image; a clipped box with a side below one pixel is left out and counted.
+
+    >>> builder = TargetBuilder(width=64, height=48, file=Path("a.txt"), problems=Problems())
+    >>> builder.add((-5, 8, 30, 20), 2, entry=1, track=7)
+    >>> builder.build().boxes.tolist()
+    [[0.0, 8.0, 30.0, 20.0]]
     """
 
     def __init__(self, *, width: float, height: float, file: Path, problems: Problems) -> None:
@@ -26,15 +36,9 @@ class TargetBuilder:
         self._rows: list[tuple[float, float, float, float, int, int, bool]] = []
 
     def add(
-        self,
-        box: tuple[float, float, float, float],
-        label: int,
-        *,
-        entry: str | int,
-        track: int = -1,
-        ignore: bool = False,
+        self, box: Box, label: int, *, entry: str | int, track: int = -1, ignore: bool = False
     ) -> None:
-        """Add a box x1 y1 x2 y2 (exclusive edges, pixels from 0) that stands at `entry`.
+        """Add a box; `entry` is its place in the file, for messages.
 
         `track` is the object's identity in its video, -1 where the file has none.
         """
@@ -50,7 +54,7 @@ class TargetBuilder:
             return
         # From -1, because formats that count pixels from 1 have been shifted by then.
         if min(box) >= -1 and max(box) <= 1 and (x2 - x1) * (y2 - y1) > 0:
-            self._problems.correct("boxes lie within 0..1: are they shares instead of pixels?")
+            self._problems.correct(SHARES_HINT)
         clipped = (
             min(max(x1, 0.0), self._limit_x), min(max(y1, 0.0), self._limit_y),
             min(max(x2, 0.0), self._limit_x), min(max(y2, 0.0), self._limit_y),
@@ -63,7 +67,7 @@ class TargetBuilder:
         self._rows.append((*clipped, label, track, ignore))
 
     def build(self) -> Target:
-        """The Truth of the frame; empty if it holds nothing."""
+        """Return the target of the frame; empty without boxes."""
         if not self._rows:
             return Target.empty()
         return Target(
@@ -74,5 +78,22 @@ class TargetBuilder:
         )
 
 
-def _shown(box: tuple[float, ...]) -> str:
+class TargetRow(NamedTuple):
+    """One labelled box as plain numbers."""
+
+    box: Box
+    label: int
+    track: int  # -1 without an identity
+    ignore: bool
+
+
+def target_rows(target: Target) -> Iterator[TargetRow]:
+    """Yield the boxes of a target as plain numbers, for writers."""
+    tracks = [-1] * len(target) if target.ids is None else target.ids.tolist()
+    columns = (target.boxes.tolist(), target.labels.tolist(), tracks, target.ignore.tolist())
+    for box, label, track, ignore in zip(*columns, strict=True):
+        yield TargetRow(tuple(box), label, track, ignore)
+
+
+def _shown(box: Box) -> str:
     return "(" + ", ".join(f"{v:g}" for v in box) + ")"

@@ -1,7 +1,8 @@
-"""Write files atomically: a path holds the old file or the complete new file at any time."""
+"""Write files and folders atomically: a path holds the old or the complete new content."""
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,42 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file atomically. Raises OutputError."""
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new empty folder NAME.part; when the block ends, put it in the place of `path`.
+
+    Parent folders are made as needed. An older folder `path`, with all that it holds, is removed
+    only then. After an error the temporary folder is removed and `path` is as it was.
+    Raises OutputError, one line, for an OSError inside the block or at the rename.
+
+    >>> with atomic_folder("out/frames") as part:  # doctest: +SKIP
+    ...     (part / "000000.txt").write_text("complete or not there at all")
+    """
+    path = Path(path)
+    with output_errors(path), temporary_folder(path.with_name(f"{path.name}.part")) as part:
+        yield part
+        replace_folder(part, path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Make an empty folder, in place of any leftover of that name; remove it at the end."""
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def replace_folder(part: Path, path: Path) -> None:
+    """Rename a complete file or folder to `path`; a folder there is removed with all it holds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    part.replace(path)
 
 
 def replace(part: Path, path: Path) -> None:

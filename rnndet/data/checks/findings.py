@@ -1,4 +1,4 @@
-"""What a check of a data set finds."""
+"""Findings of the checks of a data set: errors and notes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to correct, or only to know."""
+    """An error to correct, or a note.
+
+    >>> print(error("train: v0", "has no frames"))
+    error: train: v0: has no frames
+    """
 
     where: str  # the split, and the video or the file
     text: str
@@ -17,15 +21,19 @@ class Finding:
 
 
 def error(where: str, text: str) -> Finding:
-    """A finding to correct: training stops at it, or figures are wrong."""
+    """Return a finding to correct: training stops at it, or results are wrong."""
     return Finding(where, text, is_error=True)
 
 
 def note(where: str, text: str) -> Finding:
-    """A finding that may be as it should be."""
+    """Return a finding that may be correct."""
     return Finding(where, text, is_error=False)
 
 
 def first_of(texts: Sequence[str]) -> str:
-    """The first text and the number of the others, so that a video gives one line for a kind."""
+    """Shorten to the first text and the number of the others: one line per kind and video.
+
+    >>> first_of(["frame 3 is listed 2 times", "frame 5 is listed 2 times"])
+    'frame 3 is listed 2 times, and 1 more such'
+    """
     return texts[0] if len(texts) == 1 else f"{texts[0]}, and {len(texts) - 1} more such"

@@ -1,4 +1,4 @@
-"""Checks of the files that a labelled set names: are they there, whole, and of the right size?"""
+"""Check the image and video files of a labelled set: present, readable, of the right size."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -16,33 +16,34 @@ from rnndet.video.image import read_image
 from rnndet.video.sources.capture import decode as decode_file
 from rnndet.video.sources.capture import existing_file, open_capture
 
-# How many frames of each video are decoded; None for all.
+# Number of frames decoded of each video; None for all.
 DECODE: dict[str, int | None] = {"all": None, "sample": 5, "none": 0}
-MOST_BAD = 0.001  # share of the frames; with more, decoding on finds nothing new
-FEW = 10  # so many bad frames never end the check: small sets are checked whole
+MAX_UNREADABLE = 0.001  # share of the frames; beyond, more decoding finds nothing new
+ALWAYS_TOLERATED = 10  # unreadable frames that never end the check: small sets are checked fully
 CELLS = 16  # a fingerprint has CELLS x CELLS mean values
-FLAT = 4  # grey levels from the darkest to the brightest cell: black frames are no copies
+FLAT = 4  # grey levels from the darkest to the brightest cell; black frames are not copies
 
 
 @dataclass(slots=True)
-class Pictures:
-    """What is known of the images of one split."""
+class ImageReport:
+    """Findings and fingerprints of the images of one split."""
 
     findings: list[Finding] = field(default_factory=list)
     prints: dict[bytes, tuple[str, int]] = field(default_factory=dict)  # -> video name, frame
 
 
-def check_images(videos: VideoSet, split: str, *, decode: str = "sample") -> Pictures:
-    """Errors: files that are missing, empty or unreadable, or have another size than the record.
+def check_images(videos: VideoSet, split: str, *, decode: str = "sample") -> ImageReport:
+    """Find files that are missing, empty or unreadable, or differ in size from the record.
 
-    All files are looked for. Then frames are decoded: "all", "none", or as "sample" five of each
-    video with the first and the last, so that a video file that ends too early is found. If more
-    than 0.1 % of the frames, and more than ten, cannot be read, that is said and the check ends.
+    The presence of all files is checked. Then frames are decoded: "all", "none", or with "sample"
+    five of each video including the first and the last, which finds a video file that ends too
+    early. If more than 0.1 % of the frames, and more than ten, cannot be read, the check ends with
+    an error.
 
     Raises RnndetError for an unknown `decode`.
     """
-    most = lookup(decode, DECODE, what="decode")
-    result = Pictures()
+    limit = lookup(decode, DECODE, what="decode")
+    result = ImageReport()
     usable: list[tuple[VideoRecord, list[FrameRecord]]] = []
     for video in tqdm(videos.videos, desc="files", unit="video", disable=None):
         findings, records = _present(video, f"{split}: {video.name}")
@@ -50,12 +51,12 @@ def check_images(videos: VideoSet, split: str, *, decode: str = "sample") -> Pic
         usable.append((video, records))
     total = sum(len(video.frames) for video in videos.videos)
     missing = total - sum(len(records) for _, records in usable)
-    if most == 0 or _stops(missing, total, split, result):
+    if limit == 0 or _stops(missing, total, split, result):
         return result
     bad = seen = 0
     for video, records in tqdm(usable, desc="images", unit="video", disable=None):
-        chosen = _spread(records, most)
-        bad += _look(video, chosen, f"{split}: {video.name}", result)
+        chosen = _spread(records, limit)
+        bad += _decode(video, chosen, f"{split}: {video.name}", result)
         seen += len(chosen)
         if _stops(bad, seen, split, result):
             break
@@ -63,9 +64,9 @@ def check_images(videos: VideoSet, split: str, *, decode: str = "sample") -> Pic
 
 
 def fingerprint(image: np.ndarray) -> bytes | None:
-    """16 bytes, equal for copies of an image (H, W, 3); None for a flat one, which is no sign.
+    """Return 16 bytes that are equal for copies of an image (H, W, 3); None for a flat image.
 
-    A copy that was compressed again has another.
+    A copy that was compressed again has a different fingerprint. Flat images say nothing.
     """
     cells = image.mean(2, dtype=np.float32)
     for axis in (0, 1):
@@ -78,7 +79,7 @@ def fingerprint(image: np.ndarray) -> bytes | None:
 
 
 def _present(video: VideoRecord, where: str) -> tuple[list[Finding], list[FrameRecord]]:
-    """What is missing, and the frames whose file is there."""
+    """Return findings on missing files, and the frames whose file is present."""
     if video.path is not None:
         if _is_there(video.path):
             return [], list(video.frames)
@@ -102,23 +103,25 @@ def _is_there(file: Path) -> bool:
         return False
 
 
-def _stops(bad: int, of: int, split: str, result: Pictures) -> bool:
-    """Whether too many frames are bad to go on; says so."""
-    if bad <= max(FEW, MOST_BAD * of):
+def _stops(bad: int, of: int, split: str, result: ImageReport) -> bool:
+    """Return True, and add an error, if too many frames are unreadable to go on."""
+    if bad <= max(ALWAYS_TOLERATED, MAX_UNREADABLE * of):
         return False
     text = f"{bad} of {of} frames cannot be read, more than 0.1 %; the check of images ends here"
     result.findings.append(error(split, text))
     return True
 
 
-def _spread(records: Sequence[FrameRecord], most: int | None) -> Sequence[FrameRecord]:
-    if most is None or len(records) <= most:
+def _spread(records: Sequence[FrameRecord], count: int | None) -> Sequence[FrameRecord]:
+    if count is None or len(records) <= count:
         return records
-    return [records[place] for place in np.linspace(0, len(records) - 1, most).round().astype(int)]
+    return [records[place] for place in np.linspace(0, len(records) - 1, count).round().astype(int)]
 
 
-def _look(video: VideoRecord, records: Sequence[FrameRecord], where: str, result: Pictures) -> int:
-    """Decode some frames, add what is found to the result; returns how many cannot be read."""
+def _decode(
+    video: VideoRecord, records: Sequence[FrameRecord], where: str, result: ImageReport
+) -> int:
+    """Decode some frames and add findings to the result; returns the number of unreadable ones."""
     unreadable, sizes = [], []
     for index, image in _images(video, records):
         if isinstance(image, str):
@@ -141,7 +144,7 @@ def _look(video: VideoRecord, records: Sequence[FrameRecord], where: str, result
 def _images(
     video: VideoRecord, records: Sequence[FrameRecord]
 ) -> Iterator[tuple[int, np.ndarray | str]]:
-    """Index and image of some frames; in place of one that cannot be read, the reason."""
+    """Yield index and image of some frames; for an unreadable one, the reason instead."""
     if video.path is not None:
         yield from _images_of_file(video.path, {record.index for record in records})
         return
@@ -153,19 +156,19 @@ def _images(
             yield record.index, str(reason)
 
 
-def _images_of_file(path: Path, wanted: set[int]) -> Iterator[tuple[int, np.ndarray | str]]:
-    if not wanted:
+def _images_of_file(path: Path, indices: set[int]) -> Iterator[tuple[int, np.ndarray | str]]:
+    if not indices:
         return
     last = -1
-    missing = set(wanted)
+    missing = set(indices)
     try:
         capture = open_capture(existing_file(path))
     except InputError as reason:
-        yield from ((index, str(reason)) for index in sorted(wanted))
+        yield from ((index, str(reason)) for index in sorted(indices))
         return
     try:
-        for index, image, _ in decode_file(capture, wanted):
-            if index in wanted:
+        for index, image, _ in decode_file(capture, indices):
+            if index in indices:
                 missing.remove(index)
                 last = index
                 yield index, image

@@ -1,23 +1,25 @@
-"""Checks of a labelled set that need no image: frame numbers, identities, empty videos."""
+"""Check the labels of a set without its images: frame numbers, identities, empty videos."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import median_low
+from typing import NamedTuple
 
 from rnndet.data.checks.findings import Finding, error, first_of, note
 from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.targets import target_rows
 
-ABSENT = 30  # labelled frames; after a longer absence an identity may have been given again
+ABSENT = 30  # labelled frames; after a longer absence an identity may have been reused
 
 
 def check_labels(videos: VideoSet, split: str) -> list[Finding]:
-    """At most one finding of a kind for each video.
+    """Return at most one finding of each kind for each video.
 
-    Errors: a video without frames, a name of two videos, a frame listed twice, an identity twice in
-    one frame or of two classes in one video. Notes: gaps in the frame numbers, which are steps
-    longer than the video's usual one; videos without labels or objects; objects that come back
-    after more than ABSENT labelled frames.
+    Errors: a video without frames, two videos of the same name, a frame listed twice, an identity
+    twice in a frame or with two classes in a video. Notes: gaps in the frame numbers, which are
+    steps longer than the video's median step; videos without labels or objects; objects that
+    return after more than ABSENT labelled frames.
     """
     findings = [
         error(split, f"{count} videos have the name {name!r}")
@@ -56,38 +58,62 @@ def _emptiness(video: VideoRecord, where: str) -> Iterator[Finding]:
         yield note(where, "holds no object")
 
 
+class _Sighting(NamedTuple):
+    """One box with an identity."""
+
+    place: int  # of its frame among the labelled ones
+    frame: int
+    track: int
+    label: int
+
+
 def _identities(video: VideoRecord, classes: Sequence[str], where: str) -> Iterator[Finding]:
-    twice: list[str] = []
-    absences: list[str] = []
-    changes: dict[int, str] = {}  # by identity
-    first: dict[int, tuple[int, int]] = {}  # identity -> its label, and the frame that gives it
-    last: dict[int, tuple[int, int]] = {}  # identity -> place and frame in which it was seen
-    labelled = [record for record in video.frames if record.target is not None]
-    for place, record in enumerate(labelled):
-        target = record.target
-        assert target is not None
-        if target.ids is None:
-            continue
-        for track, label in zip(target.ids.tolist(), target.labels.tolist(), strict=True):
-            if track < 0:
-                continue
-            seen, frame = last.get(track, (place - 1, record.index))
-            if seen == place:
-                twice.append(f"object {track} is in frame {frame} twice")
-            if place - seen - 1 > ABSENT:
-                absences.append(f"object {track} is absent from frame {frame} to {record.index}")
-            last[track] = (place, record.index)
-            if label < 0:
-                continue
-            known, since = first.setdefault(track, (label, record.index))
-            if label != known:
-                changes.setdefault(
-                    track,
-                    f"object {track} is {classes[known]!r} in frame {since} and "
-                    f"{classes[label]!r} in frame {record.index}",
-                )
-    for texts in (twice, list(changes.values())):
+    sightings = list(_sightings(video))
+    for texts in (_repeated(sightings), _class_changes(sightings, classes)):
         if texts:
             yield error(where, first_of(texts))
-    if absences:
+    if absences := _absences(sightings):
         yield note(where, first_of(absences))
+
+
+def _sightings(video: VideoRecord) -> Iterator[_Sighting]:
+    targets = [(r.index, r.target) for r in video.frames if r.target is not None]
+    for place, (frame, target) in enumerate(targets):
+        for row in target_rows(target):
+            if row.track >= 0:
+                yield _Sighting(place, frame, row.track, row.label)
+
+
+def _repeated(sightings: Sequence[_Sighting]) -> list[str]:
+    count = Counter((s.frame, s.place, s.track) for s in sightings)
+    return [
+        f"object {track} is in frame {frame} twice"
+        for (frame, _, track), times in count.items()
+        for _ in range(times - 1)
+    ]
+
+
+def _class_changes(sightings: Sequence[_Sighting], classes: Sequence[str]) -> list[str]:
+    """Return one text for each identity that has several classes."""
+    first: dict[int, _Sighting] = {}
+    changes: dict[int, str] = {}
+    for s in sightings:
+        if s.label < 0:
+            continue
+        known = first.setdefault(s.track, s)
+        if s.label != known.label:
+            old, new = classes[known.label], classes[s.label]
+            seen = f"{old!r} in frame {known.frame} and {new!r} in frame {s.frame}"
+            changes.setdefault(s.track, f"object {s.track} is {seen}")
+    return list(changes.values())
+
+
+def _absences(sightings: Sequence[_Sighting]) -> list[str]:
+    last: dict[int, _Sighting] = {}
+    texts = []
+    for s in sightings:
+        before = last.get(s.track, s)
+        if s.place - before.place - 1 > ABSENT:
+            texts.append(f"object {s.track} is absent from frame {before.frame} to {s.frame}")
+        last[s.track] = s
+    return texts

@@ -1,4 +1,4 @@
-"""Check a data set: what its reader reports, labels, files, and splits against each other."""
+"""Check a data set: problems of its reader, labels, files, and splits against each other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from rnndet.data.checks.splits import check_splits
 from rnndet.data.formats import read_set
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
+from rnndet.data.targets import SHARES_HINT
 
-SHARES = "boxes lie within 0..1"  # how TruthBuilder's hint begins
 NEARLY_ALL = 0.9  # share of the boxes
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All findings, and how much was looked at."""
+    """All findings, and the size of the checked set."""
 
     findings: tuple[Finding, ...]
     videos: int
@@ -30,7 +30,7 @@ class Report:
         return sum(finding.is_error for finding in self.findings)
 
     def summary(self) -> str:
-        """The numbers in one line."""
+        """Return the numbers in one line."""
         counts = {
             "error": self.errors,
             "note": len(self.findings) - self.errors,
@@ -51,8 +51,8 @@ def check_dataset(
 ) -> Report:
     """Read the splits and check each, and each against the others.
 
-    Entries that the reader leaves out are errors, with `skip_bad` notes. `decode` says how many
-    images are looked at, see `check_images`; only those are compared between splits.
+    Entries that the reader leaves out are errors, with `skip_bad` notes. `decode` selects how many
+    images are decoded, see `check_images`; only those are compared between splits.
 
     Raises InputError if nothing of a split can be read, RnndetError for an unknown choice.
     """
@@ -79,9 +79,9 @@ def check_dataset(
 def read_findings(
     problems: Problems, videos: VideoSet, split: str, *, skip_bad: bool
 ) -> list[Finding]:
-    """What the reader of `videos` reported, as findings.
+    """Convert what the reader of `videos` reported to findings.
 
-    If nearly all boxes lie within 0..1, that is an error: the reader has dropped them as too small.
+    It is an error if nearly all boxes lie within 0..1: the reader has dropped them as too small.
     """
     add = note if skip_bad else error
     findings = [add(f"{split}: {problem.where}", problem.reason) for problem in problems.found]
@@ -92,6 +92,6 @@ def read_findings(
         if record.target is not None
     )
     for what, count in sorted(problems.corrected.items()):
-        is_wrong = what.startswith(SHARES) and count > NEARLY_ALL * (count + kept)
+        is_wrong = what == SHARES_HINT and count > NEARLY_ALL * (count + kept)
         findings.append((error if is_wrong else note)(split, f"{count} {what}"))
     return findings

@@ -1,4 +1,4 @@
-"""Checks between the splits of one data set: what is in two of them, what differs."""
+"""Compare the splits of one data set: shared videos, files and images, different classes."""
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -11,10 +11,10 @@ Prints = Mapping[bytes, tuple[str, int]]  # fingerprint -> name of the video, fr
 
 
 def check_splits(sets: Mapping[str, VideoSet], prints: Mapping[str, Prints]) -> list[Finding]:
-    """Every pair of splits, by name. `prints` are those of `check_images`.
+    """Compare every pair of splits. `prints` are the fingerprints of `check_images`, by split.
 
-    Errors: other classes, a video of the same name, the same file, the same image under another
-    name. Note: the same scene group, since one place on both sides flatters the figures.
+    Errors: different classes, a video of the same name, the same file, the same image under another
+    name. Note: the same scene group, since scenes seen in training make results look better.
     """
     findings = []
     for a, b in combinations(sets, 2):
@@ -55,7 +55,7 @@ def _copies(a: Prints, b: Prints, where: str) -> Iterator[Finding]:
             continue
         other, other_frame = b[key]
         if other == name:
-            continue  # said already: a video of this name is in both
+            continue  # reported already: a video of this name is in both
         text = f"frame {frame} of {name!r} is the same image as frame {other_frame} of {other!r}"
         pairs.setdefault((name, other), text)
     if pairs:

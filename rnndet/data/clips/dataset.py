@@ -1,4 +1,4 @@
-"""Training windows: drawn, decoded, augmented, and put together in batches."""
+"""Draw training clips, decode and augment them, and collate their windows to batches."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch.utils.data import Dataset, Sampler
 from rnndet.config import AugmentConfig, ClipConfig
 from rnndet.data.clips import transforms
 from rnndet.data.clips.sampling import ClipSampler
-from rnndet.data.clips.store import FrameStore
 from rnndet.data.clips.transforms import Clip
-from rnndet.data.corruption import plan as degradation
-from rnndet.data.corruption.plan import Plan
+from rnndet.data.corruption.plan import Plan, corrupt
+from rnndet.data.corruption.plan import plan as draw_plan
+from rnndet.data.frames import FrameStore
 from rnndet.data.records import VideoSet
 from rnndet.structures import Target
 
-# Seeds: those of random clips begin at 0, of streamed ones and of corruption plans here.
+# First seeds of streamed clips and of corruption plans; those of random clips start at 0.
 STREAMS, PLANS = 1 << 40, 1 << 41
 
 
@@ -32,14 +32,14 @@ class Window:
 
     frames: Tensor  # (T, 3, H, W) uint8 RGB
     targets: list[Target | None]
-    begins: bool  # a new clip: what the row remembered does not belong to it
-    place: str  # where the frames are from, for messages
-    clean: Tensor | None = None  # like frames, before corruption, where that was asked for
+    begins: bool  # the first window of a clip: the row's recurrent state must be reset
+    place: str  # video and frames, for messages
+    clean: Tensor | None = None  # like frames, before corruption; with keep_clean only
 
 
 @dataclass(frozen=True, slots=True)
 class ClipBatch:
-    """B windows of T frames, all of one size; row b goes on where row b of the last batch ended."""
+    """B windows of T frames of one size; row b continues row b of the batch before, or begins."""
 
     frames: Tensor  # (T, B, 3, H, W) uint8 RGB
     targets: list[list[Target | None]]  # [T][B]
@@ -55,17 +55,19 @@ class ClipBatch:
 
 
 class ClipDataset(Dataset[Window]):
-    """Item step * rows + row is what a row sees at a step; it depends on (seed, item) alone.
+    """Item step * rows + row is the window of a row at a step; it depends on (seed, item) alone.
 
-    So a run can go on where it stopped, and several processes can share the rows. A streamed row
-    walks through a clip of `clip.windows` windows and then begins another; rows begin at different
-    steps. The other rows begin a clip of one window at each step. The last round(clip.streamed *
-    rows) rows are the streamed ones.
+    Therefore a run can be resumed at any step, and several processes can share the rows. A streamed
+    row passes through a clip of `clip.windows` windows and then begins another; rows begin at
+    different steps. The other rows begin a clip of one window at each step. The last
+    round(clip.streamed * rows) rows are streamed.
 
-    sources: (set, weight, its cache folder or None). size_hw: the model's input size, which fixes
-    the scale of the images; the clips come at `augment.crop`, already at network scale.
-    keep_clean: a window also holds its frames as they were before corruption. device: where frames
-    are augmented, and where up to keep_bytes of decoded ones stay.
+    Args:
+        sources: (set, weight, its cache folder or None).
+        size_hw: the model's input size, which determines the scale of the images; the clips have
+            size `augment.crop`, already at network scale.
+        keep_clean: a window also holds its frames before corruption.
+        device: where frames are augmented, and where up to keep_bytes of decoded frames are kept.
     """
 
     def __init__(
@@ -110,11 +112,9 @@ class ClipDataset(Dataset[Window]):
         frames, targets = clip.frames[-length:], clip.targets[-length:]
         before = None if lead is None else clip.frames[0]
         boxes = [torch.zeros(0, 4) if t is None else t.boxes for t in targets]
-        spoilt = degradation.corrupt(
-            frames, plan[first : first + length], boxes=boxes, previous=before
-        )
+        corrupted = corrupt(frames, plan[first : first + length], boxes=boxes, previous=before)
         clean = frames if self.keep_clean else None
-        return Window(spoilt, targets, part == 0 or step == 0, " + ".join(places), clean)
+        return Window(corrupted, targets, part == 0 or step == 0, " + ".join(places), clean)
 
     def _generator(self, number: int) -> Generator:
         return Generator().manual_seed(self.seed * 1_000_000_007 + number)
@@ -123,7 +123,7 @@ class ClipDataset(Dataset[Window]):
         augment = self.augment
         if not transforms.happens(augment.corrupt, generator):
             return [None] * length
-        return degradation.plan(
+        return draw_plan(
             length,
             generator,
             share=augment.corrupt_share,
@@ -134,7 +134,7 @@ class ClipDataset(Dataset[Window]):
     def _clip(
         self, shown: Sequence[int], total: int, generator: Generator
     ) -> tuple[Clip, list[str]]:
-        """The frames numbered `shown` of a clip of `total`, augmented; and where they are from."""
+        """Return the frames numbered `shown` of a clip of `total`, augmented, and their places."""
         height, width = self.augment.crop
         if transforms.happens(self.augment.mosaic, generator):
             half = (height // 2, width // 2)
@@ -146,9 +146,9 @@ class ClipDataset(Dataset[Window]):
     def _piece(
         self, out_hw: tuple[int, int], shown: Sequence[int], total: int, generator: Generator
     ) -> tuple[Clip, str]:
-        """Frames of one clip of one video: cropped, resized, flipped, reversed, recoloured.
+        """Return frames of one clip of one video: cropped, resized, flipped, reversed, recoloured.
 
-        All random draws are for the whole clip and come in the same order for each of its windows.
+        All random draws are for the whole clip and in the same order for each of its windows.
         """
         augment = self.augment
         which = int(torch.multinomial(self.weights, 1, generator=generator))
@@ -181,9 +181,9 @@ class ClipDataset(Dataset[Window]):
 
 
 class WindowSampler(Sampler[list[int]]):
-    """The items of a step in order, as batches of `batch` rows, from a first step to the last.
+    """Yield the items of each step in order, in batches of `batch` rows, from `first_step` on.
 
-    rows: which of the dataset's rows, a multiple of `batch` many.
+    rows: those of the dataset's rows to use; their number is a multiple of `batch`.
     """
 
     def __init__(self, dataset: ClipDataset, rows: range, *, batch: int, first_step: int) -> None:
@@ -201,7 +201,7 @@ class WindowSampler(Sampler[list[int]]):
 
 
 def frozen_source(plan: Sequence[Any], first: int) -> int | None:
-    """The frame before `first` that a freeze reaching into it repeats; None if there is none."""
+    """Return the frame before `first` that a freeze at `first` repeats; None without a freeze."""
     at = first
     while at > 0 and plan[at] is not None and plan[at].kind == "freeze":
         at -= 1
@@ -209,7 +209,7 @@ def frozen_source(plan: Sequence[Any], first: int) -> int | None:
 
 
 def collate(windows: Sequence[Window]) -> ClipBatch:
-    """Windows of one length and size -> a batch."""
+    """Stack windows of one length and size to a batch."""
     frames = torch.stack([window.frames for window in windows], 1)  # (T, B, 3, H, W)
     targets = [list(row) for row in zip(*(window.targets for window in windows), strict=True)]
     begins = torch.tensor([window.begins for window in windows])

@@ -1,4 +1,4 @@
-"""Which frames make a training clip: by class, then by scene group, then by video."""
+"""Draw the frames of training clips: by class, then by scene group, then by video."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ class ClipChoice:
 
 
 class ClipSampler:
-    """Draws clips from one VideoSet.
+    """Draw clips from one VideoSet.
 
-    A draw picks a class, a scene group with weight sqrt(its videos) (so that one much filmed
-    place does not rule), a video of the group evenly, a frame that shows the class evenly, and a
-    clip around that frame at a random position. Videos without any object are never drawn.
-    `classes` "even": rare classes as often as common ones; "natural": by their share of the frames.
-    Holds no random state: every draw takes a Generator.
+    A draw selects a class, a scene group with weight sqrt(number of videos), so that a place with
+    many videos does not dominate, a video of the group uniformly, a frame with the class uniformly,
+    and a clip with that frame at a random position. Videos without objects are never drawn.
+    `classes` "even": every class with the same probability; "natural": by its share of the frames.
+    Has no random state: every draw takes a Generator.
     """
 
     def __init__(self, video_set: VideoSet, *, classes: str = "even") -> None:
@@ -55,8 +55,8 @@ class ClipSampler:
     ) -> ClipChoice:
         """Draw a clip of `length` frames, every n-th with n uniform in `stride` (ends included).
 
-        Where a video is too short for n, n becomes smaller; where it is shorter than `length`
-        frames, its last frame is repeated.
+        If the video is too short for n, n is reduced; if it is shorter than `length` frames, its
+        last frame is repeated.
         """
         groups = list(self._classes[_weighted(self._weights, generator)].values())
         videos = groups[
@@ -75,7 +75,10 @@ class ClipSampler:
 
 
 def hold_out(video_set: VideoSet, groups: Sequence[str]) -> tuple[VideoSet, VideoSet]:
-    """Split by scene group into (the rest, the held-out groups). An unknown group is an error."""
+    """Split by scene group into (the rest, the held-out groups).
+
+    Raises RnndetError for an unknown group.
+    """
     present = {video.group for video in video_set.videos}
     unknown = sorted(set(groups) - {g for g in present if g is not None})
     if unknown:

@@ -1,6 +1,6 @@
-"""Whole-clip augmentation on uint8 tensors: one random draw per clip, every frame changed alike.
+"""Augment whole clips, uint8 tensors: one random draw per clip, the same for every frame.
 
-Works on any device that the clip is on. Boxes are in pixels of the image at hand.
+Works on the device of the clip. Boxes are in pixels of the current image.
 """
 
 import math
@@ -15,12 +15,12 @@ from torch import Generator, Tensor
 from rnndet import boxes as box_ops
 from rnndet.structures import Target
 
-VISIBLE = 0.35  # an object of which a crop shows a smaller part is ignored
+VISIBLE = 0.35  # an object is ignored if a smaller share of it is inside the crop
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """T frames of one video and what is known of each."""
+    """T frames of one video and their targets."""
 
     frames: Tensor  # (T, 3, H, W) uint8 RGB
     targets: list[Target | None]
@@ -37,17 +37,21 @@ class Region:
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:
-    """One number, uniform in [low, high)."""
+    """Draw a number, uniform in [low, high)."""
     return low + (high - low) * float(torch.rand(1, generator=generator))
 
 
 def happens(share: float, generator: Generator) -> bool:
-    """True in `share` of the draws."""
+    """Draw True with probability `share`."""
     return float(torch.rand(1, generator=generator)) < share
 
 
 def inference_scale(size_hw: tuple[int, int], frame_hw: tuple[int, int]) -> float:
-    """How much inference shrinks a frame to fit the model's input: torchvision's rule."""
+    """Return the scale at which inference fits a frame to the model's input: torchvision's rule.
+
+    >>> inference_scale((384, 480), (512, 640))
+    0.75
+    """
     short, long = min(frame_hw), max(frame_hw)
     return min(min(size_hw) / short, max(size_hw) / long)
 
@@ -61,10 +65,10 @@ def choose_region(
     on_object: bool,
     generator: Generator,
 ) -> Region:
-    """A region of frames of `frame_hw` that becomes an image of `out_hw` at `scale`, at random.
+    """Draw a region of frames of `frame_hw` that becomes an image of `out_hw` at `scale`.
 
-    With `on_object` the centre of a random object of the truths is inside, and an object too large
-    for the region makes the region larger.
+    With `on_object` the centre of a random object of the targets is inside, and the region grows
+    for an object that does not fit.
     """
     frame_h, frame_w = frame_hw
     shown = [t.boxes for t in targets if t is not None and len(t)]
@@ -84,15 +88,15 @@ def choose_region(
 
 
 def _within(start: float, extent: float, limit: int) -> float:
-    """Move a span into [0, limit] where it fits, else let it cover all of [0, limit]."""
+    """Move a span into [0, limit] if it fits; otherwise make it cover [0, limit]."""
     low, high = sorted((0.0, limit - extent))
     return min(max(start, low), high)
 
 
 def crop_resize(clip: Clip, region: Region, *, out_hw: tuple[int, int]) -> Clip:
-    """Cut the region out of every frame and resize it; outside the frame the edge is repeated.
+    """Crop the region from every frame and resize it; outside the frame, edge pixels are repeated.
 
-    Objects of which less than VISIBLE is inside are marked ignore; boxes are clipped.
+    Objects of which less than VISIBLE is inside are ignored; boxes are clipped.
     """
     frame_h, frame_w = clip.frames.shape[-2:]
     x0, y0 = round(region.x), round(region.y)
@@ -108,7 +112,7 @@ def crop_resize(clip: Clip, region: Region, *, out_hw: tuple[int, int]) -> Clip:
 
 
 def resize(frames: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(T, 3, H, W) uint8 -> (T, 3, *size_hw) uint8, bilinear, each pixel a mean of those it covers.
+    """(T, 3, H, W) uint8 -> (T, 3, *size_hw) uint8, bilinear with antialiasing.
 
     CUDA has no kernel for this on uint8, so there it goes by float32 and back.
     """
@@ -118,9 +122,9 @@ def resize(frames: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def resize_as_float(frames: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """As `resize`, on any device; differs by rounding."""
-    wanted = F.interpolate(frames.float(), size_hw, mode="bilinear", antialias=True)
-    return wanted.round_().clamp_(0, 255).to(torch.uint8)
+    """Resize like `resize`, on any device; differs by rounding."""
+    resized = F.interpolate(frames.float(), size_hw, mode="bilinear", antialias=True)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _inner_size(
@@ -175,15 +179,10 @@ def flip(clip: Clip) -> Clip:
     return Clip(clip.frames.flip(-1), [mirrored(t) for t in clip.targets])
 
 
-def reverse(clip: Clip) -> Clip:
-    """Play the clip backwards."""
-    return Clip(clip.frames.flip(0), clip.targets[::-1])
-
-
 def colour(clip: Clip, generator: Generator) -> Clip:
-    """Change brightness, contrast, saturation, channel balance and gamma; sometimes grey.
+    """Change brightness, contrast, saturation, channel balance and gamma; sometimes to grey.
 
-    What becomes of a pixel follows from the draw alone, so the windows of a clip change alike.
+    The change of a pixel depends on the draw alone, so it is equal in all windows of a clip.
     """
     x = clip.frames.float().div_(255)
     grey = x.mean(1, keepdim=True)
@@ -198,7 +197,11 @@ def colour(clip: Clip, generator: Generator) -> Clip:
 
 
 def mosaic(clips: list[Clip]) -> Clip:
-    """Four clips of equal size (T, 3, h, w) side by side -> (T, 3, 2h, 2w); ids stay distinct."""
+    """Join four clips (T, 3, h, w) to a grid (T, 3, 2h, 2w); ids stay distinct.
+
+    Mosaic augmentation (YOLOv4, Bochkovskiy et al. 2020, arXiv 2004.10934) of whole clips.
+    Different: all four parts have the same size.
+    """
     assert len(clips) == 4, len(clips)
     height, width = clips[0].frames.shape[-2:]
     rows = [torch.cat([clips[i].frames, clips[i + 1].frames], -1) for i in (0, 2)]

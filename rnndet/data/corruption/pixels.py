@@ -1,4 +1,4 @@
-"""What a corruption does to the pixels of a frame; all follows from kind, severity and seed."""
+"""Compute the pixels of a corrupted frame; kind, severity and seed determine all of them."""
 
 import hashlib
 import math
@@ -7,19 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rnndet.data.targets import Box
+
 STEP_BITS = 16  # the low bits of a seed count the frames of a run
 REFERENCE_WIDTH = 640  # blur sizes are given in pixels of an image this wide, and scale with it
 
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """What happens to one frame."""
+    """The corruption of one frame."""
 
-    kind: str  # one of PICTURE_KINDS, or "freeze" or "occluder"
+    kind: str  # one of IMAGE_KINDS, or "freeze" or "occluder"
     severity: float  # 0 (mild) to 1 (worst), constant within a run
-    seed: (
-        int  # high bits: the run, whose blur angle or occluder stays; low 16 bits: frame in the run
-    )
+    # High bits: the run, which has one blur angle or occluder. Low 16 bits: the frame in the run.
+    seed: int
 
     @property
     def step(self) -> int:
@@ -27,30 +28,31 @@ class Corruption:
         return self.seed & ((1 << STEP_BITS) - 1)
 
     def run_generator(self) -> torch.Generator:
-        """Draws that are the same for every frame of the run."""
+        """Return a generator of draws that are the same for every frame of the run."""
         return seeded(f"run {self.seed - self.step}")
 
     def frame_generator(self) -> torch.Generator:
-        """Draws of this frame alone."""
+        """Return a generator of the draws of this frame."""
         return seeded(f"frame {self.seed}")
 
 
 def seeded(text: str) -> torch.Generator:
-    """A CPU generator seeded by a text.
+    """Return a CPU generator seeded by a text.
 
     sha256, because Python's hash() differs between processes; 32 bits, because torch's CPU
-    generator looks at no more of its seed, so numbers that share their low bits would collide.
+    generator uses no more of its seed, so numbers that share their low bits would collide.
     """
     digest = hashlib.sha256(text.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
 
 
 def uniform(generator: torch.Generator, low: float, high: float) -> float:
+    """Draw a float64 number, uniform in [low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
 def integer(generator: torch.Generator, low: int, high: int) -> int:
-    """Uniform in low..high, both included."""
+    """Draw a whole number, uniform in low..high, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
@@ -62,7 +64,7 @@ def _between(severity: float, mild: float, worst: float) -> float:
 
 
 def _padded(image: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
-    """Repeat the border pixels outwards; -> (3, top + H + bottom, left + W + right)."""
+    """Repeat the border pixels outwards -> (3, top + H + bottom, left + W + right)."""
     _, height, width = image.shape
     rows = torch.arange(-top, height + bottom, device=image.device).clamp(0, height - 1)
     columns = torch.arange(-left, width + right, device=image.device).clamp(0, width - 1)
@@ -107,8 +109,8 @@ def _defocus(image: Tensor, corruption: Corruption) -> Tensor:
         if half > 0:
             row_sum += padded[:, :, reach - half : reach - half + width]
             row_sum += padded[:, :, reach + half : reach + half + width]
-        for dy, wanted in half_widths.items():
-            if wanted == half:
+        for dy, half_width in half_widths.items():
+            if half_width == half:
                 total += row_sum[:, reach + dy : reach + dy + height]
     return total.to(torch.float32).add_(count // 2).div_(count).to(torch.uint8)
 
@@ -142,7 +144,7 @@ def _add_noise(values: Tensor, sigma: float, generator: torch.Generator) -> Tens
 
 
 def _exposure(image: Tensor, corruption: Corruption) -> Tensor:
-    """Gain 1.5 to 3.5 for the whole run, upwards with clipped lights or, as often, downwards."""
+    """Gain of 1.5 to 3.5, or as often its inverse, for the whole run; highlights are clipped."""
     gain = _between(corruption.severity, 1.5, 3.5)
     if uniform(corruption.run_generator(), 0, 1) < 0.5:
         gain = 1 / gain
@@ -154,7 +156,7 @@ def _drop(image: Tensor, corruption: Corruption) -> Tensor:
     return torch.zeros_like(image)
 
 
-PICTURE_KINDS = {
+IMAGE_KINDS = {
     "motion_blur": _motion_blur,
     "defocus": _defocus,
     "noise": _noise,
@@ -165,7 +167,7 @@ PICTURE_KINDS = {
 
 
 def occluder(image: Tensor, corruption: Corruption, boxes: Tensor | None) -> Tensor:
-    """Opaque moving rectangles over the objects, or over random places where none are known."""
+    """Cover the objects with opaque moving rectangles, or random places without boxes."""
     _, height, width = image.shape
     generator = corruption.run_generator()
     is_grey = uniform(generator, 0, 1) < 0.3
@@ -186,7 +188,7 @@ def occluder(image: Tensor, corruption: Corruption, boxes: Tensor | None) -> Ten
     return shown
 
 
-def _paint(image: Tensor, tile: Tensor, place: tuple[float, float, float, float]) -> None:
+def _paint(image: Tensor, tile: Tensor, place: Box) -> None:
     """Fill the rectangle x1 y1 x2 y2, grown to whole pixels, with the stretched tile; in place."""
     _, height, width = image.shape
     left, top = math.floor(place[0]), math.floor(place[1])
@@ -201,10 +203,8 @@ def _paint(image: Tensor, tile: Tensor, place: tuple[float, float, float, float]
     image[:, max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)] = patch
 
 
-def _over(
-    box: list[float], corruption: Corruption, generator: torch.Generator
-) -> tuple[float, float, float, float]:
-    """A rectangle that sways over one object and always hides at least 80 % of it."""
+def _over(box: list[float], corruption: Corruption, generator: torch.Generator) -> Box:
+    """Return a rectangle that sways over one object and always hides at least 80 % of it."""
     growth = _between(corruption.severity, 0.0, 0.4)
     # Off centre by half the growth hides all; 0.1 more leaves at least 0.9 * 0.9 of the object.
     reach = growth / 2 + 0.1
@@ -220,10 +220,10 @@ def _decoys(
     corruption: Corruption,
     generator: torch.Generator,
     size_hw: tuple[int, int],
-) -> list[tuple[float, float, float, float]]:
-    """One to three rectangles as large as the objects but elsewhere.
+) -> list[Box]:
+    """Return one to three rectangles of the size of the objects at random places.
 
-    Without them an occluder would give away where the object is.
+    Without decoys an occluder would reveal where the object is.
     """
     height, width = size_hw
     places = []
@@ -238,8 +238,8 @@ def _decoys(
 
 def _wandering(
     corruption: Corruption, generator: torch.Generator, size_hw: tuple[int, int]
-) -> list[tuple[float, float, float, float]]:
-    """One to three rectangles, 10 to 35 % of each side, that move through the image."""
+) -> list[Box]:
+    """Return one to three rectangles, 10 to 35 % of each side, that move through the image."""
     height, width = size_hw
     places = []
     for _ in range(integer(generator, 1, 3)):
@@ -253,6 +253,6 @@ def _wandering(
 
 
 def _sway(generator: torch.Generator, step: int) -> float:
-    """A position in -1..1 that swings with a random phase, one period in 8 to 30 frames."""
+    """Return a position in -1..1 that oscillates with a random phase, period 8 to 30 frames."""
     phase = uniform(generator, 0, 2 * math.pi)
     return math.sin(phase + 2 * math.pi * step / uniform(generator, 8, 30))

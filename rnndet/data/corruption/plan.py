@@ -1,9 +1,14 @@
-"""Frames made hard on purpose, in runs: which frames, and how; see pixels.py for pixels.
+"""Plan which frames of a video are corrupted, of which kind and severity, and apply the plan.
 
-Training shows them so that memory is needed; evaluation uses one fixed plan per video
-(`named_plan`). A plan is drawn first and applied later, and every pixel follows from the plan:
-the same plan gives the same bytes for a clip at once and for its frames one by one.
-Memory is worth most where single frames fail: runs, not single bad frames, are therefore the unit.
+Corrupted frames come in runs, because temporal context helps most where several frames in a row
+fail. Training uses random plans, evaluation one fixed plan per video (`named_plan`). A plan is
+drawn first and applied later, and determines every pixel: the same plan gives the same bytes for a
+clip at once and for its frames one by one. pixels.py computes the pixels.
+
+The terms corruption and severity are those of Hendrycks and Dietterich 2019, "Benchmarking Neural
+Network Robustness to Common Corruptions and Perturbations", arXiv 1903.12261. Different: severity
+is continuous from 0 to 1 instead of five levels, kinds and strengths are our own, and a corruption
+lasts for a run of frames.
 """
 
 import math
@@ -15,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rnndet.data.corruption.pixels import (
-    PICTURE_KINDS,
+    IMAGE_KINDS,
     STEP_BITS,
     Corruption,
     integer,
@@ -27,12 +32,12 @@ from rnndet.errors import RnndetError
 from rnndet.registry import lookup
 from rnndet.structures import Target
 
-# What the standard plan draws from; published figures depend on it.
+# The kinds of the standard plan; published results depend on them.
 STANDARD_KINDS = ("motion_blur", "defocus", "noise", "dark", "drop", "freeze", "occluder")
 KINDS = (*STANDARD_KINDS, "exposure")
 STANDARD = "standard"
 
-Plan = list["Corruption | None"]  # one entry per frame; None = shown as it is
+Plan = list["Corruption | None"]  # one entry per frame; None = not corrupted
 
 
 def plan(
@@ -43,13 +48,17 @@ def plan(
     run: tuple[int, int] = (3, 12),
     kinds: Sequence[str] = STANDARD_KINDS,
 ) -> Plan:
-    """Draw which of `length` frames are corrupted, and how.
+    """Draw which of `length` frames are corrupted, with kind and severity.
 
     Runs are `run[0]` to `run[1]` frames long (uniform), each of one kind and severity, with at
-    least one clean frame between two runs. The process is in its steady state from frame 0 on (a
-    run may have begun before it), so every frame is corrupted with probability `share`, also in
-    short clips. Frame 0 is never frozen: there is nothing to repeat. Raises RnndetError for
+    least one clean frame between two runs. The process is stationary from frame 0 on (a run may
+    have started before it), so every frame is corrupted with probability `share`, also in short
+    clips. Frame 0 is never frozen: there is no earlier frame to repeat. Raises RnndetError for
     impossible values.
+
+    >>> frames = plan(100, torch.Generator().manual_seed(0), share=0.5, kinds=("noise",))
+    >>> {entry.kind for entry in frames if entry is not None}
+    {'noise'}
     """
     _check_plan(share, run, kinds)
     frames: Plan = [None] * length
@@ -57,9 +66,9 @@ def plan(
         return frames
     mean_gap = (run[0] + run[1]) / 2 * (1 - share) / share
     at = 0
-    steps = 0  # frames of the run under way that lie before frame 0
+    steps = 0  # frames of the first run that lie before frame 0
     if uniform(generator, 0, 1) < share:
-        steps, size = _run_under_way(generator, run)
+        steps, size = _run_in_progress(generator, run)
     else:
         at, size = _gap(generator, mean_gap), integer(generator, *run)
     while at < length:
@@ -76,34 +85,38 @@ def plan(
 
 
 def standard_plan(video_name: str, length: int, *, seed: int = 0) -> Plan:
-    """The plan used for published numbers: share 1/3, runs of 3 to 12, fixed by name and seed."""
+    """Return the plan of published results: share 1/3, runs of 3 to 12, fixed by name and seed."""
     return plan(length, seeded(f"{seed}:{video_name}"))
 
 
 def named_plan(name: str, video_name: str, length: int, *, seed: int = 0) -> Plan:
-    """The standard plan, or with the same runs one kind alone: "defocus", or "defocus@0.5".
+    """Return the plan of a name: "standard", or its runs with one kind, "defocus", "defocus@0.5".
 
-    The number is the severity of all runs, 0 (mild) to 1 (worst); without it they have their own.
-    Raises RnndetError for an unknown kind or an impossible severity.
+    The number is the severity of all runs, 0 (mild) to 1 (worst); without it, the runs keep their
+    severities. Raises RnndetError for an unknown kind or an impossible severity.
+
+    >>> frames = named_plan("defocus@0.5", "field_01", 60)
+    >>> {(entry.kind, entry.severity) for entry in frames if entry is not None}
+    {('defocus', 0.5)}
     """
     frames = standard_plan(video_name, length, seed=seed)
     if name == STANDARD:
         return frames
     kind, _, level = name.partition("@")
-    lookup(kind, dict.fromkeys(KINDS), what="degradation")
+    lookup(kind, dict.fromkeys(KINDS), what="corruption")
     try:
         severity = float(level) if level else None
     except ValueError:
         severity = math.nan
     if severity is not None and not 0 <= severity <= 1:
-        raise RnndetError(f"degradation {name}: the severity must be a number from 0 to 1")
+        raise RnndetError(f"corruption {name}: the severity must be a number from 0 to 1")
 
     def changed(entry: Corruption) -> Corruption:
         return replace(entry, kind=kind, severity=entry.severity if severity is None else severity)
 
     planned: Plan = [None if entry is None else changed(entry) for entry in frames]
     if kind == "freeze":
-        planned[:1] = [None]  # there is nothing to repeat
+        planned[:1] = [None]  # no earlier frame to repeat
     return planned
 
 
@@ -114,12 +127,12 @@ def corrupt(
     boxes: Sequence[Tensor | None] | None = None,
     previous: Tensor | None = None,
 ) -> Tensor:
-    """Apply a plan to consecutive frames (T, 3, H, W) uint8; returns a new tensor alike.
+    """Apply a plan to consecutive frames (T, 3, H, W) uint8; returns a new tensor of that shape.
 
-    `boxes[t]` (D, 4), pixels of these frames, are the objects that an occluder covers to at least
-    80 % (and decoys of their size, so that it does not give them away); without them it covers
-    random places. `previous` (3, H, W) uint8 is the frame shown before the first of these; a freeze
-    at t = 0 repeats it, and without it shows the frame as it is.
+    Occluders cover each object, `boxes[t]` (D, 4) in pixels of these frames, to at least 80 %; they
+    also cover decoys of the same size, so that an occluder does not reveal an object. Without boxes
+    they cover random places. `previous` (3, H, W) uint8 is the frame shown before the first of
+    these, which a freeze at t = 0 repeats; without it that frame is not changed.
     """
     assert frames.dtype == torch.uint8 and frames.dim() == 4, (frames.dtype, frames.shape)
     assert len(plan) == frames.shape[0], (len(plan), frames.shape)
@@ -134,14 +147,19 @@ def corrupt(
         elif corruption.kind == "occluder":
             shown[t] = occluder(frames[t], corruption, None if boxes is None else boxes[t])
         else:
-            shown[t] = PICTURE_KINDS[corruption.kind](frames[t], corruption)
+            shown[t] = IMAGE_KINDS[corruption.kind](frames[t], corruption)
     return shown
 
 
 class Degrader:
-    """Apply a plan to a stream of frames; remembers the last frame shown, for freezes.
+    """Apply a plan to a stream of frames; keeps the last frame shown, for freezes.
 
-    `plan[i]`, and `truths[i]` if there is one, belong to the i-th frame of the video.
+    `plan[i]`, and `targets[i]` if there is one, belong to the i-th frame of the video.
+
+    >>> degrader = Degrader([None, Corruption("drop", 0.0, seed=0)])
+    >>> image = np.full((4, 4, 3), 200, np.uint8)
+    >>> [int(degrader.apply(index, image).max()) for index in range(2)]
+    [200, 0]
     """
 
     def __init__(
@@ -154,32 +172,31 @@ class Degrader:
         self._shown: Tensor | None = None  # (3, H, W)
 
     def apply(self, index: int, image: np.ndarray) -> np.ndarray:
-        """The frame as it is shown, (H, W, 3) uint8 like `image`; call in the order of time."""
+        """Return the frame to show, (H, W, 3) uint8 like `image`; call in temporal order."""
         pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))  # (3, H, W)
         target = self._targets.get(index)
         boxes = [None if target is None else target.boxes]
-        self._shown = corrupt(pixels[None], [self._plan[index]], boxes=boxes, previous=self._shown)[
-            0
-        ]
+        entry = [self._plan[index]]
+        self._shown = corrupt(pixels[None], entry, boxes=boxes, previous=self._shown)[0]
         return np.ascontiguousarray(self._shown.numpy().transpose(1, 2, 0))
 
 
 def _check_plan(share: float, run: tuple[int, int], kinds: Sequence[str]) -> None:
     if not 1 <= run[0] <= run[1] < 1 << STEP_BITS:
-        raise RnndetError(f"degradation run = {run} must be two lengths, 1 <= shortest <= longest")
+        raise RnndetError(f"corruption run = {run} must be two lengths, 1 <= shortest <= longest")
     mean_run = (run[0] + run[1]) / 2
-    most = mean_run / (mean_run + 1)  # at least one clean frame between two runs
-    if not 0 <= share <= most:
+    limit = mean_run / (mean_run + 1)  # at least one clean frame between two runs
+    if not 0 <= share <= limit:
         raise RnndetError(
-            f"degradation share = {share} must lie in 0..{most:.3f} for runs of {run}"
+            f"corruption share = {share} must lie in 0..{limit:.3f} for runs of {run}"
         )
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown or not kinds:
-        raise RnndetError(f"degradation kinds = {list(kinds)}; choose from: {', '.join(KINDS)}")
+        raise RnndetError(f"corruption kinds = {list(kinds)}; choose from: {', '.join(KINDS)}")
 
 
-def _run_under_way(generator: torch.Generator, run: tuple[int, int]) -> tuple[int, int]:
-    """Frames already past, and the length, of a run seen at a random moment (longer ones more)."""
+def _run_in_progress(generator: torch.Generator, run: tuple[int, int]) -> tuple[int, int]:
+    """Draw the frames already past and the length of a run at a random time (length-biased)."""
     lengths = torch.arange(run[0], run[1] + 1)
     weights = lengths.double()
     size = int(lengths[torch.multinomial(weights, 1, generator=generator)])
@@ -187,7 +204,7 @@ def _run_under_way(generator: torch.Generator, run: tuple[int, int]) -> tuple[in
 
 
 def _gap(generator: torch.Generator, mean: float) -> int:
-    """Clean frames until the next run: geometric from 1, the memoryless choice."""
+    """Draw the number of clean frames until the next run: geometric from 1, memoryless."""
     if mean <= 1:
         return 1
     return 1 + int(math.log(1 - uniform(generator, 0, 1)) / math.log(1 - 1 / mean))

@@ -1,4 +1,4 @@
-"""Labelled videos: formats, frames, clips."""
+"""Registry of dataset formats: read a labelled set by the name of its format."""
 
 import inspect
 import logging
@@ -26,6 +26,7 @@ from rnndet.registry import check_options, lookup
 
 logger = logging.getLogger(__name__)
 
+# Name -> reader: read(root, split, problems, **options) -> VideoSet.
 FORMATS = {
     "bdd100k_mot": bdd100k_mot.read,
     "coco_vid": coco_vid.read,
@@ -40,20 +41,6 @@ FORMATS = {
 }
 
 
-def reader_options(changes: Sequence[str]) -> dict[str, Any]:
-    """Options of a reader as tools take them: `--option KEY=VALUE`. Raises RnndetError."""
-    options = dict(parse_change(change, flag="--option") for change in changes)
-    check_names(options, what="--option ")
-    return options
-
-
-def check_names(options: Mapping[str, Any], *, what: str) -> None:
-    """Raise RnndetError if an option has the name of an argument of `read_set`."""
-    own = inspect.signature(read_set).parameters.keys() & options.keys() - {"options"}
-    if own:
-        raise RnndetError(f"{what}{min(own)}: is no option of a format")
-
-
 def read_set(
     format: str,
     root: str | Path,
@@ -63,10 +50,25 @@ def read_set(
     problems: Problems | None = None,
     **options: Any,
 ) -> VideoSet:
-    """Read a labelled set by the name of its format; options are those of the format's reader.
+    """Read one split of a labelled set in a format of FORMATS.
 
-    Entries that cannot be used raise InputError with the first of them, unless `skip_bad`; then
-    they are left out and counted in the log. Give `problems` to see them all.
+    Args:
+        root: folder of the set.
+        skip_bad: leave out entries that cannot be used and count them in the log, instead of
+            raising InputError with the first of them.
+        problems: collects the problems and corrections, for callers that report all of them.
+        options: those of the format's reader.
+
+    Raises InputError (files that cannot be read, entries that cannot be used) or RnndetError (an
+    unknown format or option).
+
+    >>> import tempfile
+    >>> from rnndet.data.rendered import render_set
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     _ = render_set(Path(root), clips=1, length=2, first_seed=0, split="train")
+    ...     videos = read_set("coco_vid", root, "train")
+    >>> videos.classes, [len(video.frames) for video in videos.videos]
+    (('airplane', 'bird', 'drone', 'helicopter'), [2])
     """
     read = lookup(format, FORMATS, what="format")
     first_three = tuple(inspect.signature(read).parameters)[:3]  # root, split, problems
@@ -80,8 +82,31 @@ def read_set(
     if not skip_bad:
         problems.stop_if_any()
     elif problems.found:
-        logger.warning("%s: %d entries left out, the first: %s", root, len(problems),
-                       problems.found[0])  # fmt: skip
+        first = problems.found[0]
+        logger.warning("%s: %d entries left out, the first: %s", root, len(problems), first)
     for note in problems.notes():
         logger.info("%s: %s", root, note)
     return videos
+
+
+def reader_options(changes: Sequence[str]) -> dict[str, Any]:
+    """Parse the options of a reader as on the command line (`--option KEY=VALUE`).
+
+    Raises RnndetError.
+
+    >>> reader_options(["annotations=labels.json", "allow_outside=true"])
+    {'annotations': 'labels.json', 'allow_outside': True}
+    """
+    options = dict(parse_change(change, flag="--option") for change in changes)
+    check_names(options, what="--option ")
+    return options
+
+
+def check_names(options: Mapping[str, Any], *, what: str) -> None:
+    """Raise RnndetError if an option has the name of a parameter of `read_set`.
+
+    >>> check_names({"classes": ["bird"]}, what="data.train.options.")
+    """
+    reserved = inspect.signature(read_set).parameters.keys() - {"options"}
+    if taken := reserved & options.keys():
+        raise RnndetError(f"{what}{min(taken)}: is no option of a format")

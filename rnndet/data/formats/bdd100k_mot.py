@@ -1,12 +1,11 @@
-"""BDD100K multi-object tracking (Yu et al. 2020): a JSON and a folder of images for each video.
+"""Read BDD100K multi-object tracking (Yu et al. 2020): one JSON and one image folder per video.
 
-`labels/box_track_20/<split>/<video>.json` is a list of frames `{name, frameIndex, labels}` (older
-files say `index`), a label `{id, category, attributes, box2d {x1, y1, x2, y2}}`; `name` is that of
-an image in `images/track/<split>/<video>/`. A frame without labels is a labelled frame that holds
-nothing.
+`labels/box_track_20/<split>/<video>.json` is a list of frames `{name, frameIndex, labels}` (`index`
+in older files), a label is `{id, category, attributes, box2d {x1, y1, x2, y2}}`; `name` is an image
+in `images/track/<split>/<video>/`. A frame without labels is a labelled frame without objects.
 
-As in the official evaluation, crowds are ignored, and so is what lies in other people, trailers and
-other vehicles, whatever its class.
+As in the official evaluation, crowds are ignored, and other people, trailers and other vehicles are
+ignore regions of no class.
 """
 
 from pathlib import Path
@@ -16,15 +15,13 @@ from rnndet.data.formats.text import inside, read_json
 from rnndet.data.formats.video_builder import (
     MAX_FRAMES,
     VideoBuilder,
-    count_unlabelled,
     folders_in,
     label_files,
     read_each,
-    size_of,
 )
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.targets import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS, Box
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.video.sources.image_folder import list_images
 
@@ -41,21 +38,21 @@ def read(
     annotations: str = "labels/box_track_20",
     images: str = "images/track",
 ) -> VideoSet:
-    """Read `root/<annotations>/<split>/*.json`; an object's id is a number from 1 in its video.
+    """Read `root/<annotations>/<split>/*.json`; identities are numbered from 1 in each video.
 
-    Raises InputError where there are no labels.
+    Raises InputError if there are no labels.
     """
     folders = root / images / split
-    files = label_files(root / annotations / split, "*.json")
-    count_unlabelled(folders_in(folders), files, problems)
+    labels = root / annotations / split
+    files = label_files(labels, "*.json", videos=folders_in(folders), problems=problems)
     videos = read_each(files, lambda file: _video(file, folders / file.stem, problems), problems)
-    return VideoSet(CLASSES, tuple(videos))
+    return VideoSet(CLASSES, videos)
 
 
 def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
     frames = _frames(file, folder, problems)
     images = {index: image for index, (image, _) in frames.items()}
-    builder = VideoBuilder(images, size_hw=size_of(images), file=file, problems=problems)
+    builder = VideoBuilder(images, file=file, problems=problems)
     ids: dict[str, int] = {}
     for index, (_, labels) in sorted(frames.items()):
         for place, entry in enumerate(labels):
@@ -77,7 +74,7 @@ def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
 
 
 def _frames(file: Path, folder: Path, problems: Problems) -> dict[int, tuple[Path, list[Any]]]:
-    """Image and labels of each frame of a video, by frame index."""
+    """Return the image and labels of each frame of a video, by frame index."""
     entries = read_json(file)
     if not isinstance(entries, list):
         raise InputError(f"{file}: not in BDD100K form: the top level is not a list of frames")
@@ -108,8 +105,8 @@ def _frames(file: Path, folder: Path, problems: Problems) -> dict[int, tuple[Pat
     return frames
 
 
-def _parse(entry: Any) -> tuple[tuple[float, float, float, float], str, str, bool]:
-    """Box x1 y1 x2 y2, id, category and whether it is a crowd; raises what Python raises."""
+def _parse(entry: Any) -> tuple[Box, str, str, bool]:
+    """Return the box, id, category and crowd flag; raises what Python raises for a bad entry."""
     x1, y1, x2, y2 = (float(entry["box2d"][key]) for key in ("x1", "y1", "x2", "y2"))
     attributes = entry.get("attributes") or {}
     is_crowd = attributes.get("crowd", attributes.get("Crowd", False))

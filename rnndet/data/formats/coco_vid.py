@@ -1,8 +1,8 @@
-"""CocoVID: one JSON with videos, images, annotations, categories (mmtracking's layout).
+"""Read CocoVID: one JSON with videos, images, annotations, categories (mmtracking's layout).
 
 Frames are image files (`images[].file_name` under `root/images_dir`), or, where a video has a
 `file_name`, frames of that video file: `images[].frame_id` (0-based) is then the frame number.
-An image without annotations is a labelled frame that holds nothing. `videos[].scene`, if given,
+An image without annotations is a labelled frame without objects. `videos[].scene`, if given,
 is the scene group.
 """
 
@@ -10,8 +10,15 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
-from rnndet.data.formats.json_tables import Entry, corners, is_folder, is_size, table
-from rnndet.data.formats.text import inside, is_path, is_path_inside, read_json
+from rnndet.data.formats.json_tables import (
+    Entry,
+    corners,
+    is_folder,
+    is_size,
+    read_tables,
+    table,
+)
+from rnndet.data.formats.text import inside, is_path, is_path_inside
 from rnndet.data.formats.video_builder import MAX_FRAMES
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
@@ -34,22 +41,17 @@ def read(
     """Read `root/annotations/<split>.json`; boxes become x1 y1 x2 y2 clipped to the image.
 
     Raises InputError with the file: not JSON, not in CocoVID form, no videos. An entry that lacks
-    a key, repeats an id or a name, names what is not there or has impossible numbers is a problem;
-    so is a file outside of `root`, unless `allow_outside`.
+    a key, repeats an id or a name, has an unknown reference or impossible numbers is a problem; so
+    is a file outside `root`, unless `allow_outside`.
     """
     path = root / annotations.replace("{split}", split)
-    tree = read_json(path)
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: not in CocoVID form: the top level is not an object")
-    for key in ("categories", "videos", "images", "annotations"):
-        if not isinstance(tree.get(key), list):
-            raise InputError(f"{path}: not in CocoVID form: lacks the list {key!r}")
+    tree = read_tables(path, ("categories", "videos", "images", "annotations"), form="CocoVID")
     folders = (root, root / images_dir)
     return _Reader(path, *folders, problems, allow_outside=allow_outside).read(tree)
 
 
 class _Reader:
-    """One file being read."""
+    """Read one annotation file."""
 
     def __init__(
         self, path: Path, root: Path, images: Path, problems: Problems, *, allow_outside: bool
@@ -58,7 +60,7 @@ class _Reader:
         self.allow_outside = allow_outside
 
     def read(self, tree: Entry) -> VideoSet:
-        before = len(self.problems)  # those of other files
+        before = len(self.problems)  # problems of other files
         tables = partial(table, tree, path=self.path, problems=self.problems)
         categories = tables("categories", ("name",))
         videos = tables("videos", ("name",), wrong=self._wrong_video)
@@ -66,26 +68,21 @@ class _Reader:
         images = tables("images", needed, wrong=_wrong_image)
         boxes = tables("annotations", ("image_id", "category_id", "bbox"))
         label_of = {category: label for label, category in enumerate(sorted(categories))}
-        boxes_of = defaultdict(list)
+        boxes_of: dict[int, list[Entry]] = defaultdict(list)  # by image
         for annotation in self._known(boxes, "annotation", "image_id", images):
             boxes_of[annotation["image_id"]].append(annotation)
-        frames_of: dict[int, dict[int, Entry]] = defaultdict(dict)  # video -> frame -> image
-        for image in self._known(images, "image", "video_id", videos):
-            first = frames_of[image["video_id"]].setdefault(image["frame_id"], image)
-            if first is not image:
-                reason = f"frame {image['frame_id']} of its video is image {first['id']}, too"
-                self.problems.add(self.path, f"image {image['id']}", reason)
+        images_of = self._images_by_frame(images, videos)
         records = []
         for number, video in videos.items():
+            is_file = video.get("file_name") is not None
             frames = []
-            for _, image in sorted(frames_of[number].items()):
+            for _, image in sorted(images_of[number].items()):
                 target = self._target(boxes_of[image["id"]], image, label_of)
-                frame = self._frame(image, target, is_file=video.get("file_name") is not None)
-                if frame is not None:
-                    frames.append(frame)
-            if frames:
-                first = next(iter(frames_of[number].values()))
-                records.append(self._video(video, tuple(frames), first))
+                frames.append(self._frame(image, target, is_file=is_file))
+            known = tuple(frame for frame in frames if frame is not None)
+            if known:
+                first = next(iter(images_of[number].values()))
+                records.append(self._video(video, known, first))
             else:
                 self.problems.correct("videos without images left out")
         if not records:
@@ -94,10 +91,22 @@ class _Reader:
             raise NothingFoundError(f"{self.path}: holds no videos with images{why}")
         return VideoSet(tuple(str(categories[c]["name"]) for c in label_of), tuple(records))
 
+    def _images_by_frame(
+        self, images: dict[int, Entry], videos: dict[int, Entry]
+    ) -> dict[int, dict[int, Entry]]:
+        """Group the images by video and frame number; a repeated frame is a problem."""
+        images_of: dict[int, dict[int, Entry]] = defaultdict(dict)
+        for image in self._known(images, "image", "video_id", videos):
+            first = images_of[image["video_id"]].setdefault(image["frame_id"], image)
+            if first is not image:
+                reason = f"frame {image['frame_id']} of its video is image {first['id']}, too"
+                self.problems.add(self.path, f"image {image['id']}", reason)
+        return images_of
+
     def _known(
         self, entries: dict[int, Entry], what: str, key: str, table: dict[int, Entry]
     ) -> list[Entry]:
-        """The entries whose `key` names an entry of `table`."""
+        """Return the entries whose `key` is an id in `table`; the others are problems."""
         known = []
         for entry in entries.values():
             if isinstance(entry[key], int) and entry[key] in table:
@@ -108,7 +117,7 @@ class _Reader:
         return known
 
     def _frame(self, image: Entry, target: Target, *, is_file: bool) -> FrameRecord | None:
-        """None if the path cannot be one; says why."""
+        """Return the record of a frame; None, with a problem, if its path cannot be used."""
         if is_file:
             return FrameRecord(image["frame_id"], target)
         where, name = f"image {image['id']}", image.get("file_name")
@@ -140,7 +149,7 @@ class _Reader:
         )
 
     def _wrong_video(self, video: Entry) -> str:
-        """What is wrong with the values of a video; "" where nothing is."""
+        """Return what is wrong with the values of a video; "" if they are right."""
         given = {key: value for key, value in video.items() if value is not None}
         if not is_folder(str(video["name"])):
             return f"name {video['name']!r} cannot be that of a folder"
@@ -151,7 +160,7 @@ class _Reader:
             return "fps is not a number of frames per second"
         fits = is_path if self.allow_outside else is_path_inside
         if not isinstance(name, str) or not fits(name):
-            return f"file_name {name!s:.60} lies outside of the data's folder or is no path"
+            return f"file_name {name!s:.60} lies outside the data's folder or is no path"
         return ""
 
     def _target(self, entries: list[Entry], image: Entry, label_of: dict[int, int]) -> Target:
@@ -177,7 +186,7 @@ class _Reader:
 
 
 def _wrong_image(image: Entry) -> str:
-    """What is wrong with the numbers of an image; "" where nothing is."""
+    """Return what is wrong with the numbers of an image; "" if they are right."""
     number = image["frame_id"]
     is_frame = type(number) is int and 0 <= number < MAX_FRAMES
     if is_frame and is_size(image["width"]) and is_size(image["height"]):

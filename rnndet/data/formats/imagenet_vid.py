@@ -1,18 +1,18 @@
-"""ImageNet VID and DET as the ILSVRC archives lay them out, and the list files used with them.
+"""Read ImageNet VID and DET in the layout of the ILSVRC archives, and their list files.
 
     Data/VID/<split>/[<part>/]<video>/%06d.JPEG    Annotations/VID/<the same>.xml
     Data/DET/<path>.JPEG                           Annotations/DET/<path>.xml
 
 XML corners are pixels and inclusive: x2 = xmax + 1, y2 = ymax + 1. The size of a video is that of
-its first XML; images are not opened for it. The lists are those that come with the development
-kit and with Flow-Guided Feature Aggregation (Zhu et al. 2017). A line of one is
+its first XML; images are not opened for it. The lists are those of the development kit and
+of Flow-Guided Feature Aggregation (Zhu et al. 2017). A line is one of
 
     path id                     one frame if path ends in six digits or more, else a DET image
     path 1 number length        one frame of a video (the "15 frames" training list)
     path id number length       a whole video: `length` frames from `number` on
 
-where the last two differ in this: a list of several lines with 1 in every second column names
-frames. `number` is the number in the file's name. Paths begin with the split, or below it.
+A list of several lines with 1 in every second column has lines of the second kind. `number` is the
+number in the file's name. Paths start with the split, or with a folder of the split.
 """
 
 import os
@@ -43,7 +43,7 @@ WNIDS = {  # the 30 classes in the order of the benchmark, and their WordNet ids
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SPLITS = ("train", "val", "test")
 
-Wanted = dict[str, set[int] | None]  # path of a video -> its frames; of a DET image -> None
+Selection = dict[str, set[int] | None]  # path of a video -> its frames; of a DET image -> None
 
 
 def read(
@@ -60,29 +60,29 @@ def read(
 
     A DET image becomes a video of one frame without identities; its objects of other classes are
     counted and left out. A frame without an image, without XML, or whose XML is broken or has
-    another size than the first of its video is a problem and left out.
+    a different size than the first frame of its video is a problem and left out.
 
     Args:
         root: holds Data and Annotations, or exactly one folder ILSVRC* that does.
-        split: "test" has no XML, its frames are not labelled.
+        split: "test" has no XML; its frames are unlabelled.
         index: a list file, below `root`, ImageSets or Lists.
         classes: names or WordNet ids, in the order of the labels; None for the 30 of the benchmark.
         ignore_unknown: count objects of other classes in VID instead of reporting them.
-        unlabelled: a frame without XML is not labelled, instead of a problem.
+        unlabelled: a frame without XML is unlabelled instead of a problem.
 
-    Raises InputError: the folders or the list are not there, a list names a path outside the
+    Raises InputError: the folders or the list are missing, a list names a path outside the
     folder, nothing can be read.
     """
     base = _base(root)
     labels = _Labels(classes or tuple(WNIDS))
     if index is None:
         source = base / "Data" / "VID" / split
-        wanted = _all_frames(base, split)
+        selection = _all_frames(base, split)
     else:
         source = _index_file(index, root, base)
-        wanted = _listed(source, base, split, problems)
+        selection = _listed(source, base, split, problems)
     no_xml = unlabelled or (split == "test" and not (base / "Annotations/VID/test").is_dir())
-    records = _Reader(base, labels, problems, unlabelled=no_xml).read(wanted)
+    records = _Reader(base, labels, problems, unlabelled=no_xml).read(selection)
     labels.report(base / "Annotations" / "VID", problems, ignore_unknown=ignore_unknown)
     if not records:
         problems.stop_if_any()
@@ -107,9 +107,9 @@ def _is_base(folder: Path) -> bool:
     )
 
 
-def _all_frames(base: Path, split: str) -> Wanted:
-    """Every video below the split, with the frames that have an image, XML or both."""
-    wanted: dict[str, set[int]] = {}
+def _all_frames(base: Path, split: str) -> Selection:
+    """Select every video below the split, with the frames that have an image, XML or both."""
+    selection: dict[str, set[int]] = {}
     for kind, suffix in (("Data", ".JPEG"), ("Annotations", ".xml")):
         top = base / kind / "VID" / split
         name = re.compile(r"([0-9]{6,})" + re.escape(suffix))
@@ -117,15 +117,15 @@ def _all_frames(base: Path, split: str) -> Wanted:
         for folder, below, files in walk:
             path = Path(folder).relative_to(top)
             if len(path.parts) == 2:
-                below.clear()  # <part>/<video> is the deepest there is; ends a circle of links
+                below.clear()  # <part>/<video> is the deepest level; ends a circle of links
             numbers = {int(match[1]) for file in files if (match := name.fullmatch(file))}
             if numbers:
-                wanted.setdefault((split / path).as_posix(), set()).update(numbers)
-    return dict(sorted(wanted.items()))
+                selection.setdefault((split / path).as_posix(), set()).update(numbers)
+    return dict(sorted(selection.items()))
 
 
 def _raise(error: OSError) -> None:
-    """os.walk passes over folders that it cannot read; their videos must not go unnoticed."""
+    """Raise the error: os.walk would silently skip folders that it cannot read."""
     raise error
 
 
@@ -137,12 +137,12 @@ def _index_file(index: str, root: Path, base: Path) -> Path:
     return found
 
 
-def _listed(file: Path, base: Path, split: str, problems: Problems) -> Wanted:
-    """What a list file names; the module's docstring says how lines are told apart."""
+def _listed(file: Path, base: Path, split: str, problems: Problems) -> Selection:
+    """Select what a list file names; the module's docstring defines the kinds of lines."""
     lines = list(rows(file, problems, columns=2, separator=None))
     seconds = [fields[1] for _, fields in lines if len(fields) == 4]
     names_frames = len(seconds) > 1 and set(seconds) == {"1"}
-    wanted: Wanted = {}
+    selection: Selection = {}
     for line, fields in lines:
         try:
             path, numbers = _line(fields, names_frames=names_frames)
@@ -154,8 +154,8 @@ def _listed(file: Path, base: Path, split: str, problems: Problems) -> Wanted:
         if below.parts[:1] not in [(name,) for name in (*SPLITS, split)]:
             below = split / below
         name = below.as_posix()
-        is_known = name in wanted
-        known = wanted.setdefault(name, None if numbers is None else set())
+        is_known = name in selection
+        known = selection.setdefault(name, None if numbers is None else set())
         if known is None or numbers is None:
             repeated = int(is_known)
         else:
@@ -163,11 +163,11 @@ def _listed(file: Path, base: Path, split: str, problems: Problems) -> Wanted:
             known.update(numbers)
         if repeated:
             problems.correct("frames that a list names twice taken once", repeated)
-    return wanted
+    return selection
 
 
 def _line(fields: list[str], *, names_frames: bool) -> tuple[str, range | None]:
-    """The path of a video or image, and its frames; raises ValueError."""
+    """Return the path of a video or image, and its frames; raises ValueError."""
     path = fields[0]
     if len(fields) == 2:
         folder, _, stem = path.rpartition("/")
@@ -181,7 +181,7 @@ def _line(fields: list[str], *, names_frames: bool) -> tuple[str, range | None]:
 
 
 class _Labels:
-    """Classes by name and by WordNet id, and the names that are neither."""
+    """Find labels by class name or WordNet id, and collect unknown names."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         name_of = {wnid: name for name, wnid in WNIDS.items()}
@@ -199,7 +199,7 @@ class _Labels:
         self._first.setdefault(name, file)
 
     def report(self, folder: Path, problems: Problems, *, ignore_unknown: bool) -> None:
-        """One problem or one correction for each unknown name, however often it comes."""
+        """Report one problem or correction per unknown name, however often it occurs."""
         for name, count in self._unknown.items():
             if ignore_unknown:
                 problems.correct(f"objects of the unknown class {name!r} left out", count)
@@ -210,7 +210,7 @@ class _Labels:
 
 
 class _Reader:
-    """Reads videos below one folder that holds Data and Annotations."""
+    """Read videos below one folder with Data and Annotations."""
 
     def __init__(
         self, base: Path, labels: _Labels, problems: Problems, *, unlabelled: bool
@@ -218,9 +218,9 @@ class _Reader:
         self.base, self.labels, self.problems = base, labels, problems
         self.unlabelled = unlabelled
 
-    def read(self, wanted: Wanted) -> list[VideoRecord]:
+    def read(self, selection: Selection) -> list[VideoRecord]:
         records: dict[str, VideoRecord] = {}
-        for path, numbers in wanted.items():
+        for path, numbers in selection.items():
             kind = "DET" if numbers is None else "VID"
             names = {0: path} if numbers is None else {n: f"{path}/{n:06d}" for n in numbers}
             video = self._video(path.rpartition("/")[2], kind, names)
@@ -228,13 +228,13 @@ class _Reader:
                 continue
             if video.name in records:
                 file = self.base / "Data" / kind / path
-                self.problems.add(file, "", "another video of this list has the same last name")
+                self.problems.add(file, "", "another video of this list has the same folder name")
                 continue
             records[video.name] = video
         return list(records.values())
 
     def _video(self, name: str, kind: str, names: dict[int, str]) -> VideoRecord | None:
-        """The video of the frames `names`, by number and path; None if no frame can be used."""
+        """Read a video with the frames `names` (number -> path); None if no frame can be used."""
         frames: list[FrameRecord] = []
         size_wh: tuple[int, int] | None = None
         for number in sorted(names):
@@ -250,7 +250,7 @@ class _Reader:
                 tree = read_xml(xml)
                 size_wh = _size_wh(tree, xml, first=size_wh)
             except InputError as error:
-                self.problems.add(xml, "", str(error).removeprefix(f"{xml}: "))
+                self.problems.add_error(xml, error)
                 continue
             target = self._target(tree, xml, size_wh, is_det=kind == "DET")
             frames.append(FrameRecord(number, target, image))
@@ -261,12 +261,12 @@ class _Reader:
         return VideoRecord(name, size_wh[1], size_wh[0], None, tuple(frames))
 
     def _image_size_wh(self, image: Path | None) -> tuple[int, int] | None:
-        """The size of an image, for videos without any XML."""
+        """Return the size of an image, for videos without any XML."""
         assert image is not None
         try:
             height, width = read_image(image).shape[:2]
         except InputError as error:
-            self.problems.add(image, "", str(error).removeprefix(f"{image}: "))
+            self.problems.add_error(image, error)
             return None
         return width, height
 
@@ -300,7 +300,7 @@ class _Reader:
 
 
 def _size_wh(tree: Element, file: Path, *, first: tuple[int, int] | None) -> tuple[int, int]:
-    """The size that an XML gives; raises InputError, also if it is not that of the `first`."""
+    """Return the size in an XML; raises InputError, also if it differs from that of `first`."""
     try:
         width, height = _number(tree, "size/width"), _number(tree, "size/height")
     except ValueError as error:
@@ -314,7 +314,7 @@ def _size_wh(tree: Element, file: Path, *, first: tuple[int, int] | None) -> tup
 
 
 def _number(element: Element, tag: str) -> float:
-    """The number that stands at `tag`; raises ValueError with the reason."""
+    """Return the number at `tag`; raises ValueError with the reason."""
     text = element.findtext(tag)
     if text is None:
         raise ValueError(f"lacks {tag}")

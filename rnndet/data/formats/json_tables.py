@@ -1,14 +1,27 @@
-"""What the readers of one JSON of tables share: entries by id, names, boxes."""
+"""Read JSON files of tables, as COCO's: lists of objects with ids, names and boxes."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnndet.data.formats.text import is_path_inside
+from rnndet.data.formats.text import is_path_inside, read_json
 from rnndet.data.problems import Problems
+from rnndet.data.targets import Box
+from rnndet.errors import InputError
 
 Entry = dict[str, Any]
+
+
+def read_tables(path: Path, lists: Sequence[str], *, form: str) -> Entry:
+    """Read a JSON object that holds the given lists. Raises InputError, which names the `form`."""
+    tree = read_json(path)
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: not in {form} form: the top level is not an object")
+    for key in lists:
+        if not isinstance(tree.get(key), list):
+            raise InputError(f"{path}: not in {form} form: lacks the list {key!r}")
+    return tree
 
 
 def table(
@@ -20,54 +33,61 @@ def table(
     path: Path,
     problems: Problems,
 ) -> dict[int, Entry]:
-    """The entries of the list `key` by id, in the order of the file.
+    """Return the entries of the list `key` by id, in the order of the file.
 
-    An entry without an id or a key of `needed`, one whose id or `name` (where that is needed) is
-    another's, and one of which `wrong` gives a reason are problems and left out.
+    Problems, and left out: an entry without an id or a key of `needed`, an entry that repeats an
+    id or a needed `name`, and an entry for which `wrong` returns a reason.
     """
-    found: dict[int, Entry] = {}
+    entries: dict[int, Entry] = {}
     names: set[str] = set()
     for place, entry in enumerate(tree[key]):
         if not isinstance(entry, dict) or not _is_id(entry.get("id")):
             reason = "not an object with an id"
         elif missing := [k for k in needed if k not in entry]:
             reason = f"lacks the key {missing[0]!r}"
-        elif entry["id"] in found:
+        elif entry["id"] in entries:
             reason = f"id {entry['id']} is used twice"
         elif "name" in needed and not is_name(entry["name"]):
             reason = "the name is not text in one line"
         elif "name" in needed and str(entry["name"]) in names:
             reason = f"name {str(entry['name'])!r} is used twice"
         elif not (reason := wrong(entry)):
-            found[entry["id"]] = entry
+            entries[entry["id"]] = entry
             names.add(str(entry.get("name")))
         if reason:
             problems.add(path, f"{key}[{place}]", reason)
-    return found
+    return entries
 
 
 def is_name(value: object) -> bool:
-    """Whether a value names something: text in one line that every file can hold, or a number."""
+    """Return True for a name: text in one line that every file can hold, or a whole number."""
     text = str(value) if isinstance(value, str) or type(value) is int else ""
     is_half = any("\ud800" <= letter <= "\udfff" for letter in text)  # of a pair of UTF-16
     return bool(text.strip()) and len(text.splitlines()) == 1 and "\0" not in text and not is_half
 
 
 def is_folder(name: str) -> bool:
-    """Whether a video may have this name: a folder of its own below whatever folder it is put in.
+    """Return True if a video may have this name: a folder below the one that it is put in.
 
     Caches and writers make a folder of that name and replace what is in it.
+
+    >>> is_folder("field/01"), is_folder("../field")
+    (True, False)
     """
     return is_path_inside(name) and os.path.normpath(name) != "."
 
 
 def is_size(value: object) -> bool:
-    """Whether a value is a width or a height in pixels."""
+    """Return True for a width or a height in pixels."""
     return isinstance(value, int | float) and 1 <= value <= 1e6
 
 
-def corners(bbox: object) -> tuple[float, float, float, float]:
-    """x1 y1 x2 y2 of a [left, top, width, height]. Raises ValueError or OverflowError."""
+def corners(bbox: object) -> Box:
+    """Convert [left, top, width, height] to x1 y1 x2 y2. Raises ValueError or OverflowError.
+
+    >>> corners([10, 8, 20, 12])
+    (10.0, 8.0, 30.0, 20.0)
+    """
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError
     if not all(isinstance(value, int | float) for value in bbox):

@@ -1,12 +1,12 @@
-"""KITTI tracking (Geiger, Lenz, Urtasun 2012): label files of 17 columns and folders of images.
+"""Read KITTI tracking (Geiger, Lenz, Urtasun 2012): 17-column label files, folders of images.
 
 `<split>/label_02/0000.txt` labels the images `<split>/image_02/0000/000000.png`; the split is
 `training` or `testing`. Frames, and the pixels of left, top, right, bottom, count from 0. An image
-without rows is a labelled frame that holds nothing.
+without rows is a labelled frame without objects.
 
-`DontCare` is an ignore region of no class. As in the official evaluation, a van is neither right
-nor wrong as a Car, nor a sitting person as a Pedestrian. That evaluation also ignores objects that
-are truncated, hardly visible or at most 25 pixels high; here they count.
+`DontCare` is an ignore region of no class. As in the official evaluation, vans are ignored as Car
+and sitting persons as Pedestrian. That evaluation also ignores objects that are truncated, hardly
+visible or at most 25 pixels high; here they count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,10 @@ from pathlib import Path
 from rnndet.data.formats.text import rows
 from rnndet.data.formats.video_builder import (
     VideoBuilder,
-    count_unlabelled,
     folders_in,
     images_by_number,
     label_files,
     read_each,
-    size_of,
 )
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
@@ -28,8 +26,9 @@ from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import InputError
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person", "Person_sitting", "Cyclist", "Tram", "Misc")
-# The label files write Person for what the devkit calls Person_sitting.
-NEIGHBOURS = {"Van": "Car", "Person": "Pedestrian", "Person_sitting": "Pedestrian"}
+# Ignored as the class that they resemble. The label files write Person for the devkit's
+# Person_sitting.
+SIMILAR = {"Van": "Car", "Person": "Pedestrian", "Person_sitting": "Pedestrian"}
 FPS = 10.0
 
 
@@ -41,32 +40,31 @@ def read(
     classes: Sequence[str] = ("Car", "Pedestrian", "Cyclist"),
     sequences: Sequence[str] | None = None,
 ) -> VideoSet:
-    """Read `root/<split>`; `sequences` are names such as "0000", None for all that have labels.
+    """Read `root/<split>`; `sequences` are names such as "0000", None for all with labels.
 
-    Objects of other types than `classes` and their neighbours are left out and counted. Raises
-    InputError where there are no labels or `classes` holds what is not a type of KITTI.
+    Objects of types other than `classes` and types similar to them are left out and counted.
+    Raises InputError if there are no labels or `classes` has a name that is not a type of KITTI.
     """
     if unknown := sorted(set(classes) - set(TYPES)):
         raise InputError(f"classes {', '.join(unknown)}: unknown; choose from {', '.join(TYPES)}")
     meaning = {"DontCare": (ANY_CLASS, True)}  # type -> label, ignore
     label_of = {name: label for label, name in enumerate(classes)}
-    meaning |= {k: (label_of[c], True) for k, c in NEIGHBOURS.items() if c in label_of}
+    meaning |= {k: (label_of[c], True) for k, c in SIMILAR.items() if c in label_of}
     meaning |= {name: (label, False) for name, label in label_of.items()}
     labels, images = root / split / "label_02", root / split / "image_02"
     if sequences is None:
-        files = label_files(labels, "*.txt")
-        count_unlabelled(folders_in(images), files, problems)
+        files = label_files(labels, "*.txt", videos=folders_in(images), problems=problems)
     else:
         files = [labels / f"{name}.txt" for name in sequences]
     videos = read_each(files, lambda file: _video(file, images, meaning, problems), problems)
-    return VideoSet(tuple(classes), tuple(videos))
+    return VideoSet(tuple(classes), videos)
 
 
 def _video(
     file: Path, images: Path, meaning: Mapping[str, tuple[int, bool]], problems: Problems
 ) -> VideoRecord:
-    files = images_by_number(images / file.stem, first=0)
-    builder = VideoBuilder(files, size_hw=size_of(files), file=file, problems=problems)
+    frames = images_by_number(images / file.stem, first=0)
+    builder = VideoBuilder(frames, file=file, problems=problems)
     for line, fields in rows(file, problems, columns=17, separator=None):
         try:
             frame, track = int(fields[0]), int(fields[1])

@@ -1,4 +1,4 @@
-"""A folder of videos, each beside its labels: what an annotation tool leaves, without a layout.
+"""Read a folder of videos, each beside its label file, as annotation tools write them.
 
 A video is a file `NAME.mp4` (or another of VIDEO_SUFFIXES) or a folder `NAME` of images in
 natural order. Its labels are one of
@@ -6,8 +6,8 @@ natural order. Its labels are one of
 - `NAME.json`: CocoVID of that one video, with paths from the folder;
 - `NAME.xml`: CVAT for video 1.1;
 - `NAME.txt`: MOT rows `frame,id,left,top,width,height,flag,class,visibility`. Frames, pixels and
-  classes count from 1 and the option `classes` names the classes. A row with the flag 0 is ignored,
-  with class 0 whatever the class. A frame without rows holds nothing.
+  classes count from 1 and the option `classes` names the classes. A row with flag 0 is ignored,
+  and with class 0 it is an ignore region of no class. A frame without rows has no objects.
 """
 
 from collections import Counter
@@ -16,13 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from rnndet.data.formats import coco_vid
-from rnndet.data.formats.cvat_video import (
-    Box,
+from rnndet.data.formats.cvat_video import read_video
+from rnndet.data.formats.paired_videos import (
     all_frames,
     build_record,
     frame_images,
     join,
-    read_video,
     video_info,
     video_of,
     videos_in,
@@ -31,7 +30,7 @@ from rnndet.data.formats.text import rows
 from rnndet.data.formats.video_builder import VideoBuilder, count_unlabelled, read_each
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
-from rnndet.data.targets import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS, Box
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import natural_key
@@ -45,9 +44,9 @@ def read(
     """Read the folder `root/<split>`; the split "." is `root` itself.
 
     classes: all classes, in the order of their labels; None for those of the files, in the order
-    first met. Give them where two splits must agree.
+    of first occurrence. Give them where two splits must agree.
 
-    Videos without labels are left out and counted. Raises InputError where there are no labels.
+    Videos without labels are left out and counted. Raises InputError if there are no labels.
     Labels that cannot be read or have no video are a problem.
     """
     folder = root / split
@@ -64,7 +63,7 @@ def read(
     labels_of = Counter(file.stem for file in files)
     count_unlabelled(videos, files, problems)
 
-    def read_one(file: Path) -> VideoSet:
+    def read_file(file: Path) -> VideoSet:
         video = video_of(file, videos)
         if labels_of[file.stem] > 1:
             raise InputError(f"{file}: {video.name} has other labels too; keep one file")
@@ -75,24 +74,24 @@ def read(
                 return read_video(file, video, problems, classes=classes)
         return _read_mot(file, video, classes, problems)
 
-    sets = read_each(files, read_one, problems)
+    sets = read_each(files, read_file, problems)
     return join([VideoSet(tuple(classes or ()), ()), *sets])
 
 
 def _read_coco(
     file: Path, video: Path, classes: Sequence[str] | None, problems: Problems
 ) -> VideoSet:
-    found = coco_vid.read(file.parent, file.name, problems, annotations="{split}")
-    if len(found.videos) > 1:
-        raise InputError(f"{file}: labels {len(found.videos)} videos; expected one")
-    record = found.videos[0]
+    content = coco_vid.read(file.parent, file.name, problems, annotations="{split}")
+    if len(content.videos) > 1:
+        raise InputError(f"{file}: labels {len(content.videos)} videos; expected one")
+    record = content.videos[0]
     image = record.frames[0].image
     named = record.path if image is None else image.parent
     if named != video:
         raise InputError(f"{file}: labels {named}; expected {video}")
-    if unknown := sorted(set(found.classes) - set(classes or found.classes)):
+    if unknown := sorted(set(content.classes) - set(classes or content.classes)):
         raise InputError(f"{file}: classes {', '.join(unknown)} are not in the option classes")
-    return replace(found, videos=(replace(record, name=safe_name(file.stem)),))
+    return replace(content, videos=(replace(record, name=safe_name(file.stem)),))
 
 
 def _read_mot(
@@ -101,23 +100,23 @@ def _read_mot(
     if not classes:
         raise InputError(f"{file}: classes are numbers here; name them with the option classes")
     info = video_info(video)
-    found: list[tuple[int, int, int, Box, int, bool]] = []  # line, frame, id, box, label, ignore
+    boxes: list[tuple[int, int, int, Box, int, bool]] = []  # line, frame, id, box, label, ignore
     for line, fields in rows(file, problems, columns=9):
         try:
             frame, track, number = int(fields[0]), int(fields[1]), int(fields[7])
             x, y, w, h, flag = (float(field) for field in fields[2:7])
         except ValueError:
-            problems.add(file, line, "holds what is not a number")
+            problems.add(file, line, "a field is not a number")
             continue
         if not (1 <= number <= len(classes) or (number == 0 and flag == 0)):
             problems.add(file, line, f"class {number} is unknown; expected 1 to {len(classes)}")
             continue
         box = (x - 1, y - 1, x - 1 + w, y - 1 + h)
         label = number - 1 if number else ANY_CLASS
-        found.append((line, frame - 1, track, box, label, flag == 0))
-    frames = all_frames(video, info, last=max((row[1] for row in found), default=0))
+        boxes.append((line, frame - 1, track, box, label, flag == 0))
+    frames = all_frames(video, info, last=max((row[1] for row in boxes), default=0))
     images, size_hw = frame_images(video, frames), (info.height, info.width)
     builder = VideoBuilder(images, size_hw=size_hw, file=file, problems=problems)
-    for line, frame, track, box, label, ignore in found:
+    for line, frame, track, box, label, ignore in boxes:
         builder.add(frame, box, label, entry=line, track=track, ignore=ignore)
     return VideoSet(tuple(classes), (build_record(builder, file, video, info),))

@@ -1,4 +1,4 @@
-"""MOTChallenge, and what shares its layout (DanceTrack, SportsMOT, sets written by `mot_write`).
+"""Read MOTChallenge and sets in its layout (DanceTrack, SportsMOT, those of writers/mot.py).
 
     <root>/<split>/<sequence>/seqinfo.ini
                               img1/%06d.jpg, or <sequence>.mp4 where there is no img1
@@ -6,13 +6,14 @@
 
 Rows are `frame, identity, left, top, width, height, flag, class, visibility`; frames and pixels
 count from 1 and become counts from 0. Rows of 7 or 10 columns (MOT15, detections), or with -1 as
-class, have no class; without an identity (-1) their seventh column is a score and not read. A frame
-without rows is a labelled frame that holds nothing.
+class, have no class; if they have no identity (-1) either, their seventh column is a score, which
+is not read. A frame without rows is a labelled frame without objects.
 
 Classes are, in this order of precedence: several names given as `classes`; the lines of
-gt/labels.txt; MOTChallenge's own, of which pedestrians are read, persons that its evaluation leaves
-out (on a vehicle, static, distractor, reflection) are ignored, and the rest is counted and left
-out. With names, class n is the nth name, and class 0 with flag 0 an ignored region of no class.
+gt/labels.txt; those of MOTChallenge. Of the latter, pedestrians are read; persons that its
+evaluation leaves out (on a vehicle, static, distractor, reflection) are ignored; the rest is
+counted and left out. With names, class n is the nth name, and class 0 with flag 0 an ignore region
+of no class.
 """
 
 import configparser
@@ -46,17 +47,17 @@ def read(
     classes: tuple[str, ...] = ("pedestrian",),
     file: str = GT,
 ) -> VideoSet:
-    """Read the sequences of `root/split`; "." as split means those of `root` itself.
+    """Read the sequences of `root/split`; the split "." is `root` itself.
 
     Args:
-        classes: one name for MOTChallenge's pedestrians, or several for a class column of one's
-            own; see the module's docstring.
-        file: the file of each sequence that holds the boxes; "det/det.txt" for the public
-            detections. If no sequence has a gt/gt.txt (a test split), frames are not labelled.
+        classes: one name for MOTChallenge's pedestrians, or several names for custom classes; see
+            the module's docstring.
+        file: the file with the boxes in each sequence; "det/det.txt" for the public detections.
+            If no sequence has a gt/gt.txt (a test split), frames are unlabelled.
 
-    Raises InputError: no sequences, or no `file` other than gt/gt.txt in any. A sequence whose
-    files are missing or broken, a row with impossible numbers or an unknown class, a frame without
-    an image are problems.
+    Raises InputError: no sequences, or no sequence has a `file` other than gt/gt.txt. Problems are:
+    a sequence whose files are missing or broken, a row with impossible numbers or an unknown class,
+    a frame without an image.
     """
     top = root / split
     folders = top.iterdir() if top.is_dir() else []
@@ -69,9 +70,8 @@ def read(
     given = len(classes) > 1
     labels = None if given else _labels(sequences[0])
     names = labels or tuple(classes)
-    reader = _Reader(
-        names, file if is_labelled else None, problems, own_names=given or labels is not None
-    )
+    has_names = given or labels is not None
+    reader = _Reader(names, file if is_labelled else None, problems, has_names=has_names)
     records = []
     for sequence in sequences:
         try:
@@ -82,7 +82,7 @@ def read(
             where, _, reason = str(error).partition(": ")
             problems.add(where, "", reason)
     if not records:
-        problems.stop_if_any()  # leaving all of it out is no way to go on
+        problems.stop_if_any()  # an empty set helps nobody, even with --skip-bad
     return VideoSet(names, tuple(records))
 
 
@@ -91,7 +91,7 @@ def _is_sequence(folder: Path) -> bool:
 
 
 def _labels(sequence: Path) -> tuple[str, ...] | None:
-    """The names in gt/labels.txt; None without the file."""
+    """Return the names in gt/labels.txt; None without the file."""
     path = sequence / LABELS
     if not path.is_file():
         return None
@@ -103,7 +103,7 @@ def _labels(sequence: Path) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Info:
-    """What seqinfo.ini says."""
+    """The content of seqinfo.ini."""
 
     length: int
     width: int
@@ -114,7 +114,7 @@ class _Info:
 
 
 def _info(path: Path) -> _Info:
-    """Raises InputError."""
+    """Read a seqinfo.ini. Raises InputError."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(read_text(path, limit=1_000_000))
@@ -136,16 +136,16 @@ def _info(path: Path) -> _Info:
 
 
 class _Reader:
-    """Reads sequences that share their classes."""
+    """Read sequences that share their classes."""
 
     def __init__(
-        self, names: tuple[str, ...], file: str | None, problems: Problems, *, own_names: bool
+        self, names: tuple[str, ...], file: str | None, problems: Problems, *, has_names: bool
     ) -> None:
         self.names, self.file, self.problems = names, file, problems
-        self.own_names = own_names  # the class column counts in `names`
+        self.has_names = has_names  # the class column counts in `names`
 
     def read(self, sequence: Path) -> VideoRecord:
-        """Raises InputError if the sequence as a whole cannot be used."""
+        """Read a sequence. Raises InputError if the sequence as a whole cannot be used."""
         info = _info(sequence / "seqinfo.ini")
         where = f"{sequence / 'seqinfo.ini'}: imDir"
         folder = inside(sequence, info.images, where=where)
@@ -167,7 +167,7 @@ class _Reader:
         return VideoRecord(sequence.name, info.height, info.width, info.fps, tuple(frames), path)
 
     def _images(self, folder: Path, info: _Info) -> dict[int, Path]:
-        """Images by their number, however many digits it has: DanceTrack writes eight."""
+        """Return the images by number, of any number of digits: DanceTrack has eight."""
         images = {
             int(file.stem): file
             for file in list_images(folder)
@@ -182,7 +182,7 @@ class _Reader:
         return images
 
     def _targets(self, file: Path, info: _Info) -> dict[int, Target]:
-        """The Truth of every frame that has rows, by its number from 1."""
+        """Return the target of every frame that has rows, by its number from 1."""
         builders: dict[int, TargetBuilder] = defaultdict(
             lambda: TargetBuilder(width=info.width, height=info.height, file=file,
                                  problems=self.problems)
@@ -213,7 +213,7 @@ class _Reader:
         return {number: builder.build() for number, builder in builders.items()}
 
     def _kind(self, values: list[float]) -> tuple[int, bool] | None:
-        """Label of a row and whether it is ignored; None if it is left out. Raises ValueError."""
+        """Return the label and ignore flag of a row; None to leave it out. Raises ValueError."""
         has_class = len(values) == 9 and values[7] != -1
         is_score = not has_class and values[1] == -1
         ignore = values[6] == 0 and not is_score
@@ -222,7 +222,7 @@ class _Reader:
                 raise ValueError(f"has no class, of which there are {len(self.names)}")
             return 0, ignore
         number = _whole(values[7])
-        if self.own_names:
+        if self.has_names:
             if number == 0 and ignore:
                 return ANY_CLASS, True
             if 1 <= number <= len(self.names):
@@ -232,11 +232,11 @@ class _Reader:
             return None
         if number == PEDESTRIAN or number in IGNORED:
             return 0, ignore or number in IGNORED
-        raise ValueError(f"class {number} is unknown; give the names of your own as classes")
+        raise ValueError(f"class {number} is unknown; name custom classes with the option classes")
 
 
 def _video_file(sequence: Path, images: Path) -> Path:
-    """The video file of a sequence without images; raises InputError."""
+    """Return the video file of a sequence without images; raises InputError."""
     for suffix in VIDEO_SUFFIXES:
         path = sequence / f"{sequence.name}{suffix}"
         if path.is_file():
@@ -245,7 +245,7 @@ def _video_file(sequence: Path, images: Path) -> Path:
 
 
 def _whole(value: float) -> int:
-    """Raises ValueError."""
+    """Convert to int; raises ValueError for a fraction."""
     if not value.is_integer():
         raise ValueError(f"{value:g} where a whole number is expected")
     return int(value)

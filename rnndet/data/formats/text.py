@@ -1,25 +1,23 @@
-"""Annotation files, read safely: JSON, XML, lines of text, paths; and names fit to be written."""
+"""Read annotation files safely: text, rows, JSON and XML of limited size, and paths in them."""
 
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 from xml.parsers import expat
 
 from rnndet.data.problems import Problems
-from rnndet.errors import InputError, OutputError
+from rnndet.errors import InputError
 
-FOLDER = re.compile(r"\w[\w.-]*")  # also a value of an ini file and a field of a list
 MAX_XML = 64_000_000  # bytes; the largest annotation files of the field are below 20 MB
 MAX_JSON = 4_000_000_000
 MAX_TEXT = 1_000_000_000
 
 
 def read_text(path: Path, *, limit: int = MAX_TEXT) -> str:
-    """A UTF-8 file (a byte order mark is dropped). Raises InputError in one line."""
+    """Read a UTF-8 file without its byte order mark. Raises InputError in one line."""
     try:
         size = path.stat().st_size
         if size > limit:
@@ -34,7 +32,7 @@ def read_text(path: Path, *, limit: int = MAX_TEXT) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises InputError in one line."""
+    """Read a JSON file. Raises InputError in one line."""
     text = read_text(path, limit=MAX_JSON)
     try:
         return json.loads(text)
@@ -43,10 +41,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_xml(path: Path) -> Element:
-    """The root of an XML file. Raises InputError in one line; a DOCTYPE is refused.
+    """Read an XML file and return its root. Raises InputError in one line; refuses a DOCTYPE.
 
-    A DOCTYPE may define entities that expand without end or name other files; no annotation needs
-    one.
+    A DOCTYPE may define entities that expand without end or name other files; annotations do not
+    need one.
     """
     text = read_text(path, limit=MAX_XML)
     builder = TreeBuilder()
@@ -71,7 +69,7 @@ def read_xml(path: Path) -> Element:
 def rows(
     path: Path, problems: Problems, *, columns: int, separator: str | None = ","
 ) -> Iterator[tuple[int, list[str]]]:
-    """Line number (from 1) and fields of every line that is not blank.
+    """Yield the line number (from 1) and the fields of every line that is not blank.
 
     A line with fewer than `columns` fields is reported and left out. `separator` None splits at
     white space.
@@ -87,11 +85,14 @@ def rows(
 
 
 def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) -> Path:
-    """The file `name` under `root`, as an annotation names it.
+    """Return the path of the file that an annotation names, relative to `root`.
 
-    Raises InputError if it is absolute, climbs out of `root` or is no path: a list file must not
-    choose what is read elsewhere, unless the user allows it. Links are followed where the user has
-    laid them.
+    Raises InputError if the name is absolute, leads out of `root` or is not a path: an annotation
+    must not choose which other files are read, unless the user allows it. Symbolic links, which
+    the user has made, are followed.
+
+    >>> inside(Path("data"), "a/./b.jpg", where="gt.json: image 1").as_posix()
+    'data/a/b.jpg'
     """
     if not (is_path_inside(name) or (allow_outside and is_path(name))):
         raise InputError(f"{where}: {name!r} lies outside {root} or is no path; give one within it")
@@ -99,24 +100,15 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
 
 
 def is_path_inside(name: str) -> bool:
-    """Whether it is a relative path that stays below the folder from which it starts."""
+    """Return True for a relative path that stays below the folder it starts from."""
     climbs = os.path.normpath(name).split(os.sep)[0] == ".."
     return is_path(name) and not climbs and not os.path.isabs(name)
 
 
 def is_path(name: str) -> bool:
-    """Whether the system can have a file of this name."""
+    """Return True if a file can have this name on this system."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:  # JSON can hold halves of characters
         return False
     return "\0" not in name
-
-
-def check_folder_names(split: str, videos: Sequence[str]) -> None:
-    """Raise OutputError unless a split and its videos can be written as folders of these names."""
-    for name in (split, *videos):
-        if not FOLDER.fullmatch(name):
-            raise OutputError(f"{name!r} cannot be a folder; use letters, digits, '_', '-', '.'")
-    if len(set(videos)) < len(videos):
-        raise OutputError("two videos have one name; names must be unique")

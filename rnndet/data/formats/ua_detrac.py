@@ -1,9 +1,9 @@
-"""UA-DETRAC (Wen et al. 2020): one XML for each sequence, and a folder of images.
+"""Read UA-DETRAC (Wen et al. 2020): one XML file and one folder of images per sequence.
 
 `DETRAC-Train-Annotations-XML/MVI_20011.xml` labels the images
-`Insight-MVT_Annotation_Train/MVI_20011/img00001.jpg`; the files count frames from 1. What lies in
-an `<ignored_region>` is ignored in every frame, whatever its class. Frames that the XML does not
-list are labelled frames that hold nothing.
+`Insight-MVT_Annotation_Train/MVI_20011/img00001.jpg`; the files count frames from 1. An
+`<ignored_region>` is an ignore region of no class in every frame. Frames that the XML does not
+list are labelled frames without objects.
 
 The improved labels "XML-v3" have other vehicle types and are not read.
 """
@@ -14,15 +14,14 @@ from xml.etree.ElementTree import Element
 from rnndet.data.formats.text import read_xml
 from rnndet.data.formats.video_builder import (
     VideoBuilder,
-    count_unlabelled,
     folders_in,
     images_by_number,
     label_files,
     read_each,
-    size_of,
 )
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.targets import Box
 from rnndet.errors import InputError
 
 CLASSES = ("car", "bus", "van", "others")
@@ -37,25 +36,23 @@ def read(
     annotations: str = "DETRAC-{split}-Annotations-XML",
     images: str = "Insight-MVT_Annotation_{split}",
 ) -> VideoSet:
-    """Read the split "train" or "test"; {split} in the folders stands for it with a capital.
+    """Read the split "train" or "test"; {split} in the folders is replaced by it, capitalised.
 
-    Raises InputError where there are no labels. A target without a box, an id or a known type is
-    a problem.
+    Raises InputError if there are no labels. A target without a box, an id or a known type is a
+    problem.
     """
     labels = root / annotations.replace("{split}", split.capitalize())
     folders = root / images.replace("{split}", split.capitalize())
-    files = label_files(labels, "*.xml")
-    count_unlabelled(folders_in(folders), files, problems)
+    files = label_files(labels, "*.xml", videos=folders_in(folders), problems=problems)
     videos = read_each(files, lambda file: _video(file, folders / file.stem, problems), problems)
-    return VideoSet(CLASSES, tuple(videos))
+    return VideoSet(CLASSES, videos)
 
 
 def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
     tree = read_xml(file)
     if tree.tag != "sequence":
         raise InputError(f"{file}: not in UA-DETRAC form: is <{tree.tag}>, expected <sequence>")
-    images = images_by_number(folder, first=1)
-    builder = VideoBuilder(images, size_hw=size_of(images), file=file, problems=problems)
+    builder = VideoBuilder(images_by_number(folder, first=1), file=file, problems=problems)
     for place, element in enumerate(tree.iterfind("ignored_region/box"), start=1):
         where = f"ignored region {place}"
         try:
@@ -84,8 +81,8 @@ def _add_targets(frame: Element, builder: VideoBuilder, file: Path, problems: Pr
             problems.add(file, where, f"vehicle_type {kind!r} is unknown")
 
 
-def _box(element: Element | None) -> tuple[float, float, float, float]:
-    """x1 y1 x2 y2 of a `<box>`; raises ValueError."""
+def _box(element: Element | None) -> Box:
+    """Read a `<box>`; raises ValueError."""
     attributes = {} if element is None else element.attrib
     x, y, w, h = (float(attributes.get(k, "")) for k in ("left", "top", "width", "height"))
     return x, y, x + w, y + h

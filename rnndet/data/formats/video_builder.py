@@ -1,4 +1,4 @@
-"""What readers of one label file per video share: files, images, boxes by frame."""
+"""Read sets with one label file per video: find files and images, collect boxes by frame."""
 
 import re
 from collections import defaultdict
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord
-from rnndet.data.targets import ANY_CLASS, MAX_TRACK, TargetBuilder
+from rnndet.data.targets import ANY_CLASS, MAX_TRACK, Box, TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Target
 from rnndet.video.image import read_image
@@ -16,25 +16,25 @@ from rnndet.video.sources.image_folder import list_images, natural_key
 
 MAX_FRAMES = 1_000_000  # of one video; a larger number is a mistake
 
-Read = TypeVar("Read")
+Content = TypeVar("Content")
 
 
 class VideoBuilder:
-    """Collects the boxes of one video, as TruthBuilder does those of one frame.
+    """Collect the boxes of one video, as TargetBuilder does for one frame.
 
     images: the labelled frames by index from 0, with the image, or None for a frame of a video
-    file. A box of any other frame is a problem.
+    file. A box in any other frame is a problem. size_hw: None for the size of the first image.
     """
 
     def __init__(
         self,
         images: Mapping[int, Path | None],
         *,
-        size_hw: tuple[int, int],
         file: Path,
         problems: Problems,
+        size_hw: tuple[int, int] | None = None,
     ) -> None:
-        self._images, self._size_hw = images, size_hw
+        self._images, self._size_hw = images, size_hw or _first_size_hw(images)
         self._file, self._problems = file, problems
         self._targets: dict[int, TargetBuilder] = defaultdict(self._target_builder)
         self._seen: set[tuple[int, int]] = set()  # frame, track
@@ -42,14 +42,14 @@ class VideoBuilder:
     def add(
         self,
         frame: int,
-        box: tuple[float, float, float, float],
+        box: Box,
         label: int,
         *,
         entry: str | int,
         track: int = -1,
         ignore: bool = False,
     ) -> None:
-        """Add a box to a frame; see TruthBuilder.add. An id that comes twice is a problem."""
+        """Add a box to a frame; see TargetBuilder.add. A repeated id in a frame is a problem."""
         if frame not in self._images:
             self._problems.add(self._file, entry, f"there is no frame {frame} (counted from 0)")
         elif not -1 <= track <= MAX_TRACK:
@@ -61,8 +61,8 @@ class VideoBuilder:
                 self._seen.add((frame, track))
             self._targets[frame].add(box, label, entry=entry, track=track, ignore=ignore)
 
-    def add_region(self, box: tuple[float, float, float, float], *, entry: str) -> None:
-        """Ignore a region, whatever the class, in every frame; a problem is reported once."""
+    def add_region(self, box: Box, *, entry: str) -> None:
+        """Add an ignore region of no class to every frame; a problem is reported once."""
         before = len(self._problems)
         for frame in self._images:
             self.add(frame, box, ANY_CLASS, entry=entry, ignore=True)
@@ -72,7 +72,7 @@ class VideoBuilder:
     def build(
         self, name: str, *, fps: float | None = None, path: Path | None = None
     ) -> VideoRecord:
-        """The record of the video, with an empty Truth for every frame that got no box."""
+        """Return the record of the video; frames without boxes get an empty target."""
         records = []
         for frame, image in sorted(self._images.items()):
             target = self._targets[frame].build() if frame in self._targets else Target.empty()
@@ -85,65 +85,72 @@ class VideoBuilder:
         return TargetBuilder(width=width, height=height, file=self._file, problems=self._problems)
 
 
-def label_files(folder: Path, pattern: str) -> list[Path]:
-    """The label files of a folder in natural order. Raises InputError if there are none."""
+def label_files(
+    folder: Path, pattern: str, *, videos: Iterable[str], problems: Problems
+) -> list[Path]:
+    """List the label files of a folder in natural order; count `videos` that have none.
+
+    Raises InputError if there are no files.
+    """
     files = [file for file in folder.glob(pattern) if not file.name.startswith(".")]
     if not files:
         raise NothingFoundError(f"no videos found; expected labels {folder / pattern}")
+    count_unlabelled(videos, files, problems)
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def count_unlabelled(videos: Iterable[str], files: Sequence[Path], problems: Problems) -> None:
-    """Count the names of videos that no label file bears: they are left out."""
+    """Count the videos, given by name, that have no label file: they are left out."""
     left_out = len(set(videos) - {file.stem for file in files})
     if left_out:
         problems.correct("videos without labels left out", left_out)
 
 
 def folders_in(folder: Path) -> list[str]:
-    """The names of the folders in a folder, hidden ones aside; none if it is not there."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return [path.name for path in found if path.is_dir() and not path.name.startswith(".")]
+    """Return the names of the folders in a folder, without hidden ones; empty if it is missing."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return [path.name for path in paths if path.is_dir() and not path.name.startswith(".")]
 
 
 def read_each(
-    files: Sequence[Path], read_one: Callable[[Path], Read], problems: Problems
-) -> list[Read]:
-    """What `read_one` makes of each file; an InputError leaves the file out and is a problem.
+    files: Sequence[Path], read_file: Callable[[Path], Content], problems: Problems
+) -> tuple[Content, ...]:
+    """Read every file with `read_file`; one that raises InputError is a problem and left out.
 
-    Raises InputError with the problems if nothing is left.
+    Raises InputError with the problems if no file can be read.
     """
-    found = []
+    contents = []
     for file in files:
         try:
-            found.append(read_one(file))
+            contents.append(read_file(file))
         except InputError as error:
-            problems.add(file, "", str(error).removeprefix(f"{file}: "))
-    if not found:
+            problems.add_error(file, error)
+    if not contents:
         problems.stop_if_any()
-    return found
+    return tuple(contents)
 
 
 def images_by_number(folder: Path, *, first: int) -> dict[int, Path]:
-    """The images of a folder by frame index: the number that ends the name, less `first`.
+    """Return the images of a folder by frame index: the number that ends the name, minus `first`.
 
-    Raises InputError: no folder, no images, or one without a number of its own.
+    Raises InputError: no folder, no images, or an image without a number of its own.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images")
-    found: dict[int, Path] = {}
+    images: dict[int, Path] = {}
     for image in list_images(folder):
         digits = re.search(r"[0-9]+$", image.stem)
         index = int(digits[0]) - first if digits else -1
-        if index in found or not 0 <= index < MAX_FRAMES:
+        if index in images or not 0 <= index < MAX_FRAMES:
             raise InputError(f"{image}: expected a name that ends in its frame, from {first}")
-        found[index] = image
-    if not found:
+        images[index] = image
+    if not images:
         raise InputError(f"{folder}: holds no images")
-    return found
+    return images
 
 
-def size_of(images: Mapping[int, Path]) -> tuple[int, int]:
-    """Height and width of a video, from its first image, where the labels do not say."""
-    height, width = read_image(images[min(images)]).shape[:2]
+def _first_size_hw(images: Mapping[int, Path | None]) -> tuple[int, int]:
+    first = images[min(images)]
+    assert first is not None, "frames of a video file need a size"
+    height, width = read_image(first).shape[:2]
     return height, width

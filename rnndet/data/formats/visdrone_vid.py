@@ -1,8 +1,8 @@
-"""VisDrone, video object detection (Zhu et al. 2021): a text file for each sequence of images.
+"""Read VisDrone, video object detection (Zhu et al. 2021): one text file per image sequence.
 
 `annotations/<sequence>.txt` labels the images `sequences/<sequence>/0000001.jpg`. Rows are
 `frame,id,left,top,width,height,score,category,truncation,occlusion`; frames count from 1. A row of
-score 0 is ignored. Category 0 (ignored regions) and 11 (others) are ignored whatever the class.
+score 0 is ignored. Categories 0 (ignored regions) and 11 (others) are ignore regions of no class.
 The multi-object tracking part has the same form. The frame rate is not published.
 """
 
@@ -11,12 +11,10 @@ from pathlib import Path
 from rnndet.data.formats.text import rows
 from rnndet.data.formats.video_builder import (
     VideoBuilder,
-    count_unlabelled,
     folders_in,
     images_by_number,
     label_files,
     read_each,
-    size_of,
 )
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
@@ -33,7 +31,7 @@ NO_CLASS = (0, 11)  # ignored regions, others
 def read(root: Path, split: str, problems: Problems) -> VideoSet:
     """Read the first of `root/VisDrone2019-VID-<split>`, `root/<split>`, `root` with annotations.
 
-    Raises InputError where there are no labels.
+    Raises InputError if there are no labels.
     """
     places = (root / f"VisDrone2019-VID-{split}", root / split, root)
     folder = next((place for place in places if (place / "annotations").is_dir()), None)
@@ -42,23 +40,23 @@ def read(root: Path, split: str, problems: Problems) -> VideoSet:
         raise NothingFoundError(
             f"no videos found; expected a folder `annotations` in one of {tried}"
         )
-    files = label_files(folder / "annotations", "*.txt")
     images = folder / "sequences"
-    count_unlabelled(folders_in(images), files, problems)
+    files = label_files(
+        folder / "annotations", "*.txt", videos=folders_in(images), problems=problems
+    )
     videos = read_each(files, lambda file: _video(file, images / file.stem, problems), problems)
-    return VideoSet(CLASSES, tuple(videos))
+    return VideoSet(CLASSES, videos)
 
 
 def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
-    images = images_by_number(folder, first=1)
-    builder = VideoBuilder(images, size_hw=size_of(images), file=file, problems=problems)
+    builder = VideoBuilder(images_by_number(folder, first=1), file=file, problems=problems)
     for line, fields in rows(file, problems, columns=10):
         try:
             frame, track = int(fields[0]), int(fields[1])
             x, y, w, h, score = (float(field) for field in fields[2:7])
             category = int(fields[7])
         except ValueError:
-            problems.add(file, line, "holds what is not a number")
+            problems.add(file, line, "a field is not a number")
             continue
         box = (x, y, x + w, y + h)
         if category in NO_CLASS:

@@ -1,15 +1,15 @@
-"""YouTube-VIS and OVIS: one JSON, in which an annotation is a track with a box for each frame.
+"""Read YouTube-VIS and OVIS: one JSON per split; an annotation is a track, with a box per frame.
 
-Read are `videos[]` with id, width, height, file_names; `categories[]` with id, name; and
-`annotations[]` with id, video_id, category_id, iscrowd and `bboxes`: one [x, y, w, h] for each file
-of the video, null where the object is not seen. Masks are not read.
+The keys read are `videos[]` with id, width, height, file_names; `categories[]` with id, name; and
+`annotations[]` with id, video_id, category_id, iscrowd and `bboxes`: one [x, y, w, h] per file of
+the video, null where the object is not visible. Masks are not read.
 """
 
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from rnndet.data.formats.json_tables import Entry, corners, is_size, table
-from rnndet.data.formats.text import inside, read_json
+from rnndet.data.formats.json_tables import Entry, corners, is_size, read_tables, table
+from rnndet.data.formats.text import inside
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.targets import TargetBuilder
@@ -28,22 +28,17 @@ def read(
 ) -> VideoSet:
     """Read `root/annotations/<split>.json`; every listed frame is labelled.
 
-    `FrameRecord.index` is the place in `file_names`, a video's name the folder of its first file,
-    and the identity of a box the id of its annotation. Crowds are ignored. A file whose
-    `annotations` are missing or null (the published validation and test files) gives frames that
-    are not labelled.
+    `FrameRecord.index` is the position in `file_names`, a video's name is the folder of its first
+    file, and a box's identity is the id of its annotation. Crowds are ignored. In a file whose
+    `annotations` are missing or null (the published validation and test files) no frame is
+    labelled.
 
     Raises InputError with the file: not JSON, not in this form, a path outside the folder, no
-    videos. An entry that lacks a key, repeats an id, names what is not there or has impossible
-    numbers, a track of masks without boxes, and a missing image are problems.
+    videos. Problems are: an entry that lacks a key, repeats an id, has an unknown reference or
+    impossible numbers; a track of masks without boxes; a missing image.
     """
     path = root / annotations.replace("{split}", split)
-    tree = read_json(path)
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: not in YouTube-VIS form: the top level is not an object")
-    for key in ("categories", "videos"):
-        if not isinstance(tree.get(key), list):
-            raise InputError(f"{path}: not in YouTube-VIS form: lacks the list {key!r}")
+    tree = read_tables(path, ("categories", "videos"), form="YouTube-VIS")
     if not isinstance(tree.get("annotations"), list | None):
         raise InputError(f"{path}: not in YouTube-VIS form: 'annotations' is not a list")
     images = root / images_dir.replace("{split}", split)
@@ -51,7 +46,7 @@ def read(
 
 
 class _Reader:
-    """One file being read."""
+    """Read one annotation file."""
 
     def __init__(self, path: Path, images: Path, problems: Problems) -> None:
         self.path, self.images, self.problems = path, images, problems
@@ -86,7 +81,7 @@ class _Reader:
         return VideoSet(names, tuple(records.values()))
 
     def _is_track(self, track: Entry, videos: dict[int, Entry], label_of: dict[int, int]) -> bool:
-        """Whether an annotation can be used; says why not."""
+        """Return True if an annotation can be used; otherwise report the problem."""
         boxes = track.get("bboxes")
         video, category = track["video_id"], track["category_id"]
         if type(video) is not int or video not in videos:
@@ -105,7 +100,7 @@ class _Reader:
         return False
 
     def _targets(self, video: Entry, tracks: list[Entry], label_of: dict[int, int]) -> list[Target]:
-        """The Truth of every frame of a video."""
+        """Return the target of every frame of a video."""
         builders = [
             TargetBuilder(width=video["width"], height=video["height"], file=self.path,
                          problems=self.problems)
@@ -146,7 +141,7 @@ class _Reader:
 
 
 def _wrong_video(video: Entry) -> str:
-    """What is wrong with the values of a video; "" where nothing is."""
+    """Return what is wrong with the values of a video; "" if they are right."""
     sizes, names = (video["width"], video["height"]), video["file_names"]
     if not all(is_size(value) for value in sizes):
         return "width or height is not a number of pixels"

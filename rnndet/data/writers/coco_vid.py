@@ -1,11 +1,11 @@
-"""Writes a VideoSet as CocoVID, as `coco_vid` reads it."""
+"""Write a VideoSet as CocoVID, which the `coco_vid` format reads back."""
 
-import contextlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from tqdm import tqdm
 
 from rnndet.data.frames import iterate
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.targets import target_rows
+from rnndet.data.writers.names import FOLDER_NAME, check_unique
 from rnndet.errors import InputError, OutputError
+from rnndet.system.files import atomic_file, atomic_folder
 from rnndet.video.image import write_image
 
-NAME = re.compile(r"\w[\w.-]*")  # of a split: part of the name of a file
-VIDEO = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a folder, perhaps in others
+VIDEO_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a folder, or several
 
 Entry = dict[str, Any]
 
@@ -26,20 +28,19 @@ Entry = dict[str, Any]
 def write(videos: VideoSet, root: Path, split: str, *, images: bool = True) -> int:
     """Write `root/annotations/<split>.json`; returns the number of unlabelled frames left out.
 
-    CocoVID has no unlabelled frames: an image without annotations holds nothing. An ignored region
-    that belongs to no class becomes one annotation with iscrowd 1 for each class. Identities of -1
-    are left out; the others stay as they are, unique within a video. Boxes are the same when read
-    back.
+    CocoVID has no unlabelled frames: an image without annotations is an empty labelled frame. An
+    ignore region of no class becomes one annotation with iscrowd 1 for each class. Identities of -1
+    are left out; others are kept and are unique within a video. Boxes read back equal.
 
     With `images`, labelled frames go to `root/images/<split>/<video>/%06d.*`: image files are
     copied, frames of video files are written as JPEG of quality 92. Without, image and video
-    files stay where they are and are named by their path from `root`, under which they must lie.
+    files are not copied but named by their path from `root`, and must lie under it.
 
-    Files get their names when all are complete.
+    Images and annotations are written atomically, images first.
 
     Raises:
-        OutputError: the split is there already, no frame is labelled, a name does not fit, a file
-            lies outside `root`, or one cannot be written.
+        OutputError: the split exists already, no frame is labelled, a name cannot be written, a
+            file lies outside `root` or cannot be written.
         InputError: an image of the source cannot be read.
     """
     _check_names(videos, split, images=images)
@@ -47,47 +48,40 @@ def write(videos: VideoSet, root: Path, split: str, *, images: bool = True) -> i
     target, folder = root / "annotations" / f"{split}.json", root / "images" / split
     for path in (target, folder) if images else (target,):
         if path.exists():
-            raise OutputError(f"{path}: is there already; choose another folder")
+            raise OutputError(f"{path}: exists already; choose another folder")
     tree = _tree(kept, root, split, images=images)
-    part_file, part_folder = target.with_suffix(".part"), folder.with_name(f"{split}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part_file.write_text(json.dumps(tree), encoding="utf-8")
-        if images:
-            shutil.rmtree(part_folder, ignore_errors=True)
+    with ExitStack() as stack:
+        part = stack.enter_context(atomic_file(target))
+        part.write_text(json.dumps(tree), encoding="utf-8")
+        if images:  # left first, so that no labels appear without their images
+            part_folder = stack.enter_context(atomic_folder(folder))
             for video in tqdm(kept.videos, unit="video", disable=None):
                 _write_images(video, part_folder / video.name)
-            part_folder.rename(folder)
-        os.replace(part_file, target)
-    except OSError as error:
-        raise OutputError(f"{root}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part_file.unlink(missing_ok=True)
-        shutil.rmtree(part_folder, ignore_errors=True)
     return left_out
 
 
 def _check_names(videos: VideoSet, split: str, *, images: bool) -> None:
     names = [video.name for video in videos.videos]
-    if len(set(names)) < len(names):
-        raise OutputError("two videos have one name; names must be unique")
-    if not NAME.fullmatch(split):
+    check_unique(names)
+    if not FOLDER_NAME.fullmatch(split):
         raise OutputError(f"split {split!r} cannot be a file name; use letters, digits, '_', '-'")
     for name in names if images else ():
-        if not VIDEO.fullmatch(name):
+        if not VIDEO_NAME.fullmatch(name):
             raise OutputError(f"{name!r} cannot be a folder; use letters, digits, '_', '-', '.'")
 
 
 def _labelled(videos: VideoSet) -> tuple[VideoSet, int]:
-    """The set without unlabelled frames, and their number; raises OutputError if none is left."""
+    """Return the set without unlabelled frames, and their number.
+
+    Raises OutputError if no frame is labelled.
+    """
     kept = []
     for video in videos.videos:
         frames = tuple(record for record in video.frames if record.target is not None)
         if frames:
             kept.append(replace(video, frames=frames))
     if not kept:
-        raise OutputError("no frame is labelled, and CocoVID holds only labelled ones")
+        raise OutputError("no frame is labelled, and CocoVID holds only labelled frames")
     count = sum(len(video.frames) for video in videos.videos)
     return replace(videos, videos=tuple(kept)), count - sum(len(video.frames) for video in kept)
 
@@ -116,12 +110,8 @@ def _tree(videos: VideoSet, root: Path, split: str, *, images: bool) -> dict[str
 
 
 def _annotations(record: FrameRecord, classes: int) -> Iterator[Entry]:
-    target = record.target
-    assert target is not None
-    tracks = [-1] * len(target) if target.ids is None else target.ids.tolist()
-    for (x1, y1, x2, y2), label, track, ignore in zip(
-        target.boxes.tolist(), target.labels.tolist(), tracks, target.ignore.tolist(), strict=True
-    ):
+    assert record.target is not None
+    for (x1, y1, x2, y2), label, track, ignore in target_rows(record.target):
         box = [x1, y1, x2 - x1, y2 - y1]
         entry: Entry = {"bbox": box, "area": box[2] * box[3], "iscrowd": int(ignore or label < 0)}
         if track >= 0 and label >= 0:

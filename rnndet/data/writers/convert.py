@@ -1,17 +1,15 @@
-"""Write a labelled set in another format, and say what that format cannot hold."""
+"""Write a labelled set in another format and report what that format cannot hold."""
 
 from pathlib import Path
 
 from rnndet.data.formats.imagenet_vid import WNIDS
 from rnndet.data.records import VideoSet
-from rnndet.data.writers import coco_vid as coco_vid_write
-from rnndet.data.writers import imagenet_vid as imagenet_vid_write
-from rnndet.data.writers import mot as mot_write
+from rnndet.data.writers import coco_vid, imagenet_vid, mot
 from rnndet.registry import lookup
 
 
 def convert(videos: VideoSet, root: Path, split: str, *, to: str, images: bool) -> list[str]:
-    """Write one split in a format of WRITERS; returns what to know about it, one line each.
+    """Write one split in a format of WRITERS; returns notes on what was left out, one line each.
 
     Raises what the writer raises, and RnndetError for an unknown format.
     """
@@ -19,32 +17,32 @@ def convert(videos: VideoSet, root: Path, split: str, *, to: str, images: bool) 
 
 
 def _coco_vid(videos: VideoSet, root: Path, split: str, images: bool) -> list[str]:
-    left_out = coco_vid_write.write(videos, root, split, images=images)
+    left_out = coco_vid.write(videos, root, split, images=images)
     return [f"{left_out} unlabelled frames left out: CocoVID has none"] if left_out else []
 
 
 def _imagenet_vid(videos: VideoSet, root: Path, split: str, images: bool) -> list[str]:
     has_names = not WNIDS.keys() >= set(videos.classes)
-    ignored = imagenet_vid_write.write(videos, root, split, images=images, names=has_names)
+    ignored = imagenet_vid.write(videos, root, split, images=images, names=has_names)
     lines = [f"{ignored} ignored boxes left out: ImageNet VID has none"] if ignored else []
     if has_names:
-        lines.append("objects bear names of classes; read them with the option classes")
+        lines.append("objects have class names; read them with the option classes")
     if any(video.fps for video in videos.videos):
         lines.append("frame rates left out: ImageNet VID has none")
-    return lines + _about_files(videos, images)
+    return lines + _notes_on_files(videos, images)
 
 
 def _mot(videos: VideoSet, root: Path, split: str, images: bool) -> list[str]:
-    mot_write.write(videos, root, split, images=images)
-    return _about_files(videos, images)
+    mot.write(videos, root, split, images=images)
+    return _notes_on_files(videos, images)
 
 
-def _about_files(videos: VideoSet, images: bool) -> list[str]:
+def _notes_on_files(videos: VideoSet, images: bool) -> list[str]:
     lines = []
     if any(video.group is not None for video in videos.videos):
         lines.append("scene groups left out: the format has none")
     if not images:
-        lines.append("no images written; the set can be read with them only: --images")
+        lines.append("no images written, but the format needs them: use --images")
     return lines
 
 

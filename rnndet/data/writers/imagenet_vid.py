@@ -1,14 +1,15 @@
-"""Writes a VideoSet in the layout of ImageNet VID, as `imagenet_vid` reads it."""
+"""Write a VideoSet in ImageNet VID layout, which the `imagenet_vid` format reads back."""
 
-import shutil
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from rnndet.data.formats.imagenet_vid import WNIDS
-from rnndet.data.formats.text import check_folder_names
 from rnndet.data.frames import iterate
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.targets import target_rows
+from rnndet.data.writers.names import check_folder_names, check_free
 from rnndet.errors import OutputError
+from rnndet.system.files import output_errors, replace_folder, temporary_folder
 from rnndet.video.image import write_image
 
 
@@ -23,35 +24,34 @@ def write(
 ) -> int:
     """Write one split; returns the number of ignored boxes left out, which the format cannot hold.
 
-    Makes Annotations/VID/<split>/<video>/%06d.xml for labelled frames, a list of all frames in
+    Writes Annotations/VID/<split>/<video>/%06d.xml for labelled frames, a list of all frames in
     ImageSets/VID/<split>.txt and, with `images`, Data/VID/<split>/<video>/%06d.JPEG (JPEG of
-    quality 92). Everything is written under another name first and renamed when complete.
+    quality 92). Everything is written to <split>.part first and moved into place when complete.
 
     Corners are written inclusive (xmax = x2 - 1), with decimals where boxes have them; nine digits
     give the same float32 back. Identities of -1 are left out. `occluded` and `generated` are 0,
-    for loaders that need them. Rates and scene groups have no place in this format.
+    for loaders that need them. Frame rates and scene groups are not written.
 
     Args:
-        names: objects bear the names of their classes, which may then be any, instead of WordNet
-            ids; read such a set with the option `classes`.
-        overwrite: replace what the split holds.
+        names: write class names instead of WordNet ids, so that any class can be written; read
+            such a set with the option `classes`.
+        overwrite: replace the split's files.
 
     Raises:
-        OutputError: the split holds files, a name does not fit, or a file cannot be written.
+        OutputError: the split holds files, a name cannot be written, or a file cannot be written.
         InputError: an image of the source cannot be read.
     """
     objects = videos.classes if names else _wnids(videos.classes)
     check_folder_names(split, [video.name for video in videos.videos])
     folders = [Path("Annotations/VID") / split]
     if images:
-        folders.insert(0, Path("Data/VID") / split)  # first in place: no labels without images
+        folders.insert(0, Path("Data/VID") / split)  # moved first: no labels without images
     index = Path("ImageSets/VID") / f"{split}.txt"
-    part = root / f"{split}.part"
     ignored = 0
-    try:
+    with output_errors(root):
         for path in (*folders, index):
-            _check_free(root / path, overwrite=overwrite)
-        shutil.rmtree(part, ignore_errors=True)
+            check_free(root / path, overwrite=overwrite)
+    with output_errors(root), temporary_folder(root / f"{split}.part") as part:
         for path in (*folders, index.parent):
             (part / path).mkdir(parents=True)
         for video in videos.videos:
@@ -60,11 +60,7 @@ def write(
                 _write_images(video, part / "Data/VID" / split / video.name)
         (part / index).write_text(_index(videos), encoding="utf-8")
         for path in (*folders, index):
-            _put(part / path, root / path)
-    except OSError as error:
-        raise OutputError(f"{root}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            replace_folder(part / path, root / path)
     return ignored
 
 
@@ -72,23 +68,9 @@ def _wnids(classes: tuple[str, ...]) -> tuple[str, ...]:
     unknown = [name for name in classes if name not in WNIDS]
     if unknown:
         raise OutputError(
-            f"class {unknown[0]!r} is none of ImageNet VID's 30; write names instead of WordNet ids"
+            f"class {unknown[0]!r} is not among ImageNet VID's 30; write names, not WordNet ids"
         )
     return tuple(WNIDS[name] for name in classes)
-
-
-def _check_free(path: Path, *, overwrite: bool) -> None:
-    if overwrite or not path.exists():
-        return
-    if path.is_file() or any(path.iterdir()):
-        raise OutputError(f"{path}: is there already; allow overwriting or choose another folder")
-
-
-def _put(part: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        shutil.rmtree(target)
-    part.replace(target)
 
 
 def _write_labels(video: VideoRecord, objects: tuple[str, ...], folder: Path) -> int:
@@ -109,7 +91,7 @@ def _write_images(video: VideoRecord, folder: Path) -> None:
 
 
 def _index(videos: VideoSet) -> str:
-    """One line for each frame: its path below the split, and a number that counts from 1."""
+    """Return one line per frame: its path below the split, and a number that counts from 1."""
     paths = [f"{v.name}/{record.index:06d}" for v in videos.videos for record in v.frames]
     return "".join(f"{path} {number}\n" for number, path in enumerate(paths, start=1))
 
@@ -117,13 +99,10 @@ def _index(videos: VideoSet) -> str:
 def _xml(video: VideoRecord, record: FrameRecord, objects: tuple[str, ...]) -> bytes:
     assert record.target is not None
     target = record.target[~record.target.ignore]
-    tracks = [-1] * len(target) if target.ids is None else target.ids.tolist()
     root = Element("annotation")
     _add(root, folder=video.name, filename=f"{record.index:06d}")
     _add(SubElement(root, "size"), width=video.width, height=video.height)
-    for (x1, y1, x2, y2), label, track in zip(
-        target.boxes.tolist(), target.labels.tolist(), tracks, strict=True
-    ):
+    for (x1, y1, x2, y2), label, track, _ in target_rows(target):
         entry = SubElement(root, "object")
         if track >= 0:
             _add(entry, trackid=track)

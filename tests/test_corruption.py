@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnndet.data.corruption import pixels as corruption
+from rnndet.data.corruption import pixels
 from rnndet.data.corruption.pixels import Corruption
 from rnndet.data.corruption.plan import (
     KINDS,
@@ -36,7 +36,7 @@ def runs_of(frames: list[Corruption | None]) -> list[list[Corruption]]:
     return runs
 
 
-def test_every_frame_is_corrupted_with_the_share_also_the_first() -> None:
+def test_every_frame_is_corrupted_with_probability_share() -> None:
     generator = torch.Generator().manual_seed(0)
     hits = torch.zeros(6)
     for _ in range(1500):
@@ -45,7 +45,7 @@ def test_every_frame_is_corrupted_with_the_share_also_the_first() -> None:
     assert (hits / 1500 - 0.4).abs().max() < 0.05  # about four standard errors
 
 
-def test_runs_have_the_asked_lengths_and_one_kind_and_severity() -> None:
+def test_runs_have_the_given_lengths_and_one_kind_and_severity() -> None:
     runs = runs_of(plan(3000, torch.Generator().manual_seed(1), run=(3, 12)))[1:-1]
     assert {len(run) for run in runs} == set(range(3, 13))
     assert all(len({(c.kind, c.severity) for c in run}) == 1 for run in runs)
@@ -60,7 +60,7 @@ def test_frame_zero_is_never_frozen() -> None:
     assert any(p[1] is not None for p in plans)
 
 
-def test_no_share_and_no_frames_give_clean_plans() -> None:
+def test_share_0_and_no_frames_give_clean_plans() -> None:
     assert plan(5, torch.Generator(), share=0) == [None] * 5
     assert plan(0, torch.Generator()) == []
 
@@ -69,7 +69,7 @@ def test_no_share_and_no_frames_give_clean_plans() -> None:
     "bad", [{"share": 1.0}, {"share": -0.1}, {"run": (4, 2)}, {"kinds": ["x"]}]
 )
 def test_impossible_plans_are_user_errors(bad: dict) -> None:
-    with pytest.raises(RnndetError, match="degradation"):
+    with pytest.raises(RnndetError, match="corruption"):
         plan(5, torch.Generator(), **bad)
 
 
@@ -81,7 +81,7 @@ def test_standard_plan_depends_on_name_and_seed_alone() -> None:
     assert first != standard_plan("clip", 60, seed=1)
 
 
-def test_standard_plan_is_frozen() -> None:
+def test_standard_plan_never_changes() -> None:
     # Published numbers rest on it: a change here makes old and new ones incomparable.
     kinds = ["clean" if c is None else c.kind for c in standard_plan("b", 24)]
     runs = [(kind, len(list(frames))) for kind, frames in groupby(kinds)]
@@ -89,7 +89,7 @@ def test_standard_plan_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_by_one_equals_clip(kind: str) -> None:
+def test_frames_one_by_one_equal_the_clip(kind: str) -> None:
     frames = torch.stack([image(seed=i) for i in range(5)])
     run = [None, *(Corruption(kind, 0.5, (9 << 16) + step) for step in range(3)), None]
     boxes = [torch.tensor([[5.0, 5.0, 25.0, 30.0]])] * 5
@@ -201,20 +201,20 @@ def test_occluder_moves_within_a_run() -> None:
     assert not torch.equal(first, later)
 
 
-def test_occluder_without_boxes_or_with_none_covers_some_place() -> None:
+def test_occluder_without_boxes_covers_random_places() -> None:
     frame = image()[None]
     occluder = [Corruption("occluder", 1.0, 1 << 16)]
     for boxes in (None, [None], [torch.zeros(0, 4)]):
         assert not torch.equal(corrupt(frame, occluder, boxes=boxes), frame)
 
 
-def test_occluder_outside_the_image_is_harmless() -> None:
+def test_occluder_outside_the_image_is_accepted() -> None:
     frame = image()[None]
     boxes = [torch.tensor([[64.0, 48.0, 90.0, 90.0], [10.0, 10.0, 10.0, 10.0]])]
     assert corrupt(frame, [Corruption("occluder", 0.3, 1 << 16)], boxes=boxes).shape == frame.shape
 
 
-def test_decoys_that_lie_wholly_outside_are_harmless() -> None:
+def test_decoys_outside_the_image_are_accepted() -> None:
     """A box at the edge gets decoys and sways; some of them miss the image altogether."""
     frame = image()[None]
     boxes = [torch.tensor([[60.0, 44.0, 64.0, 48.0], [0.0, 0.0, 3.0, 3.0]])]
@@ -224,13 +224,13 @@ def test_decoys_that_lie_wholly_outside_are_harmless() -> None:
             assert corrupt(frame, occluder, boxes=boxes).shape == frame.shape
 
 
-def test_rectangle_beside_the_image_paints_nothing() -> None:
+def test_rectangle_beside_the_image_changes_nothing() -> None:
     shown = image()
-    corruption._paint(shown, torch.zeros(3, 8, 8, dtype=torch.uint8), (-40.0, 2.0, -20.0, 9.0))
+    pixels._paint(shown, torch.zeros(3, 8, 8, dtype=torch.uint8), (-40.0, 2.0, -20.0, 9.0))
     assert torch.equal(shown, image())
 
 
-def test_a_named_kind_has_the_runs_of_the_standard_plan() -> None:
+def test_named_kind_has_the_runs_of_the_standard_plan() -> None:
     standard = standard_plan("clip", 200)
     alone = named_plan("defocus", "clip", 200)
     assert [e is None for e in alone] == [e is None for e in standard]
@@ -238,17 +238,17 @@ def test_a_named_kind_has_the_runs_of_the_standard_plan() -> None:
     assert [e.severity for e in alone if e] == [e.severity for e in standard if e]
 
 
-def test_a_named_severity_holds_for_all_runs() -> None:
+def test_named_severity_applies_to_all_runs() -> None:
     assert {e.severity for e in named_plan("noise@0.5", "clip", 200) if e} == {0.5}
 
 
-def test_the_first_frame_is_never_frozen() -> None:
+def test_named_freeze_never_freezes_the_first_frame() -> None:
     assert all(named_plan("freeze", "clip", 50, seed=seed)[0] is None for seed in range(20))
 
 
 @pytest.mark.parametrize("name", ["fog", "noise@2", "noise@loud", "noise@nan"])
-def test_impossible_degradation_is_a_user_error(name: str) -> None:
-    with pytest.raises(RnndetError, match="degradation"):
+def test_impossible_corruption_is_a_user_error(name: str) -> None:
+    with pytest.raises(RnndetError, match="corruption"):
         named_plan(name, "clip", 10)
 
 

@@ -1,0 +1,100 @@
+"""Find and open the videos that lie beside their label files, and join them to one set."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from rnndet.data.formats.video_builder import MAX_FRAMES, VideoBuilder
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.targets import ANY_CLASS
+from rnndet.errors import InputError
+from rnndet.structures import VideoInfo
+from rnndet.video.sources.base import safe_name
+from rnndet.video.sources.image_folder import list_images
+from rnndet.video.sources.open import VIDEO_SUFFIXES, open_source
+
+
+def videos_in(folder: Path) -> dict[str, list[Path]]:
+    """List the video files and image folders in a folder, by the stem of their label files."""
+    videos: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and list_images(path):
+            videos[path.name].append(path)
+        elif path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != ".":
+            videos[path.stem].append(path)
+    return dict(videos)
+
+
+def video_of(file: Path, videos: Mapping[str, Sequence[Path]]) -> Path:
+    """Return the one video with the name of a label file. Raises InputError: none, or several."""
+    named = videos.get(file.stem, ())
+    if not named:
+        raise InputError(
+            f"{file}: labels without a video; expected {file.stem}.mp4 or the like beside it, or "
+            f"a folder {file.stem} of images"
+        )
+    if len(named) > 1:
+        names = " and ".join(path.name for path in named)
+        raise InputError(f"{file}: may label {names}; keep one of them")
+    return named[0]
+
+
+def video_info(video: Path) -> VideoInfo:
+    """Open a video file or a folder of images and return its info. Raises InputError."""
+    if not video.exists():
+        raise InputError(f"{video}: no such video")
+    with open_source(video) as source:
+        return source.info
+
+
+def all_frames(video: Path, info: VideoInfo, *, last: int) -> range:
+    """Return all frame numbers of a video; of a file at least to `last`: its length is a hint."""
+    length = info.length or 1
+    stop = length if video.is_dir() else max(length, last + 1)
+    if stop > MAX_FRAMES:
+        raise InputError(f"{video}: {stop} frames are claimed or labelled, more than a video has")
+    return range(stop)
+
+
+def frame_images(video: Path, frames: range) -> dict[int, Path | None]:
+    """Return the image of each frame, in natural order of names; None in a video file."""
+    if not video.is_dir():
+        return dict.fromkeys(frames)
+    images = list_images(video)
+    if frames[-1] >= len(images):
+        raise InputError(f"{video}: holds {len(images)} images; {frames[-1] + 1} are labelled")
+    return {frame: images[frame] for frame in frames}
+
+
+def build_record(builder: VideoBuilder, file: Path, video: Path, info: VideoInfo) -> VideoRecord:
+    """Return the record of a video, named after its label file."""
+    fps = float(info.fps) if info.fps else None
+    return builder.build(safe_name(file.stem), fps=fps, path=None if video.is_dir() else video)
+
+
+def join(sets: Iterable[VideoSet]) -> VideoSet:
+    """Join sets to one, with all classes in the order of first occurrence.
+
+    Raises InputError if two videos have the same name.
+    """
+    sets = list(sets)
+    classes = tuple(dict.fromkeys(name for part in sets for name in part.classes))
+    videos = [_relabelled(video, part.classes, classes) for part in sets for video in part.videos]
+    names = Counter(video.name for video in videos)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise InputError(f"two videos are called {twice[0]}; rename one")
+    return VideoSet(classes, tuple(videos))
+
+
+def _relabelled(video: VideoRecord, old: Sequence[str], new: Sequence[str]) -> VideoRecord:
+    """Convert the labels of a video from indices into `old` to indices into `new`."""
+    table = torch.tensor([*(new.index(name) for name in old), ANY_CLASS])  # [-1] is ANY_CLASS
+    frames = []
+    for frame in video.frames:
+        assert frame.target is not None, video.name
+        target = replace(frame.target, labels=table[frame.target.labels])
+        frames.append(replace(frame, target=target))
+    return replace(video, frames=tuple(frames))

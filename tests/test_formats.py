@@ -1,0 +1,195 @@
+"""What all dataset formats have in common, on the small sets of labelled_sets.py."""
+
+import math
+import re
+
+import pytest
+from labelled_sets import LAYOUTS, SIZE_HW, read, write_images, write_set
+
+from rnndet.data.formats import FORMATS, read_set, reader_options
+from rnndet.data.problems import Problems
+from rnndet.errors import InputError, RnndetError
+
+every_format = pytest.mark.parametrize("format", FORMATS)
+# Formats with a label file for each video.
+FILE_PER_VIDEO = [
+    "bdd100k_mot", "cvat_video", "kitti_tracking", "labelled_folder", "ua_detrac", "visdrone_vid",
+]  # fmt: skip
+JSON = ["bdd100k_mot", "coco_vid", "youtube_vis"]
+XML = ["cvat_video", "imagenet_vid", "ua_detrac"]
+
+
+def first_target(format, root):
+    return read(format, root).videos[0].frames[1].target
+
+
+def test_every_format_has_a_small_set():
+    assert LAYOUTS.keys() == FORMATS.keys()
+
+
+@every_format
+def test_classes_frames_and_size_of_a_video_are_read(format, tmp_path):
+    layout = LAYOUTS[format]
+    write_set(format, tmp_path)
+    videos = read(format, tmp_path)
+    (video,) = videos.videos
+    assert videos.classes == layout.classes
+    assert (video.name, video.fps, video.path) == ("v", layout.fps, None)
+    assert (video.height, video.width) == SIZE_HW
+    assert [frame.index for frame in video.frames] == [0, 1, 2]
+    assert [frame.image for frame in video.frames] == layout.image_files(tmp_path, "v")
+
+
+@every_format
+def test_box_has_its_label_and_identity_and_other_frames_are_labelled_empty(format, tmp_path):
+    write_set(format, tmp_path)
+    videos = read(format, tmp_path)
+    assert [len(frame.target) for frame in videos.videos[0].frames] == [0, 1, 0]
+    target = videos.videos[0].frames[1].target
+    name = "pedestrian" if format == "mot" else "car"
+    assert target.boxes.tolist() == [[10.0, 8.0, 30.0, 20.0]]
+    assert [videos.classes[label].lower() for label in target.labels] == [name]
+    assert target.ids.tolist() == [LAYOUTS[format].track]
+    assert target.ignore.tolist() == [False]
+
+
+@every_format
+def test_fractional_box_is_read_to_the_last_digit(format, tmp_path):
+    write_set(format, tmp_path, box=(10.5, 8.25, 30.75, 20.0))
+    assert first_target(format, tmp_path).boxes.tolist() == [[10.5, 8.25, 30.75, 20.0]]
+
+
+@every_format
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [((-10, 20, 30, 60), [0.0, 20.0, 30.0, 48.0]), ((50, -5, 70, 20), [50.0, 0.0, 64.0, 20.0])],
+)
+def test_box_is_clipped_to_the_image(format, tmp_path, box, clipped):
+    write_set(format, tmp_path, box=box)
+    assert first_target(format, tmp_path).boxes.tolist() == [clipped]
+
+
+@every_format
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ((math.nan, 8, 30, 20), "not in pixels"),
+        ((math.inf, 8, math.inf, 20), "not in pixels"),
+        ((10, 8, 1e9, 20), "not in pixels"),
+        ((30, 8, 10, 20), "has a negative size"),
+    ],
+)
+def test_impossible_box_is_reported_with_its_file_and_place(format, tmp_path, box, message):
+    file, *_ = write_set(format, tmp_path, box=box)
+    expected = rf"1 entry cannot be used(?s:.*){file.name}: {LAYOUTS[format].entry}: .*{message}"
+    with pytest.raises(InputError, match=expected):
+        read(format, tmp_path)
+
+
+@every_format
+def test_impossible_box_is_left_out_on_request(format, tmp_path):
+    write_set(format, tmp_path, box=(30, 8, 10, 20))
+    frames = read(format, tmp_path, skip_bad=True).videos[0].frames
+    assert [len(frame.target) for frame in frames] == [0, 0, 0]
+
+
+@every_format
+def test_labels_that_are_not_utf8_are_named(format, tmp_path):
+    file, *_ = write_set(format, tmp_path)
+    file.write_bytes(file.read_text().encode("utf-16"))
+    with pytest.raises(InputError, match=rf"{file.name}: not UTF-8 text"):
+        read(format, tmp_path)
+
+
+@pytest.mark.parametrize("format", JSON)
+@pytest.mark.parametrize("text", ["", "{", "[{", '"text"', "[" * 100_000])
+def test_broken_json_is_named(format, tmp_path, text):
+    file, *_ = write_set(format, tmp_path)
+    file.write_text(text)
+    with pytest.raises(InputError, match=rf"{file.name}: not (valid JSON|in .* form)"):
+        read(format, tmp_path)
+
+
+@pytest.mark.parametrize("format", XML)
+@pytest.mark.parametrize("size", [0, 1, -20])
+def test_truncated_xml_is_named(format, tmp_path, size):
+    file, *_ = write_set(format, tmp_path)
+    file.write_text(file.read_text()[:size])
+    with pytest.raises(InputError, match=rf"{file.name}: not valid XML"):
+        read(format, tmp_path)
+
+
+@pytest.mark.parametrize("format", XML)
+def test_xml_with_a_doctype_is_refused(format, tmp_path):
+    file, *_ = write_set(format, tmp_path)
+    file.write_text('<!DOCTYPE a [<!ENTITY b "boom">]>' + file.read_text())
+    with pytest.raises(InputError, match=rf"{file.name}: has a DOCTYPE"):
+        read(format, tmp_path)
+
+
+@every_format
+def test_empty_folder_states_which_files_are_expected(format, tmp_path):
+    with pytest.raises(InputError, match=LAYOUTS[format].nothing):
+        read(format, tmp_path)
+
+
+@pytest.mark.parametrize("format", FILE_PER_VIDEO)
+def test_videos_without_labels_are_left_out_and_counted(format, tmp_path):
+    layout, problems = LAYOUTS[format], Problems()
+    write_set(format, tmp_path)
+    write_images(*layout.image_files(tmp_path, "w"))
+    videos = read(format, tmp_path, problems=problems)
+    assert [video.name for video in videos.videos] == ["v"]
+    assert problems.notes() == ["1 videos without labels left out"]
+
+
+@pytest.mark.parametrize("format", [*FILE_PER_VIDEO, "mot"])
+def test_video_without_images_is_reported_and_the_others_are_read(format, tmp_path):
+    problems = Problems()
+    write_set(format, tmp_path)
+    write_set(format, tmp_path, name="w", images=False)
+    videos = read(format, tmp_path, skip_bad=True, problems=problems)
+    assert [video.name for video in videos.videos] == ["v"]
+    assert re.search("image|img1", problems.found[-1].reason)
+    assert all("/w" in problem.where for problem in problems.found)
+
+
+# formats and options by name
+
+
+def test_unknown_format_lists_the_choices(tmp_path):
+    with pytest.raises(RnndetError, match="choose one of: bdd100k_mot, coco_vid"):
+        read_set("voc", tmp_path, "train")
+
+
+def test_unknown_option_names_the_nearest(tmp_path):
+    with pytest.raises(RnndetError, match="did you mean 'annotations'"):
+        read_set("coco_vid", tmp_path, "train", annotation="x.json")
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "message"),
+    [
+        ("mot", {"classes": "bird"}, "classes must be a list, found 'bird'"),
+        ("mot", {"classes": [1]}, "classes.0 must be str"),
+        ("imagenet_vid", {"index": 5}, "index must be str, found 5"),
+        ("imagenet_vid", {"unlabelled": "yes"}, "unlabelled must be bool"),
+    ],
+)
+def test_option_of_another_type_is_refused(tmp_path, format, options, message):
+    with pytest.raises(RnndetError, match=message):
+        read_set(format, tmp_path, "train", **options)
+
+
+def test_option_with_the_name_of_a_parameter_of_read_set_is_refused():
+    with pytest.raises(RnndetError, match="--option split"):
+        reader_options(["split=val"])
+
+
+def test_error_of_the_file_system_is_one_line_that_names_the_file(tmp_path, monkeypatch):
+    def refuse(root, split, problems):
+        raise PermissionError(13, "Permission denied", "data/gt")
+
+    monkeypatch.setitem(FORMATS, "coco_vid", refuse)
+    with pytest.raises(InputError, match="data/gt: cannot be read: Permission denied"):
+        read_set("coco_vid", tmp_path, "train")
