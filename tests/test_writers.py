@@ -126,7 +126,7 @@ def test_interrupted_writing_leaves_nothing_behind(tmp_path, format, monkeypatch
 def test_folder_that_is_a_file_is_one_line(tmp_path, format):
     (tmp_path / "file").touch()
     videos = one_video(tmp_path, Target.empty())
-    with pytest.raises(OutputError, match=r"^.*file.*: cannot be written \(.*\)$"):
+    with pytest.raises(OutputError, match=r"^.*file.*: cannot be written \(.*\)"):
         WRITE[format](videos, tmp_path / "file", "s")
 
 
