@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
 
 Box = Sequence[float]
 

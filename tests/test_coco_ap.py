@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from conftest import detections
 from rnndet.evaluation.metrics import METRICS, CocoAP, best_f1, coco_ap, compute
-from rnndet.evaluation.metrics.record import EvaluatedVideo, Predictions, evaluated_frame
+from rnndet.evaluation.records import EvaluatedVideo, Predictions, evaluated_frame
 from rnndet.structures import Detections, Target
 
 BOX = [10.0, 10.0, 50.0, 50.0]

@@ -8,8 +8,7 @@ import torch
 from conftest import CLASSES
 from rnndet.data.formats import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.evaluation.dataset_plots import write_plots
-from rnndet.evaluation.dataset_stats import measure, text
+from rnndet.evaluation.dataset_stats import measure, text, write_plots
 from rnndet.evaluation.score import write_report
 from rnndet.structures import Target
 

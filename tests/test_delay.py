@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from evaluated_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
 
+from rnndet.boxes import pairwise_iou
 from rnndet.evaluation.metrics.delay import FALSE_RATIOS, AverageDelay
-from rnndet.evaluation.metrics.overlap import pairwise_iou
-from rnndet.evaluation.metrics.record import EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedVideo
 
 AWAY = (100.0, 300.0, 140.0, 340.0)  # nothing is here
 

@@ -7,7 +7,7 @@ import pytest
 from evaluated_videos import BOX, FAR, Found, random_video, scored, shifted, video
 
 from rnndet.evaluation.metrics.flicker import Flicker
-from rnndet.evaluation.metrics.record import EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedVideo
 
 
 def score(*videos: EvaluatedVideo, **options: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ from evaluated_videos import BOX, FAR, Found, There, random_video, scored, video
 
 from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics.mot import Mot
-from rnndet.evaluation.metrics.record import EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedVideo
 
 pytest.importorskip("trackeval")
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from evaluated_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
 
-from rnndet.evaluation.metrics.record import EvaluatedVideo
 from rnndet.evaluation.metrics.recovery import Recovery
+from rnndet.evaluation.records import EvaluatedVideo
 
 RUN = range(5, 10)
 

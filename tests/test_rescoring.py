@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
 from rnndet.evaluation.rescoring import RESCORERS, seq_nms, track_smooth
 
 

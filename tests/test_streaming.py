@@ -8,8 +8,8 @@ import pytest
 from evaluated_videos import BOX, Found, There, random_video, scored, shifted, video
 
 from rnndet.errors import RnndetError
-from rnndet.evaluation.metrics.record import EvaluatedVideo
 from rnndet.evaluation.metrics.streaming import StreamingAP, delayed, schedule, timing
+from rnndet.evaluation.records import EvaluatedVideo
 
 
 def moving(count: int, *, step: int = 1, fps: float | None = 30.0) -> EvaluatedVideo:

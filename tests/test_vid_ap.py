@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rnndet.evaluation.metrics.overlap import continuous_ap
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
-from rnndet.evaluation.metrics.vid_ap import VidAP
+from rnndet.evaluation.metrics.vid_ap import VidAP, continuous_ap
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
 
 BOX = (0.0, 0.0, 100.0, 100.0)
 FAR = (300.0, 0.0, 400.0, 100.0)
