@@ -110,9 +110,9 @@ def test_predict_keeps_the_time_of_every_frame() -> None:
 def test_unlabelled_frames_are_processed_but_not_evaluated() -> None:
     frames = (FrameRecord(0, None), FrameRecord(1, target()), FrameRecord(2, Target.empty()))
     record = VideoRecord("one", 32, 48, None, frames)
-    found = predict(Stream(LastBright(), min_score=0.0), [(record, frames_of(record))])
-    assert scores_of(found) == {("one", 1): [0.6], ("one", 2): [0.6]}
-    assert found.frame_count == 3
+    run = predict(Stream(LastBright(), min_score=0.0), [(record, frames_of(record))])
+    assert scores_of(run) == {("one", 1): [0.6], ("one", 2): [0.6]}
+    assert run.frame_count == 3
 
 
 def test_progress_is_called_for_every_frame() -> None:
@@ -154,7 +154,7 @@ def test_carried_ablation_equals_plain_evaluation() -> None:
 
 def test_ablations_equal_streams_whose_state_is_set_by_hand() -> None:
     runs = predict_ablations(LastBright(), VIDEOS, frames_of, min_score=0.001, foreign_frames=2)
-    found = {name: scores_of(run) for name, run in runs.items()}
+    by_use = {name: scores_of(run) for name, run in runs.items()}
     for i, record in enumerate(VIDEOS):
         stream = Stream(LastBright(), min_score=0.0)
         for frame in list(frames_of(VIDEOS[i - 1]))[:2]:  # the last video's for the first
@@ -165,7 +165,7 @@ def test_ablations_equal_streams_whose_state_is_set_by_hand() -> None:
             for name, state in (("reset", None), ("foreign", foreign)):
                 stream.state = state
                 scores = stream.step(frame).detections.scores.tolist()
-                got = found[name][record.name, frame.index]
+                got = by_use[name][record.name, frame.index]
                 assert got == [round(s, 3) for s in scores], (name, record.name, frame.index)
 
 

@@ -4,7 +4,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from evaluated_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
+from evaluated_videos import (
+    BOX,
+    FAR,
+    Detection,
+    Target,
+    evaluated,
+    random_video,
+    shifted,
+    video,
+)
 
 from rnndet.errors import OutputError
 from rnndet.evaluation.metrics import CocoAP, compute
@@ -57,7 +66,10 @@ def wandering() -> Predictions:
 
 
 def perfect() -> Predictions:
-    frames = [scored(i, [Found(BOX), Found(FAR, 0.8)], [There(BOX), There(FAR, 2)]) for i in (0, 1)]
+    frames = [
+        evaluated(i, [Detection(BOX), Detection(FAR, 0.8)], [Target(BOX), Target(FAR, 2)])
+        for i in (0, 1)
+    ]
     return run_of(video(*frames))
 
 
@@ -131,7 +143,7 @@ def test_runs_without_frames_make_a_page(tmp_path, runs):
 
 
 def test_frames_without_detections_or_targets_make_a_page(tmp_path):
-    frames = [scored(0), scored(1, there=[There(BOX)]), scored(2, labelled=False)]
+    frames = [evaluated(0), evaluated(1, targets=[Target(BOX)]), evaluated(2, labelled=False)]
     _, parsed = page(tmp_path, {"carried": run_of(video(*frames))})
     assert "car <b>, targets: 1" in parsed.text
     assert "Without targets: dog & cat." in parsed.text
@@ -164,37 +176,37 @@ def test_the_operating_point_is_that_of_the_metric():
 
 
 def test_a_detection_on_an_ignored_target_is_no_error():
-    frame = scored(0, [Found(BOX)], [There(BOX, ignore=True)])
-    found = scored(1, [Found(FAR)], [There(FAR)])
+    frame = evaluated(0, [Detection(BOX)], [Target(BOX, ignore=True)])
+    found = evaluated(1, [Detection(FAR)], [Target(FAR)])
     assert worst_frames(run_of(video(frame, found)), 2) == []
 
 
 def test_the_worst_frame_is_the_one_with_the_misses():
-    frames = [scored(i, [Found(BOX)], [There(BOX)]) for i in range(30)]
-    frames[7] = scored(7, [Found(BOX)], [There(BOX), There(FAR, 2)])
-    frames[20] = scored(20, [Found(BOX)], [There(FAR), There(shifted(FAR, 90), 2)])
+    frames = [evaluated(i, [Detection(BOX)], [Target(BOX)]) for i in range(30)]
+    frames[7] = evaluated(7, [Detection(BOX)], [Target(BOX), Target(FAR, 2)])
+    frames[20] = evaluated(20, [Detection(BOX)], [Target(FAR), Target(shifted(FAR, 90), 2)])
     assert worst_frames(run_of(video(*frames)), 5) == [("clip", 20), ("clip", 7)]
 
 
 def test_weak_false_positives_are_no_errors():
-    frames = [scored(i, [Found(BOX), Found(FAR, 0.1)], [There(BOX)]) for i in range(3)]
+    frames = [evaluated(i, [Detection(BOX), Detection(FAR, 0.1)], [Target(BOX)]) for i in range(3)]
     assert worst_frames(run_of(video(*frames)), 5) == []
 
 
 def test_at_most_two_worst_frames_of_a_video_and_no_neighbours():
-    missed = [scored(i, there=[There(BOX), There(FAR, 2)]) for i in range(40)]
-    other = scored(3, there=[There(BOX)])
+    missed = [evaluated(i, targets=[Target(BOX), Target(FAR, 2)]) for i in range(40)]
+    other = evaluated(3, targets=[Target(BOX)])
     run = run_of(video(*missed, name="many"), video(other, name="one"))
     assert worst_frames(run, 9) == [("many", 0), ("many", 10), ("one", 3)]
     assert worst_frames(run, 1) == [("many", 0)]
 
 
 def test_a_track_is_thick_where_found_thin_where_missed_and_absent_without_target(tmp_path):
-    there, hit = [There(BOX)], [Found(BOX)]
-    frames = [scored(i, hit, there) for i in range(4)]
-    frames += [scored(i, (), there) for i in range(4, 6)]
-    frames += [scored(i) for i in range(6, 8)]
-    frames += [scored(i, hit, there) for i in range(8, 10)]
+    targets, hit = [Target(BOX)], [Detection(BOX)]
+    frames = [evaluated(i, hit, targets) for i in range(4)]
+    frames += [evaluated(i, (), targets) for i in range(4, 6)]
+    frames += [evaluated(i) for i in range(6, 8)]
+    frames += [evaluated(i, hit, targets) for i in range(8, 10)]
     text, _ = page(tmp_path, {"carried": run_of(video(*frames))})
     parts = Page(text.partition("<h2>Tracks</h2>")[2].partition("</section>")[0]).tags
     thick = [(float(a["x"]), float(a["width"])) for tag, a in parts if tag == "rect"]
@@ -206,8 +218,8 @@ def test_a_track_is_thick_where_found_thin_where_missed_and_absent_without_targe
 
 
 def test_a_page_contains_an_image_once_with_the_boxes_of_every_run(tmp_path):
-    missed = scored(4, [Found(shifted(FAR, 60), 0.9, 1)], [There(BOX), There(FAR, 2)])
-    sure = scored(5, [Found(BOX, 0.95), Found(FAR, 0.95)], [There(BOX), There(FAR, 2)])
+    missed = evaluated(4, [Detection(shifted(FAR, 60), 0.9, 1)], [Target(BOX), Target(FAR, 2)])
+    sure = evaluated(5, [Detection(BOX, 0.95), Detection(FAR, 0.95)], [Target(BOX), Target(FAR, 2)])
     run = run_of(video(sure, missed))
     image = np.zeros((400, 400, 3), np.uint8)
     text, parsed = page(tmp_path, {"one": run, "two": run}, images={("clip", 4): image})

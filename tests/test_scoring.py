@@ -72,9 +72,9 @@ def test_intervals_are_given_for_headline_numbers() -> None:
 
 def test_a_run_compared_with_itself_has_no_difference() -> None:
     metrics = build_metrics(["coco_ap", "vid_ap"], ("a",))
-    found = compare(run("11", "10"), run("11", "10"), metrics, samples=20)
-    assert found["AP50"][2:] == (0.0, 0.0)
-    assert found["AP50"][0] == found["AP50"][1]
+    numbers = compare(run("11", "10"), run("11", "10"), metrics, samples=20)
+    assert numbers["AP50"][2:] == (0.0, 0.0)
+    assert numbers["AP50"][0] == numbers["AP50"][1]
 
 
 def test_a_better_run_has_an_interval_above_zero() -> None:
@@ -87,8 +87,8 @@ def test_both_runs_of_a_comparison_get_the_requested_tracker() -> None:
     """Without a tracker no detection has an id, so nothing is tracked in either."""
     pytest.importorskip("trackeval")
     metrics = build_metrics(["mot"], ("a",))
-    found = compare(run("1111"), run("1111"), metrics, tracker="none", samples=2)
-    assert found["HOTA"][:2] == (0.0, 0.0)
+    numbers = compare(run("1111"), run("1111"), metrics, tracker="none", samples=2)
+    assert numbers["HOTA"][:2] == (0.0, 0.0)
     assert compare(run("1111"), run("1111"), metrics, samples=2)["HOTA"][1] > 0
 
 
@@ -134,18 +134,18 @@ def test_other_labels_replace_the_whole_ground_truth() -> None:
     assert len(second.target_boxes) == 0
 
 
-def test_tracks_of_a_video_do_not_depend_on_the_one_before() -> None:
+def test_tracks_of_a_video_do_not_depend_on_the_previous_video() -> None:
     (first,) = run("1111").videos
     tracker = ByteTracker()
-    one, two = (with_tracks(first, tracker) for _ in range(2))
-    assert [f.ids.tolist() for f in one.frames] == [f.ids.tolist() for f in two.frames]
+    before, after = (with_tracks(first, tracker) for _ in range(2))
+    assert [f.ids.tolist() for f in before.frames] == [f.ids.tolist() for f in after.frames]
 
 
 def test_tracker_times_follow_the_frame_numbers() -> None:
     class Timed(ByteTracker):
-        def update(self, found, *, time=None):
+        def update(self, detections, *, time=None):
             times.append(time)
-            return super().update(found, time=time)
+            return super().update(detections, time=time)
 
     (video,), times = run("1111111").videos, []
     with_tracks(video.only(lambda frame: frame.index % 3 == 0), Timed())

@@ -64,9 +64,7 @@ def predict_ablations(
         video, previous = videos[position], (position - 1) % len(videos)
         if "foreign" in uses and foreign_position != previous:
             frames = itertools.islice(frames_of(videos[previous]), foreign_frames)
-            for _ in run_video(stream, frames):
-                pass
-            foreign = stream.state
+            foreign = _state_after(stream, frames)
         stream.reset()
         run = _VideoRun(stream, runtime, uses, foreign, foreign_frames)
         indices = (corrupted or {}).get(video.name, ())
@@ -151,6 +149,13 @@ class _VideoRun:
         assert output.detections is not None, "a model called without targets returns detections"
         detections = output.detections[0][0]
         return detections[detections.scores >= self._stream.score_floor]
+
+
+def _state_after(stream: Stream, frames: Iterable[Frame]) -> State | None:
+    """The state that frames of a video leave."""
+    for _ in run_video(stream, frames):
+        pass
+    return stream.state
 
 
 def _blocks(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:

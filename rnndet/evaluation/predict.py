@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from rnndet.data.corruption.plan import named_plan
+from rnndet.data.corruption.plan import Plan, named_plan
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
@@ -79,18 +79,11 @@ def evaluate_set(
     world = world or World()
     videos = [thinned(video, every) for video in spread(data.videos, max_videos)]
     share = world.share(range(len(videos)))
+    plans = _plans(videos, degrade, seed=degrade_seed)
+    corrupted = {v.name: corrupted_frames(v, plans[v.name]) for v in videos if v.name in plans}
+    frames_of = partial(_frames, cache=cache, plans=plans)
     frame_count = sum(len(videos[position].frames) for position in share)
     tick = None if progress is None else partial(progress, frame_count)
-
-    plans, corrupted = {}, {}
-    if degrade is not None:
-        for video in videos:
-            plan = named_plan(degrade, video.name, len(video.frames), seed=degrade_seed)
-            plans[video.name], corrupted[video.name] = plan, corrupted_frames(video, plan)
-
-    def frames_of(video: VideoRecord) -> Iterable[Frame]:
-        frames = iterate(video, cache=cache)
-        return degraded(video, frames, plans[video.name]) if plans else frames
 
     if uses:
         runs = predict_ablations(
@@ -117,6 +110,21 @@ def evaluate_set(
             "memory": use or "carried",
         }
     return _gathered(runs, world)
+
+
+def _plans(videos: Iterable[VideoRecord], degrade: str | None, *, seed: int) -> dict[str, Plan]:
+    """The corruption plan of each video, by name; none without `degrade`."""
+    if degrade is None:
+        return {}
+    return {v.name: named_plan(degrade, v.name, len(v.frames), seed=seed) for v in videos}
+
+
+def _frames(
+    video: VideoRecord, *, cache: Path | None, plans: Mapping[str, Plan]
+) -> Iterable[Frame]:
+    """The frames of a video, corrupted if it has a plan."""
+    frames = iterate(video, cache=cache)
+    return degraded(video, frames, plans[video.name]) if video.name in plans else frames
 
 
 def _gathered(runs: dict[str, Predictions], world: World) -> dict[str, Predictions]:

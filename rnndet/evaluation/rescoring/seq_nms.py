@@ -59,10 +59,10 @@ class _Chains:
 
     def __init__(self, frames: Sequence[EvaluatedFrame], rows: Sequence[np.ndarray]) -> None:
         pairs = list(zip(frames, rows, strict=True))
-        self.scores = [frame.scores[own].astype(np.float64) for frame, own in pairs]
-        self._boxes = [frame.boxes[own].astype(np.float64) for frame, own in pairs]
+        self.scores = [frame.scores[row].astype(np.float64) for frame, row in pairs]
+        self._boxes = [frame.boxes[row].astype(np.float64) for frame, row in pairs]
         self._links = [pairwise_iou(a, b) >= LINK_IOU for a, b in pairwise(self._boxes)]
-        self._free = [np.ones(len(own), bool) for own in rows]
+        self._free = [np.ones(len(row), bool) for row in rows]
         # Largest sum of a chain that ends in each box, and the box before it; -1: none.
         self._sums: list[np.ndarray] = [np.zeros(0)] * len(rows)
         self._previous: list[np.ndarray] = [np.zeros(0, int)] * len(rows)
