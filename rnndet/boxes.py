@@ -1,11 +1,11 @@
-"""The only box arithmetic. Boxes are (D, 4) float, x1 y1 x2 y2; x2 and y2 are exclusive edges."""
+"""Box arithmetic in numpy. Boxes are (D, 4) float, x1 y1 x2 y2; x2 and y2 are exclusive edges."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Array = NDArray[np.floating]
 
-BLOCK = 128  # boxes that are compared all with all at once
+BLOCK = 128  # boxes whose mutual IoU is computed at once in `nms`
 
 
 def xyxy_to_xywh(boxes: Array) -> Array:
@@ -14,20 +14,48 @@ def xyxy_to_xywh(boxes: Array) -> Array:
     return np.concatenate([low, boxes[..., 2:] - low], -1)
 
 
-def area(boxes: Array) -> Array:
-    """Square pixels, (D, 4) -> (D,); an inverted box has area 0."""
+def area(boxes: Array, *, dtype: DTypeLike = None) -> Array:
+    """Square pixels, (..., 4) -> (...); an inverted box has area 0. dtype: as in `iou`."""
     size = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
-    return size[..., 0] * size[..., 1]
+    return size[..., 0].astype(dtype or size.dtype, copy=False) * size[..., 1]
 
 
-def pairwise_iou(a: Array, b: Array) -> Array:
-    """Intersection over union in [0, 1] of every pair, (A, 4) and (B, 4) -> (A, B)."""
-    x1, y1, x2, y2 = a.T[:, :, None]
-    u1, v1, u2, v2 = b.T[:, None, :]
-    wide = np.maximum(np.minimum(x2, u2) - np.maximum(x1, u1), 0)
-    overlap = wide * np.maximum(np.minimum(y2, v2) - np.maximum(y1, v1), 0)
-    union = area(a)[:, None] + area(b)[None, :] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(union), where=union > 0)
+def iou(a: Array, b: Array, *, dtype: DTypeLike = None) -> Array:
+    """Intersection over union in [0, 1], (..., 4) and (..., 4) broadcast -> (...).
+
+    dtype: of the areas and the result, for example float64 for boxes in float32; by default that of
+    the boxes. Sides are always computed in the dtype of the boxes.
+    """
+    shared = _intersection(a, b, dtype)
+    union = area(a, dtype=dtype) + area(b, dtype=dtype) - shared
+    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+
+
+def pairwise_iou(a: Array, b: Array, *, dtype: DTypeLike = None) -> Array:
+    """`iou` of every pair, (A, 4) and (B, 4) -> (A, B).
+
+    >>> import numpy as np
+    >>> boxes = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10]])
+    >>> pairwise_iou(boxes, boxes).round(2).tolist()
+    [[1.0, 0.33], [0.33, 1.0]]
+    """
+    return iou(a[:, None], b[None], dtype=dtype)
+
+
+def pairwise_share(a: Array, b: Array, *, dtype: DTypeLike = None) -> Array:
+    """Share in [0, 1] of each box of a that lies inside each of b, (A, 4) and (B, 4) -> (A, B)."""
+    shared = _intersection(a[:, None], b[None], dtype)
+    whole = np.broadcast_to(area(a, dtype=dtype)[:, None], shared.shape)
+    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+
+
+def _intersection(a: Array, b: Array, dtype: DTypeLike) -> Array:
+    width = np.maximum(np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]), 0)
+    width = width.astype(dtype or width.dtype, copy=False)
+    # The height has no name, so that numpy writes the product into its memory.
+    return width * np.maximum(
+        np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]), 0
+    )
 
 
 def grow(boxes: Array, factor: float) -> Array:
@@ -51,22 +79,22 @@ def scale(boxes: Array, *, factor_xy: tuple[float, float]) -> Array:
 
 
 def nms(boxes: Array, groups: NDArray[np.integer], *, limit: float, most: int) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression: the rows that stay, in order, at most `most` of them.
+    """Greedy non-maximum suppression: rows of the kept boxes, in order, at most `most`.
 
-    boxes (D, 4) come best first; a box goes if it overlaps one that stays, of the same group (D,),
-    by an IoU above `limit`. Works block by block and ends as soon as `most` boxes stay.
+    boxes (D, 4) are sorted by descending score. A box is removed if its IoU with a kept box of the
+    same group (D,) is above `limit`. Works in blocks and ends as soon as `most` boxes are kept.
     """
-    left = np.arange(len(boxes))
+    remaining = np.arange(len(boxes))
     kept = np.zeros(0, np.int64)
-    while len(left) and len(kept) < most:
-        block, left = left[:BLOCK], left[BLOCK:]
+    while len(remaining) and len(kept) < most:
+        block, remaining = remaining[:BLOCK], remaining[BLOCK:]
         over = _overlaps(boxes, groups, block, block, limit)
-        stays = np.ones(len(block), bool)
+        keep = np.ones(len(block), bool)
         for row in range(len(block)):
-            if stays[row]:
-                stays[row + 1 :] &= ~over[row, row + 1 :]
-        block = block[stays]
-        left = left[~_overlaps(boxes, groups, block, left, limit).any(0)]
+            if keep[row]:
+                keep[row + 1 :] &= ~over[row, row + 1 :]
+        block = block[keep]
+        remaining = remaining[~_overlaps(boxes, groups, block, remaining, limit).any(0)]
         kept = np.concatenate([kept, block])
     return kept[:most]
 
@@ -74,10 +102,10 @@ def nms(boxes: Array, groups: NDArray[np.integer], *, limit: float, most: int) -
 def _overlaps(
     boxes: Array,
     groups: NDArray[np.integer],
-    some: NDArray[np.int64],
+    rows: NDArray[np.int64],
     others: NDArray[np.int64],
     limit: float,
 ) -> NDArray[np.bool_]:
-    """Which rows of two lists are of one group and overlap by an IoU above `limit`, (A, B)."""
-    same = groups[some][:, None] == groups[others][None, :]
-    return same & (pairwise_iou(boxes[some], boxes[others]) > limit)
+    """(A, B): which pairs of rows have the same group and an IoU above `limit`."""
+    same = groups[rows][:, None] == groups[others][None, :]
+    return same & (pairwise_iou(boxes[rows], boxes[others]) > limit)

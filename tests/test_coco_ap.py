@@ -12,14 +12,14 @@ from pycocotools.cocoeval import COCOeval
 
 from conftest import detections
 from rnndet.evaluation.metrics import METRICS, CocoAP, best_f1, coco_ap, compute
-from rnndet.evaluation.metrics.record import EvaluatedVideo, Predictions, evaluated_frame
+from rnndet.evaluation.records import EvaluatedVideo, Predictions, evaluated_frame
 from rnndet.structures import Detections, Target
 
 BOX = [10.0, 10.0, 50.0, 50.0]
 FAR = [200.0, 200.0, 240.0, 240.0]
 
 
-def found(*rows: tuple[list[float], float, int]) -> Detections:
+def detected(*rows: tuple[list[float], float, int]) -> Detections:
     boxes = torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4)
     labels = torch.tensor([row[2] for row in rows], dtype=torch.int64)
     return detections(boxes, [row[1] for row in rows], labels)
@@ -47,7 +47,7 @@ def score(
 
 
 def random_frames(count: int = 40) -> list[tuple[Detections, Target]]:
-    """Truths of three classes, detections near most of them and some elsewhere; some ignored."""
+    """Targets of three classes, detections near most of them and some elsewhere; some ignored."""
     generator = torch.Generator().manual_seed(5)
     frames = []
     for _ in range(count):
@@ -109,8 +109,8 @@ def test_table_of_metrics_names_it() -> None:
 
 def test_perfect_predictions_give_one() -> None:
     numbers = score(
-        (found((BOX, 0.9, 0), (FAR, 0.8, 1)), target((BOX, 0), (FAR, 1))),
-        (found(), target()),
+        (detected((BOX, 0.9, 0), (FAR, 0.8, 1)), target((BOX, 0), (FAR, 1))),
+        (detected(), target()),
         classes=("a", "b"),
     )
     for key in ("AP", "AP50", "AP75", "AR100", "F1", "AP/a", "AP50/b", "precision", "recall"):
@@ -119,21 +119,21 @@ def test_perfect_predictions_give_one() -> None:
 
 def test_one_hit_and_one_miss_give_51_of_101_points() -> None:
     # Precision is 1 at the recall points 0, .01, ..., .50 and 0 beyond.
-    numbers = score((found((BOX, 0.9, 0)), target((BOX, 0))), (found(), target((BOX, 0))))
+    numbers = score((detected((BOX, 0.9, 0)), target((BOX, 0))), (detected(), target((BOX, 0))))
     assert numbers["AP50"] == pytest.approx(51 / 101)
     assert numbers["AP"] == pytest.approx(51 / 101)
     assert numbers["AR100"] == pytest.approx(0.5)
     assert numbers["F1"] == pytest.approx(2 / 3)
 
 
-def test_a_false_alarm_above_the_hit_halves_precision() -> None:
-    numbers = score((found((FAR, 0.9, 0), (BOX, 0.8, 0)), target((BOX, 0))))
+def test_a_false_positive_above_the_hit_halves_precision() -> None:
+    numbers = score((detected((FAR, 0.9, 0), (BOX, 0.8, 0)), target((BOX, 0))))
     assert numbers["AP50"] == pytest.approx(0.5)
     assert numbers["threshold"] == pytest.approx(0.8)
 
 
 def test_iou_062_counts_at_three_of_ten_thresholds() -> None:
-    numbers = score((found(([0.0, 0, 100, 62], 0.9, 0)), target(([0.0, 0, 100, 100], 0))))
+    numbers = score((detected(([0.0, 0, 100, 62], 0.9, 0)), target(([0.0, 0, 100, 100], 0))))
     assert numbers["AP50"] == pytest.approx(1.0)
     assert numbers["AP75"] == 0.0
     assert numbers["AP"] == pytest.approx(0.3)
@@ -141,33 +141,35 @@ def test_iou_062_counts_at_three_of_ten_thresholds() -> None:
 
 def test_ignored_target_is_neither_missed_nor_false() -> None:
     true = target((BOX, 0), (FAR, 0), ignore=(False, True))
-    seen = score((found((FAR, 0.9, 0), (FAR, 0.8, 0), (BOX, 0.7, 0)), true))
-    unseen = score((found((BOX, 0.7, 0)), true))
+    seen = score((detected((FAR, 0.9, 0), (FAR, 0.8, 0), (BOX, 0.7, 0)), true))
+    unseen = score((detected((BOX, 0.7, 0)), true))
     assert seen["AP"] == unseen["AP"] == pytest.approx(1.0)
     assert seen["F1"] == unseen["F1"] == pytest.approx(1.0)
 
 
 def test_class_without_target_is_absent_and_not_in_the_mean() -> None:
-    frame = (found((BOX, 0.9, 0), (BOX, 0.95, 1)), target((BOX, 0)))
+    frame = (detected((BOX, 0.9, 0), (BOX, 0.95, 1)), target((BOX, 0)))
     numbers = score(frame, classes=("a", "b", "c"))
     assert numbers["AP"] == pytest.approx(1.0)
     assert "AP/a" in numbers and "AP/b" not in numbers and "AP50/c" not in numbers
-    assert numbers["precision"] == pytest.approx(0.5)  # but its false alarms count here
+    assert numbers["precision"] == pytest.approx(0.5)  # but its false positives count here
 
 
 def test_sizes_without_target_are_nan() -> None:
-    numbers = score((found((BOX, 0.9, 0)), target((BOX, 0))))  # 40 x 40 is medium
+    numbers = score((detected((BOX, 0.9, 0)), target((BOX, 0))))  # 40 x 40 is medium
     assert numbers["AP_medium"] == pytest.approx(1.0)
     assert math.isnan(numbers["AP_small"]) and math.isnan(numbers["AP_large"])
 
 
-def test_nothing_found_gives_zeros() -> None:
-    numbers = score((found(), target((BOX, 0))), (found(), target()))
+def test_no_detections_give_zeros() -> None:
+    numbers = score((detected(), target((BOX, 0))), (detected(), target()))
     assert numbers["AP"] == numbers["AP50"] == numbers["AR100"] == numbers["F1"] == 0.0
     assert math.isnan(numbers["threshold"])
 
 
-@pytest.mark.parametrize("frames", [[], [(found(), target())], [(found((BOX, 0.9, 0)), target())]])
+@pytest.mark.parametrize(
+    "frames", [[], [(detected(), target())], [(detected((BOX, 0.9, 0)), target())]]
+)
 def test_no_target_at_all_gives_nan(frames: list[tuple[Detections, Target]]) -> None:
     numbers = score(*frames)
     assert math.isnan(numbers["AP"]) and math.isnan(numbers["AP50"]) and math.isnan(numbers["F1"])
@@ -189,7 +191,7 @@ def test_equals_pycocotools_on_random_data(monkeypatch: pytest.MonkeyPatch) -> N
         assert numbers[f"AP50/{name}"] == pytest.approx(per_class[0].mean(), abs=1e-6)
 
 
-def test_videos_together_give_what_their_frames_give_as_one() -> None:
+def test_several_videos_equal_one_video_of_all_their_frames() -> None:
     frames = random_frames(12)
     metric = CocoAP(("a", "b", "c"))
     whole = metric.combine([metric.measure(clip(*frames))])
@@ -208,28 +210,30 @@ def test_headline_equals_the_full_numbers() -> None:
 
 def test_ignored_region_of_no_class_absorbs_every_class() -> None:
     true = target((BOX, 0), (FAR, -1), ignore=(False, True))
-    numbers = score((found((FAR, 0.9, 1), (FAR, 0.8, 0), (BOX, 0.7, 0)), true), classes=("a", "b"))
+    numbers = score(
+        (detected((FAR, 0.9, 1), (FAR, 0.8, 0), (BOX, 0.7, 0)), true), classes=("a", "b")
+    )
     assert numbers["AP"] == pytest.approx(1.0)
     assert numbers["precision"] == pytest.approx(1.0)
 
 
-def test_unlabelled_frames_are_not_scored() -> None:
-    frames = (evaluated_frame(0, found((BOX, 0.9, 0)), None),
-              evaluated_frame(1, found((BOX, 0.9, 0)), target((BOX, 0))))  # fmt: skip
+def test_unlabelled_frames_are_not_evaluated() -> None:
+    frames = (evaluated_frame(0, detected((BOX, 0.9, 0)), None),
+              evaluated_frame(1, detected((BOX, 0.9, 0)), target((BOX, 0))))  # fmt: skip
     metric = CocoAP(("a",))
     numbers = metric.combine([metric.measure(EvaluatedVideo("clip", None, (400, 400), frames))])
     assert numbers["precision"] == pytest.approx(1.0)
 
 
-def test_only_the_best_detections_count() -> None:
+def test_only_the_detections_with_the_highest_scores_count() -> None:
     metric = CocoAP(("a",), max_detections=1)
-    part = metric.measure(clip((found((FAR, 0.9, 0), (BOX, 0.8, 0)), target((BOX, 0)))))
+    part = metric.measure(clip((detected((FAR, 0.9, 0), (BOX, 0.8, 0)), target((BOX, 0)))))
     numbers = metric.combine([part])
     assert numbers["AP50"] == 0.0 and numbers["AR1"] == 0.0
 
 
 def test_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    score((found((BOX, 0.9, 0)), target((BOX, 0))))
+    score((detected((BOX, 0.9, 0)), target((BOX, 0))))
     assert capsys.readouterr().out == ""
 
 
@@ -247,13 +251,13 @@ def test_best_f1_does_not_cut_between_equal_scores() -> None:
 
 def test_motion_groups_ignore_the_targets_of_the_others() -> None:
     # One object stands still (slow), the other moves by its own size (fast); only the still one is
-    # found, and one false alarm of a higher score counts in every group.
+    # found, and one false positive of a higher score counts in every group.
     frames = []
     for i in range(5):
         moving = [100.0 + 40 * i, 10, 140 + 40 * i, 50]
         boxes = torch.tensor([BOX, moving])
         true = Target(boxes, torch.zeros(2).long(), torch.tensor([1, 2]), torch.zeros(2).bool())
-        frames.append((found((FAR, 0.9, 0), (BOX, 0.8, 0)), true))
+        frames.append((detected((FAR, 0.9, 0), (BOX, 0.8, 0)), true))
     numbers = score(*frames)
     assert numbers["AP50_slow"] == pytest.approx(0.5)
     assert numbers["AP50_fast"] == 0.0

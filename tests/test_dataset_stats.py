@@ -8,8 +8,7 @@ import torch
 from conftest import CLASSES
 from rnndet.data.formats import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.evaluation.dataset_plots import write_plots
-from rnndet.evaluation.dataset_stats import measure, text
+from rnndet.evaluation.dataset_stats import measure, text, write_plots
 from rnndet.evaluation.score import write_report
 from rnndet.structures import Target
 
@@ -73,7 +72,7 @@ def test_text_has_a_row_for_each_class_with_boxes(mixed):
     assert "classes without boxes: unseen" in lines
 
 
-def test_set_without_boxes_has_numbers_too():
+def test_set_without_boxes_has_numbers():
     frames = (FrameRecord(0, Target.empty()), FrameRecord(1, None))
     videos = VideoSet(CLASSES, (VideoRecord("v", 400, 400, None, frames),))
     stats = measure(videos)
@@ -84,8 +83,8 @@ def test_set_without_boxes_has_numbers_too():
 
 def test_numbers_are_plain_json(mixed, tmp_path):
     write_report(tmp_path / "stats.json", measure(mixed).numbers())
-    found = json.loads((tmp_path / "stats.json").read_text())
-    assert found["classes"]["unseen"]["median side"] is None
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert stats["classes"]["unseen"]["median side"] is None
 
 
 def test_plots_are_images(mixed, tmp_path):
@@ -97,13 +96,15 @@ def test_plots_are_images(mixed, tmp_path):
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
 
 
-def test_plots_of_nothing_are_images_too(tmp_path):
+def test_plots_of_a_set_without_boxes_are_images(tmp_path):
     pytest.importorskip("matplotlib")
     videos = VideoSet(CLASSES, (VideoRecord("v", 9, 9, None, (FrameRecord(0, None),)),))
     assert len(write_plots(measure(videos), tmp_path)) == 4
 
 
-def test_without_matplotlib_one_line_says_what_to_install(mixed, tmp_path, monkeypatch, caplog):
+def test_missing_matplotlib_is_reported_with_the_install_command(
+    mixed, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     assert write_plots(measure(mixed), tmp_path) == []

@@ -1,16 +1,25 @@
-"""rnndet/evaluation/metrics/delay.py: values by hand and by the definition's own words."""
+"""rnndet/evaluation/metrics/delay.py: values by hand, and a literal implementation."""
 
 import math
 
 import numpy as np
 import pytest
-from evaluated_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
+from evaluated_videos import (
+    BOX,
+    FAR,
+    Detection,
+    Target,
+    evaluated,
+    random_video,
+    shifted,
+    video,
+)
 
+from rnndet.boxes import pairwise_iou
 from rnndet.evaluation.metrics.delay import FALSE_RATIOS, AverageDelay
-from rnndet.evaluation.metrics.overlap import pairwise_iou
-from rnndet.evaluation.metrics.record import EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedVideo
 
-AWAY = (100.0, 300.0, 140.0, 340.0)  # nothing is here
+AWAY = (100.0, 300.0, 140.0, 340.0)  # no target
 
 
 def score(*videos: EvaluatedVideo) -> dict[str, float]:
@@ -19,20 +28,20 @@ def score(*videos: EvaluatedVideo) -> dict[str, float]:
 
 
 def two_instances() -> EvaluatedVideo:
-    """Instance 1 in frames 0 to 5, instance 2 in frames 2 to 5: ten truth boxes."""
-    found = {
-        1: [Found(BOX, 0.75), Found(AWAY, 0.9)],
-        2: [Found(AWAY, 0.8)],
-        3: [Found(BOX, 0.85), Found(FAR, 0.6), Found(AWAY, 0.7)],
-        4: [Found(AWAY, 0.6)],
-        5: [Found(AWAY, 0.5)],
+    """Instance 1 in frames 0 to 5, instance 2 in frames 2 to 5: ten targets."""
+    detections = {
+        1: [Detection(BOX, 0.75), Detection(AWAY, 0.9)],
+        2: [Detection(AWAY, 0.8)],
+        3: [Detection(BOX, 0.85), Detection(FAR, 0.6), Detection(AWAY, 0.7)],
+        4: [Detection(AWAY, 0.6)],
+        5: [Detection(AWAY, 0.5)],
     }
-    there = [[There(BOX, 1)] + [There(FAR, 2)] * (i >= 2) for i in range(6)]
-    return video(*(scored(i, found.get(i, []), there[i]) for i in range(6)))
+    targets = [[Target(BOX, 1)] + [Target(FAR, 2)] * (i >= 2) for i in range(6)]
+    return video(*(evaluated(i, detections.get(i, []), targets[i]) for i in range(6)))
 
 
 def test_two_instances_by_hand() -> None:
-    # False alarms: .9 .8 .7 .6 .5, that is ratios .1 .2 .3 .4 .5. The first above .1 has score .8,
+    # False positives: .9 .8 .7 .6 .5, at ratios .1 .2 .3 .4 .5. The first above .1 has score .8,
     # above .2 score .7, above .4 score .5; .8 and more are never exceeded: threshold 0.
     # At .8: instance 1 in frame 3 (delay 3), instance 2 never (5 - 2 = 3).  D = 3
     # At .7: instance 1 in frame 1 (delay 1), instance 2 never (3).          D = 2
@@ -49,59 +58,65 @@ def test_headline_is_the_combined_number() -> None:
     assert metric.headline(parts) == {"AD": metric.combine(parts)["AD"]}
 
 
-def test_found_at_once_has_no_delay() -> None:
-    numbers = score(video(*(scored(i, [Found(BOX)], [There(BOX)]) for i in range(5))))
+def test_immediate_detection_has_no_delay() -> None:
+    numbers = score(video(*(evaluated(i, [Detection(BOX)], [Target(BOX)]) for i in range(5))))
     assert numbers["AD"] == 0
 
 
-def test_never_found_has_the_delay_of_the_last_target() -> None:
-    assert score(video(*(scored(i, [], [There(BOX)]) for i in range(5))))["AD"] == pytest.approx(4)
+def test_an_undetected_instance_has_the_delay_of_its_last_target() -> None:
+    assert score(video(*(evaluated(i, [], [Target(BOX)]) for i in range(5))))[
+        "AD"
+    ] == pytest.approx(4)
 
 
 def test_delay_is_at_most_thirty_frames() -> None:
-    late = [scored(i, [Found(BOX)] * (i >= 40), [There(BOX)]) for i in range(50)]
+    late = [evaluated(i, [Detection(BOX)] * (i >= 40), [Target(BOX)]) for i in range(50)]
     assert score(video(*late))["AD"] == pytest.approx(30)
 
 
-def test_another_class_finds_nothing() -> None:
-    found = [Found(BOX, label=1)]
-    assert score(video(*(scored(i, found, [There(BOX)]) for i in range(3))))["AD"] > 1.9
+def test_detections_of_another_class_do_not_count() -> None:
+    detections = [Detection(BOX, label=1)]
+    assert score(video(*(evaluated(i, detections, [Target(BOX)]) for i in range(3))))["AD"] > 1.9
 
 
-def test_a_detection_finds_only_the_target_it_overlaps_most() -> None:
-    # Both truths overlap the box by more than .5: 1 fully, 2 by 36/44.
-    there = [There(BOX, 1), There(shifted(BOX, 4), 2)]
-    clip = video(*(scored(i, [Found(BOX)], there) for i in range(5)))
+def test_a_detection_counts_only_for_the_target_it_overlaps_most() -> None:
+    # Both targets overlap the box by more than .5: 1 fully, 2 by 36/44.
+    targets = [Target(BOX, 1), Target(shifted(BOX, 4), 2)]
+    clip = video(*(evaluated(i, [Detection(BOX)], targets) for i in range(5)))
     assert score(clip)["delay@3.2"] == 2  # delays 0 and 4
 
 
-def test_a_duplicate_is_a_false_alarm() -> None:
-    # Two of five truths' worth of false alarms: the ratio .2 is exceeded at the second, score .6.
-    twice = [Found(BOX, 0.9), Found(BOX, 0.6)]
-    frames = [scored(i, twice if i < 2 else [Found(BOX, 0.3)], [There(BOX)]) for i in range(5)]
+def test_a_duplicate_is_a_false_positive() -> None:
+    # Two false positives for five targets: the ratio .2 is exceeded at the second, score .6.
+    twice = [Detection(BOX, 0.9), Detection(BOX, 0.6)]
+    frames = [
+        evaluated(i, twice if i < 2 else [Detection(BOX, 0.3)], [Target(BOX)]) for i in range(5)
+    ]
     metric = AverageDelay(("a",))
     assert metric.measure(video(*frames)).false_scores.tolist() == pytest.approx([0.6, 0.6])
 
 
 @pytest.mark.parametrize("label", [0, -1])
-def test_ignored_target_is_no_instance_and_absorbs_detections(label: int) -> None:
-    there = [There(FAR, 2, label, ignore=True), There(BOX, 1)]
-    part = AverageDelay(("a",)).measure(video(scored(0, [Found(FAR), Found(FAR)], there)))
+def test_an_ignored_target_is_no_instance_and_absorbs_detections(label: int) -> None:
+    targets = [Target(FAR, 2, label, ignore=True), Target(BOX, 1)]
+    part = AverageDelay(("a",)).measure(
+        video(evaluated(0, [Detection(FAR), Detection(FAR)], targets))
+    )
     assert (part.targets, len(part.never), len(part.false_scores)) == (1, 1, 0)
 
 
-def test_target_without_id_counts_as_a_box_only() -> None:
-    part = AverageDelay(("a",)).measure(video(scored(0, [Found(BOX)], [There(BOX, id=-1)])))
+def test_a_target_without_id_is_no_instance() -> None:
+    part = AverageDelay(("a",)).measure(video(evaluated(0, [Detection(BOX)], [Target(BOX, id=-1)])))
     assert (part.targets, len(part.never), len(part.false_scores)) == (1, 0, 0)
 
 
-def test_frames_without_labels_are_not_looked_at() -> None:
+def test_frames_without_labels_are_skipped() -> None:
     clip = two_instances()
-    extra = scored(9, [Found(AWAY, 1.0)] * 9, labelled=False)
+    extra = evaluated(9, [Detection(AWAY, 1.0)] * 9, labelled=False)
     assert score(video(*clip.frames, extra)) == score(clip)
 
 
-@pytest.mark.parametrize("clips", [[], [video()], [video(scored(0, [Found(BOX)]))]])
+@pytest.mark.parametrize("clips", [[], [video()], [video(evaluated(0, [Detection(BOX)]))]])
 def test_no_instance_gives_nan(clips: list[EvaluatedVideo]) -> None:
     numbers = score(*clips)
     assert len(numbers) == 7 and all(math.isnan(value) for value in numbers.values())
@@ -146,14 +161,14 @@ def naive_delay(clips: list[EvaluatedVideo], ratio: float) -> float:
     delays = []
     for clip in clips:
         for track in {i for f in clip.frames for i in f.target_ids[~f.target_ignore].tolist()}:
-            own = [f for f in clip.frames if track in f.target_ids]
-            first, last = own[0].index, own[-1].index
-            found = [f.index for f in own if _finds(f, track, threshold)]
-            delays.append(min((found[0] if found else last) - first, 30))
+            frames = [f for f in clip.frames if track in f.target_ids]
+            first, last = frames[0].index, frames[-1].index
+            detected = [f.index for f in frames if _is_detected(f, track, threshold)]
+            delays.append(min((detected[0] if detected else last) - first, 30))
     return float(np.mean(delays))
 
 
-def _finds(frame, track: int, threshold: float) -> bool:
+def _is_detected(frame, track: int, threshold: float) -> bool:
     g = frame.target_ids.tolist().index(track)
     same = (frame.labels == frame.target_labels[g]) & (frame.scores >= threshold)
     iou = pairwise_iou(frame.boxes, frame.target_boxes[g : g + 1])[:, 0]

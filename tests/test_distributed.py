@@ -58,6 +58,7 @@ with world() as here:
             runs = evaluation.evaluate_set(model, data, uses=uses, world=here)
             if here.is_first:
                 rows, _ = score(runs, {"coco_ap": CocoAP(("thing",))})
+                rows = {str(row): numbers for row, numbers in rows.items()}
                 found = {n: [round(r["AP50"], 12), round(r["F1"], 12)] for n, r in rows.items()}
                 frames = {n: run.frame_count for n, run in runs.items()}
                 print(json.dumps([count, found, frames]))

@@ -1,4 +1,4 @@
-"""rnndet/evaluation/predict.py, with a model of a few lines whose memory matters."""
+"""rnndet/evaluation/predict.py, videos.py and ablation.py, with a small model with memory."""
 
 import importlib.util
 import json
@@ -22,17 +22,10 @@ from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation.ablation import STANDARD, USES, predict_ablations
 from rnndet.evaluation.metrics import CocoAP, compute
-from rnndet.evaluation.metrics.record import Predictions, save_predictions
-from rnndet.evaluation.predict import (
-    SCORE_FLOOR,
-    corrupted_frames,
-    degraded,
-    evaluate_set,
-    match_classes,
-    predict,
-    thinned,
-)
-from rnndet.evaluation.score import score, table, write_report
+from rnndet.evaluation.predict import SCORE_FLOOR, evaluate_set, predict
+from rnndet.evaluation.records import Predictions, save_predictions
+from rnndet.evaluation.score import RowKey, score, table, write_report
+from rnndet.evaluation.videos import corrupted_frames, degraded, match_classes, thinned
 from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import VideoDetector, build_model
@@ -44,10 +37,10 @@ from rnndet.video.key_frames import choose_key_frames
 BOX = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
 
 
-class Rememberer(FewLines):
-    """State: the last bright frame's mean. Sees the object if frame or state is bright.
+class LastBright(FewLines):
+    """State: the mean of the last bright frame. Detects the object if frame or state is bright.
 
-    The score tells the state apart: it is 0.5 plus a thousandth of what was remembered.
+    The score is 0.5 plus a thousandth of the state.
     """
 
     def __init__(self) -> None:
@@ -66,8 +59,8 @@ class Rememberer(FewLines):
         after = torch.where(encoded > 20, encoded, before)
         level = float(after.mean())
         boxes = BOX if level > 20 else BOX[:0]
-        found = detections(boxes, [0.5 + level / 1000] * len(boxes), [0] * len(boxes))
-        return SimpleNamespace(state={"0": (after,)}, detections=[[found]], losses=None)
+        detected = detections(boxes, [0.5 + level / 1000] * len(boxes), [0] * len(boxes))
+        return SimpleNamespace(state={"0": (after,)}, detections=[[detected]], losses=None)
 
 
 def scores_of(predictions: Predictions, digits: int = 3) -> dict[tuple[str, int], list[float]]:
@@ -80,15 +73,17 @@ def scores_of(predictions: Predictions, digits: int = 3) -> dict[tuple[str, int]
     }
 
 
-def here() -> Target:
+def target() -> Target:
     return Target(BOX, torch.zeros(1, dtype=torch.int64), None, torch.zeros(1, dtype=torch.bool))
 
 
 def video(name: str, count: int, *, height: int = 32) -> VideoRecord:
-    return VideoRecord(name, height, 48, 25.0, tuple(FrameRecord(i, here()) for i in range(count)))
+    return VideoRecord(
+        name, height, 48, 25.0, tuple(FrameRecord(i, target()) for i in range(count))
+    )
 
 
-# Brightness of each frame: the object is lost in the dark (0) without memory.
+# Brightness of each frame: without memory the object is not detected in the dark (0).
 LIGHT = {"one": [100, 0, 0], "two": [0, 0, 50], "three": [30, 0]}
 VIDEOS = [video(name, len(light)) for name, light in LIGHT.items()]
 
@@ -101,29 +96,29 @@ def frames_of(record: VideoRecord) -> Iterator[Frame]:
 
 
 def test_predict_steps_the_stream_with_its_state_and_resets_between_videos() -> None:
-    stream = Stream(Rememberer(), min_score=0.0)
+    stream = Stream(LastBright(), min_score=0.0)
     scores = scores_of(predict(stream, [(v, frames_of(v)) for v in VIDEOS]))
     assert [scores["one", i] for i in range(3)] == [[0.6], [0.6], [0.6]]
     assert [scores["two", i] for i in range(3)] == [[], [], [0.55]]
 
 
 def test_predict_keeps_the_time_of_every_frame() -> None:
-    run = predict(Stream(Rememberer(), min_score=0.0), [(VIDEOS[0], frames_of(VIDEOS[0]))])
+    run = predict(Stream(LastBright(), min_score=0.0), [(VIDEOS[0], frames_of(VIDEOS[0]))])
     assert all(0 < frame.seconds < 60 for frame in run.videos[0].frames)
 
 
-def test_unlabelled_frames_are_stepped_but_not_scored() -> None:
-    frames = (FrameRecord(0, None), FrameRecord(1, here()), FrameRecord(2, Target.empty()))
+def test_unlabelled_frames_are_processed_but_not_evaluated() -> None:
+    frames = (FrameRecord(0, None), FrameRecord(1, target()), FrameRecord(2, Target.empty()))
     record = VideoRecord("one", 32, 48, None, frames)
-    found = predict(Stream(Rememberer(), min_score=0.0), [(record, frames_of(record))])
-    assert scores_of(found) == {("one", 1): [0.6], ("one", 2): [0.6]}
-    assert found.frame_count == 3
+    run = predict(Stream(LastBright(), min_score=0.0), [(record, frames_of(record))])
+    assert scores_of(run) == {("one", 1): [0.6], ("one", 2): [0.6]}
+    assert run.frame_count == 3
 
 
-def test_progress_is_told_of_every_frame() -> None:
+def test_progress_is_called_for_every_frame() -> None:
     ticks: list[int] = []
     pairs = ((v, frames_of(v)) for v in VIDEOS)
-    predict(Stream(Rememberer(), min_score=0.0), pairs, progress=lambda: ticks.append(1))
+    predict(Stream(LastBright(), min_score=0.0), pairs, progress=lambda: ticks.append(1))
     assert len(ticks) == 8
 
 
@@ -131,17 +126,17 @@ def test_corrupted_and_other_frames_have_their_own_rows() -> None:
     dark = {
         name: {i for i, value in enumerate(light) if not value} for name, light in LIGHT.items()
     }
-    stream = Stream(Rememberer(), min_score=0.0)
+    stream = Stream(LastBright(), min_score=0.0)
     run = predict(stream, [(v, frames_of(v)) for v in VIDEOS], corrupted=dark)
     rows, _ = score({"": run}, {"coco_ap": CocoAP(("thing",))})
-    assert list(rows) == ["all frames", "corrupted frames", "other frames"]
-    assert rows["other frames"]["AP50"] == pytest.approx(1.0)
-    assert rows["corrupted frames"]["recall"] == pytest.approx(3 / 5)
-    assert rows["all frames"]["recall"] == pytest.approx(6 / 8)
+    assert list(rows) == [RowKey("", s) for s in ("all frames", "corrupted frames", "other frames")]
+    assert rows[RowKey("", "other frames")]["AP50"] == pytest.approx(1.0)
+    assert rows[RowKey("", "corrupted frames")]["recall"] == pytest.approx(3 / 5)
+    assert rows[RowKey("")]["recall"] == pytest.approx(6 / 8)
 
 
 def test_no_videos_and_no_frames_give_no_numbers() -> None:
-    stream = Stream(Rememberer())
+    stream = Stream(LastBright())
     metric = CocoAP(("thing",))
     assert math.isnan(compute(metric, predict(stream, []))["AP"])
     empty = VideoRecord("none", 32, 48, None, ())
@@ -150,18 +145,18 @@ def test_no_videos_and_no_frames_give_no_numbers() -> None:
 
 def test_carried_ablation_equals_plain_evaluation() -> None:
     metric = CocoAP(("thing",))
-    plain = predict(Stream(Rememberer(), min_score=0.001), [(v, frames_of(v)) for v in VIDEOS])
-    runs = predict_ablations(Rememberer(), VIDEOS, frames_of, min_score=0.001)
+    plain = predict(Stream(LastBright(), min_score=0.001), [(v, frames_of(v)) for v in VIDEOS])
+    runs = predict_ablations(LastBright(), VIDEOS, frames_of, min_score=0.001)
     same = pytest.approx(compute(metric, plain), rel=0, abs=0, nan_ok=True)
     assert compute(metric, runs["carried"]) == same
     assert compute(metric, runs["reset"])["recall"] == pytest.approx(3 / 8)
 
 
 def test_ablations_equal_streams_whose_state_is_set_by_hand() -> None:
-    runs = predict_ablations(Rememberer(), VIDEOS, frames_of, min_score=0.001, foreign_frames=2)
-    found = {name: scores_of(run) for name, run in runs.items()}
+    runs = predict_ablations(LastBright(), VIDEOS, frames_of, min_score=0.001, foreign_frames=2)
+    by_use = {name: scores_of(run) for name, run in runs.items()}
     for i, record in enumerate(VIDEOS):
-        stream = Stream(Rememberer(), min_score=0.0)
+        stream = Stream(LastBright(), min_score=0.0)
         for frame in list(frames_of(VIDEOS[i - 1]))[:2]:  # the last video's for the first
             stream.step(frame)
         foreign = stream.state
@@ -170,7 +165,7 @@ def test_ablations_equal_streams_whose_state_is_set_by_hand() -> None:
             for name, state in (("reset", None), ("foreign", foreign)):
                 stream.state = state
                 scores = stream.step(frame).detections.scores.tolist()
-                got = found[name][record.name, frame.index]
+                got = by_use[name][record.name, frame.index]
                 assert got == [round(s, 3) for s in scores], (name, record.name, frame.index)
 
 
@@ -213,9 +208,9 @@ def test_ablations_of_a_real_model_equal_its_streams() -> None:
     assert scores["foreign"] != scores["reset"] != scores["carried"]
 
 
-def test_foreign_state_is_of_the_video_before() -> None:
+def test_foreign_state_is_that_of_the_previous_video() -> None:
     scores = scores_of(
-        predict_ablations(Rememberer(), VIDEOS, frames_of, min_score=0.001)["foreign"]
+        predict_ablations(LastBright(), VIDEOS, frames_of, min_score=0.001)["foreign"]
     )
     assert scores["one", 1] == [0.53]  # remembers three
     assert scores["two", 0] == [0.6]  # remembers one
@@ -223,50 +218,50 @@ def test_foreign_state_is_of_the_video_before() -> None:
 
 
 def test_ablations_encode_each_frame_once() -> None:
-    model = Rememberer()
+    model = LastBright()
     predict_ablations(model, VIDEOS, frames_of, min_score=0.001, foreign_frames=2)
     assert model.encoded == 8 + 2  # and the last video's first frames, for the first video
 
 
-def test_identical_frames_are_seen_from_a_reset() -> None:
+def test_identical_frames_start_from_a_reset() -> None:
     runs = predict_ablations(
-        Rememberer(), VIDEOS, frames_of, uses=("reset", "identical"), min_score=0.001
+        LastBright(), VIDEOS, frames_of, uses=("reset", "identical"), min_score=0.001
     )
-    assert scores_of(runs["identical"]) == scores_of(runs["reset"])  # this memory does not add up
+    assert scores_of(runs["identical"]) == scores_of(runs["reset"])  # this state does not add up
 
 
-def test_shuffled_frames_carry_the_state_in_the_order_of_showing() -> None:
+def test_shuffled_frames_carry_the_state_in_shuffled_order() -> None:
     videos = [video("one", 3)]  # bright, dark, dark: found from where the bright one is shown
-    runs = predict_ablations(Rememberer(), videos, frames_of, uses=("shuffled",), min_score=0.001)
+    runs = predict_ablations(LastBright(), videos, frames_of, uses=("shuffled",), min_score=0.001)
     order = torch.randperm(3, generator=torch.Generator().manual_seed(0)).tolist()
     after = order[order.index(0) :]
     found = scores_of(runs["shuffled"])
     assert [i for i in range(3) if found["one", i]] == sorted(after)
 
 
-def test_every_use_of_the_memory_scores_every_frame() -> None:
-    runs = predict_ablations(Rememberer(), VIDEOS, frames_of, uses=tuple(USES), min_score=0.001)
+def test_every_use_of_the_state_evaluates_every_frame() -> None:
+    runs = predict_ablations(LastBright(), VIDEOS, frames_of, uses=tuple(USES), min_score=0.001)
     assert {use: run.frame_count for use, run in runs.items()} == dict.fromkeys(USES, 8)
 
 
-def test_unknown_use_of_the_memory_lists_the_choices() -> None:
+def test_unknown_use_of_the_state_lists_the_choices() -> None:
     with pytest.raises(RnndetError, match="choose one of: carried"):
-        predict_ablations(Rememberer(), VIDEOS, frames_of, uses=("half",), min_score=0.001)
+        predict_ablations(LastBright(), VIDEOS, frames_of, uses=("half",), min_score=0.001)
 
 
 def test_foreign_state_fits_videos_of_another_size() -> None:
     videos = [VIDEOS[0], video("two", 3, height=64)]
-    foreign = predict_ablations(Rememberer(), videos, frames_of, min_score=0.001)["foreign"]
+    foreign = predict_ablations(LastBright(), videos, frames_of, min_score=0.001)["foreign"]
     assert scores_of(foreign)["two", 0] == [0.6]
 
 
 def test_ablation_of_one_video_is_a_user_error() -> None:
     with pytest.raises(RnndetError, match="at least two videos"):
-        predict_ablations(Rememberer(), VIDEOS[:1], frames_of, min_score=0.001)
+        predict_ablations(LastBright(), VIDEOS[:1], frames_of, min_score=0.001)
 
 
 def test_degraded_frames_follow_the_plan_by_position() -> None:
-    frames = tuple(FrameRecord(index, here()) for index in (10, 20, 30))
+    frames = tuple(FrameRecord(index, target()) for index in (10, 20, 30))
     record = VideoRecord("sparse", 32, 48, None, frames)
     source = [Frame(np.full((32, 48, 3), 90 + i, np.uint8), i, 0.0) for i in (10, 20, 30)]
     plan = [None, Corruption("drop", 1.0, 0), Corruption("freeze", 1.0, 1 << 16)]
@@ -283,7 +278,7 @@ def test_degraded_frames_follow_the_plan_by_position() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_occluders_cover_the_objects_of_the_target(seed: int) -> None:
     boxes = [BOX, BOX + torch.tensor([20.0, 6.0, 20.0, 6.0])]
-    records = [FrameRecord(10 * (k + 1), replace(here(), boxes=b)) for k, b in enumerate(boxes)]
+    records = [FrameRecord(10 * (k + 1), replace(target(), boxes=b)) for k, b in enumerate(boxes)]
     record = VideoRecord("sparse", 32, 48, None, tuple(records))
     source = [Frame(np.full((32, 48, 3), 250, np.uint8), r.index, 0.0) for r in records]
     plan = [Corruption("occluder", 1.0, seed << 16) for _ in records]
@@ -298,25 +293,25 @@ def test_thinned_keeps_every_nth_frame() -> None:
         thinned(VIDEOS[0], 0)
 
 
-def evaluated(root: Path, *, length: int = 6, **options) -> tuple[Rememberer, Predictions]:
+def evaluated(root: Path, *, length: int = 6, **options) -> tuple[LastBright, Predictions]:
     """The model, and its run over a set of two videos as the tool does it."""
     write_coco_vid(root, length=length)
-    data, model = read_set("coco_vid", root, "train"), Rememberer()
+    data, model = read_set("coco_vid", root, "train"), LastBright()
     return model, evaluate_set(model, data, **options).get("", Predictions(()))
 
 
-def test_set_is_run_at_the_floor_of_evaluation(tmp_path: Path) -> None:
+def test_set_is_run_at_the_score_floor(tmp_path: Path) -> None:
     model, _ = evaluated(tmp_path)
     assert model.score_threshold == SCORE_FLOOR
 
 
-def test_set_at_a_lower_rate_shows_every_nth_frame(tmp_path: Path) -> None:
+def test_set_at_a_lower_rate_uses_every_nth_frame(tmp_path: Path) -> None:
     model, run = evaluated(tmp_path, every=2)
     assert [[f.index for f in v.frames] for v in run.videos] == [[0, 2, 4], [0, 2, 4]]
     assert model.encoded == 6
 
 
-def test_set_with_key_frames_shows_the_model_those_alone(tmp_path: Path) -> None:
+def test_model_processes_only_the_key_frames_of_a_set(tmp_path: Path) -> None:
     model, run = evaluated(tmp_path, keys=choose_key_frames(3, 0.0))
     assert model.encoded == 4
     assert run.frame_count == 12
@@ -331,12 +326,12 @@ def test_degraded_frames_of_a_set_are_marked(tmp_path: Path) -> None:
 
 
 def test_each_process_runs_its_own_videos_of_a_set(tmp_path: Path) -> None:
-    class Unheard(World):
+    class Alone(World):
         def gather(self, value):
             return [value]
 
     names = [
-        [video.name for video in evaluated(tmp_path, world=Unheard(rank, 2))[1].videos]
+        [video.name for video in evaluated(tmp_path, world=Alone(rank, 2))[1].videos]
         for rank in range(2)
     ]
     assert names == [["v0"], ["v1"]]
@@ -346,8 +341,8 @@ def test_labels_follow_the_class_names_of_the_model() -> None:
     data = VideoSet(("bird", "thing"), (VIDEOS[0], video("none", 1)))
     matched = match_classes(data, ("thing", "drone", "bird"))
     assert matched.classes == ("thing", "drone", "bird")
-    target = matched.videos[0].frames[0].target
-    assert target is not None and target.labels.tolist() == [2]
+    relabelled = matched.videos[0].frames[0].target
+    assert relabelled is not None and relabelled.labels.tolist() == [2]
     unlabelled = VideoSet(("thing",), (VideoRecord("u", 1, 1, None, (FrameRecord(0, None),)),))
     assert match_classes(unlabelled, ("thing",)).videos[0].frames[0].target is None
     with pytest.raises(RnndetError, match="bird"):
@@ -355,7 +350,8 @@ def test_labels_follow_the_class_names_of_the_model() -> None:
 
 
 def test_table_shows_per_cent_and_marks_what_is_undefined() -> None:
-    text = table({"all": {"AP": 0.5, "AP50": math.nan}, "other": {"AP": 1.0}}, ["AP", "AP50"])
+    rows = {RowKey("", "all"): {"AP": 0.5, "AP50": math.nan}, RowKey("", "other"): {"AP": 1.0}}
+    text = table(rows, ["AP", "AP50"])
     lines = [line.split() for line in text.splitlines()]
     assert lines == [["AP", "AP50"], ["all", "50.0", "-"], ["other", "100.0", "-"]]
     assert len({len(line) for line in text.splitlines()}) == 1
@@ -413,7 +409,7 @@ def tiny_run(folder: Path) -> list[str]:
     return [str(folder / "w.pt"), "--data", str(folder / "data"), "--device", "cpu"]
 
 
-def test_tool_writes_a_row_for_each_memory_and_subset(
+def test_tool_writes_a_row_for_each_use_of_the_state_and_subset(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -430,7 +426,7 @@ def test_tool_writes_a_row_for_each_memory_and_subset(
     assert "reset, other frames" in shown and "score floor: 0.001" in shown
 
 
-def test_tool_scores_every_frame_with_key_frames(
+def test_tool_evaluates_every_frame_with_key_frames(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = tiny_run(tmp_path)
@@ -449,7 +445,7 @@ def test_tool_reports_user_errors_in_one_line(capsys: pytest.CaptureFixture[str]
     assert errors.startswith("evaluate: ") and errors.count("\n") == 1
 
 
-def test_tool_scores_saved_predictions_without_the_model(
+def test_tool_evaluates_saved_predictions_without_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = tiny_run(tmp_path)
@@ -501,7 +497,7 @@ def test_tool_refuses_runs_with_other_classes_in_one_table(
     assert "different classes: a; b" in capsys.readouterr().err
 
 
-def test_missing_trackeval_is_told_before_the_model_runs(monkeypatch, capsys) -> None:
+def test_missing_trackeval_is_reported_before_the_model_runs(monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "trackeval.metrics", None)
     assert tool().main(["missing.pt", "--data", "nowhere", "--metrics", "all"]) != 0
     assert "install rnndet[eval]" in capsys.readouterr().err
@@ -522,6 +518,6 @@ def test_missing_trackeval_is_told_before_the_model_runs(monkeypatch, capsys) ->
         (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be made"),
     ],
 )
-def test_tool_says_what_is_missing(arguments, message, capsys) -> None:
+def test_tool_reports_invalid_requests(arguments, message, capsys) -> None:
     assert tool().main(arguments) != 0
     assert message in capsys.readouterr().err

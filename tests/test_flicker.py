@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from evaluated_videos import BOX, FAR, Found, random_video, scored, shifted, video
+from evaluated_videos import BOX, FAR, Detection, evaluated, random_video, shifted, video
 
 from rnndet.evaluation.metrics.flicker import Flicker
-from rnndet.evaluation.metrics.record import EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedVideo
 
 
 def score(*videos: EvaluatedVideo, **options: float) -> dict[str, float]:
@@ -15,13 +15,13 @@ def score(*videos: EvaluatedVideo, **options: float) -> dict[str, float]:
     return metric.combine([metric.measure(video) for video in videos])
 
 
-def clip(*rows: Sequence[Found], name: str = "clip") -> EvaluatedVideo:
-    return video(*(scored(i, row) for i, row in enumerate(rows)), name=name)
+def clip(*rows: Sequence[Detection], name: str = "clip") -> EvaluatedVideo:
+    return video(*(evaluated(i, row) for i, row in enumerate(rows)), name=name)
 
 
-def test_one_blink_in_ten_frames() -> None:
-    # One gap in one track of 10 frames (9 seen, 1 gap): 100 per 1000. All else is calm.
-    numbers = score(clip(*([] if i == 5 else [Found(BOX)] for i in range(10))))
+def test_one_gap_in_ten_frames() -> None:
+    # One gap in one track of 10 frames (9 seen, 1 gap): 100 per 1000. All other numbers are 0.
+    numbers = score(clip(*([] if i == 5 else [Detection(BOX)] for i in range(10))))
     assert numbers == {
         "flicker": 100,
         "class_flips": 0,
@@ -34,97 +34,99 @@ def test_one_blink_in_ten_frames() -> None:
 
 
 def test_a_gap_of_three_frames_is_bridged_and_of_four_is_not() -> None:
-    three = score(clip(*[[Found(BOX)]] * 5, *[[]] * 3, *[[Found(BOX)]] * 5))
-    four = score(clip(*[[Found(BOX)]] * 5, *[[]] * 4, *[[Found(BOX)]] * 5))
+    three = score(clip(*[[Detection(BOX)]] * 5, *[[]] * 3, *[[Detection(BOX)]] * 5))
+    four = score(clip(*[[Detection(BOX)]] * 5, *[[]] * 4, *[[Detection(BOX)]] * 5))
     assert three["flicker"] == pytest.approx(1000 / 13)
     assert four["flicker"] == 0
 
 
 def test_boxes_that_overlap_too_little_are_not_linked() -> None:
     # A shift by 14 of 40 leaves IoU 26/54 < .5; every box is a track of its own.
-    numbers = score(clip(*([Found(shifted(BOX, 14 * i))] for i in range(5))))
+    numbers = score(clip(*([Detection(shifted(BOX, 14 * i))] for i in range(5))))
     assert numbers["short_tracks"] == 1 and math.isnan(numbers["score_wobble"])
 
 
 def test_every_box_is_linked_once() -> None:
-    # Two boxes on one object: two tracks, calm ones.
-    numbers = score(clip(*([Found(BOX, 0.9), Found(shifted(BOX, 3), 0.8)] for _ in range(6))))
+    # Two boxes on one object: two tracks without flicker.
+    numbers = score(
+        clip(*([Detection(BOX, 0.9), Detection(shifted(BOX, 3), 0.8)] for _ in range(6)))
+    )
     assert numbers["flicker"] == numbers["short_tracks"] == numbers["jitter"] == 0
 
 
 def test_constant_velocity_is_no_jitter_and_shaking_is() -> None:
-    smoothed = score(clip(*([Found(shifted(BOX, 4 * i))] for i in range(8))))
-    shaking = score(clip(*([Found(shifted(BOX, 4 * (i % 2)))] for i in range(8))))
+    smoothed = score(clip(*([Detection(shifted(BOX, 4 * i))] for i in range(8))))
+    shaking = score(clip(*([Detection(shifted(BOX, 4 * (i % 2)))] for i in range(8))))
     assert smoothed["jitter"] == 0
     assert shaking["jitter"] == pytest.approx(8 / 40)  # 0 4 0: |0 - 2 * 4 + 0| = 8, size 40
 
 
 def test_changing_width_is_jitter_of_the_width() -> None:
     wide = (8.0, 10.0, 52.0, 50.0)
-    numbers = score(clip(*([Found(wide if i % 2 else BOX)] for i in range(8))))
+    numbers = score(clip(*([Detection(wide if i % 2 else BOX)] for i in range(8))))
     assert numbers["jitter_width"] == pytest.approx(2 * math.log(1.1), rel=1e-5)
     assert numbers["jitter"] == numbers["jitter_height"] == 0
 
 
 def test_jitter_needs_three_frames_in_a_row() -> None:
-    assert math.isnan(score(clip(*([Found(BOX)] * (i % 3 != 2) for i in range(9))))["jitter"])
+    assert math.isnan(score(clip(*([Detection(BOX)] * (i % 3 != 2) for i in range(9))))["jitter"])
 
 
 def test_jitter_is_the_median_over_all_videos() -> None:
-    # Five places without jitter, two with .2: the median of seven is 0.
-    calm = clip(*([Found(BOX)] for _ in range(7)), name="calm")
-    shaking = clip(*([Found(shifted(BOX, 4 * (i % 2)))] for i in range(4)), name="shaking")
-    assert score(calm, shaking)["jitter"] == 0
-    assert score(shaking, calm, shaking, shaking)["jitter"] == pytest.approx(0.2)  # 5 and 6 of 11
+    # Five values of 0, two of .2: the median of seven is 0.
+    still = clip(*([Detection(BOX)] for _ in range(7)), name="still")
+    shaking = clip(*([Detection(shifted(BOX, 4 * (i % 2)))] for i in range(4)), name="shaking")
+    assert score(still, shaking)["jitter"] == 0
+    assert score(shaking, still, shaking, shaking)["jitter"] == pytest.approx(0.2)  # 5 and 6 of 11
 
 
 def test_score_wobble_is_the_mean_change() -> None:
-    numbers = score(clip(*([Found(BOX, value)] for value in (0.5, 0.7, 0.7, 0.4))))
+    numbers = score(clip(*([Detection(BOX, value)] for value in (0.5, 0.7, 0.7, 0.4))))
     assert numbers["score_wobble"] == pytest.approx(0.5 / 3)
 
 
 def test_a_class_that_changes_once_in_nine_links() -> None:
-    numbers = score(clip(*([Found(BOX, label=int(i >= 6))] for i in range(10))))
+    numbers = score(clip(*([Detection(BOX, label=int(i >= 6))] for i in range(10))))
     assert numbers["class_flips"] == pytest.approx(1 / 9)
     assert numbers["flicker"] == 0 and numbers["short_tracks"] == 0.5  # tracks of 6 and 4 frames
 
 
-def test_of_two_classes_in_one_place_only_the_better_counts() -> None:
-    both = [Found(BOX, 0.9, 0), Found(BOX, 0.5, 1)]
-    turned = [Found(BOX, 0.5, 0), Found(BOX, 0.9, 1)]
+def test_of_overlapping_boxes_of_two_classes_only_the_higher_score_counts() -> None:
+    both = [Detection(BOX, 0.9, 0), Detection(BOX, 0.5, 1)]
+    turned = [Detection(BOX, 0.5, 0), Detection(BOX, 0.9, 1)]
     assert score(clip(both, both, both))["class_flips"] == 0
     assert score(clip(both, turned, turned))["class_flips"] == 0.5
 
 
 def test_a_gap_breaks_the_links_of_classes() -> None:
-    assert math.isnan(score(clip([Found(BOX)], [], [Found(BOX, label=1)]))["class_flips"])
+    assert math.isnan(score(clip([Detection(BOX)], [], [Detection(BOX, label=1)]))["class_flips"])
 
 
-def test_boxes_below_the_score_are_not_seen() -> None:
-    rows = [[Found(BOX, 0.35 if i % 2 else 0.9), Found(FAR, 0.1)] for i in range(10)]
+def test_boxes_below_the_score_do_not_count() -> None:
+    rows = [[Detection(BOX, 0.35 if i % 2 else 0.9), Detection(FAR, 0.1)] for i in range(10)]
     assert score(clip(*rows))["flicker"] == 0
     assert score(clip(*rows), min_score=0.5)["flicker"] == pytest.approx(4000 / 9)
 
 
 def test_nothing_is_linked_over_frames_that_were_left_out() -> None:
-    frames = [scored(i, [Found(BOX)]) for i in range(16) if i not in (7, 8)]
+    frames = [evaluated(i, [Detection(BOX)]) for i in range(16) if i not in (7, 8)]
     numbers = score(video(*frames))
     assert numbers["flicker"] == 0 and numbers["short_tracks"] == 0  # tracks of 7 and 7 frames
-    assert numbers == score(clip(*[[Found(BOX)]] * 14))
+    assert numbers == score(clip(*[[Detection(BOX)]] * 14))
 
 
 def test_every_third_frame_is_no_gap() -> None:
-    numbers = score(video(*(scored(3 * i, [Found(BOX)] * (i != 5)) for i in range(10))))
+    numbers = score(video(*(evaluated(3 * i, [Detection(BOX)] * (i != 5)) for i in range(10))))
     assert numbers["flicker"] == 100
 
 
 def test_frames_without_labels_count() -> None:
-    frames = [scored(i, [Found(BOX)] * (i != 5), labelled=False) for i in range(10)]
+    frames = [evaluated(i, [Detection(BOX)] * (i != 5), labelled=False) for i in range(10)]
     assert score(video(*frames))["flicker"] == 100
 
 
 @pytest.mark.parametrize("clips", [[], [video()], [clip([], [])]])
-def test_nothing_shown_gives_nan(clips: list[EvaluatedVideo]) -> None:
+def test_no_boxes_give_nan(clips: list[EvaluatedVideo]) -> None:
     numbers = score(*clips)
     assert len(numbers) == 7 and all(math.isnan(value) for value in numbers.values())
 

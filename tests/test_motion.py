@@ -1,11 +1,12 @@
-"""rnndet/evaluation/metrics/motion.py and overlap.py: hand-computed motion IoU and overlaps."""
+"""rnndet/evaluation/metrics/motion.py and matching.py, and the overlaps of rnndet/boxes.py."""
 
 import numpy as np
 import pytest
 
+from rnndet.boxes import pairwise_iou, pairwise_share
+from rnndet.evaluation.metrics.matching import greedy
 from rnndet.evaluation.metrics.motion import UNKNOWN, motion_groups, motion_iou
-from rnndet.evaluation.metrics.overlap import greedy, pairwise_iou, pairwise_share
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
 
 Row = tuple[float, int]  # left edge of a box of 100 x 100, and its track
 
@@ -94,7 +95,7 @@ def test_pixels_0_to_9_and_5_to_14_of_a_file_overlap_by_a_third() -> None:
     assert pairwise_iou(read, read)[0, 1] == pytest.approx(1 / 3)
 
 
-def test_greedy_gives_each_target_to_the_best_detection_that_wants_it() -> None:
+def test_greedy_gives_each_target_to_the_first_detection_that_overlaps_it_most() -> None:
     taken = greedy(np.array([[0.6, 0.9], [0.0, 0.8], [0.7, 0.8], [0.0, 0.0]]))
     assert taken.tolist() == [1, -1, 0, -1]
 

@@ -1,5 +1,6 @@
-"""rnndet/evaluation/metrics/record.py: what is kept of a run, in memory and in a file."""
+"""rnndet/evaluation/records.py: the data of a run, in memory and in a file."""
 
+import json
 from dataclasses import fields
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from conftest import detections
 from rnndet.errors import InputError, OutputError
-from rnndet.evaluation.metrics.record import (
+from rnndet.evaluation.records import (
     EvaluatedFrame,
     EvaluatedVideo,
     Predictions,
@@ -36,10 +37,10 @@ def run() -> Predictions:
     return predictions
 
 
-def same(one: EvaluatedFrame, other: EvaluatedFrame) -> bool:
-    values = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(EvaluatedFrame)]
-    return all(np.array_equal(a, b) and np.asarray(a).dtype == np.asarray(b).dtype
-               for a, b in values)  # fmt: skip
+def same(a: EvaluatedFrame, b: EvaluatedFrame) -> bool:
+    values = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(EvaluatedFrame)]
+    return all(np.array_equal(x, y) and np.asarray(x).dtype == np.asarray(y).dtype
+               for x, y in values)  # fmt: skip
 
 
 def test_file_gives_back_every_number(tmp_path) -> None:
@@ -49,6 +50,19 @@ def test_file_gives_back_every_number(tmp_path) -> None:
     for got, expected in zip(loaded.videos, run().videos, strict=True):
         assert (got.name, got.fps, got.size_hw) == (expected.name, expected.fps, expected.size_hw)
         assert all(same(*pair) for pair in zip(got.frames, expected.frames, strict=True))
+
+
+def test_arrays_of_a_file_keep_their_names(tmp_path) -> None:
+    """Files of version 2 that users have are read, and read by older releases."""
+    save_predictions(tmp_path / "p.npz", run())
+    with np.load(tmp_path / "p.npz") as file:
+        assert set(file.files) == {
+            "head", "index", "labelled", "corrupted", "seconds", "found", "known",
+            "boxes", "scores", "labels", "ids",
+            "truth_boxes", "truth_labels", "truth_ids", "truth_ignore",
+        }  # fmt: skip
+        assert json.loads(str(file["head"]))["version"] == 2
+        assert file["truth_labels"].dtype == np.int32
 
 
 def test_saving_leaves_no_part_behind(tmp_path) -> None:
@@ -87,16 +101,16 @@ def test_videos_come_in_the_order_of_their_names() -> None:
 
 
 def test_a_video_counts_once() -> None:
-    with pytest.raises(AssertionError, match="scored already"):
+    with pytest.raises(AssertionError, match="added already"):
         run().merge(run())
 
 
-def test_only_keeps_the_frames_asked_for() -> None:
+def test_only_keeps_the_selected_frames() -> None:
     part = run().map(lambda video: video.only(lambda frame: frame.index == 1))
     assert part.frame_count == 1 and len(part) == 3
 
 
-def test_unlabelled_frames_are_kept_apart() -> None:
+def test_labelled_drops_the_unlabelled_frames() -> None:
     two = run().videos[2]
     assert [f.labelled for f in two.frames] == [True, False]
     assert [f.index for f in two.labelled().frames] == [3]

@@ -4,14 +4,24 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from evaluated_videos import BOX, FAR, Found, There, random_video, scored, shifted, video
+from evaluated_videos import (
+    BOX,
+    FAR,
+    Detection,
+    Target,
+    evaluated,
+    random_video,
+    shifted,
+    video,
+)
 
 from rnndet.errors import OutputError
 from rnndet.evaluation.metrics import CocoAP, compute
-from rnndet.evaluation.metrics.record import EvaluatedVideo, Predictions
+from rnndet.evaluation.records import EvaluatedVideo, Predictions
 from rnndet.evaluation.report.charts import Bar, Curve, bars, curves
-from rnndet.evaluation.report.matching import JudgedRun
+from rnndet.evaluation.report.matched_run import MatchedRun
 from rnndet.evaluation.report.page import worst_frames, write_html
+from rnndet.evaluation.score import RowKey
 
 CLASSES = ("car <b>", "dog & cat")
 VOID = {"meta", "wbr"}
@@ -56,7 +66,10 @@ def wandering() -> Predictions:
 
 
 def perfect() -> Predictions:
-    frames = [scored(i, [Found(BOX), Found(FAR, 0.8)], [There(BOX), There(FAR, 2)]) for i in (0, 1)]
+    frames = [
+        evaluated(i, [Detection(BOX), Detection(FAR, 0.8)], [Target(BOX), Target(FAR, 2)])
+        for i in (0, 1)
+    ]
     return run_of(video(*frames))
 
 
@@ -70,9 +83,9 @@ def page(path, runs, *, rows=None, **options) -> tuple[str, Page]:
     return text, parsed
 
 
-def test_a_page_is_whole_and_needs_no_other_file(tmp_path):
+def test_a_page_needs_no_other_file(tmp_path):
     run = wandering()
-    rows = {"carried, all frames": compute(CocoAP(CLASSES), run)}
+    rows = {RowKey("carried"): compute(CocoAP(CLASSES), run)}
     text, parsed = page(tmp_path, {"carried": run}, rows=rows)
     assert "http" not in text
     tags = {tag for tag, _ in parsed.tags}
@@ -83,7 +96,7 @@ def test_a_page_is_whole_and_needs_no_other_file(tmp_path):
 
 def test_every_class_and_run_is_named_and_none_is_markup(tmp_path):
     runs = {"carried <u>": wandering(), "reset": wandering()}
-    rows = {f"{name}, all frames": compute(CocoAP(CLASSES), run) for name, run in runs.items()}
+    rows = {RowKey(name): compute(CocoAP(CLASSES), run) for name, run in runs.items()}
     facts = {"rules": {"<s>": "a rule"}, "data": ["x<i>", "y"]}
     _, parsed = page(tmp_path, runs, rows=rows, protocol=facts, title="<title>")
     for name in (*CLASSES, *runs, "a<i>", "<s>", "x<i>, y", "<title>"):
@@ -92,45 +105,52 @@ def test_every_class_and_run_is_named_and_none_is_markup(tmp_path):
 
 
 def test_a_run_without_a_name_is_the_model(tmp_path):
-    _, parsed = page(tmp_path, {"": wandering()}, rows={"all frames": {"AP50/dog & cat": 0.5}})
+    _, parsed = page(tmp_path, {"": wandering()}, rows={RowKey(""): {"AP50/dog & cat": 0.5}})
     assert "the model" in parsed.text
 
 
+def test_bars_are_those_of_all_frames(tmp_path):
+    rows = {RowKey("a, b", s): {"AP50/dog & cat": v} for s, v in (("all frames", 0.5), ("x", 0.25))}
+    _, parsed = page(tmp_path, {}, rows=rows)
+    bars_text = parsed.text.rpartition("AP50 by class")[2]
+    assert "a, b" in bars_text and "50.0" in bars_text and "25.0" not in bars_text
+
+
 def test_numbers_are_in_per_cent_with_one_decimal_and_nan_is_a_dash(tmp_path):
-    rows = {"carried": {"AP50": 0.51234, "AP": float("nan")}}
-    intervals = {"carried": {"AP50": (0.4, 0.625), "AP": (float("nan"), float("nan"))}}
+    rows = {RowKey("carried"): {"AP50": 0.51234, "AP": float("nan")}}
+    intervals = {RowKey("carried"): {"AP50": (0.4, 0.625), "AP": (float("nan"), float("nan"))}}
     text, _ = page(tmp_path, {}, rows=rows, intervals=intervals)
     assert "<td>51.2<small>[40.0, 62.5]</small></td><td>-</td>" in text
 
 
 def test_a_number_that_one_row_lacks_is_a_dash(tmp_path):
-    text, _ = page(tmp_path, {}, rows={"a": {"AP50": 0.5}, "b": {"F1": 0.25}})
+    text, _ = page(tmp_path, {}, rows={RowKey("a"): {"AP50": 0.5}, RowKey("b"): {"F1": 0.25}})
     assert "<td>50.0</td><td>-</td>" in text
     assert "<td>-</td><td>25.0</td>" in text
 
 
 def test_delays_are_in_frames(tmp_path):
-    text, _ = page(tmp_path, {}, rows={"carried": {"AD": 5.25, "delay@0.1": 7.0}})
+    text, _ = page(tmp_path, {}, rows={RowKey("carried"): {"AD": 5.25, "delay@0.1": 7.0}})
     assert "AD<small>frames</small>" in text
     assert "<td>5.25</td><td>7.00</td>" in text
 
 
 @pytest.mark.parametrize("runs", [{}, {"carried": run_of()}, {"carried": run_of(video())}])
 def test_runs_without_frames_make_a_page(tmp_path, runs):
-    _, parsed = page(tmp_path, runs, rows={"carried": {}})
+    _, parsed = page(tmp_path, runs, rows={RowKey("carried"): {}})
     assert "Protocol" in parsed.text
     assert [worst_frames(run, 3) for run in runs.values()] == [[] for _ in runs]
 
 
 def test_frames_without_detections_or_targets_make_a_page(tmp_path):
-    frames = [scored(0), scored(1, there=[There(BOX)]), scored(2, labelled=False)]
+    frames = [evaluated(0), evaluated(1, targets=[Target(BOX)]), evaluated(2, labelled=False)]
     _, parsed = page(tmp_path, {"carried": run_of(video(*frames))})
     assert "car <b>, targets: 1" in parsed.text
     assert "Without targets: dog & cat." in parsed.text
 
 
 def test_the_curve_of_a_perfect_run_reaches_the_corner():
-    run = JudgedRun(perfect())
+    run = MatchedRun(perfect())
     assert run.curve()[-1] == run.curve(0)[-1] == (1.0, 1.0)
     assert run.curve(1) == []
 
@@ -145,48 +165,48 @@ def test_a_curve_has_the_ap50_of_its_class():
     run = wandering()
     numbers = compute(CocoAP(CLASSES), run)
     for label, name in enumerate(CLASSES):
-        heights = [precision for _, precision in JudgedRun(run).curve(label)]
+        heights = [precision for _, precision in MatchedRun(run).curve(label)]
         assert sum(heights) / 101 == pytest.approx(numbers[f"AP50/{name}"], abs=1e-9)
 
 
-def test_the_working_point_is_that_of_the_metric():
+def test_the_operating_point_is_that_of_the_metric():
     run = wandering()
     numbers = compute(CocoAP(CLASSES), run)
-    assert JudgedRun(run).best == {key: numbers[key] for key in JudgedRun(run).best}
+    assert MatchedRun(run).best == {key: numbers[key] for key in MatchedRun(run).best}
 
 
-def test_what_lies_on_an_ignored_target_is_no_false_alarm():
-    frame = scored(0, [Found(BOX)], [There(BOX, ignore=True)])
-    found = scored(1, [Found(FAR)], [There(FAR)])
+def test_a_detection_on_an_ignored_target_is_no_error():
+    frame = evaluated(0, [Detection(BOX)], [Target(BOX, ignore=True)])
+    found = evaluated(1, [Detection(FAR)], [Target(FAR)])
     assert worst_frames(run_of(video(frame, found)), 2) == []
 
 
 def test_the_worst_frame_is_the_one_with_the_misses():
-    frames = [scored(i, [Found(BOX)], [There(BOX)]) for i in range(30)]
-    frames[7] = scored(7, [Found(BOX)], [There(BOX), There(FAR, 2)])
-    frames[20] = scored(20, [Found(BOX)], [There(FAR), There(shifted(FAR, 90), 2)])
+    frames = [evaluated(i, [Detection(BOX)], [Target(BOX)]) for i in range(30)]
+    frames[7] = evaluated(7, [Detection(BOX)], [Target(BOX), Target(FAR, 2)])
+    frames[20] = evaluated(20, [Detection(BOX)], [Target(FAR), Target(shifted(FAR, 90), 2)])
     assert worst_frames(run_of(video(*frames)), 5) == [("clip", 20), ("clip", 7)]
 
 
-def test_weak_false_alarms_are_no_mistakes():
-    frames = [scored(i, [Found(BOX), Found(FAR, 0.1)], [There(BOX)]) for i in range(3)]
+def test_weak_false_positives_are_no_errors():
+    frames = [evaluated(i, [Detection(BOX), Detection(FAR, 0.1)], [Target(BOX)]) for i in range(3)]
     assert worst_frames(run_of(video(*frames)), 5) == []
 
 
 def test_at_most_two_worst_frames_of_a_video_and_no_neighbours():
-    missed = [scored(i, there=[There(BOX), There(FAR, 2)]) for i in range(40)]
-    other = scored(3, there=[There(BOX)])
+    missed = [evaluated(i, targets=[Target(BOX), Target(FAR, 2)]) for i in range(40)]
+    other = evaluated(3, targets=[Target(BOX)])
     run = run_of(video(*missed, name="many"), video(other, name="one"))
     assert worst_frames(run, 9) == [("many", 0), ("many", 10), ("one", 3)]
     assert worst_frames(run, 1) == [("many", 0)]
 
 
-def test_a_track_is_thick_where_found_and_thin_where_missed_and_absent_in_its_gap(tmp_path):
-    there, hit = [There(BOX)], [Found(BOX)]
-    frames = [scored(i, hit, there) for i in range(4)]
-    frames += [scored(i, (), there) for i in range(4, 6)]
-    frames += [scored(i) for i in range(6, 8)]
-    frames += [scored(i, hit, there) for i in range(8, 10)]
+def test_a_track_is_thick_where_found_thin_where_missed_and_absent_without_target(tmp_path):
+    targets, hit = [Target(BOX)], [Detection(BOX)]
+    frames = [evaluated(i, hit, targets) for i in range(4)]
+    frames += [evaluated(i, (), targets) for i in range(4, 6)]
+    frames += [evaluated(i) for i in range(6, 8)]
+    frames += [evaluated(i, hit, targets) for i in range(8, 10)]
     text, _ = page(tmp_path, {"carried": run_of(video(*frames))})
     parts = Page(text.partition("<h2>Tracks</h2>")[2].partition("</section>")[0]).tags
     thick = [(float(a["x"]), float(a["width"])) for tag, a in parts if tag == "rect"]
@@ -197,15 +217,15 @@ def test_a_track_is_thick_where_found_and_thin_where_missed_and_absent_in_its_ga
     assert (second, rest) == pytest.approx((first + 8 * frame, 2 * frame), abs=0.11)
 
 
-def test_an_image_lies_in_the_page_once_and_has_the_boxes_of_every_run(tmp_path):
-    missed = scored(4, [Found(shifted(FAR, 60), 0.9, 1)], [There(BOX), There(FAR, 2)])
-    sure = scored(5, [Found(BOX, 0.95), Found(FAR, 0.95)], [There(BOX), There(FAR, 2)])
+def test_a_page_contains_an_image_once_with_the_boxes_of_every_run(tmp_path):
+    missed = evaluated(4, [Detection(shifted(FAR, 60), 0.9, 1)], [Target(BOX), Target(FAR, 2)])
+    sure = evaluated(5, [Detection(BOX, 0.95), Detection(FAR, 0.95)], [Target(BOX), Target(FAR, 2)])
     run = run_of(video(sure, missed))
     image = np.zeros((400, 400, 3), np.uint8)
     text, parsed = page(tmp_path, {"one": run, "two": run}, images={("clip", 4): image})
     assert text.count("data:image/jpeg;base64,") == 1
     assert ("use", {"href": "#image0"}) in parsed.tags
-    assert parsed.text.count("missed: car <b>") == 4  # two truths in two runs
+    assert parsed.text.count("missed: car <b>") == 4  # two targets in two runs
     assert "clip, frame 4. two: 2 missed, 0 false" in parsed.text
 
 
@@ -220,13 +240,13 @@ def test_bars_of_one_group_do_not_overlap_and_undefined_ones_are_a_dash():
 @pytest.mark.parametrize("rule", ["AP50", "AP50_ilsvrc"])
 def test_motion_bars_are_drawn_where_there_are_such_numbers(tmp_path, rule):
     numbers = {f"{rule}_slow": 0.8, f"{rule}_medium": 0.5, f"{rule}_fast": 0.25}
-    _, parsed = page(tmp_path, {}, rows={"all frames": numbers})
+    _, parsed = page(tmp_path, {}, rows={RowKey(""): numbers})
     assert f"{rule} by motion" in parsed.text
     assert parsed.text.count("by motion") == 1
 
 
 def test_a_page_that_cannot_be_written_is_an_output_error(tmp_path):
     (tmp_path / "page.html").mkdir()
-    with pytest.raises(OutputError, match="page cannot be written"):
+    with pytest.raises(OutputError, match=r"page\.html: cannot be written"):
         page(tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

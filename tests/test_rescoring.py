@@ -3,24 +3,22 @@
 import numpy as np
 import pytest
 
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
 from rnndet.evaluation.rescoring import RESCORERS, seq_nms, track_smooth
 
 
 def video(*frames) -> EvaluatedVideo:
     """Frames of (x, score, label): boxes of 40 x 40 pixels whose left edge is x."""
     made = []
-    for index, found in enumerate(frames):
-        found = sorted(found, key=lambda one: -one[1])
+    for index, rows in enumerate(frames):
+        rows = sorted(rows, key=lambda row: -row[1])
         made.append(
             EvaluatedFrame(
                 index=index,
-                boxes=np.array([[x, 0, x + 40, 40] for x, _, _ in found], np.float32).reshape(
-                    -1, 4
-                ),
-                scores=np.array([score for _, score, _ in found], np.float32),
-                labels=np.array([label for _, _, label in found], np.int32),
-                ids=np.zeros(len(found), np.int64),
+                boxes=np.array([[x, 0, x + 40, 40] for x, _, _ in rows], np.float32).reshape(-1, 4),
+                scores=np.array([score for _, score, _ in rows], np.float32),
+                labels=np.array([label for _, _, label in rows], np.int32),
+                ids=np.zeros(len(rows), np.int64),
                 target_boxes=np.zeros((0, 4), np.float32),
                 target_labels=np.zeros(0, np.int32),
                 target_ids=np.zeros(0, np.int64),
@@ -80,19 +78,19 @@ def test_smoothing_gives_the_class_with_most_votes():
     assert out.frames[3].labels.tolist() == [0]
 
 
-def test_missed_track_is_shown_for_as_many_frames_as_asked():
+def test_missed_track_is_kept_for_the_requested_number_of_frames():
     seen = [[(4 * t, 0.8, 0)] for t in range(6)]
     out = track_smooth(video(*seen, [], [], []), coast=2, fade=0.5)
     assert scores(out)[6:] == [[0.4], [0.2], []]
 
 
-def test_missed_track_is_shown_where_it_should_be():
+def test_missed_track_is_kept_at_its_predicted_place():
     seen = [[(4 * t, 0.8, 0)] for t in range(12)]
     out = track_smooth(video(*seen, []))
     assert out.frames[12].boxes[0, 0] == pytest.approx(48, abs=3)
 
 
-def test_smoothing_does_not_look_ahead():
+def test_smoothing_does_not_use_later_frames():
     first = [[(4 * t, 0.8 - 0.05 * t, 0)] for t in range(8)]
     short, whole = track_smooth(video(*first[:5])), track_smooth(video(*first))
     assert scores(whole)[:5] == scores(short)

@@ -9,21 +9,25 @@ import torch
 
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import RnndetError
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo, Predictions
-from rnndet.evaluation.records import with_targets, with_tracks
+from rnndet.evaluation.metrics import METRICS
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo, Predictions, with_targets
 from rnndet.evaluation.score import (
+    RowKey,
     build_metrics,
     check_same,
     compare,
+    format_number,
     metric_names,
     protocol,
+    report_of,
     score,
-    shown,
+    with_tracks,
 )
 from rnndet.structures import Target
 from rnndet.tracking import ByteTracker
 
 BOX = np.array([[10, 10, 50, 50]], np.float32)
+ALL, OTHER = RowKey(""), RowKey("", "other frames")
 
 
 def frame(index: int, found: bool, corrupted: bool) -> EvaluatedFrame:
@@ -38,8 +42,8 @@ def run(*found: str, corrupted: str = "") -> Predictions:
     """One video per text; 1 = found, 0 = missed; in `corrupted` 1 = corrupted, for every video."""
     predictions = Predictions(("a",))
     for number, text in enumerate(found):
-        hard = corrupted or "0" * len(text)
-        frames = [frame(i, text[i] == "1", hard[i] == "1") for i in range(len(text))]
+        flags = corrupted or "0" * len(text)
+        frames = [frame(i, text[i] == "1", flags[i] == "1") for i in range(len(text))]
         predictions.add(EvaluatedVideo(f"v{number}", 30.0, (64, 64), tuple(frames)))
     return predictions
 
@@ -47,29 +51,30 @@ def run(*found: str, corrupted: str = "") -> Predictions:
 def test_temporal_metrics_are_of_whole_videos_only() -> None:
     metrics = build_metrics(["coco_ap", "stability"], ("a",))
     rows, _ = score({"": run("1101", corrupted="0010")}, metrics)
-    assert "fragment" in rows["all frames"] and "AP50_slow" in rows["all frames"]
-    assert "fragment" not in rows["other frames"] and "AP50_slow" not in rows["other frames"]
-    assert rows["other frames"]["AP50"] == pytest.approx(1.0)
+    assert "fragment" in rows[ALL] and "AP50_slow" in rows[ALL]
+    assert "fragment" not in rows[OTHER] and "AP50_slow" not in rows[OTHER]
+    assert rows[OTHER]["AP50"] == pytest.approx(1.0)
 
 
 def test_rows_are_named_after_the_run() -> None:
-    rows, _ = score({"reset": run("11")}, build_metrics(["coco_ap"], ("a",)))
-    assert list(rows) == ["reset, all frames"]
+    rows, intervals = score({"reset": run("11")}, build_metrics(["coco_ap"], ("a",)))
+    assert list(rows) == [RowKey("reset", "all frames")]
+    assert list(report_of({}, rows, intervals)["results"]) == ["reset, all frames"]
 
 
 def test_intervals_are_given_for_headline_numbers() -> None:
     _, intervals = score(
         {"": run("11", "10", "00")}, build_metrics(["coco_ap"], ("a",)), samples=50
     )
-    low, high = intervals["all frames"]["AP50"]
+    low, high = intervals[ALL]["AP50"]
     assert 0 <= low < high <= 1
 
 
-def test_a_run_compared_with_itself_differs_by_nothing() -> None:
+def test_a_run_compared_with_itself_has_no_difference() -> None:
     metrics = build_metrics(["coco_ap", "vid_ap"], ("a",))
-    found = compare(run("11", "10"), run("11", "10"), metrics, samples=20)
-    assert found["AP50"][2:] == (0.0, 0.0)
-    assert found["AP50"][0] == found["AP50"][1]
+    numbers = compare(run("11", "10"), run("11", "10"), metrics, samples=20)
+    assert numbers["AP50"][2:] == (0.0, 0.0)
+    assert numbers["AP50"][0] == numbers["AP50"][1]
 
 
 def test_a_better_run_has_an_interval_above_zero() -> None:
@@ -78,12 +83,12 @@ def test_a_better_run_has_an_interval_above_zero() -> None:
     assert low > 0
 
 
-def test_both_runs_of_a_comparison_get_the_tracker_that_was_asked_for() -> None:
+def test_both_runs_of_a_comparison_get_the_requested_tracker() -> None:
     """Without a tracker no detection has an id, so nothing is tracked in either."""
     pytest.importorskip("trackeval")
     metrics = build_metrics(["mot"], ("a",))
-    found = compare(run("1111"), run("1111"), metrics, tracker="none", samples=2)
-    assert found["HOTA"][:2] == (0.0, 0.0)
+    numbers = compare(run("1111"), run("1111"), metrics, tracker="none", samples=2)
+    assert numbers["HOTA"][:2] == (0.0, 0.0)
     assert compare(run("1111"), run("1111"), metrics, samples=2)["HOTA"][1] > 0
 
 
@@ -97,7 +102,7 @@ def test_runs_with_other_classes_are_not_compared() -> None:
         check_same(run("11"), Predictions(("b",)))
 
 
-def test_runs_beside_other_labels_are_not_compared() -> None:
+def test_runs_with_other_labels_are_not_compared() -> None:
     def without_target(video: EvaluatedVideo) -> EvaluatedVideo:
         none = {"target_boxes": BOX[:0], "target_labels": np.zeros(0, np.int32)}
         none |= {"target_ids": np.zeros(0, np.int64), "target_ignore": np.zeros(0, bool)}
@@ -115,7 +120,7 @@ def test_the_protocol_names_what_differs_between_runs() -> None:
     assert facts["memory"] == {"A": "carried", "B": "reset"}
 
 
-def test_other_labels_replace_all_that_was_known() -> None:
+def test_other_labels_replace_the_whole_ground_truth() -> None:
     """Frame 1 is not in the other data: it becomes unlabelled."""
     target = Target(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0]), torch.tensor([7]),
                   torch.tensor([True]))  # fmt: skip
@@ -129,18 +134,18 @@ def test_other_labels_replace_all_that_was_known() -> None:
     assert len(second.target_boxes) == 0
 
 
-def test_tracks_of_a_video_do_not_depend_on_the_one_before() -> None:
+def test_tracks_of_a_video_do_not_depend_on_the_previous_video() -> None:
     (first,) = run("1111").videos
     tracker = ByteTracker()
-    one, two = (with_tracks(first, tracker) for _ in range(2))
-    assert [f.ids.tolist() for f in one.frames] == [f.ids.tolist() for f in two.frames]
+    before, after = (with_tracks(first, tracker) for _ in range(2))
+    assert [f.ids.tolist() for f in before.frames] == [f.ids.tolist() for f in after.frames]
 
 
-def test_tracker_goes_by_the_numbers_of_the_frames() -> None:
+def test_tracker_times_follow_the_frame_numbers() -> None:
     class Timed(ByteTracker):
-        def update(self, found, *, time=None):
+        def update(self, detections, *, time=None):
             times.append(time)
-            return super().update(found, time=time)
+            return super().update(detections, time=time)
 
     (video,), times = run("1111111").videos, []
     with_tracks(video.only(lambda frame: frame.index % 3 == 0), Timed())
@@ -156,8 +161,8 @@ def test_all_metrics_include_streaming_only_with_latencies() -> None:
 def test_part_of_the_frames_keeps_ap_by_size_and_classes_named_after_motion() -> None:
     metrics = {"coco_ap": build_metrics(["coco_ap"], ("very_fast",))["coco_ap"]}
     rows, _ = score({"": run("1101", corrupted="0010")}, metrics)
-    assert {"AP_medium", "AP50/very_fast"} <= rows["other frames"].keys()
-    assert "AP50_fast" not in rows["other frames"]
+    assert {"AP_medium", "AP50/very_fast"} <= rows[OTHER].keys()
+    assert "AP50_fast" not in rows[OTHER]
 
 
 def test_unknown_metric_lists_the_choices() -> None:
@@ -170,7 +175,7 @@ def test_streaming_of_a_run_that_was_not_timed_asks_for_latencies() -> None:
         score({"": run("11")}, build_metrics(["streaming"], ("a",)))
 
 
-def test_impossible_latencies_are_found_before_any_video_is_measured() -> None:
+def test_impossible_latencies_are_refused_before_any_video_is_measured() -> None:
     with pytest.raises(RnndetError, match="not negative"):
         build_metrics(["streaming"], ("a",), latencies=[-0.1])
 
@@ -180,8 +185,8 @@ def test_streaming_ap_is_lost_where_nothing_is_shown_yet() -> None:
     metrics = build_metrics(["streaming"], ("a",), latencies=[1 / 30])
     rows, _ = score({"": run("1111")}, metrics)
     # 3 of 4 found, all right: precision 1 at the recalls 0, .01, ..., .75 of 101 points.
-    assert rows["all frames"]["sAP50"] == pytest.approx(76 / 101)
-    assert rows["all frames"]["missed"] == 1
+    assert rows[ALL]["sAP50"] == pytest.approx(76 / 101)
+    assert rows[ALL]["missed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -195,4 +200,19 @@ def test_streaming_ap_is_lost_where_nothing_is_shown_yet() -> None:
     ],
 )
 def test_shares_are_shown_in_per_cent_and_others_as_they_are(column, value, text) -> None:
-    assert shown(column, value) == text
+    assert format_number(column, value) == text
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_columns_and_units_of_a_metric_name_its_numbers(name) -> None:
+    if name == "mot":
+        pytest.importorskip("trackeval")
+    metric = METRICS[name](("a",))
+    names = set(metric.combine([]))
+    assert {*metric.columns, *metric.whole_video_numbers} <= names
+    assert set(metric.units) <= {key.split("@")[0] for key in names}
+
+
+def test_no_two_metrics_disagree_on_a_unit() -> None:
+    units = [item for metric in METRICS.values() for item in metric.units.items()]
+    assert len(dict(units)) == len(set(units))

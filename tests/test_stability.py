@@ -1,40 +1,20 @@
-"""rnndet/evaluation/metrics/stability.py: hand-computed values, and what must not change them."""
+"""rnndet/evaluation/metrics/stability.py: hand-computed values, and invariants."""
 
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from evaluated_videos import evaluated_rows as frame
 from scipy.optimize import linear_sum_assignment
 
-from rnndet.evaluation.metrics.overlap import pairwise_iou
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
+from rnndet.boxes import pairwise_iou
 from rnndet.evaluation.metrics.stability import GRID, Stability
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
 
 BOX = (0.0, 0.0, 100.0, 100.0)
 FAR = (300.0, 0.0, 400.0, 100.0)
 Box = tuple[float, float, float, float]
-
-
-def frame(
-    index: int,
-    found: list[tuple[Box, float, int]],
-    targets: list[tuple[Box, int, int]],
-    ignore: list[bool] | None = None,
-) -> EvaluatedFrame:
-    """found: box, score, label; targets: box, label, track."""
-    found = sorted(found, key=lambda row: -row[1])
-    return EvaluatedFrame(
-        index=index,
-        boxes=np.array([row[0] for row in found], np.float32).reshape(-1, 4),
-        scores=np.array([row[1] for row in found], np.float32),
-        labels=np.array([row[2] for row in found], np.int32),
-        ids=np.zeros(len(found), np.int64),
-        target_boxes=np.array([row[0] for row in targets], np.float32).reshape(-1, 4),
-        target_labels=np.array([row[1] for row in targets], np.int32),
-        target_ids=np.array([row[2] for row in targets], np.int64),
-        target_ignore=np.array(ignore or [False] * len(targets), bool),
-    )
 
 
 def video(*frames: EvaluatedFrame) -> EvaluatedVideo:
@@ -47,7 +27,7 @@ def score(*frames: EvaluatedFrame) -> dict[str, float]:
 
 
 def following(*boxes: Box | None) -> list[EvaluatedFrame]:
-    """One object that stays at BOX, and the box found in each frame."""
+    """One object that stays at BOX, and the detected box in each frame."""
     return [
         frame(i, [] if box is None else [(box, 0.9, 0)], [(BOX, 0, 1)])
         for i, box in enumerate(boxes)
@@ -61,11 +41,11 @@ def random_video(seed: int, *, crowded: bool = False) -> EvaluatedVideo:
     frames = []
     for i in range(8):
         targets = [((step * t, 0.0, step * t + 100, 100.0), t // 4, t) for t in range(6)]
-        found = []
+        detections = []
         for (x, _, _, _), label, _ in targets * 2:
             x1 = x + random.normal() * 15
-            found.append(((x1, 0.0, x1 + 100, 100.0), random.random(), label))
-        frames.append(frame(i, found, targets))
+            detections.append(((x1, 0.0, x1 + 100, 100.0), random.random(), label))
+        frames.append(frame(i, detections, targets))
     return video(*frames)
 
 
@@ -78,9 +58,11 @@ def test_perfect_boxes_have_no_error() -> None:
     assert numbers["stability_tracks"] == 1 and numbers["stability_never_found"] == 0
 
 
-def test_a_constant_offset_costs_nothing() -> None:
-    found = (10.0, 5.0, 120.0, 105.0)
-    assert score(*following(found, found, found))["stability"] == pytest.approx(0.0, abs=1e-9)
+def test_a_constant_offset_is_no_error() -> None:
+    detections = (10.0, 5.0, 120.0, 105.0)
+    assert score(*following(detections, detections, detections))["stability"] == pytest.approx(
+        0.0, abs=1e-9
+    )
 
 
 def test_every_second_frame_missed_gives_fragment_error_one() -> None:
@@ -117,7 +99,7 @@ def test_errors_are_means_over_tracks() -> None:
     assert score(*frames)["fragment"] == pytest.approx((0 + 2 / 2) / 2)
 
 
-def test_a_track_never_found_is_counted_but_in_no_mean() -> None:
+def test_a_track_never_matched_is_counted_but_in_no_mean() -> None:
     frames = [frame(i, [(BOX, 0.9, 0)] * (i != 1), [(BOX, 0, 1), (FAR, 0, 2)]) for i in range(3)]
     numbers = score(*frames)
     assert numbers["fragment"] == 1.0
@@ -147,14 +129,14 @@ def test_matching_maximises_the_total_iou() -> None:
     # The first fits BOX best (95 / 105) and the other with 85 / 115; the second fits BOX alone
     # (80 / 120). Together .739 + .667 is more than .905.
     other = (20.0, 0.0, 120.0, 100.0)
-    found = [((5.0, 0.0, 105.0, 100.0), 0.9, 0), ((-20.0, 0.0, 80.0, 100.0), 0.9, 0)]
-    assert score(frame(0, found, [(BOX, 0, 1), (other, 0, 2)]))["stability_recall"] == 1.0
+    detections = [((5.0, 0.0, 105.0, 100.0), 0.9, 0), ((-20.0, 0.0, 80.0, 100.0), 0.9, 0)]
+    assert score(frame(0, detections, [(BOX, 0, 1), (other, 0, 2)]))["stability_recall"] == 1.0
 
 
 def test_one_detection_is_not_matched_twice() -> None:
-    found = [((5.0, 0.0, 105.0, 100.0), 0.9, 0)]
+    detections = [((5.0, 0.0, 105.0, 100.0), 0.9, 0)]
     targets = [(BOX, 0, 1), ((20.0, 0.0, 120.0, 100.0), 0, 2)]
-    assert score(frame(0, found, targets))["stability_recall"] == 0.5
+    assert score(frame(0, detections, targets))["stability_recall"] == 0.5
 
 
 def test_matches_equal_the_assignment_at_every_threshold() -> None:
@@ -191,7 +173,7 @@ def test_threshold_is_that_of_the_best_f1() -> None:
 
 
 def test_equal_recall_takes_the_highest_threshold_that_reaches_it() -> None:
-    # Half of the truths are found at .9, steadily; the others at .3, every second time.
+    # Half of the targets are found at .9, steadily; the others at .3, every second time.
     targets = [(BOX, 0, 1), (FAR, 0, 2)]
     frames = [frame(i, [(BOX, 0.9, 0)], targets) for i in range(3)]
     frames[1] = frame(1, [(BOX, 0.9, 0), (FAR, 0.3, 0)], targets)
@@ -204,13 +186,13 @@ def test_equal_recall_takes_the_highest_threshold_that_reaches_it() -> None:
 
 
 def test_detection_on_an_ignored_region_is_no_false_alarm() -> None:
-    # As false alarms the ten at .4 would make .9 (F1 2/3) better than .3 (F1 4/14).
+    # As false positives the ten at .4 would make .9 (F1 2/3) better than .3 (F1 4/14).
     region = ((300.0, 0.0, 600.0, 300.0), -1, -1)
     first = frame(0, [(BOX, 0.9, 0)], [(BOX, 0, 1)])
-    found = [(BOX, 0.3, 0), *[(FAR, 0.4, 0)] * 10]
-    second = frame(1, found, [(BOX, 0, 1), region], [False, True])
+    detections = [(BOX, 0.3, 0), *[(FAR, 0.4, 0)] * 10]
+    second = frame(1, detections, [(BOX, 0, 1), region], [False, True])
     assert score(first, second)["stability_threshold"] == 0.3
-    assert score(first, frame(1, found, [(BOX, 0, 1)]))["stability_threshold"] == 0.9
+    assert score(first, frame(1, detections, [(BOX, 0, 1)]))["stability_threshold"] == 0.9
 
 
 def test_frames_in_which_a_target_is_ignored_are_no_part_of_its_track() -> None:
@@ -230,7 +212,7 @@ def test_targets_without_identity_count_for_recall_alone() -> None:
     assert unknown["stability_recall"] == 1.0 and math.isnan(unknown["stability"])
 
 
-def test_unlabelled_frames_are_not_looked_at() -> None:
+def test_unlabelled_frames_are_skipped() -> None:
     frames = following(BOX, BOX, BOX)
     frames[1] = replace(frame(1, [(FAR, 0.9, 0)], []), labelled=False)
     numbers = score(*frames)
@@ -274,7 +256,7 @@ def test_no_video_at_all_gives_nan() -> None:
     assert numbers["stability_tracks"] == 0 and math.isnan(numbers["stability"])
 
 
-def test_nothing_found_gives_recall_zero_and_no_errors() -> None:
+def test_no_detections_give_recall_zero_and_no_errors() -> None:
     numbers = score(*following(None, None))
     assert numbers["stability_recall"] == 0.0 and numbers["stability_never_found"] == 1
     assert math.isnan(numbers["stability"]) and math.isnan(numbers["stability_threshold"])

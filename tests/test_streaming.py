@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluated_videos import BOX, Found, There, random_video, scored, shifted, video
+from evaluated_videos import BOX, Detection, Target, evaluated, random_video, shifted, video
 
 from rnndet.errors import RnndetError
-from rnndet.evaluation.metrics.record import EvaluatedVideo
 from rnndet.evaluation.metrics.streaming import StreamingAP, delayed, schedule, timing
+from rnndet.evaluation.records import EvaluatedVideo
 
 
 def moving(count: int, *, step: int = 1, fps: float | None = 30.0) -> EvaluatedVideo:
-    """One object, 5 px to the right a frame, found everywhere."""
+    """One object, 5 px to the right a frame, detected in every frame."""
     boxes = [shifted(BOX, 5 * i) for i in range(count)]
-    frames = (scored(step * i, [Found(b, id=3)], [There(b)]) for i, b in enumerate(boxes))
+    frames = (evaluated(step * i, [Detection(b, id=3)], [Target(b)]) for i, b in enumerate(boxes))
     return video(*frames, fps=fps)
 
 
@@ -28,7 +28,7 @@ def test_fifty_milliseconds_at_thirty_frames_a_second() -> None:
     assert plan.shown.tolist() == [-1, -1, 0, 1, 1, 3, 4, 4, 6, 7]
 
 
-def test_timing_of_it() -> None:
+def test_timing_of_fifty_milliseconds() -> None:
     # Of 6 frames 2 are missed; the others are behind by 2, 2, 3, 2.
     numbers = timing([schedule(moving(6), [0.05])])
     assert numbers == {"missed": 2, "mismatch": 9 / 4, "in_time": 0}
@@ -41,26 +41,26 @@ def test_faster_than_the_frames_is_one_frame_behind() -> None:
     assert timing([plan]) == {"missed": 1, "mismatch": 1, "in_time": 4 / 5}
 
 
-def test_latencies_begin_again() -> None:
+def test_latencies_are_repeated() -> None:
     # In frames: 0 (ready 0.5), 1 (ready 1 + 2.5 = 3.5), 3 (ready 4.0), 4 (ready 6.5).
     plan = schedule(moving(7, fps=10.0), [0.05, 0.25])
     assert plan.processed.tolist() == [0, 1, 3, 4, 6]
     assert plan.shown.tolist() == [-1, 0, 0, 0, 3, 3, 3]
 
 
-def test_frames_arrive_by_their_numbers() -> None:
+def test_arrival_times_follow_the_frame_numbers() -> None:
     # Every third frame of 30 a second is 10 a second.
     sparse, rate = schedule(moving(8, step=3), [0.12]), schedule(moving(8, fps=10.0), [0.12])
     assert sparse.shown.tolist() == rate.shown.tolist()
 
 
-def test_a_given_rate_goes_before_the_video_s() -> None:
+def test_a_given_rate_replaces_the_rate_of_the_video() -> None:
     assert schedule(moving(8), [0.12], fps=10).shown.tolist() == (
         schedule(moving(8, fps=None), [0.12], fps=10).shown.tolist()
     )
 
 
-def test_a_video_with_a_rate_of_its_own_streams_at_it() -> None:
+def test_metric_uses_the_rate_of_the_video() -> None:
     metric = StreamingAP(("thing",), latencies=[0.12], fps=30.0)
     _, plan = metric.measure(moving(8, fps=10.0))
     assert plan.shown.tolist() == schedule(moving(8, fps=10.0), [0.12]).shown.tolist()
@@ -71,7 +71,7 @@ def test_rounding_costs_no_frame_in_a_long_video() -> None:
     assert plan.shown.tolist() == list(range(-1, 2999))
 
 
-def test_no_latency_changes_nothing() -> None:
+def test_zero_latency_changes_nothing() -> None:
     clip = random_video(1)
     for before, after in zip(clip.frames, delayed(clip, schedule(clip, [0.0])).frames, strict=True):
         assert np.array_equal(before.boxes, after.boxes)

@@ -5,37 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from evaluated_videos import evaluated_rows as frame
 
-from rnndet.evaluation.metrics.overlap import continuous_ap
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
-from rnndet.evaluation.metrics.vid_ap import VidAP
+from rnndet.evaluation.metrics.vid_ap import VidAP, continuous_ap
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
 
 BOX = (0.0, 0.0, 100.0, 100.0)
 FAR = (300.0, 0.0, 400.0, 100.0)
 AWAY = (600.0, 0.0, 700.0, 100.0)
 Box = tuple[float, float, float, float]
-
-
-def frame(
-    index: int = 0,
-    found: list[tuple[Box, float, int]] | None = None,
-    targets: list[tuple[Box, int, int]] | None = None,
-    ignore: list[bool] | None = None,
-) -> EvaluatedFrame:
-    """found: box, score, label; targets: box, label, track."""
-    found = sorted(found or [], key=lambda row: -row[1])
-    targets = targets or []
-    return EvaluatedFrame(
-        index=index,
-        boxes=np.array([row[0] for row in found], np.float32).reshape(-1, 4),
-        scores=np.array([row[1] for row in found], np.float32),
-        labels=np.array([row[2] for row in found], np.int32),
-        ids=np.zeros(len(found), np.int64),
-        target_boxes=np.array([row[0] for row in targets], np.float32).reshape(-1, 4),
-        target_labels=np.array([row[1] for row in targets], np.int32),
-        target_ids=np.array([row[2] for row in targets], np.int64),
-        target_ignore=np.array(ignore or [False] * len(targets), bool),
-    )
 
 
 def video(*frames: EvaluatedFrame) -> EvaluatedVideo:
@@ -58,15 +36,15 @@ def random_video(seed: int) -> EvaluatedVideo:
     random = np.random.default_rng(seed)
     frames = []
     for i in range(6):
-        targets, found = [], []
+        targets, detections = [], []
         for t, reach in enumerate((5, 25, 80)):
             x = 200.0 * t + reach * random.random()
             targets.append(((x, 0.0, x + 80, 80.0), t % 2, t))
             for _ in range(2):
                 x1 = x + random.normal() * 15
-                found.append(((x1, 0.0, x1 + 80, 80.0), random.integers(20) / 20, t % 2))
-        found.append((AWAY, random.random(), 0))
-        frames.append(frame(i, found, targets))
+                detections.append(((x1, 0.0, x1 + 80, 80.0), random.integers(20) / 20, t % 2))
+        detections.append((AWAY, random.random(), 0))
+        frames.append(frame(i, detections, targets))
     return video(*frames)
 
 
@@ -89,16 +67,16 @@ def test_threshold_of_a_large_box_is_one_half(height: float, expected: float) ->
 
 def test_a_duplicate_is_a_false_alarm() -> None:
     # hit, false, hit: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1. AP = 1/2 * 1 + 1/2 * 2/3 = 5/6.
-    found = [(BOX, 0.9, 0), (BOX, 0.8, 0), (FAR, 0.7, 0)]
-    assert ap(frame(0, found, [(BOX, 0, 1), (FAR, 0, 2)])) == pytest.approx(5 / 6)
+    detections = [(BOX, 0.9, 0), (BOX, 0.8, 0), (FAR, 0.7, 0)]
+    assert ap(frame(0, detections, [(BOX, 0, 1), (FAR, 0, 2)])) == pytest.approx(5 / 6)
 
 
 def test_a_detection_takes_the_best_target_that_is_left() -> None:
     # The first is nearer to BOX (95 / 105) than to the other (85 / 115); the second fits BOX, which
     # is taken, and reaches the other with 80 / 120.
     other = (20.0, 0.0, 120.0, 100.0)
-    found = [((5.0, 0.0, 105.0, 100.0), 0.9, 0), (BOX, 0.8, 0)]
-    assert ap(frame(0, found, [(BOX, 0, 1), (other, 0, 2)])) == 1.0
+    detections = [((5.0, 0.0, 105.0, 100.0), 0.9, 0), (BOX, 0.8, 0)]
+    assert ap(frame(0, detections, [(BOX, 0, 1), (other, 0, 2)])) == 1.0
 
 
 def test_a_detection_of_another_class_is_a_false_alarm() -> None:
@@ -109,15 +87,15 @@ def test_a_detection_of_another_class_is_a_false_alarm() -> None:
 
 
 def test_class_without_target_is_absent_and_not_in_the_mean() -> None:
-    found = [(BOX, 0.9, 0), (BOX, 0.95, 1)]
-    numbers = score(frame(0, found, [(BOX, 0, 1)]), classes=("a", "b", "c"))
+    detections = [(BOX, 0.9, 0), (BOX, 0.95, 1)]
+    numbers = score(frame(0, detections, [(BOX, 0, 1)]), classes=("a", "b", "c"))
     assert numbers["AP50_ilsvrc"] == 1.0
     assert "AP50_ilsvrc/b" not in numbers and "AP50_ilsvrc/c" not in numbers
 
 
-def moving(*found: tuple[Box, float, int]) -> tuple[EvaluatedFrame, EvaluatedFrame]:
-    """A slow object at BOX in both frames, a fast one at FAR and then AWAY; found: in the first."""
-    first = frame(0, [*found], [(BOX, 0, 1), (FAR, 0, 2)])
+def moving(*detections: tuple[Box, float, int]) -> tuple[EvaluatedFrame, EvaluatedFrame]:
+    """A slow object at BOX, a fast one at FAR and then AWAY; detections: of the first frame."""
+    first = frame(0, [*detections], [(BOX, 0, 1), (FAR, 0, 2)])
     return first, frame(1, [(BOX, 0.5, 0)], [(BOX, 0, 1), (AWAY, 0, 2)])
 
 
@@ -144,7 +122,7 @@ def test_compat_gives_a_false_alarm_to_the_group_it_is_nearest_to() -> None:
 
 
 def test_compat_shares_out_a_false_alarm_that_is_near_nothing() -> None:
-    # One of the frame's two truths is out of either group: weight 1/2. Slow: precision at the hits
+    # One of the frame's two targets is out of either group: weight 1/2. Slow: precision at the hits
     # 1 / 1.5, 2 / 2.5 = .8 -> .8. Fast: 1 / 1.5 for half of the recall.
     numbers = score(*moving((AWAY, 0.95, 0), (FAR, 0.9, 0), (BOX, 0.8, 0)), compat=True)
     assert numbers["AP50_ilsvrc_slow"] == pytest.approx(0.8)
@@ -153,7 +131,7 @@ def test_compat_shares_out_a_false_alarm_that_is_near_nothing() -> None:
 
 
 def test_compat_weighs_a_frame_without_targets_by_the_share_of_the_group() -> None:
-    # Three of four truths are slow: weight 3/4. AP slow: 3 hits, 3 / 3.75 = .8 at the last.
+    # Three of four targets are slow: weight 3/4. AP slow: 3 hits, 3 / 3.75 = .8 at the last.
     frames = [frame(i, [(BOX, 0.8, 0)], [(BOX, 0, 1)]) for i in range(3)]
     blank = frame(3, [(BOX, 0.9, 0)])
     fast = frame(4, [], [(FAR, 0, -1)])  # of no group
@@ -162,9 +140,9 @@ def test_compat_weighs_a_frame_without_targets_by_the_share_of_the_group() -> No
 
 def test_detection_on_an_ignored_target_of_its_class_does_not_count() -> None:
     true = [(BOX, 0, 1), (FAR, 0, 2)]
-    found = [(FAR, 0.9, 0), (FAR, 0.8, 0), (BOX, 0.7, 0)]
-    assert ap(frame(0, found, true, [False, True])) == 1.0
-    assert ap(frame(0, found[2:], true, [False, True])) == 1.0  # and it is not missed
+    detections = [(FAR, 0.9, 0), (FAR, 0.8, 0), (BOX, 0.7, 0)]
+    assert ap(frame(0, detections, true, [False, True])) == 1.0
+    assert ap(frame(0, detections[2:], true, [False, True])) == 1.0  # and it is not missed
 
 
 def test_detection_on_an_ignored_target_of_another_class_is_a_false_alarm() -> None:
@@ -179,8 +157,8 @@ def test_detection_on_an_ignored_target_of_another_class_is_a_false_alarm() -> N
 def test_region_of_no_class_takes_what_lies_half_in_it(left: float, expected: float) -> None:
     # The region ends at x = 400: of 100 columns from 350 on it holds 50, from 352 on 48.
     true, ignore = [(BOX, 0, 1), ((200.0, 0.0, 400.0, 300.0), -1, -1)], [False, True]
-    found = [((left, 0.0, left + 100, 100.0), 0.9, 0), (BOX, 0.7, 0)]
-    assert ap(frame(0, found, true, ignore)) == expected
+    detections = [((left, 0.0, left + 100, 100.0), 0.9, 0), (BOX, 0.7, 0)]
+    assert ap(frame(0, detections, true, ignore)) == expected
 
 
 def test_a_match_goes_before_an_ignored_region_around_it() -> None:

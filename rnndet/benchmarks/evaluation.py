@@ -13,8 +13,9 @@ from rnndet.data.records import VideoSet
 from rnndet.data.rendered import render_set
 from rnndet.errors import InputError
 from rnndet.evaluation.metrics import CocoAP
-from rnndet.evaluation.predict import evaluate_set, match_classes
+from rnndet.evaluation.predict import evaluate_set
 from rnndet.evaluation.score import score
+from rnndet.evaluation.videos import match_classes
 from rnndet.models.video_detector import VideoDetector
 from rnndet.system.environment import machine
 

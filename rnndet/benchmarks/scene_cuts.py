@@ -8,7 +8,7 @@ from rnndet.data.corruption.plan import named_plan
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
-from rnndet.evaluation.predict import degraded
+from rnndet.evaluation.videos import degraded
 from rnndet.structures import Frame
 from rnndet.video.scene_cut import SceneCut
 

@@ -1,7 +1,7 @@
 """Compare two runs over the same videos: python tools/compare.py A.npz B.npz.
 
-A and B are predictions that tools/evaluate.py --out wrote. Every difference comes with its 95 %
-interval over resampled videos; one that leaves out 0 is marked.
+A and B are predictions that tools/evaluate.py --out wrote. Every difference has a 95 % interval
+over resampled videos; a difference whose interval excludes 0 is marked.
 """
 
 import argparse
@@ -14,9 +14,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("b", metavar="B", help="predictions of the second run")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
                         help="as in tools/evaluate.py; streaming: both timed")  # fmt: skip
-    parser.add_argument("--tracker", default="byte", help="of the metric mot: byte, sort, iou")
+    parser.add_argument("--tracker", default="byte", help="for the metric mot: byte, sort, iou")
     parser.add_argument("--samples", type=int, default=200, metavar="N", help="of the bootstrap")
-    parser.add_argument("--out", metavar="FILE", help="write the numbers there, as JSON")
+    parser.add_argument("--out", metavar="FILE", help="write the numbers to this file, as JSON")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 
@@ -38,37 +38,42 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rnndet.evaluation.metrics.record import load_predictions
     from rnndet.evaluation.metrics.streaming import is_timed
+    from rnndet.evaluation.records import load_predictions
     from rnndet.evaluation.score import (
         build_metrics,
         compare,
         metric_names,
         protocol,
-        shown,
         write_report,
     )
 
     a, b = load_predictions(args.a), load_predictions(args.b)
     names = metric_names(args.metrics, timed=is_timed(a) and is_timed(b))
     metrics = build_metrics(names, a.classes)
-    found = compare(a, b, metrics, tracker=args.tracker, samples=args.samples)
-    width = max(len(name) for name in found)
-    print(f"{' ' * width}  {'A':>7}  {'B':>7}  {'B - A':>7}  95 % interval")
-    for name, (first, second, low, high) in found.items():
-        cells = [shown(name, value).rjust(7) for value in (first, second, second - first)]
-        ends = f"[{shown(name, low)}, {shown(name, high)}]"
-        mark = " *" if low > 0 or high < 0 else ""
-        print("  ".join([name.ljust(width), *cells, ends]) + mark)
+    numbers = compare(a, b, metrics, tracker=args.tracker, samples=args.samples)
     facts = protocol({"A": a, "B": b}, metrics) | {"samples": args.samples}
+    print_table(numbers)
     print(f"\nA: {args.a}\nB: {args.b}")
     print("\n".join(f"{key}: {value}" for key, value in facts.items()))
     if args.out:
-        numbers = {
-            n: dict(zip(("a", "b", "low", "high"), v, strict=True)) for n, v in found.items()
-        }
-        write_report(args.out, {"protocol": facts, "numbers": numbers})
+        keys = ("a", "b", "low", "high")
+        named = {name: dict(zip(keys, values, strict=True)) for name, values in numbers.items()}
+        write_report(args.out, {"protocol": facts, "numbers": named})
     return 0
+
+
+def print_table(numbers: dict[str, tuple[float, float, float, float]]) -> None:
+    """A line per number: a, b, the difference b - a and its interval."""
+    from rnndet.evaluation.score import format_number
+
+    width = max(len(name) for name in numbers)
+    print(f"{' ' * width}  {'A':>7}  {'B':>7}  {'B - A':>7}  95 % interval")
+    for name, (a, b, low, high) in numbers.items():
+        cells = [format_number(name, value).rjust(7) for value in (a, b, b - a)]
+        ends = f"[{format_number(name, low)}, {format_number(name, high)}]"
+        mark = " *" if low > 0 or high < 0 else ""
+        print("  ".join([name.ljust(width), *cells, ends]) + mark)
 
 
 if __name__ == "__main__":

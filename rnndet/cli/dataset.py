@@ -100,8 +100,7 @@ def read(args: argparse.Namespace):
 
 
 def stats(args: argparse.Namespace) -> int:
-    from rnndet.evaluation.dataset_plots import write_plots
-    from rnndet.evaluation.dataset_stats import measure, text
+    from rnndet.evaluation.dataset_stats import measure, text, write_plots
     from rnndet.evaluation.score import write_report
 
     found = measure(read(args))

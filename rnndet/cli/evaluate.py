@@ -1,7 +1,8 @@
-"""Measure weights on labelled videos: python tools/evaluate.py aerial --data data/aerial.
+"""Evaluate weights on labelled videos: python tools/evaluate.py aerial --data data/aerial.
 
-Frames go through the same stream as in inference, one at a time, with its memory. Under torchrun
-the videos are shared among the processes. --predictions scores a run again without the model.
+Frames go through the same stream as in inference, one at a time, with the recurrent state. Under
+torchrun the videos are distributed over the processes. --predictions evaluates a stored run again
+without the model.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import logging
 import sys
 from pathlib import Path
 
-# What only a run of weights heeds, and its defaults.
+# Options that only apply while weights are run, and their defaults.
 NEEDS_WEIGHTS = {
     "ablate_memory": None,
     "degrade": None,
@@ -24,46 +25,42 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet evaluate", description=__doc__)
     add = parser.add_argument
     add("weights", nargs="?", help="a name of weights/weights.toml, or a checkpoint file")
-    add("--predictions", nargs="+", metavar="FILE", help="score these files instead of weights")
+    add("--predictions", nargs="+", metavar="FILE", help="evaluate these files instead of weights")
     add("--data", metavar="ROOT", help="folder of the data set; with --predictions: new labels")
     add("--format", default="coco_vid")
     add("--split", default="val")
     add("--option", nargs="+", default=[], metavar="KEY=VALUE",
         help="of the format, docs/data.md; for example annotations=mine.json")  # fmt: skip
-    add("--skip-bad", action="store_true", help="leave out what cannot be read in the labels")
+    add("--skip-bad", action="store_true", help="skip entries of the labels that cannot be read")
     add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
     add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
-    add(
-        "--metrics",
-        nargs="+",
-        metavar="NAME",
-        default=["coco_ap"],
-        help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; all is all",
-    )
-    add("--tracker", default="byte", help="of the metric mot: byte, sort, iou, none")
+    add("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
+        help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; "
+        "all: all of them")  # fmt: skip
+    add("--tracker", default="byte", help="for the metric mot: byte, sort, iou, none")
     add("--rescore", choices=["seq_nms", "track_smooth"],
-        help="with --predictions: what people do without memory; kept in --out")  # fmt: skip
-    add("--latency", type=float, nargs="+", default=[], metavar="MS", 
-        help="trace for streaming; default: what each frame took in the run")  # fmt: skip
+        help="with --predictions: a baseline without temporal model; kept in --out")  # fmt: skip
+    add("--latency", type=float, nargs="+", default=[], metavar="MS",
+        help="trace for streaming; default: the times measured in the run")  # fmt: skip
     add("--samples", type=int, default=0, metavar="N",
         help="bootstrap samples of the videos, for 95 %% intervals; 200 is usual")  # fmt: skip
     add("--ablate-memory", nargs="*", metavar="USE",
-        help="uses of the memory: carried, reset, foreign (these three without a name), "
-        "shuffled, identical")  # fmt: skip
+        help="uses of the recurrent state: carried, reset, foreign (the default), shuffled, "
+        "identical")  # fmt: skip
     add("--degrade", metavar="PLAN",
-        help="corrupt a third of the frames, in runs: standard (mixed), or one kind and perhaps "
+        help="corrupt a third of the frames, in runs: standard (mixed), or one kind and optionally "
         "its severity from 0 to 1, such as defocus or defocus@0.5")  # fmt: skip
     add("--degrade-seed", type=int, default=0)
     add("--every", type=int, default=1, metavar="N",
-        help="show every N-th frame only: a lower frame rate")  # fmt: skip
+        help="use every N-th frame only: a lower frame rate")  # fmt: skip
     add("--key-every", type=int, default=1, metavar="N",
-        help="the model sees every N-th frame; in the others its boxes follow the image")  # fmt: skip  # noqa: E501
+        help="run the model on every N-th frame; boxes are propagated in between")  # fmt: skip
     add("--key-lost", type=float, default=0.0, metavar="SHARE",
-        help="and a frame in which less than this share could be followed")  # fmt: skip
-    add("--max-videos", type=int, metavar="N", help="N videos, spread over the set")
+        help="and on frames in which less than this share of the boxes was propagated")  # fmt: skip
+    add("--max-videos", type=int, metavar="N", help="N videos, evenly spaced in the set")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--threads", type=int, help="CPU threads; default: torch's choice")
-    add("--out", metavar="DIR", help="gets report.json, report.html and the predictions")
+    add("--out", metavar="DIR", help="for report.json, report.html and the predictions")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 
@@ -74,18 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     from rnndet.errors import RnndetError
 
     try:
-        if bool(args.weights) == bool(args.predictions):
-            raise RnndetError("give weights, or --predictions FILE")
-        if args.weights and not args.data:
-            raise RnndetError("--data ROOT is needed to run weights")
-        if args.rescore and not args.predictions:
-            raise RnndetError("--rescore: only with --predictions FILE, see --out")
-        if args.samples < 0:
-            raise RnndetError(f"--samples {args.samples}: expected 0 (no intervals) or more")
-        ignored = [f for f, usual in NEEDS_WEIGHTS.items() if getattr(args, f) != usual]
-        if args.predictions and ignored:
-            flags = ", ".join("--" + flag.replace("_", "-") for flag in ignored)
-            raise RnndetError(f"{flags}: only while weights are run, not with --predictions")
+        check(args)
         return run(args)
     except RnndetError as error:
         if args.debug:
@@ -97,52 +83,65 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def run(args: argparse.Namespace) -> int:
+def check(args: argparse.Namespace) -> None:
+    """Raise RnndetError for options that do not fit together."""
     from rnndet.errors import RnndetError
-    from rnndet.evaluation.metrics.streaming import is_timed
-    from rnndet.evaluation.score import (
-        build_metrics,
-        metric_names,
-        protocol,
-        score,
-        shown_tables,
-        write_report,
-    )
-    from rnndet.registry import lookup
+
+    if bool(args.weights) == bool(args.predictions):
+        raise RnndetError("give weights, or --predictions FILE")
+    if args.weights and not args.data:
+        raise RnndetError("--data ROOT is needed to run weights")
+    if args.rescore and not args.predictions:
+        raise RnndetError("--rescore: only with --predictions FILE, see --out")
+    if args.samples < 0:
+        raise RnndetError(f"--samples {args.samples}: expected 0 (no intervals) or more")
+    ignored = [f for f, default in NEEDS_WEIGHTS.items() if getattr(args, f) != default]
+    if args.predictions and ignored:
+        flags = ", ".join("--" + flag.replace("_", "-") for flag in ignored)
+        raise RnndetError(f"{flags}: only while weights are run, not with --predictions")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rnndet.evaluation.score import build_metrics, format_tables, protocol, score
     from rnndet.system.distributed import world
-    from rnndet.tracking import TRACKERS
 
     latencies = [ms / 1000 for ms in args.latency]
-    loaded, data = load(args) if args.predictions else (None, None)
-    timed = args.ablate_memory is None if loaded is None else all(map(is_timed, loaded.values()))
-    names = metric_names(args.metrics, timed=timed or bool(latencies))
-    # What is wrong with the request must show before the model runs for an hour.
-    build_metrics(names, (), latencies=latencies)
-    lookup(args.tracker, TRACKERS, what="tracker")
-    if "streaming" in names and not (timed or latencies):
-        raise RnndetError("streaming: the time of the frames is not known; give --latency MS")
+    runs, data = load(args) if args.predictions else (None, None)
+    # An invalid request must be reported before the model runs for an hour.
+    names = requested_metrics(args, runs, latencies)
     if args.out:
         make_folder(Path(args.out))
-    if loaded is not None:
-        runs = loaded
-    else:
+    if runs is None:
         with world() as here:
             runs, data = predict(args, here)
             if not here.is_first:
                 return 0
-    first = next(iter(runs.values()))
-    metrics = build_metrics(names, first.classes, latencies=latencies)
+    classes = next(iter(runs.values())).classes
+    metrics = build_metrics(names, classes, latencies=latencies)
     rows, intervals = score(runs, metrics, tracker=args.tracker, samples=args.samples)
     facts = protocol(runs, metrics)
-    print(shown_tables(rows, intervals, metrics, first.classes))
+    print(format_tables(rows, intervals, metrics, classes))
     print("\n" + "\n".join(f"{key}: {value}" for key, value in facts.items()))
     if args.out:
-        out = Path(args.out)
-        report = {"protocol": facts, "results": rows, "intervals": intervals}
-        write_report(out / "report.json", report)
-        write_page(out, args, data, runs, report)
-        print(f"\nreport: {out / 'report.html'}")
+        write(args, runs, data=data, facts=facts, rows=rows, intervals=intervals)
     return 0
+
+
+def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) -> list[str]:
+    """The names of --metrics, after a check of them and of --tracker; runs: None for weights."""
+    from rnndet.errors import RnndetError
+    from rnndet.evaluation.metrics.streaming import is_timed
+    from rnndet.evaluation.score import build_metrics, metric_names
+    from rnndet.registry import lookup
+    from rnndet.tracking import TRACKERS
+
+    timed = args.ablate_memory is None if runs is None else all(map(is_timed, runs.values()))
+    names = metric_names(args.metrics, timed=timed or bool(latencies))
+    build_metrics(names, (), latencies=latencies)
+    lookup(args.tracker, TRACKERS, what="tracker")
+    if "streaming" in names and not (timed or latencies):
+        raise RnndetError("streaming: the time of the frames is not known; give --latency MS")
+    return names
 
 
 def make_folder(path: Path) -> None:
@@ -158,7 +157,7 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
     """The videos to evaluate, with the labels of a model that has these classes."""
     from rnndet.data.clips.sampling import hold_out
     from rnndet.data.formats import read_set, reader_options
-    from rnndet.evaluation.predict import match_classes
+    from rnndet.evaluation.videos import match_classes
 
     options = reader_options(args.option)
     data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
@@ -168,14 +167,13 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
 
 
 def load(args: argparse.Namespace):
-    """The runs of --predictions by their files' names, and --data, whose labels count then."""
-    from rnndet.evaluation.metrics.record import load_predictions
-    from rnndet.evaluation.records import with_targets
+    """The runs of --predictions by file name, and --data, whose labels replace those stored."""
+    from rnndet.evaluation.records import load_predictions, with_targets
     from rnndet.evaluation.score import check_same
 
     names = [Path(file).stem for file in args.predictions]
     if len(set(names)) < len(names):
-        names = args.predictions  # several folders, with files of the same name
+        names = args.predictions  # files of the same name in several folders
     runs = {n: load_predictions(f) for n, f in zip(names, args.predictions, strict=True)}
     data = None
     if args.data:
@@ -188,37 +186,36 @@ def load(args: argparse.Namespace):
 
 
 def rescored(args: argparse.Namespace, runs):
-    """The runs after --rescore, which their names and their protocol say; kept in --out."""
+    """The runs after --rescore, which is recorded in their names and protocol; kept in --out."""
     from tqdm import tqdm
 
-    from rnndet.evaluation.metrics.record import save_predictions
+    from rnndet.evaluation.records import save_predictions
     from rnndet.evaluation.rescoring import OFFLINE, RESCORERS
 
-    rescore, changed = RESCORERS[args.rescore], {}
-    note = args.rescore + (" (offline)" if args.rescore in OFFLINE else "")
+    changed = {}
     for name, run in runs.items():
         with tqdm(total=len(run.videos), desc="rescoring", unit="video", disable=None) as bar:
 
-            def change(video, bar=bar):
+            def rescore(video, bar=bar):
                 bar.update()
-                return rescore(video)
+                return RESCORERS[args.rescore](video)
 
-            one = run.map(change)
-        one.about["rescored"] = note
-        changed[f"{name}, {args.rescore}"] = one
+            result = run.map(rescore)
+        result.about["rescored"] = args.rescore + (" (offline)" if args.rescore in OFFLINE else "")
+        changed[f"{name}, {args.rescore}"] = result
         if args.out:
             file = f"{Path(name).with_suffix('').as_posix().replace('/', '_')}_{args.rescore}.npz"
-            save_predictions(Path(args.out) / file, one)
+            save_predictions(Path(args.out) / file, result)
     return changed
 
 
 def predict(args: argparse.Namespace, here):
-    """Run the weights; returns the runs by use of the memory, and the data. Keeps them in --out."""
+    """Run the weights; returns the runs by use of the state, and the data. Saves them in --out."""
     import torch
 
     from rnndet.evaluation.ablation import STANDARD
-    from rnndet.evaluation.metrics.record import save_predictions
     from rnndet.evaluation.predict import evaluate_set
+    from rnndet.evaluation.records import save_predictions
     from rnndet.models.checkpoint import load_model
     from rnndet.system.device import choose_device
     from rnndet.system.progress import Progress
@@ -255,27 +252,30 @@ def predict(args: argparse.Namespace, here):
     return runs, data
 
 
-def write_page(out: Path, args: argparse.Namespace, data, runs, report) -> None:
-    """The page, with the worst frames if they can be shown as they were scored."""
-    from rnndet.evaluation.predict import images_of
+def write(args: argparse.Namespace, runs, *, data, facts, rows, intervals) -> None:
+    """Write report.json and report.html; with the worst frames if the data has their images."""
     from rnndet.evaluation.report.page import worst_frames, write_html
+    from rnndet.evaluation.score import report_of, write_report
+    from rnndet.evaluation.videos import images_of
 
+    out = Path(args.out)
+    write_report(out / "report.json", report_of(facts, rows, intervals))
     first = next(iter(runs.values()))
     cache = Path(args.cache) if args.cache else None
-    # of corrupted frames the data does not hold the images that were scored
+    # The data does not contain the images that were evaluated if they were corrupted.
     plain = data is not None and all(run.about["degraded"] == "no" for run in runs.values())
-    wanted = worst_frames(first, 12) if plain else []
-    images = images_of(data, wanted, cache=cache) if wanted else None
+    worst = worst_frames(first, 12) if plain else []
     write_html(
         out / "report.html",
         title=str(args.weights or ", ".join(args.predictions)),
-        protocol=report["protocol"],
-        rows=report["results"],
+        protocol=facts,
+        rows=rows,
         runs=runs,
         classes=first.classes,
-        intervals=report["intervals"],
-        images=images,
+        intervals=intervals,
+        images=images_of(data, worst, cache=cache) if worst else None,
     )
+    print(f"\nreport: {out / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Is the memory used? Run a model with its state carried on, taken away, exchanged, or misled."""
+"""Ablations of the temporal state: carried over, reset, exchanged, or from shuffled frames."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -8,8 +8,7 @@ from torch.nn import functional
 
 from rnndet.data.records import VideoRecord
 from rnndet.errors import RnndetError
-from rnndet.evaluation.metrics.record import Predictions
-from rnndet.evaluation.records import FrameCollector
+from rnndet.evaluation.records import FrameCollector, Predictions
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream, run_video
 from rnndet.models.temporal.state import State
@@ -18,16 +17,16 @@ from rnndet.registry import lookup
 from rnndet.structures import Detections, Frame
 
 USES = {
-    "carried": "the state goes from frame to frame, as in inference",
-    "reset": "every frame is the first one",
-    "foreign": "before every frame the state is what another video left",
-    "shuffled": "the frames come in a random order, within blocks",
-    "identical": "every frame is shown SHOWINGS times, from a reset",
+    "carried": "the state is carried from frame to frame, as in inference",
+    "reset": "the state is reset before every frame",
+    "foreign": "before every frame the state is the one that another video left",
+    "shuffled": "the frames are in random order, within blocks",
+    "identical": "every frame is repeated REPEATS times, from a reset",
 }
 STANDARD = ("carried", "reset", "foreign")
-FOREIGN_FRAMES = 16  # of the other video: enough for a memory that is in its steady state
-BLOCK = 32  # frames that are encoded before they are shuffled
-SHOWINGS = 3
+FOREIGN_FRAMES = 16  # of the other video: enough for a state in its steady regime
+BLOCK = 32  # frames that are encoded at a time and shuffled within
+REPEATS = 3
 
 FramesOf = Callable[[VideoRecord], Iterable[Frame]]
 
@@ -40,16 +39,17 @@ def predict_ablations(
     uses: Sequence[str] = STANDARD,
     min_score: float,
     foreign_frames: int = FOREIGN_FRAMES,
-    places: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
     corrupted: Mapping[str, Collection[int]] | None = None,
     progress: Callable[[], None] | None = None,
 ) -> dict[str, Predictions]:
-    """Several uses of the memory in one pass, by name of USES; what is encoded is encoded once.
+    """Predictions for several uses of the temporal state, by name in USES, in a single pass.
 
-    "carried" gives what a plain run gives. The foreign state of a video is the one that the
-    previous video of the list (for the first, the last) left after `foreign_frames` frames.
-    `places` in the list are run, all by default. `corrupted` names the frames that were made hard,
-    by video. Raises RnndetError for an unknown use, and for "foreign" with fewer than two videos.
+    Each frame is encoded once for all uses. "carried" equals a plain run. The foreign state of a
+    video is the one that the previous video of the list (for the first, the last) left after
+    `foreign_frames` frames. positions: which videos of the list to run, by default all. corrupted:
+    indices of the corrupted frames, by video name. progress: called after each frame. Raises
+    RnndetError for an unknown use, and for "foreign" with fewer than two videos.
     """
     for use in uses:
         lookup(use, USES, what="use of the memory")
@@ -59,31 +59,30 @@ def predict_ablations(
     stream = Stream(runtime, min_score=min_score)
     predictions = {use: Predictions(model.classes) for use in uses}
     foreign: State | None = None
-    of = -1  # the place of the video that left it
-    for place in range(len(videos)) if places is None else places:
-        video, before = videos[place], (place - 1) % len(videos)
-        if "foreign" in uses and of != before:
-            for _ in run_video(stream, itertools.islice(frames_of(videos[before]), foreign_frames)):
-                pass
-            foreign = stream.state
+    foreign_position = -1  # of the video that left the foreign state
+    for position in range(len(videos)) if positions is None else positions:
+        video, previous = videos[position], (position - 1) % len(videos)
+        if "foreign" in uses and foreign_position != previous:
+            frames = itertools.islice(frames_of(videos[previous]), foreign_frames)
+            foreign = _state_after(stream, frames)
         stream.reset()
-        run = _Run(stream, runtime, uses, foreign, foreign_frames)
-        hard = (corrupted or {}).get(video.name, ())
-        scored = {use: FrameCollector(video, corrupted=hard) for use in uses}
+        run = _VideoRun(stream, runtime, uses, foreign, foreign_frames)
+        indices = (corrupted or {}).get(video.name, ())
+        collectors = {use: FrameCollector(video, corrupted=indices) for use in uses}
         for block in _blocks(frames_of(video), BLOCK):
-            for use, frame, found in run.block(block):
-                scored[use].add(frame.index, found)
+            for use, frame, detections in run.block(block):
+                collectors[use].add(frame.index, detections)
             if progress is not None:
                 for _ in block:
                     progress()
-        foreign, of = run.left, place
+        foreign, foreign_position = run.left, position
         for use in uses:
-            predictions[use].add(scored[use].video())
+            predictions[use].add(collectors[use].video())
     return predictions
 
 
-class _Run:
-    """One video under several uses of the memory."""
+class _VideoRun:
+    """One video under several uses of the temporal state."""
 
     def __init__(
         self,
@@ -100,11 +99,11 @@ class _Run:
         self._count = 0
         self._foreign_frames = foreign_frames
         self._generator = torch.Generator().manual_seed(0)
-        self.left: State | None = None  # for the next video
+        self.left: State | None = None  # the foreign state of the next video
 
     @torch.inference_mode()
     def block(self, frames: Sequence[Frame]) -> Iterator[tuple[str, Frame, Detections]]:
-        """What is found in each of the frames, by use."""
+        """Use, frame and detections of each of the frames."""
         model = self._model
         encoded = [
             model.encode(
@@ -115,14 +114,15 @@ class _Run:
         ]
         for frame, code in zip(frames, encoded, strict=True):
             for use, output in self._in_order(code):
-                yield use, frame, self._found(output)
+                yield use, frame, self._detections(output)
         if "shuffled" in self._uses:
             for i in torch.randperm(len(frames), generator=self._generator).tolist():
                 output = model.decode(encoded[i], self._shuffled)
                 self._shuffled = output.state
-                yield "shuffled", frames[i], self._found(output)
+                yield "shuffled", frames[i], self._detections(output)
 
     def _in_order(self, code: Encoded) -> Iterator[tuple[str, Output]]:
+        """Use and output of the next frame, for all uses but "shuffled"."""
         model = self._model
         carried = model.decode(code, self._carried)
         self._carried = carried.state
@@ -133,22 +133,29 @@ class _Run:
             yield "carried", carried
         if "foreign" in self._uses:
             state = self._foreign
-            fitting = None if state is None else _resized(state, like=carried.state)
-            yield "foreign", model.decode(code, fitting)
+            resized = None if state is None else _resized(state, like=carried.state)
+            yield "foreign", model.decode(code, resized)
         if "reset" in self._uses or "identical" in self._uses:
             output = model.decode(code, None)
             if "reset" in self._uses:
                 yield "reset", output
             if "identical" in self._uses:
-                for _ in range(SHOWINGS - 1):
+                for _ in range(REPEATS - 1):
                     output = model.decode(code, output.state)
                 yield "identical", output
 
-    def _found(self, output: Output) -> Detections:
-        """What `Stream.detect` returns of an output."""
-        assert output.detections is not None, "a model called without truths returns detections"
+    def _detections(self, output: Output) -> Detections:
+        """The detections of an output, as `Stream.detect` returns them."""
+        assert output.detections is not None, "a model called without targets returns detections"
         detections = output.detections[0][0]
         return detections[detections.scores >= self._stream.score_floor]
+
+
+def _state_after(stream: Stream, frames: Iterable[Frame]) -> State | None:
+    """The state that frames of a video leave."""
+    for _ in run_video(stream, frames):
+        pass
+    return stream.state
 
 
 def _blocks(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -159,7 +166,7 @@ def _blocks(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
 
 
 def _resized(state: State, *, like: State) -> State:
-    """The state at the spatial size of another: videos may differ in the size of their frames."""
+    """The state at the spatial size of another state: videos may differ in frame size."""
     return {
         level: tuple(
             t if t.shape == other.shape else functional.interpolate(t, other.shape[-2:])

@@ -1,85 +1,73 @@
-"""From predictions to numbers, intervals, tables and reports."""
+"""Compute numbers, intervals, tables and JSON reports from predictions."""
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnndet.errors import OutputError, RnndetError
-from rnndet.evaluation.metrics import METRICS
-from rnndet.evaluation.metrics.base import Metric, Numbers, unit
+from rnndet.errors import RnndetError
+from rnndet.evaluation.metrics import METRICS, unit
+from rnndet.evaluation.metrics.base import Metric, Numbers
 from rnndet.evaluation.metrics.intervals import Intervals, interval, paired_interval
-from rnndet.evaluation.metrics.motion import GROUPS
-from rnndet.evaluation.metrics.record import EvaluatedFrame, Predictions
-from rnndet.evaluation.records import with_tracks
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo, Predictions
+from rnndet.inference.stream import track
 from rnndet.registry import lookup
-from rnndet.tracking import TRACKERS
+from rnndet.structures import DEFAULT_FPS, Detections
+from rnndet.system.files import write_text
+from rnndet.tracking import TRACKERS, Tracker
 
-MIN_SCORE = 0.3  # of what a tracker shows: the default of tools/infer.py
-FRAMEWISE = ("coco_ap",)  # metrics that make sense on some frames of a video
-COLUMNS = {
-    "coco_ap": ("AP50", "AP", "AP75", "AP_small", "AP_medium", "AP_large", "AP50_slow",
-                "AP50_medium", "AP50_fast", "AR100", "F1"),
-    "vid_ap": ("AP50_ilsvrc", "AP50_ilsvrc_slow", "AP50_ilsvrc_medium", "AP50_ilsvrc_fast"),
-    "stability": ("fragment", "centre", "scale_ratio", "stability", "stability_recall",
-                  "stability@R50"),
-    "delay": ("AD", "delay@0.1", "delay@0.4", "delay@1.6"),
-    "recovery": ("recovery_frames", "held_share"),
-    "flicker": ("flicker", "class_flips", "jitter", "score_wobble", "short_tracks"),
-    "mot": ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW"),
-    "streaming": ("sAP50", "sAP", "mismatch", "in_time"),
-}  # fmt: skip
-# Of whole videos: not computed on a part of the frames.
-MOTION = tuple(f"AP50_{group}" for group in GROUPS)
+MIN_SCORE = 0.3  # of the tracker's output: the default of tools/infer.py
+ALL_FRAMES = "all frames"
+CORRUPTED_FRAMES, OTHER_FRAMES = "corrupted frames", "other frames"
 
-Measured = dict[str, list[Any]]  # by metric: what each video contributes
+Measured = dict[str, list[Any]]  # by metric: the contribution of each video
+
+
+@dataclass(frozen=True, slots=True)
+class RowKey:
+    """A row of the tables: a run, by name, on all of its frames or a subset.
+
+    >>> str(RowKey("reset")), str(RowKey("", "other frames"))
+    ('reset, all frames', 'other frames')
+    """
+
+    run: str  # "" for a run without a name
+    subset: str = ALL_FRAMES
+
+    def __str__(self) -> str:
+        return f"{self.run}, {self.subset}" if self.run else self.subset
 
 
 def metric_names(names: Sequence[str], *, timed: bool) -> list[str]:
-    """The names, each once, with "all" spelled out; streaming is in it if there are latencies."""
-    every = [name for name in METRICS if name != "streaming" or timed]
+    """The names without repetition; "all" stands for all metrics, streaming only if `timed`.
+
+    >>> metric_names(["mot", "mot"], timed=True)
+    ['mot']
+    """
+    every = [name for name, metric in METRICS.items() if timed or not metric.needs_times]
     return list(dict.fromkeys(n for name in names for n in (every if name == "all" else [name])))
 
 
 def build_metrics(
     names: Sequence[str], classes: Sequence[str], *, latencies: Sequence[float] = ()
 ) -> dict[str, Metric]:
-    """Metrics by name. `latencies`, in seconds, are for "streaming"; none: those measured.
+    """Metrics by name. `latencies`, in seconds, for "streaming"; none: the measured times.
 
     Raises RnndetError for an unknown name and for impossible latencies.
+
+    >>> build_metrics(["coco_ap"], ("car", "bird"))["coco_ap"].columns[:2]
+    ('AP50', 'AP')
     """
     metrics = {}
     for name in names:
-        options = {"latencies": latencies} if name == "streaming" and latencies else {}
-        metrics[name] = lookup(name, METRICS, what="metric")(classes, **options)
+        metric = lookup(name, METRICS, what="metric")
+        options = {"latencies": latencies} if metric.needs_times and latencies else {}
+        metrics[name] = metric(classes, **options)
     return metrics
-
-
-def measure(run: Predictions, metrics: Mapping[str, Metric], *, tracker: str) -> Measured:
-    """Measure every video; the tracking metrics see what the tracker makes of the detections."""
-    measured: Measured = {name: [] for name in metrics}
-    follow = lookup(tracker, TRACKERS, what="tracker")(min_score=MIN_SCORE)
-    for video in run.videos:
-        for name, metric in metrics.items():
-            seen = video
-            if name == "mot" and follow is not None:
-                seen = with_tracks(video, follow, min_score=MIN_SCORE)
-            measured[name].append(metric.measure(seen))
-    return measured
-
-
-def subsets(run: Predictions) -> dict[str, Predictions]:
-    """All frames and, where some were corrupted, those and the others."""
-    parts = {"all frames": run}
-    if any(frame.corrupted for video in run.videos for frame in video.frames):
-        hard = run.map(lambda video: video.only(lambda frame: frame.corrupted))
-        other = run.map(lambda video: video.only(lambda frame: not frame.corrupted))
-        parts |= {"corrupted frames": hard, "other frames": other}
-    return parts
 
 
 def score(
@@ -88,28 +76,71 @@ def score(
     *,
     tracker: str = "byte",
     samples: int = 0,
-) -> tuple[dict[str, Numbers], dict[str, Intervals]]:
-    """All numbers by row of a table: each run, on each of its subsets; and their intervals.
+) -> tuple[dict[RowKey, Numbers], dict[RowKey, Intervals]]:
+    """The numbers of each run, by name, on each of its subsets; and their intervals.
 
-    On corrupted and on other frames alone only FRAMEWISE metrics are computed, without motion,
-    which is a matter of whole videos. `samples` of the bootstrap; 0 gives no intervals.
+    On subsets only metrics that work on single frames are computed. samples: of the bootstrap;
+    0 gives no intervals.
     """
-    rows: dict[str, Numbers] = {}
-    intervals: dict[str, Intervals] = {}
+    rows: dict[RowKey, Numbers] = {}
+    intervals: dict[RowKey, Intervals] = {}
     for name, run in runs.items():
         for subset, part in subsets(run).items():
-            row = f"{name}, {subset}" if name else subset
-            whole = subset == "all frames"
-            chosen = {n: m for n, m in metrics.items() if whole or n in FRAMEWISE}
+            row = RowKey(name, subset)
+            is_whole = subset == ALL_FRAMES
+            chosen = {n: m for n, m in metrics.items() if is_whole or m.works_on_single_frames}
             rows[row], intervals[row] = {}, {}
             for key, parts in measure(part, chosen, tracker=tracker).items():
-                numbers = chosen[key].combine(parts)
-                if not whole:
-                    numbers = {n: v for n, v in numbers.items() if n not in MOTION}
-                rows[row] |= numbers
+                metric = chosen[key]
+                dropped = () if is_whole else metric.whole_video_numbers
+                rows[row] |= {n: v for n, v in metric.combine(parts).items() if n not in dropped}
                 if samples:
-                    intervals[row] |= interval(chosen[key], parts, samples=samples)
+                    intervals[row] |= interval(metric, parts, samples=samples)
     return rows, intervals
+
+
+def subsets(run: Predictions) -> dict[str, Predictions]:
+    """All frames and, if some were corrupted, the corrupted frames and the others."""
+    parts = {ALL_FRAMES: run}
+    if any(frame.corrupted for video in run.videos for frame in video.frames):
+        corrupted = run.map(lambda video: video.only(lambda frame: frame.corrupted))
+        other = run.map(lambda video: video.only(lambda frame: not frame.corrupted))
+        parts |= {CORRUPTED_FRAMES: corrupted, OTHER_FRAMES: other}
+    return parts
+
+
+def measure(run: Predictions, metrics: Mapping[str, Metric], *, tracker: str) -> Measured:
+    """Measure every video; tracking metrics measure the output of the tracker."""
+    measured: Measured = {name: [] for name in metrics}
+    built = lookup(tracker, TRACKERS, what="tracker")(min_score=MIN_SCORE)
+    for video in run.videos:
+        for name, metric in metrics.items():
+            tracked = metric.needs_tracks and built is not None
+            source = with_tracks(video, built, min_score=MIN_SCORE) if tracked else video
+            measured[name].append(metric.measure(source))
+    return measured
+
+
+def with_tracks(
+    video: EvaluatedVideo, tracker: Tracker, *, min_score: float = MIN_SCORE
+) -> EvaluatedVideo:
+    """The detections and ids that a stream with this tracker outputs for the same detections."""
+    tracker.reset()
+    rate = float(video.fps or DEFAULT_FPS)
+    frames = []
+    for frame in video.frames:
+        detections = Detections(frame.boxes, frame.scores, frame.labels.astype(np.int64))
+        shown = track(detections, tracker, min_score=min_score, time=frame.index / rate)
+        frames.append(
+            replace(
+                frame,
+                boxes=shown.boxes.astype(np.float32),
+                scores=shown.scores.astype(np.float32),
+                labels=shown.labels.astype(np.int32),
+                ids=np.zeros(len(shown), np.int64) if shown.ids is None else shown.ids,
+            )
+        )
+    return replace(video, frames=tuple(frames))
 
 
 def compare(
@@ -125,18 +156,18 @@ def compare(
     Raises RnndetError if classes, videos or frames differ.
     """
     check_same(a, b)
-    found = {}
+    numbers = {}
     for name, metric in metrics.items():
         parts_a = measure(a, {name: metric}, tracker=tracker)[name]
         parts_b = measure(b, {name: metric}, tracker=tracker)[name]
         ends = paired_interval(metric, parts_a, parts_b, samples=samples)
         first, second = metric.headline(parts_a), metric.headline(parts_b)
-        found |= {key: (first[key], second[key], *ends[key]) for key in first}
-    return found
+        numbers |= {key: (first[key], second[key], *ends[key]) for key in first}
+    return numbers
 
 
 def check_same(a: Predictions, b: Predictions) -> None:
-    """Raise RnndetError unless both runs show the same frames, beside the same truths."""
+    """Raise RnndetError unless both runs have the same frames with the same ground truth."""
     if a.classes != b.classes:
         raise RnndetError(
             f"the runs have different classes: {', '.join(a.classes)}; {', '.join(b.classes)}"
@@ -145,10 +176,12 @@ def check_same(a: Predictions, b: Predictions) -> None:
     frames_b = {v.name: [f.index for f in v.frames] for v in b.videos}
     for name in sorted(frames_a.keys() | frames_b.keys()):
         if frames_a.get(name) != frames_b.get(name):
-            raise RnndetError(f"the runs show different frames of {name}; evaluate both alike")
-    for one, other in zip(a.videos, b.videos, strict=True):
-        if not all(map(_same_targets, one.frames, other.frames)):
-            raise RnndetError(f"the runs have different labels of {one.name}; evaluate both alike")
+            raise RnndetError(f"the runs have different frames of {name}; evaluate both alike")
+    for video_a, video_b in zip(a.videos, b.videos, strict=True):
+        if not all(map(_same_targets, video_a.frames, video_b.frames)):
+            raise RnndetError(
+                f"the runs have different labels of {video_a.name}; evaluate both alike"
+            )
 
 
 def _same_targets(a: EvaluatedFrame, b: EvaluatedFrame) -> bool:
@@ -157,16 +190,16 @@ def _same_targets(a: EvaluatedFrame, b: EvaluatedFrame) -> bool:
 
 
 def protocol(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """What a reader must know to compare the numbers; by run where the runs, by name, differ.
+    """The facts that a comparison of numbers depends on; by run where the runs differ.
 
-    The runs are of the same frames, see `check_same`.
+    The runs have the same frames, see `check_same`.
     """
     first = next(iter(runs.values()))
     about: dict[str, Any] = {}
     for key in dict.fromkeys(key for run in runs.values() for key in run.about):
         values = {name: run.about.get(key) for name, run in runs.items()}
-        one, *others = values.values()
-        about[key] = one if all(other == one for other in others) else values
+        value, *others = values.values()
+        about[key] = value if all(other == value for other in others) else values
     frames = [frame for video in first.videos for frame in video.frames]
     return {
         "rules": {name: metric.rule for name, metric in metrics.items()},
@@ -178,39 +211,28 @@ def protocol(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> 
     }
 
 
-def shown(column: str, value: float) -> str:
-    """A number as tables show it: shares in per cent, others as they are, `-` if undefined."""
+def format_number(name: str, value: float) -> str:
+    """A number as tables show it: shares in per cent, others as they are, `-` if undefined.
+
+    >>> format_number("AP50", 0.5), format_number("delay@0.1", 3.25)
+    ('50.0', '3.25')
+    """
     if math.isnan(value):
         return "-"
-    return f"{100 * value:.1f}" if unit(column) is None else f"{value:.2f}"
+    return f"{100 * value:.1f}" if unit(name) is None else f"{value:.2f}"
 
 
-def table(rows: Mapping[str, Numbers], columns: Sequence[str]) -> str:
-    """Numbers under their names, one line per row."""
-    first = max(len(name) for name in ("", *rows))
-    widths = [max(len(column), 5) for column in columns]
-    heads = [column.rjust(width) for column, width in zip(columns, widths, strict=True)]
-    lines = ["  ".join([" " * first, *heads])]
-    for name, numbers in rows.items():
-        cells = []
-        for column, width in zip(columns, widths, strict=True):
-            cells.append(shown(column, numbers.get(column, math.nan)).rjust(width))
-        lines.append("  ".join([name.ljust(first), *cells]))
-    return "\n".join(lines)
-
-
-def shown_tables(
-    rows: Mapping[str, Numbers],
-    intervals: Mapping[str, Intervals],
+def format_tables(
+    rows: Mapping[RowKey, Numbers],
+    intervals: Mapping[RowKey, Intervals],
     metrics: Mapping[str, Metric],
     classes: Sequence[str],
 ) -> str:
-    """One table per metric, AP50 by class, and the intervals."""
+    """A table for each metric, AP50 by class, and the intervals."""
     parts = []
-    for name in metrics:
-        columns = COLUMNS[name]
-        having = {row: n for row, n in rows.items() if any(c in n for c in columns)}
-        parts.append(f"{name}\n{table(having, columns)}")
+    for name, metric in metrics.items():
+        filled = {row: n for row, n in rows.items() if any(c in n for c in metric.columns)}
+        parts.append(f"{name}\n{table(filled, metric.columns)}")
     present = [c for c in classes if any(f"AP50/{c}" in numbers for numbers in rows.values())]
     if present:
         by_class = {
@@ -219,7 +241,8 @@ def shown_tables(
         }
         parts.append(f"AP50 by class\n{table(by_class, present)}")
     lines = [
-        f"{row}: {key} {shown(key, rows[row][key])} [{shown(key, low)}, {shown(key, high)}]"
+        f"{row}: {key} {format_number(key, rows[row][key])} "
+        f"[{format_number(key, low)}, {format_number(key, high)}]"
         for row, ends in intervals.items()
         for key, (low, high) in ends.items()
     ]
@@ -228,17 +251,41 @@ def shown_tables(
     return "\n\n".join(parts)
 
 
+def table(rows: Mapping[RowKey, Numbers], columns: Sequence[str]) -> str:
+    """Numbers under their names, one line per row.
+
+    >>> print(table({RowKey(""): {"AP50": 0.5}}, ["AP50"]))
+                 AP50
+    all frames   50.0
+    """
+    names = [str(row) for row in rows]
+    name_width = max(len(name) for name in ("", *names))
+    widths = [max(len(column), 5) for column in columns]
+    heads = [column.rjust(width) for column, width in zip(columns, widths, strict=True)]
+    lines = ["  ".join([" " * name_width, *heads])]
+    for name, numbers in zip(names, rows.values(), strict=True):
+        cells = [format_number(column, numbers.get(column, math.nan)) for column in columns]
+        cells = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join([name.ljust(name_width), *cells]))
+    return "\n".join(lines)
+
+
+def report_of(
+    facts: Mapping[str, Any],
+    rows: Mapping[RowKey, Numbers],
+    intervals: Mapping[RowKey, Intervals],
+) -> dict[str, Any]:
+    """The content of report.json; rows are named "run, subset"."""
+    return {
+        "protocol": facts,
+        "results": {str(row): numbers for row, numbers in rows.items()},
+        "intervals": {str(row): ends for row, ends in intervals.items()},
+    }
+
+
 def write_report(path: str | Path, report: Mapping[str, Any]) -> None:
-    """Write JSON atomically; NaN becomes null, which JSON has. Raises OutputError."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    text = json.dumps(_without_nan(report), indent=2, allow_nan=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{path}: report cannot be written: {error.strerror}") from None
+    """Write JSON atomically; NaN becomes null, since JSON has no NaN. Raises OutputError."""
+    write_text(path, json.dumps(_without_nan(report), indent=2, allow_nan=False) + "\n")
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,6 +1,4 @@
-"""Numbers from what was found and what was there."""
-
-from collections.abc import Callable
+"""Metrics of predictions against the ground truth, by name."""
 
 from rnndet.evaluation.metrics.base import Metric, Numbers, compute
 from rnndet.evaluation.metrics.coco_ap import CocoAP, best_f1
@@ -12,8 +10,8 @@ from rnndet.evaluation.metrics.stability import Stability
 from rnndet.evaluation.metrics.streaming import StreamingAP
 from rnndet.evaluation.metrics.vid_ap import VidAP
 
-# Every entry takes the class names, and its own options.
-METRICS: dict[str, Callable[..., Metric]] = {
+# Every entry takes the class names, and options of its own.
+METRICS: dict[str, type[Metric]] = {
     "coco_ap": CocoAP,
     "vid_ap": VidAP,
     "stability": Stability,
@@ -24,4 +22,15 @@ METRICS: dict[str, Callable[..., Metric]] = {
     "streaming": StreamingAP,
 }
 
-__all__ = ["METRICS", "CocoAP", "Metric", "Numbers", "best_f1", "compute"]
+
+def unit(name: str) -> str | None:
+    """The unit of a number of any metric; None for a share of 1, which is shown in per cent.
+
+    >>> unit("delay@0.1"), unit("AP50")
+    ('frames', None)
+    """
+    units = {key: value for metric in METRICS.values() for key, value in metric.units.items()}
+    return units.get(name.split("/")[0].split("@")[0])
+
+
+__all__ = ["METRICS", "CocoAP", "Metric", "Numbers", "best_f1", "compute", "unit"]

@@ -1,56 +1,46 @@
-"""What every metric offers.
+"""The interface of the metrics.
 
-A metric works in two steps: `measure` looks at one video, `combine` puts what it found in any
-number of videos together. The first is the expensive one and is done once per video; the second is
-repeated for samples of the videos (intervals.py), and for what several processes
-measured.
+A metric works in two steps: `measure` looks at one video, `combine` computes the numbers of any
+number of measured videos. `measure` is the expensive step and runs once per video; `combine` is
+repeated for samples of the videos (intervals.py).
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
-from rnndet.evaluation.metrics.record import EvaluatedVideo, Predictions
+from rnndet.evaluation.records import EvaluatedVideo, Predictions
 
 Numbers = dict[str, float]
 
-# Numbers that are no shares of 1, by the part of their names before "/" or "@", and their units.
-UNITS = {
-    "AD": "frames",
-    "delay": "frames",
-    "recovery_frames": "frames",
-    "mismatch": "frames",
-    "missed": "frames",
-    "flicker": "per 1000 frames",
-    "IDSW": "times",
-    "stability_tracks": "tracks",
-    "stability_never_found": "tracks",
-}
 
-
-class Metric(Protocol):
+class Metric(ABC):
     """One family of numbers, for a fixed list of classes."""
 
     rule: str  # how it counts, in one line: IoU, interpolation, detections per frame
+    columns: ClassVar[tuple[str, ...]]  # the numbers that tables show
+    # Units of the numbers that are not shares of 1, by the part of their names before "/" or "@".
+    units: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    works_on_single_frames: ClassVar[bool] = False  # defined for some frames of a video
+    whole_video_numbers: ClassVar[tuple[str, ...]] = ()  # if so: not these numbers
+    needs_tracks: ClassVar[bool] = False  # measures the output of a tracker
+    needs_times: ClassVar[bool] = False  # needs the time of every frame, or `latencies`
 
+    @abstractmethod
     def measure(self, video: EvaluatedVideo) -> Any:
-        """What one video contributes. Frames that are not labelled have no truth to compare to."""
-        ...
+        """The contribution of one video. Frames that are not labelled have no ground truth."""
 
+    @abstractmethod
     def combine(self, parts: Sequence[Any]) -> Numbers:
-        """All numbers of the videos whose parts are given; NaN where truths do not define one.
+        """All numbers of the videos with these contributions; NaN where targets do not define one.
 
-        A part may be given more than once: the video then counts as often.
+        A part may be given more than once: the video then counts that often.
         """
-        ...
 
     def headline(self, parts: Sequence[Any]) -> Numbers:
-        """The few numbers of `combine` that get a confidence interval, without the others' cost."""
-        ...
-
-
-def unit(name: str) -> str | None:
-    """What a number counts; None for a share, which is shown in per cent."""
-    return UNITS.get(name.split("/")[0].split("@")[0])
+        """The few numbers of `combine` that get a confidence interval, at less cost if possible."""
+        return self.combine(parts)
 
 
 def compute(metric: Metric, predictions: Predictions) -> Numbers:

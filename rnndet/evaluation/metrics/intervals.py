@@ -1,9 +1,9 @@
-"""Confidence intervals by resampling videos: how far would the numbers move with other videos?
+"""Confidence intervals by resampling videos.
 
 Frames of one video resemble each other, so whole videos are drawn, with replacement, as many as
 there are (the cluster bootstrap). The interval is the percentile interval of the drawn values:
-Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3. The draws follow from
-the seed and the number of videos alone.
+Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3. The draws depend only
+on the seed and the number of videos.
 """
 
 import logging
@@ -17,7 +17,7 @@ from rnndet.evaluation.metrics.base import Metric, Numbers
 
 Intervals = dict[str, tuple[float, float]]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def interval(
@@ -30,9 +30,9 @@ def interval(
 ) -> Intervals:
     """The low and high end for every headline number; `parts` are the measured videos.
 
-    NaN, NaN where fewer than two videos leave nothing to resample. A sample that does not define a
-    number is left out of that number; if more than half are, it has no interval (NaN, NaN), and a
-    warning says so. Raises RnndetError for impossible values.
+    NaN, NaN for fewer than two videos. A sample that does not define a number is left out for that
+    number; if more than half are left out, there is no interval (NaN, NaN), and a warning is
+    logged. Raises RnndetError for impossible values.
     """
 
     def headline(chosen: Sequence[int]) -> Numbers:
@@ -50,10 +50,10 @@ def paired_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Intervals:
-    """The same of the difference b - a of two runs over the same videos in the same order.
+    """The interval of the difference b - a of two runs over the same videos in the same order.
 
-    Both runs are scored on the same draws, so what makes a video hard for both cancels: an interval
-    that leaves out 0 shows a difference even where the two single intervals overlap.
+    Both runs are evaluated on the same draws, so the difficulty of a video cancels: an interval
+    without 0 shows a difference even where the two single intervals overlap.
     """
     if len(parts_a) != len(parts_b):
         counts = f"{len(parts_a)} and {len(parts_b)}"
@@ -90,7 +90,9 @@ def _ends(name: str, values: Sequence[float], tails: tuple[float, float]) -> tup
     defined = [value for value in values if not np.isnan(value)]
     if 2 * len(defined) < len(values):
         undefined = len(values) - len(defined)
-        _log.warning("%s: no interval: undefined in %d of %d samples", name, undefined, len(values))
+        logger.warning(
+            "%s: no interval: undefined in %d of %d samples", name, undefined, len(values)
+        )
         return float("nan"), float("nan")
     low, high = np.quantile(defined, tails)
     return float(low), float(high)

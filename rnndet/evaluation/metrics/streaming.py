@@ -1,12 +1,12 @@
-"""What a viewer sees of a model that takes time: the newest finished output at every frame.
+"""Streaming accuracy: at every frame the newest finished output of the model is evaluated.
 
-Streaming accuracy: Li, Wang, Ramanan, "Towards Streaming Perception", ECCV 2020, arXiv 2005.10420;
-official kit github.com/mtli/sAP. sAP is any AP of the `delayed` videos. Here eta = 0: at the moment
-a frame arrives only outputs that are finished by then count, so a real model is never shown on its
-own frame. The model works through the newest frame there is whenever it ends with the one before.
+Li, Wang, Ramanan, "Towards Streaming Perception", ECCV 2020, arXiv 2005.10420; official kit
+github.com/mtli/sAP. sAP is any AP of the `delayed` videos. Here eta = 0: when a frame arrives only
+outputs that are finished by then count, so the output for a frame is never evaluated on the same
+frame. Whenever the model finishes a frame, it processes the newest frame next.
 
 Simulated from the outputs of a run over all frames and a trace of latencies, given or measured in
-that run, so the same trace gives the same numbers. One thing differs from a stream: a model with
+that run; the same trace gives the same numbers. One difference from a real stream: a model with
 memory has seen every frame, while a stream that is too slow skips some.
 """
 
@@ -14,37 +14,41 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.evaluation.metrics.base import Numbers
+from rnndet.evaluation.metrics.base import Metric, Numbers
 from rnndet.evaluation.metrics.coco_ap import CocoAP
-from rnndet.evaluation.metrics.record import EvaluatedVideo, Predictions
+from rnndet.evaluation.records import EvaluatedVideo, Predictions
 
-TOLERANCE = 1e-6  # seconds; rounding must not make an output miss the frame it is just in time for
+TOLERANCE = 1e-6  # seconds; rounding must not delay an output that is just in time by a frame
 
 
-class StreamingAP:
-    """COCO AP of what a viewer sees while it happens: "sAP", "sAP50", and the numbers of `timing`.
+class StreamingAP(Metric):
+    """COCO AP of the newest finished output: "sAP", "sAP50", and the numbers of `timing`.
 
-    latencies: seconds for each processed frame; begins again where it ends. None: what each frame
-    took in the run, `EvaluatedFrame.seconds`.
-    fps: frames per second, for videos that have no rate of their own.
+    latencies: seconds for each processed frame; repeated from the start when it ends. None: the
+    times measured in the run, `EvaluatedFrame.seconds`.
+    fps: frames per second, for videos without a frame rate.
     Raises RnndetError for impossible latencies.
     """
+
+    columns = ("sAP50", "sAP", "mismatch", "in_time")
+    units: ClassVar = {"mismatch": "frames", "missed": "frames"}
+    needs_times = True
 
     def __init__(
         self, classes: Sequence[str], *, latencies: Sequence[float] | None = None, fps: float = 30.0
     ) -> None:
         self._ap = CocoAP(classes)
         self._latencies, self._fps = latencies, fps
-        given = "as measured in the run"
+        source = "as measured in the run"
         if latencies is not None:
             mean = 1000 * sum(_checked(latencies)) / len(latencies)
-            given = f"{mean:.1f} ms a frame on average"
-        self.rule = f"sAP, {given}, eta 0, {fps:g} fps if unknown"
+            source = f"{mean:.1f} ms a frame on average"
+        self.rule = f"sAP, {source}, eta 0, {fps:g} fps if unknown"
 
     def measure(self, video: EvaluatedVideo) -> Any:
         """The matches of the delayed video, and its schedule."""
@@ -52,6 +56,7 @@ class StreamingAP:
         return self._ap.measure(delayed(video, plan)), plan
 
     def combine(self, parts: Sequence[Any]) -> Numbers:
+        """The numbers of `headline` and of `timing`."""
         return self.headline(parts) | timing([part[1] for part in parts])
 
     def headline(self, parts: Sequence[Any]) -> Numbers:
@@ -60,10 +65,10 @@ class StreamingAP:
 
 
 class Schedule(NamedTuple):
-    """When N frames of one video were processed and shown; frames are named by their position."""
+    """When the N frames of one video are processed and shown; frames by position, from 0."""
 
-    processed: np.ndarray  # (P,) int64, the frames that were processed, ascending
-    ready: np.ndarray  # (P,) seconds since the first frame, when their outputs were finished
+    processed: np.ndarray  # (P,) int64, the processed frames, ascending
+    ready: np.ndarray  # (P,) seconds from the first frame until each output is finished
     shown: np.ndarray  # (N,) int64, the frame whose output is the newest at each frame; -1 = none
 
 
@@ -72,22 +77,22 @@ def schedule(
 ) -> Schedule:
     """Simulate a stream of the video.
 
-    latencies: seconds for each processed frame; begins again where it ends. None: what each frame
-    took when it was measured.
-    fps: frames per second, instead of the video's own.
+    latencies: seconds for each processed frame; repeated from the start when it ends. None: the
+    measured times of the frames.
+    fps: frames per second, in place of the video's frame rate.
     Frame i arrives (index of i - first index) / fps seconds after the first. Raises RnndetError for
-    a video without a rate, for impossible latencies, and for frames that were not measured.
+    a video without a frame rate, for impossible latencies, and for frames without a measured time.
     """
     fps = video.fps if fps is None else fps
     if fps is None or not fps > 0:
         raise RnndetError(f"{video.name}: its frame rate is {fps}; give frames per second")
     if latencies is None:
-        own = [frame.seconds for frame in video.frames]
-        if not all(map(math.isfinite, own)):
+        seconds = [frame.seconds for frame in video.frames]
+        if not all(map(math.isfinite, seconds)):
             raise RnndetError(
                 f"{video.name}: the time of its frames was not measured; give --latency MS"
             )
-        cost: Callable[[int], float] = own.__getitem__
+        cost: Callable[[int], float] = seconds.__getitem__
     else:
         trace = cycle(_checked(latencies))
         cost = lambda _: next(trace)  # noqa: E731
@@ -101,7 +106,7 @@ def schedule(
 
 
 def is_timed(run: Predictions) -> bool:
-    """Whether the time of every frame was measured."""
+    """Whether all frames have a measured time."""
     return all(math.isfinite(f.seconds) for video in run.videos for f in video.frames)
 
 
@@ -112,9 +117,9 @@ def _checked(latencies: Sequence[float]) -> tuple[float, ...]:
 
 
 def _simulate(times: np.ndarray, cost: Callable[[int], float]) -> tuple[np.ndarray, np.ndarray]:
-    """The frames processed and when each was finished; times (N,) are those of arrival.
+    """The processed frames and the time at which each is finished; times (N,) of arrival.
 
-    cost(i): the seconds that frame i takes; asked in the order of processing.
+    cost(i): the seconds that frame i takes; called in the order of processing.
     """
     processed, ready = [], []
     frame, now = 0, 0.0
@@ -128,9 +133,9 @@ def _simulate(times: np.ndarray, cost: Callable[[int], float]) -> tuple[np.ndarr
 
 
 def delayed(video: EvaluatedVideo, plan: Schedule) -> EvaluatedVideo:
-    """The video with what is shown at each frame in place of what was found in it.
+    """The video with the shown detections at each frame instead of the frame's own detections.
 
-    Nothing is shown before the first output.
+    There are no detections before the first output.
     """
     frames = []
     for frame, position in zip(video.frames, plan.shown, strict=True):
@@ -148,11 +153,11 @@ def delayed(video: EvaluatedVideo, plan: Schedule) -> EvaluatedVideo:
 
 
 def timing(schedules: Sequence[Schedule]) -> Numbers:
-    """How far behind the schedules of several videos are; NaN where nothing was shown.
+    """Delay statistics of several schedules; NaN where nothing was shown.
 
-    "missed": frames at which there was no output yet; "mismatch": mean number of frames from the
-    frame whose output is shown to the present one; "in_time": share of all frames at which it is at
-    most 1, the best that a real latency allows. (The official kit counts a mismatch of 0.)
+    "missed": frames without any output yet; "mismatch": mean number of frames from the frame whose
+    output is shown to the current one; "in_time": share of all frames with a mismatch of at most 1,
+    the best that a real latency allows. (The official kit counts a mismatch of 0.)
     """
     behind = [np.arange(len(s.shown))[s.shown >= 0] - s.shown[s.shown >= 0] for s in schedules]
     frames, mismatch = sum(len(s.shown) for s in schedules), np.concatenate([[], *behind])

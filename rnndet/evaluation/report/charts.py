@@ -1,8 +1,7 @@
-"""Small figures as inline SVG for a page of HTML: curves, bars, timelines, boxes on a frame_figure.
+"""Charts as inline SVG for a page of HTML: curves, bars, timelines, boxes on frames.
 
-Every function returns markup, in which all names are escaped. Series (one for each run) are told
-apart by colour and by dash, both by their place in the list. STYLE is that of the whole page, light
-and dark.
+Every function returns markup with all names escaped. Series, one for each run, differ in colour and
+dash, by their position in the list. STYLE is the style sheet of the whole page, light and dark.
 Colours of series: Okabe and Ito's palette for colour-blind readers, as in Wong, "Points of view:
 Color blindness", Nature Methods 8:441, 2011.
 """
@@ -16,11 +15,11 @@ from typing import NamedTuple
 
 WIDTH = 960  # CSS pixels, of the widest figures
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-DASHES = ("none", "8 3", "2 3", "9 3 2 3")  # with the palette 12 styles before one comes again
+DASHES = ("none", "8 3", "2 3", "9 3 2 3")  # with the palette 12 styles before they repeat
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LABEL_WIDTH = 170  # of the names to the left of bars and timelines
-NAMED = 12  # boxes; more names than this would hide the frame_figure
-MARKS = {  # of boxes on images, which are neither light nor dark: colour, width, dash
+MAX_NAMES = 12  # of boxes; more names would hide the image
+MARKS = {  # boxes on images, for both colour schemes: colour, width, dash
     "missed": ("#d55e00", 2.5, "7 4"),
     "false": ("#f0e442", 2.5, "none"),
     "found": ("#56b4e9", 1.2, "none"),
@@ -58,7 +57,7 @@ svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .whisker { stroke: var(--ink); stroke-width: 2; }
 svg .curve { fill: none; stroke-width: 2; }
 svg .missed { stroke: var(--soft); stroke-width: 1.5; }
-svg .hard { fill: var(--shade); }
+svg .corrupted { fill: var(--shade); }
 svg .box { fill: none; pointer-events: all; vector-effect: non-scaling-stroke; }
 svg .on { fill: #fff; stroke: #000; stroke-width: .25em; paint-order: stroke; }
 """
@@ -68,20 +67,20 @@ Interval = tuple[float, float]
 
 
 class Curve(NamedTuple):
-    """Precision over recall of one run; none of the points, where it has none."""
+    """Precision over recall of one run."""
 
-    name: str  # with its numbers, where labels are drawn
-    points: Sequence[Point]  # recall, precision in 0..1, by recall
-    mark: Point | None = None  # a working point
+    name: str  # with its numbers, if labels are drawn
+    points: Sequence[Point]  # recall, precision in 0..1, by recall; may be empty
+    mark: Point | None = None  # an operating point
 
 
 class Bar(NamedTuple):
-    value: float  # in 0..1; NaN: not defined
+    value: float  # in 0..1; NaN: undefined
     interval: Interval | None = None
 
 
 class Span(NamedTuple):
-    """Frames start to end, exclusive, in which a truth is there."""
+    """Frames from start to end, exclusive, in which a target is present."""
 
     start: int
     end: int
@@ -100,13 +99,13 @@ class Mark(NamedTuple):
 
 
 def legend(names: Sequence[str]) -> str:
-    """The names of the series with the line that each of them has."""
+    """The names of the series with their line styles."""
     return _legend([(_stroke(i), 3.0, name) for i, name in enumerate(names)])
 
 
 def mark_legend() -> str:
-    """What the boxes on images mean."""
-    texts = {"missed": "missed truth", "false": "false alarm", "found": "found"}
+    """The meaning of the boxes on images."""
+    texts = {"missed": "missed target", "false": "false positive", "found": "found"}
     rows = []
     for kind, (colour, width, dash) in MARKS.items():
         rows.append((f'stroke="{colour}" stroke-dasharray="{dash}"', width, texts[kind]))
@@ -115,7 +114,7 @@ def mark_legend() -> str:
 
 
 def curves(series: Sequence[Curve], *, width: int, height: int, label_width: int = 0) -> str:
-    """Precision over recall, both in per cent; with the names at the right if there is room."""
+    """Precision over recall, both in per cent; with names at the right if label_width is not 0."""
     left, top, bottom, right = 48, 10, height - 42, width - 12 - label_width
 
     def place(point: Point) -> Point:
@@ -141,10 +140,14 @@ def curves(series: Sequence[Curve], *, width: int, height: int, label_width: int
 
 
 def bars(groups: Mapping[str, Sequence[Bar]]) -> str:
-    """Lying bars from 0 to 100 per cent, one of each series in every group; whiskers: intervals."""
+    """Horizontal bars from 0 to 100 per cent, one per series in every group; whiskers: intervals.
+
+    >>> bars({"car": [Bar(0.5)]}).count("<rect")
+    1
+    """
     thick, gap, top, left, right = 12, 10, 4, LABEL_WIDTH, WIDTH - 60
-    most = max((len(group) for group in groups.values()), default=0)
-    step = thick * most + gap
+    count = max((len(group) for group in groups.values()), default=0)
+    step = thick * count + gap
     bottom = top + step * len(groups)
 
     def across(value: float) -> float:
@@ -158,22 +161,22 @@ def bars(groups: Mapping[str, Sequence[Bar]]) -> str:
     parts.append(_text((left + right) / 2, bottom + 34, "per cent", css="soft middle"))
     for g, (name, group) in enumerate(groups.items()):
         upper = top + g * step + gap / 2
-        middle = upper + thick * most / 2 + 4
-        parts.append(_text(left - 8, middle, name, css="end", most=24))
+        middle = upper + thick * count / 2 + 4
+        parts.append(_text(left - 8, middle, name, css="end", limit=24))
         for i, bar in enumerate(group):
             parts.append(_bar(bar, _colour(i), across, upper + i * thick, thick - 2))
     return _svg(WIDTH, bottom + 40, "bars", parts)
 
 
 def timeline(tracks: Sequence[Track], *, shaded: Sequence[Interval], extent: Interval) -> str:
-    """One line per truth track and run over the frame number: thick found, thin missed.
+    """One line per target track and run over the frame number: thick found, thin missed.
 
-    Nothing is drawn where the truth is not there. `shaded` frames lie on another ground.
+    Nothing is drawn where the target is absent. `shaded` frames have another background.
     """
     thick, gap, top, left, right = 7, 8, 4, LABEL_WIDTH, WIDTH - 20
     first, last = extent[0], max(extent[1], extent[0] + 1)
-    most = max((len(track.lanes) for track in tracks), default=0)
-    step = thick * most + gap
+    count = max((len(track.lanes) for track in tracks), default=0)
+    step = thick * count + gap
     bottom = top + step * len(tracks)
 
     def across(frame: float) -> float:
@@ -182,7 +185,7 @@ def timeline(tracks: Sequence[Track], *, shaded: Sequence[Interval], extent: Int
     parts = []
     for start, end in shaded:
         box = f'x="{across(start):.1f}" y="{top}" width="{across(end) - across(start):.1f}"'
-        parts.append(f'<rect class="hard" {box} height="{bottom - top}"/>')
+        parts.append(f'<rect class="corrupted" {box} height="{bottom - top}"/>')
     for tick in _frame_ticks(first, last):
         x = across(tick)
         parts.append(_line("grid", (x, top), (x, bottom)))
@@ -190,8 +193,8 @@ def timeline(tracks: Sequence[Track], *, shaded: Sequence[Interval], extent: Int
     parts.append(_text((left + right) / 2, bottom + 34, "frame number", css="soft middle"))
     for t, track in enumerate(tracks):
         upper = top + t * step + gap / 2
-        middle = upper + thick * most / 2 + 4
-        parts.append(_text(left - 8, middle, track.name, css="end", most=24))
+        middle = upper + thick * count / 2 + 4
+        parts.append(_text(left - 8, middle, track.name, css="end", limit=24))
         for i, lane in enumerate(track.lanes):
             centre = upper + (i + 0.5) * thick
             for span in lane:
@@ -200,7 +203,7 @@ def timeline(tracks: Sequence[Track], *, shaded: Sequence[Interval], extent: Int
 
 
 def frame_figure(content: str, size_hw: tuple[int, int], marks: Sequence[Mark]) -> str:
-    """A frame with boxes; `content` is `jpeg_image` or `same_image`. Mistakes are named, if few."""
+    """A frame with boxes; `content` is `jpeg_image` or `same_image`. Errors are named, if few."""
     height, width = size_hw
     letters = max(height, width) / 32
     parts = [content]
@@ -213,10 +216,10 @@ def frame_figure(content: str, size_hw: tuple[int, int], marks: Sequence[Mark]) 
         parts.append(f'<rect {box} stroke="{colour}" stroke-width="{thick}" '
                      f'stroke-dasharray="{dash}">{_title(f"{mark.kind}: {mark.name}")}</rect>'
                      )  # fmt: skip
-    wrong = [mark for mark in marks if mark.kind != "found"]
-    for mark in wrong if len(wrong) <= NAMED else ():
+    errors = [mark for mark in marks if mark.kind != "found"]
+    for mark in errors if len(errors) <= MAX_NAMES else ():
         x1, y1, x2, _ = mark.box
-        is_left = x1 < width / 2  # the name grows into the frame_figure
+        is_left = x1 < width / 2  # the name extends towards the middle of the frame
         x, side = (max(x1, 0), "start") if is_left else (min(x2, width), "end")
         size = f'font-size="{letters:.1f}" text-anchor="{side}"'
         css = f'class="on" x="{x:.1f}" y="{max(y1 - letters / 4, letters):.1f}"'
@@ -228,7 +231,7 @@ def frame_figure(content: str, size_hw: tuple[int, int], marks: Sequence[Mark]) 
 
 
 def jpeg_image(jpeg: bytes, size_hw: tuple[int, int], *, key: str) -> str:
-    """A frame_figure that lies in the page itself; `same_image` with its key shows it again."""
+    """An image with its pixels; `same_image` with its key shows it again."""
     height, width = size_hw
     data = base64.b64encode(jpeg).decode("ascii")
     size = f'width="{width}" height="{height}" preserveAspectRatio="none"'
@@ -236,11 +239,16 @@ def jpeg_image(jpeg: bytes, size_hw: tuple[int, int], *, key: str) -> str:
 
 
 def same_image(*, key: str) -> str:
+    """A reference to the `jpeg_image` with this key."""
     return f'<use href="#{key}"/>'
 
 
 def percent(value: float) -> str:
-    """One decimal; "-" for NaN."""
+    """Per cent with one decimal; "-" for NaN.
+
+    >>> percent(0.5)
+    '50.0'
+    """
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
@@ -261,15 +269,15 @@ def _title(text: str) -> str:
     return f"<title>{escape(text)}</title>"
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _text(x: float, y: float, text: str, *, css: str = "", most: int = 100) -> str:
-    """Text cut to so many characters; whole when pointed at."""
-    short = _cut(text, most)
-    whole = "" if short == text else _title(text)
-    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(short)}{whole}</text>'
+def _text(x: float, y: float, text: str, *, css: str = "", limit: int = 100) -> str:
+    """Text cut to `limit` characters; a tooltip has the whole text."""
+    short = _cut(text, limit)
+    tooltip = "" if short == text else _title(text)
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(short)}{tooltip}</text>'
 
 
 def _line(css: str, start: Point, end: Point, paint: str = "") -> str:
@@ -309,22 +317,22 @@ def _recall_axes(left: float, top: float, right: float, bottom: float) -> str:
 def _end_labels(
     ends: Mapping[int, Point], names: Mapping[int, str], *, x: float, lowest: float, width: float
 ) -> list[str]:
-    """The names of the series from `x` on, each joined to the end of its curve."""
+    """The names of the series at `x`, each connected to the end of its curve."""
     heights = _spread([y for _, y in ends.values()], gap=17, lowest=lowest)
     parts = []
     for (i, (x_end, y_end)), y in zip(ends.items(), heights, strict=True):
         parts.append(_line("grid", (x_end + 5, y_end), (x, y)))
         parts.append(_line("curve", (x + 2, y), (x + 28, y), _stroke(i)))
-        parts.append(_text(x + 34, y + 4, names[i], most=round((width - 46) / 7)))
+        parts.append(_text(x + 34, y + 4, names[i], limit=round((width - 46) / 7)))
     return parts
 
 
-def _spread(wanted: Sequence[float], *, gap: float, lowest: float) -> list[float]:
-    """Heights near the wanted ones, at least `gap` apart, none below `lowest`."""
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    heights = list(wanted)
-    for before, i in pairwise(order):
-        heights[i] = max(heights[i], heights[before] + gap)
+def _spread(heights: Sequence[float], *, gap: float, lowest: float) -> list[float]:
+    """Heights near the given ones, at least `gap` apart, none below `lowest`."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    heights = list(heights)
+    for previous, i in pairwise(order):
+        heights[i] = max(heights[i], heights[previous] + gap)
     for i in reversed(order):
         heights[i] = min(heights[i], lowest)
         lowest = heights[i] - gap
@@ -332,7 +340,7 @@ def _spread(wanted: Sequence[float], *, gap: float, lowest: float) -> list[float
 
 
 def _bar(bar: Bar, paint: str, across: Callable[[float], float], y: float, thick: float) -> str:
-    """A bar with its number behind it; `across` is the x of a value."""
+    """A bar and its number; `across` gives the x of a value."""
     if math.isnan(bar.value):
         return _text(across(0) + 6, y + thick, percent(bar.value), css="soft")
     start, end = across(0), across(bar.value)
@@ -348,7 +356,7 @@ def _bar(bar: Bar, paint: str, across: Callable[[float], float], y: float, thick
 
 
 def _span(span: Span, paint: str, across: Callable[[float], float], y: float, thick: float) -> str:
-    """Thick in the run's colour where found, a thin line where missed; y: the middle."""
+    """A thick line in the run's colour if found, a thin one if missed; y: of the middle."""
     start, end = across(span.start), across(span.end)
     if not span.found:
         return _line("missed", (start, y), (end, y))
@@ -358,7 +366,7 @@ def _span(span: Span, paint: str, across: Callable[[float], float], y: float, th
 
 def _frame_ticks(first: float, last: float) -> list[int]:
     """Round frame numbers within first to last, at most about eight."""
-    least = max((last - first) / 8, 1)
-    power = 10 ** math.floor(math.log10(least))
-    step = next(power * k for k in (1, 2, 5, 10) if power * k >= least)
+    min_step = max((last - first) / 8, 1)
+    power = 10 ** math.floor(math.log10(min_step))
+    step = next(power * k for k in (1, 2, 5, 10) if power * k >= min_step)
     return list(range(math.ceil(first / step) * step, math.floor(last) + 1, step))

@@ -1,11 +1,9 @@
-"""An evaluation as one page of HTML: numbers, curves, tracks and the worst frames.
+"""Write an evaluation as one page of HTML: numbers, curves, tracks and the worst frames.
 
-What the page shows of single boxes follows from one matching (matching.py), and from
-the score threshold of each run's best F1, all classes pooled.
+The figures of single boxes use one matching (matched_run.py), and the score threshold of each run's
+best F1, all classes pooled.
 """
 
-import contextlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -13,48 +11,50 @@ from typing import Any
 
 import numpy as np
 
-from rnndet.errors import OutputError
-from rnndet.evaluation.metrics.base import Numbers, unit
+from rnndet.evaluation.metrics import unit
+from rnndet.evaluation.metrics.base import Numbers
 from rnndet.evaluation.metrics.intervals import Intervals
+from rnndet.evaluation.metrics.matching import is_counted
 from rnndet.evaluation.metrics.motion import GROUPS
-from rnndet.evaluation.metrics.overlap import is_counted
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo, Predictions
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo, Predictions
 from rnndet.evaluation.report import charts
-from rnndet.evaluation.report.matching import JudgedFrame, JudgedRun
+from rnndet.evaluation.report.matched_run import MatchedFrame, MatchedRun
+from rnndet.evaluation.score import ALL_FRAMES, RowKey, format_number
+from rnndet.system.files import atomic_file
 from rnndet.video.image import encode_jpeg
 
-PER_VIDEO, APART = 2, 10  # worst frames: the most of one video, and the least frames between them
-ALL_FRAMES = "all frames"  # how score.py names the row that is not of a part of the frames
+MAX_PER_VIDEO, MIN_DISTANCE = 2, 10  # of worst frames: number in a video, frames between them
 UNNAMED = "the model"  # a run without a name
 COLUMNS = 7  # numbers side by side
 TIMELINES, TRACKS = 4, 20  # videos with timelines, and tracks in each
-PICTURE_WIDTH = 960  # pixels that are kept of an image, at least
+MIN_IMAGE_WIDTH = 960  # pixels; wider images are reduced to no less
 
-_Lanes = dict[tuple[int, int], list[charts.Span]]  # by label and id of the truth track
+_Lanes = dict[tuple[int, int], list[charts.Span]]  # by label and id of the target track
 
 
 def worst_frames(run: Predictions, count: int) -> list[tuple[str, int]]:
-    """Video and index of the `count` frames with the most mistakes, the worst first.
+    """Video and index of the `count` frames with the most errors, the worst first.
 
-    Mistakes are the missed truths and the false alarms at the score threshold of the run's best F1
-    (all classes pooled, IoU .5). Of equal frames the one with more misses comes first, then the
-    earlier one in the order of names and numbers. At most two frames of a video are taken, at least
-    ten frames apart, since neighbours show the same; frames without a mistake never.
+    Errors are missed targets and false positives at the score threshold of the run's best F1 (all
+    classes pooled, IoU .5). Among frames with equal errors, more misses come first, then the order
+    of video names and frame numbers. At most two frames of a video are chosen, at least ten frames
+    apart, since neighbours look alike; frames without errors are never chosen.
     """
-    supervised = JudgedRun(run)
+    matched = MatchedRun(run)
     ranked = []
-    for name, frames in supervised.videos.items():
-        for j in frames:
-            missed = int(j.missed(supervised.threshold).sum())
-            mistakes = missed + int(j.false(supervised.threshold).sum())
-            if mistakes:
-                ranked.append((-mistakes, -missed, name, j.frame.index))
+    for name, frames in matched.videos.items():
+        for m in frames:
+            missed = int(m.missed(matched.threshold).sum())
+            errors = missed + int(m.false(matched.threshold).sum())
+            if errors:
+                ranked.append((-errors, -missed, name, m.frame.index))
     chosen: list[tuple[str, int]] = []
     for _, _, name, index in sorted(ranked):
         if len(chosen) == count:
             break
-        own = [other for video, other in chosen if video == name]
-        if len(own) < PER_VIDEO and all(abs(index - other) >= APART for other in own):
+        others = [other for video, other in chosen if video == name]
+        far = all(abs(index - other) >= MIN_DISTANCE for other in others)
+        if far and len(others) < MAX_PER_VIDEO:
             chosen.append((name, index))
     return chosen
 
@@ -64,28 +64,28 @@ def write_html(
     *,
     title: str,
     protocol: Mapping[str, Any],
-    rows: Mapping[str, Numbers],
+    rows: Mapping[RowKey, Numbers],
     runs: Mapping[str, Predictions],
     classes: Sequence[str],
-    intervals: Mapping[str, Intervals] | None = None,
+    intervals: Mapping[RowKey, Intervals] | None = None,
     images: Mapping[tuple[str, int], np.ndarray] | None = None,
 ) -> None:
-    """Write the page, atomically: one file that needs no other. Raises OutputError.
+    """Write the page, atomically: one file without references to others. Raises OutputError.
 
-    rows: the numbers of each run, or of a part of its frames (score.py); intervals: by the
-    same names. runs: by name, of the same videos; videos with timelines are chosen by the first.
-    classes: names by label. images: (H, W, 3) uint8 RGB by video and frame index, see
-    `worst_frames`; every one is shown with the boxes of every run.
+    rows, intervals: the numbers of each run and subset, as from `score.score`. runs: by name, of
+    the same videos; the first one determines which videos have timelines. classes: names by label.
+    images: (H, W, 3) uint8 RGB by video and frame index, see `worst_frames`; each is shown with the
+    boxes of every run.
     """
-    supervised = {name or UNNAMED: JudgedRun(run) for name, run in runs.items()}
+    matched = {name or UNNAMED: MatchedRun(run) for name, run in runs.items()}
     videos = {video.name: video for run in runs.values() for video in run.videos}
     sections = [
-        _summary(supervised),
+        _summary(matched),
         _tables(rows, intervals or {}),
-        _curves(supervised, classes),
+        _curves(matched, classes),
         _bars(rows, intervals or {}, classes),
-        _timelines(supervised, videos, classes),
-        _images(supervised, videos, classes, images or {}),
+        _timelines(matched, videos, classes),
+        _images(matched, videos, classes, images or {}),
         _section("Protocol", _definitions(protocol)),
     ]
     text = (
@@ -94,13 +94,15 @@ def write_html(
         f"<title>{escape(title)}</title>\n<style>{charts.STYLE}</style></head>\n"
         f"<body>\n<h1>{escape(title)}</h1>\n{''.join(sections)}</body>\n</html>\n"
     )
-    _write(Path(path), text)
+    with atomic_file(path) as part:
+        # A name that is not valid Unicode (a folder may have one) must not lose the page.
+        part.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
 
 
-def _summary(supervised: Mapping[str, JudgedRun]) -> str:
-    head = ("run", "videos", "labelled frames", "truths", "F1", "precision", "recall", "at score")
+def _summary(matched: Mapping[str, MatchedRun]) -> str:
+    head = ("run", "videos", "labelled frames", "targets", "F1", "precision", "recall", "at score")
     lines = []
-    for name, run in supervised.items():
+    for name, run in matched.items():
         counts = (len(run.videos), sum(map(len, run.videos.values())), int(run.targets.sum()))
         shares = [charts.percent(run.best[key]) for key in ("F1", "precision", "recall")]
         at = "-" if np.isnan(run.threshold) else f"{run.threshold:.3f}"
@@ -109,38 +111,38 @@ def _summary(supervised: Mapping[str, JudgedRun]) -> str:
     return _section("Runs", _table(head, lines), note=note) if lines else ""
 
 
-def _tables(rows: Mapping[str, Numbers], intervals: Mapping[str, Intervals]) -> str:
-    """The numbers of all classes together; then those of each class, folded."""
+def _tables(rows: Mapping[RowKey, Numbers], intervals: Mapping[RowKey, Intervals]) -> str:
+    """The numbers of all classes together; then the numbers by class, folded."""
     names = dict.fromkeys(name for numbers in rows.values() for name in numbers)
     kinds: dict[str, list[str]] = {}  # "" for all classes, else the part before the class
     for name in names:
         kinds.setdefault(name.split("/", 1)[0] if "/" in name else "", []).append(name)
     parts = _tables_of(kinds.pop("", []), rows, intervals)
-    for kind, own in kinds.items():
-        tables = "".join(_tables_of(own, rows, intervals))
+    for kind, by_class in kinds.items():
+        tables = "".join(_tables_of(by_class, rows, intervals))
         parts.append(f"<details><summary>{escape(kind)} by class</summary>{tables}</details>")
     note = "Per cent where no other unit is given; intervals, where there are any, in brackets."
     return _section("Numbers", *parts, note=note) if names else ""
 
 
 def _tables_of(
-    names: Sequence[str], rows: Mapping[str, Numbers], intervals: Mapping[str, Intervals]
+    names: Sequence[str], rows: Mapping[RowKey, Numbers], intervals: Mapping[RowKey, Intervals]
 ) -> list[str]:
     """Tables of at most COLUMNS numbers side by side."""
     tables = []
     for first in range(0, len(names), COLUMNS):
-        own = names[first : first + COLUMNS]
+        columns = names[first : first + COLUMNS]
         lines = []
         for row, numbers in rows.items():
             ends = intervals.get(row, {})
-            cells = [_cell(name, numbers.get(name, np.nan), ends.get(name)) for name in own]
-            lines.append([escape(row), *cells])
-        tables.append(_table(["", *map(_heading, own)], lines))
+            cells = [_cell(name, numbers.get(name, np.nan), ends.get(name)) for name in columns]
+            lines.append([escape(str(row)), *cells])
+        tables.append(_table(["", *map(_heading, columns)], lines))
     return tables
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """All cells are markup; the first of a line is its name."""
+    """A table; all cells are markup, and the first of each line is its heading."""
     heads = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = ""
     for name, *cells in lines:
@@ -153,57 +155,55 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _heading(name: str) -> str:
-    """The number, or its class, where a line may break after _; and its unit."""
-    shown = escape(name.split("/", 1)[-1]).replace("_", "_<wbr>").replace("@", "<wbr>@")
-    counted = unit(name)
-    return shown if counted is None else f"{shown}<small>{counted}</small>"
+    """The number's name, or its class, with possible line breaks; and its unit."""
+    label = escape(name.split("/", 1)[-1]).replace("_", "_<wbr>").replace("@", "<wbr>@")
+    units = unit(name)
+    return label if units is None else f"{label}<small>{units}</small>"
 
 
 def _cell(name: str, value: float, ends: charts.Interval | None) -> str:
-    def text(number: float) -> str:
-        is_share = unit(name) is None or np.isnan(number)
-        return charts.percent(number) if is_share else f"{number:.2f}"
-
+    text = format_number(name, value)
     if ends is None or np.isnan(ends).any():
-        return text(value)
-    return f"{text(value)}<small>[{text(ends[0])}, {text(ends[1])}]</small>"
+        return text
+    low, high = (format_number(name, end) for end in ends)
+    return f"{text}<small>[{low}, {high}]</small>"
 
 
-def _curves(supervised: Mapping[str, JudgedRun], classes: Sequence[str]) -> str:
-    if not supervised:
+def _curves(matched: Mapping[str, MatchedRun], classes: Sequence[str]) -> str:
+    if not matched:
         return ""
-    together = []
-    for name, run in supervised.items():
+    pooled = []
+    for name, run in matched.items():
         f1 = f"{name}, best F1 {charts.percent(run.best['F1'])}"
         mark = None if np.isnan(run.threshold) else (run.best["recall"], run.best["precision"])
-        together.append(charts.Curve(f1, run.curve(), mark))
+        pooled.append(charts.Curve(f1, run.curve(), mark))
     panels, absent = "", []
     for label, name in enumerate(classes):
-        targets = max(int(run.targets[label]) for run in supervised.values())
+        targets = max(int(run.targets[label]) for run in matched.values())
         if targets == 0:
             absent.append(name)
             continue
-        own = [charts.Curve(run, j.curve(label)) for run, j in supervised.items()]
-        chart = charts.curves(own, width=308, height=260)
+        series = [charts.Curve(run_name, run.curve(label)) for run_name, run in matched.items()]
+        chart = charts.curves(series, width=308, height=260)
         caption = f"{escape(name)}, targets: {targets}"
         panels += f"<figure><figcaption>{caption}</figcaption>{chart}</figure>"
     parts = [
         "<h3>All classes pooled</h3>",
-        charts.curves(together, width=charts.WIDTH, height=360, label_width=320),
-        f'<h3>By class</h3>{charts.legend(list(supervised))}<div class="grid3">{panels}</div>',
+        charts.curves(pooled, width=charts.WIDTH, height=360, label_width=320),
+        f'<h3>By class</h3>{charts.legend(list(matched))}<div class="grid3">{panels}</div>',
     ]
     if absent:
         parts.append(f"<p>Without targets: {escape(', '.join(absent))}.</p>")
-    note = "Interpolated precision at IoU .5, as far as a run's recall gets; ring: best F1."
+    note = "Interpolated precision at IoU .5, up to the highest recall of a run; ring: best F1."
     return _section("Precision and recall", *parts, note=note)
 
 
 def _bars(
-    rows: Mapping[str, Numbers], intervals: Mapping[str, Intervals], classes: Sequence[str]
+    rows: Mapping[RowKey, Numbers], intervals: Mapping[RowKey, Intervals], classes: Sequence[str]
 ) -> str:
-    """AP50 by class and by motion, of the rows of all frames if some are; else of all rows."""
-    whole = [row for row in rows if row.split(", ")[-1] == ALL_FRAMES] or list(rows)
-    names = [row.removesuffix(ALL_FRAMES).removesuffix(", ") or UNNAMED for row in whole]
+    """AP50 by class and by motion, of each run on all frames."""
+    whole = [row for row in rows if row.subset == ALL_FRAMES]
+    names = [row.run or UNNAMED for row in whole]
     figures = {"AP50 by class": {name: f"AP50/{name}" for name in classes}}
     for rule in ("AP50", "AP50_ilsvrc"):
         figures[f"{rule} by motion"] = {group: f"{rule}_{group}" for group in GROUPS}
@@ -222,32 +222,32 @@ def _bars(
 
 
 def _timelines(
-    supervised: Mapping[str, JudgedRun],
+    matched: Mapping[str, MatchedRun],
     videos: Mapping[str, EvaluatedVideo],
     classes: Sequence[str],
 ) -> str:
-    """Of the videos in which the first run misses most."""
-    if not supervised:
+    """Timelines of the videos in which the first run misses the most targets."""
+    if not matched:
         return ""
-    first = next(iter(supervised.values()))
+    first = next(iter(matched.values()))
     misses = {
-        name: sum(int(j.missed(first.threshold).sum()) for j in frames)
+        name: sum(int(m.missed(first.threshold).sum()) for m in frames)
         for name, frames in first.videos.items()
     }
     worst = sorted((name for name in misses if misses[name]), key=lambda n: (-misses[n], n))
     parts = []
     for name in worst[:TIMELINES]:
-        lanes = [_lanes(run.videos.get(name, []), run.threshold) for run in supervised.values()]
+        lanes = [_lanes(run.videos.get(name, []), run.threshold) for run in matched.values()]
         parts.append(f"<h3>{escape(name)}</h3>" + _timeline(videos[name], lanes, classes))
     note = (
         "The videos in which the first run misses most. Thick: found at IoU .5 and the run's score "
-        "of best F1; thin: missed; nothing: not there, or not labelled. Shaded: corrupted frames."
+        "of best F1; thin: missed; gap: no target, or not labelled. Shaded: corrupted frames."
     )
-    return _section("Tracks", charts.legend(list(supervised)), *parts, note=note) if parts else ""
+    return _section("Tracks", charts.legend(list(matched)), *parts, note=note) if parts else ""
 
 
 def _timeline(video: EvaluatedVideo, lanes: Sequence[_Lanes], classes: Sequence[str]) -> str:
-    """The tracks that the first of the runs misses most; lanes: by run."""
+    """The tracks that the first run misses most; lanes: by run."""
 
     def missed(track: tuple[int, int]) -> int:
         return sum(span.end - span.start for span in lanes[0][track] if not span.found)
@@ -259,26 +259,26 @@ def _timeline(video: EvaluatedVideo, lanes: Sequence[_Lanes], classes: Sequence[
     ]
     ends = _ends(video.frames)
     pairs = zip(video.frames, ends, strict=True)
-    hard = _joined(charts.Span(f.index, end, False) for f, end in pairs if f.corrupted)
-    shaded = [(span.start, span.end) for span in hard]
+    corrupted = _joined(charts.Span(f.index, end, False) for f, end in pairs if f.corrupted)
+    shaded = [(span.start, span.end) for span in corrupted]
     chart = charts.timeline(tracks, shaded=shaded, extent=(video.frames[0].index, ends[-1]))
     more = len(order) - len(tracks)
     return chart + (f"<p>{more} more tracks, with fewer misses, are not shown.</p>" if more else "")
 
 
-def _lanes(frames: Sequence[JudgedFrame], threshold: float) -> _Lanes:
-    """Where each truth track is there, and found."""
+def _lanes(frames: Sequence[MatchedFrame], threshold: float) -> _Lanes:
+    """The frames in which each target track is present, and whether it is found there."""
     lanes: _Lanes = {}
-    for j, end in zip(frames, _ends([j.frame for j in frames]), strict=True):
-        known = is_counted(j.frame) & (j.frame.target_ids >= 0)
-        fields = (j.frame.target_labels, j.frame.target_ids, j.found(threshold))
+    for m, end in zip(frames, _ends([m.frame for m in frames]), strict=True):
+        known = is_counted(m.frame) & (m.frame.target_ids >= 0)
+        fields = (m.frame.target_labels, m.frame.target_ids, m.found(threshold))
         for label, number, found in zip(*(field[known].tolist() for field in fields), strict=True):
-            lanes.setdefault((label, number), []).append(charts.Span(j.frame.index, end, found))
+            lanes.setdefault((label, number), []).append(charts.Span(m.frame.index, end, found))
     return {track: _joined(spans) for track, spans in lanes.items()}
 
 
 def _joined(spans: Iterable[charts.Span]) -> list[charts.Span]:
-    """Those that follow each other and are alike made one."""
+    """The spans, with adjacent equal spans merged."""
     joined: list[charts.Span] = []
     for span in spans:
         if joined and (joined[-1].end, joined[-1].found) == (span.start, span.found):
@@ -288,46 +288,44 @@ def _joined(spans: Iterable[charts.Span]) -> list[charts.Span]:
 
 
 def _ends(frames: Sequence[EvaluatedFrame]) -> list[int]:
-    """Up to which frame number each frame stands: the next, or as far as they mostly lie apart."""
+    """The frame number where each frame's span ends: the next frame, or the median step."""
     index = np.array([frame.index for frame in frames], np.int64)
     step = int(np.median(np.diff(index))) if len(index) > 1 else 1
     return np.minimum(np.append(index[1:], index[-1:] + step), index + step).tolist()
 
 
 def _images(
-    supervised: Mapping[str, JudgedRun],
+    matched: Mapping[str, MatchedRun],
     videos: Mapping[str, EvaluatedVideo],
     classes: Sequence[str],
     images: Mapping[tuple[str, int], np.ndarray],
 ) -> str:
-    """Each with the boxes of every run; the pixels lie in the page once."""
+    """Each image with the boxes of every run; the page contains its pixels once."""
     figures = ""
-    for place, ((name, index), image) in enumerate(images.items()):
-        key, size_hw = f"image{place}", videos[name].size_hw
-        shown = charts.jpeg_image(encode_jpeg(_smaller(image)), size_hw, key=key)
-        for run, own in supervised.items():
-            j = next(j for j in own.videos[name] if j.frame.index == index)
-            marks = _marks(j, own.threshold, classes)
-            counts = [
-                f"{sum(m.kind == kind for m in marks)} {kind}" for kind in ("missed", "false")
-            ]
-            where = f"{name}, frame {index}" + (", corrupted" if j.frame.corrupted else "")
-            caption = escape(f"{where}. {run}: {', '.join(counts)}")
-            svg = charts.frame_figure(shown, size_hw, marks)
+    for position, ((name, index), image) in enumerate(images.items()):
+        key, size_hw = f"image{position}", videos[name].size_hw
+        content = charts.jpeg_image(encode_jpeg(_smaller(image)), size_hw, key=key)
+        for run_name, run in matched.items():
+            m = next(m for m in run.videos[name] if m.frame.index == index)
+            marks = _marks(m, run.threshold, classes)
+            kinds = [mark.kind for mark in marks]
+            counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("missed", "false"))
+            where = f"{name}, frame {index}" + (", corrupted" if m.frame.corrupted else "")
+            caption = escape(f"{where}. {run_name}: {counts}")
+            svg = charts.frame_figure(content, size_hw, marks)
             figures += f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
-            shown = charts.same_image(key=key)
+            content = charts.same_image(key=key)
     note = "At IoU .5 and each run's score of best F1. Point at a box for its class and score."
     grid = f'<div class="grid2">{figures}</div>'
     return _section("Worst frames", charts.mark_legend(), grid, note=note) if figures else ""
 
 
-def _marks(j: JudgedFrame, threshold: float, classes: Sequence[str]) -> list[charts.Mark]:
-    """The boxes to draw; the mistakes last, which is on top."""
-    frame, false, missed = j.frame, j.false(threshold), j.missed(threshold)
-    found = (j.taken >= 0) & (frame.scores >= threshold)
+def _marks(m: MatchedFrame, threshold: float, classes: Sequence[str]) -> list[charts.Mark]:
+    """The boxes to draw; errors last, so that they are on top."""
+    frame, missed = m.frame, m.missed(threshold)
     marks = []
-    for kind, places in (("found", found), ("false", false)):
-        for i in np.flatnonzero(places):
+    for kind, rows in (("found", m.true(threshold)), ("false", m.false(threshold))):
+        for i in np.flatnonzero(rows):
             name = f"{classes[frame.labels[i]]} {frame.scores[i]:.2f}"
             marks.append(charts.Mark(kind, frame.boxes[i].tolist(), name))
     for i in np.flatnonzero(missed):
@@ -337,7 +335,7 @@ def _marks(j: JudgedFrame, threshold: float, classes: Sequence[str]) -> list[cha
 
 
 def _definitions(facts: Mapping[str, Any]) -> str:
-    """A list of definitions; one within another for what is itself a mapping."""
+    """A definition list; nested for values that are mappings."""
     items = ""
     for name, value in facts.items():
         if isinstance(value, Mapping):
@@ -356,21 +354,8 @@ def _section(heading: str, *parts: str, note: str = "") -> str:
 
 
 def _smaller(image: np.ndarray) -> np.ndarray:
-    """The mean of blocks of pixels, so that at least PICTURE_WIDTH columns are left."""
-    size = max(1, image.shape[1] // PICTURE_WIDTH)
+    """The image reduced by the mean of pixel blocks, to at least MIN_IMAGE_WIDTH columns."""
+    size = max(1, image.shape[1] // MIN_IMAGE_WIDTH)
     height, width = (edge // size for edge in image.shape[:2])
     blocks = image[: height * size, : width * size].reshape(height, size, width, size, 3)
     return blocks.mean((1, 3)).round().astype(np.uint8)
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name that is no Unicode (a folder may have one) must not lose the page.
-        part.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
-        os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: page cannot be written: {error.strerror}") from None

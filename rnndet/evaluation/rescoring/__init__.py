@@ -1,12 +1,11 @@
-"""What people do today without memory: better scores for stored detections of single frames.
+"""Rescoring of stored single-frame detections over time, as baselines for temporal models.
 
-Each changes one `EvaluatedVideo` at a time. Those of OFFLINE look at the whole video, future
-included.
+Each function changes one `EvaluatedVideo`. Those in OFFLINE use the whole video, future included.
 """
 
 from collections.abc import Callable
 
-from rnndet.evaluation.metrics.record import EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedVideo
 from rnndet.evaluation.rescoring.seq_nms import seq_nms
 from rnndet.evaluation.rescoring.track_smooth import track_smooth
 

@@ -1,15 +1,16 @@
 """Seq-NMS: link the boxes of a class through the whole video and share the score. Offline."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from rnndet.boxes import pairwise_iou
-from rnndet.evaluation.metrics.record import EvaluatedFrame, EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
 
-LINK_IOU = 0.5  # boxes of adjacent frames that overlap by this much are one object
-SUPPRESS_IOU = 0.3  # boxes that overlap a chosen one by more are removed
+LINK_IOU = 0.5  # boxes of adjacent frames with at least this IoU are linked
+SUPPRESS_IOU = 0.3  # boxes with a higher IoU with a box of a chain are removed
 
 
 def seq_nms(
@@ -17,77 +18,100 @@ def seq_nms(
 ) -> EvaluatedVideo:
     """Han et al. 2016, "Seq-NMS for video object detection", arXiv 1602.08465, section 3.
 
-    For each class, again and again until no box is left: the chain of linked boxes with the
-    largest sum of scores is found by dynamic programming, gets its "mean" (or "max") score, and in
-    each of its frames the boxes that overlap its box are removed. Different: boxes below
-    `min_score` are left as they are, for there are many and they link to anything.
+    For each class, repeated until no box is left: dynamic programming finds the chain of linked
+    boxes with the largest sum of scores; its boxes get the chain's "mean" (or "max") score; in
+    each of its frames the boxes that overlap its box are removed. Difference: boxes below
+    `min_score` are not changed, since there are many of them and they link to any object.
     """
     labels = [frame.labels for frame in video.frames]
-    kinds = np.unique(np.concatenate(labels)) if labels else []
     scores = [frame.scores.copy() for frame in video.frames]
     keep = [np.ones(len(frame.scores), bool) for frame in video.frames]
-    for kind in kinds:
+    for label in np.unique(np.concatenate(labels)) if labels else []:
         rows = [
-            np.flatnonzero((frame.labels == kind) & (frame.scores >= min_score))
+            np.flatnonzero((frame.labels == label) & (frame.scores >= min_score))
             for frame in video.frames
         ]
-        _one_class(video.frames, rows, scores, keep, rescore)
-    frames = [_changed(*each) for each in zip(video.frames, scores, keep, strict=True)]
+        _rescore_class(video.frames, rows, scores, keep, rescore)
+    frames = [_selected(*each) for each in zip(video.frames, scores, keep, strict=True)]
     return replace(video, frames=tuple(frames))
 
 
-def _one_class(frames, rows, scores, keep, rescore: str) -> None:
-    """Change `scores` and `keep` of the boxes of `rows`, which are of one class."""
-    boxes = [f.boxes[r].astype(np.float64) for f, r in zip(frames, rows, strict=True)]
-    first = [f.scores[r].astype(np.float64) for f, r in zip(frames, rows, strict=True)]
-    links = [pairwise_iou(a, b) >= LINK_IOU for a, b in pairwise(boxes)]
-    free = [np.ones(len(r), bool) for r in rows]
-    sums: list[np.ndarray] = [np.zeros(0)] * len(rows)
-    back: list[np.ndarray] = [np.zeros(0, int)] * len(rows)
-    start, end = 0, len(rows) - 1  # the frames in which boxes were taken since the last sums
-    while any(each.any() for each in free):
-        _chain_sums(first, links, free, sums, back, start, end)
-        ends = [each.max(initial=-np.inf) for each in sums]
-        end = int(np.argmax(ends))
-        chain = [int(np.argmax(sums[end]))]
-        for at in range(end, 0, -1):
-            before = back[at][chain[-1]]
-            if before < 0:
-                break
-            chain.append(int(before))
-        chain.reverse()
-        start = end - len(chain) + 1
-        values = [first[start + n][box] for n, box in enumerate(chain)]
+def _rescore_class(
+    frames: Sequence[EvaluatedFrame],
+    rows: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
+    keep: Sequence[np.ndarray],
+    rescore: str,
+) -> None:
+    """Change `scores` and `keep` at `rows`, the boxes of one class, all by frame."""
+    chains = _Chains(frames, rows)
+    while chains.any_left():
+        start, chain = chains.best()
+        values = [chains.scores[t][box] for t, box in enumerate(chain, start)]
         score = max(values) if rescore == "max" else float(np.mean(values))
-        for at, box in enumerate(chain, start):
-            overlap = pairwise_iou(boxes[at][box : box + 1], boxes[at])[0]
-            gone = free[at] & (overlap > SUPPRESS_IOU)
-            gone[box] = False
-            keep[at][rows[at][gone]] = False
-            free[at] &= ~gone
-            free[at][box] = False
-            scores[at][rows[at][box]] = score
+        for t, box in enumerate(chain, start):
+            scores[t][rows[t][box]] = score
+            keep[t][rows[t][chains.remove(t, box)]] = False
 
 
-def _chain_sums(first, links, free, sums, back, start: int, end: int) -> None:
-    """The largest sum of a chain that ends in each free box, and the box before it (-1: none).
+class _Chains:
+    """The boxes of one class that are not used yet, by frame, and the chains of linked boxes."""
 
-    From frame `start` on, until nothing changes any more after `end`.
-    """
-    for at in range(start, len(first)):
-        best = np.zeros(len(first[at]))
-        back[at] = np.full(len(first[at]), -1)
-        if at and len(sums[at - 1]) and len(best):
-            reached = np.where(links[at - 1], sums[at - 1][:, None], -np.inf)
-            before = reached.argmax(0)
-            best = np.maximum(reached.max(0), 0)
-            back[at] = np.where(best > 0, before, -1)
-        before_sums, sums[at] = sums[at], np.where(free[at], first[at] + best, -np.inf)
-        if at > end and np.array_equal(before_sums, sums[at]):
-            return
+    def __init__(self, frames: Sequence[EvaluatedFrame], rows: Sequence[np.ndarray]) -> None:
+        pairs = list(zip(frames, rows, strict=True))
+        self.scores = [frame.scores[row].astype(np.float64) for frame, row in pairs]
+        self._boxes = [frame.boxes[row].astype(np.float64) for frame, row in pairs]
+        self._links = [pairwise_iou(a, b) >= LINK_IOU for a, b in pairwise(self._boxes)]
+        self._free = [np.ones(len(row), bool) for row in rows]
+        # Largest sum of a chain that ends in each box, and the box before it; -1: none.
+        self._sums: list[np.ndarray] = [np.zeros(0)] * len(rows)
+        self._previous: list[np.ndarray] = [np.zeros(0, int)] * len(rows)
+        # The frames in which boxes were removed since the sums were computed.
+        self._start, self._end = 0, len(rows) - 1
+
+    def any_left(self) -> bool:
+        return any(free.any() for free in self._free)
+
+    def best(self) -> tuple[int, list[int]]:
+        """The first frame of the chain with the largest sum, and its box in each frame."""
+        self._update_sums()
+        end = int(np.argmax([sums.max(initial=-np.inf) for sums in self._sums]))
+        chain = [int(np.argmax(self._sums[end]))]
+        for t in range(end, 0, -1):
+            previous = self._previous[t][chain[-1]]
+            if previous < 0:
+                break
+            chain.append(int(previous))
+        chain.reverse()
+        self._start, self._end = end - len(chain) + 1, end
+        return self._start, chain
+
+    def remove(self, t: int, box: int) -> np.ndarray:
+        """Remove a box of frame t and the boxes that overlap it; (N,) bool, the latter."""
+        overlap = pairwise_iou(self._boxes[t][box : box + 1], self._boxes[t])[0]
+        suppressed = self._free[t] & (overlap > SUPPRESS_IOU)
+        suppressed[box] = False
+        self._free[t] &= ~suppressed
+        self._free[t][box] = False
+        return suppressed
+
+    def _update_sums(self) -> None:
+        """Compute the sums from `_start` on, until they no longer change after `_end`."""
+        for t in range(self._start, len(self.scores)):
+            best = np.zeros(len(self.scores[t]))
+            self._previous[t] = np.full(len(self.scores[t]), -1)
+            if t and len(self._sums[t - 1]) and len(best):
+                reached = np.where(self._links[t - 1], self._sums[t - 1][:, None], -np.inf)
+                best = np.maximum(reached.max(0), 0)
+                self._previous[t] = np.where(best > 0, reached.argmax(0), -1)
+            old = self._sums[t]
+            self._sums[t] = np.where(self._free[t], self.scores[t] + best, -np.inf)
+            if t > self._end and np.array_equal(old, self._sums[t]):
+                return
 
 
-def _changed(frame: EvaluatedFrame, scores: np.ndarray, keep: np.ndarray) -> EvaluatedFrame:
+def _selected(frame: EvaluatedFrame, scores: np.ndarray, keep: np.ndarray) -> EvaluatedFrame:
+    """The frame with new scores and only the boxes of `keep`, sorted by descending score."""
     order = np.argsort(-scores, kind="stable")
     order = order[keep[order]]
     return replace(
