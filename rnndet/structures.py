@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # nothing that runs an exported model may import torch
     import torch
     from torch import Tensor
 
+DEFAULT_FPS = Fraction(25)
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

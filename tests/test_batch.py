@@ -13,7 +13,7 @@ import pytest
 from batches import TOOL, frames_of, load_tool, order, save_weights, summary_of, write_clip
 
 from rnndet.errors import OutputError
-from rnndet.inference.batch.done import describe_job, find_done, write_done
+from rnndet.inference.batch.done import DoneRecord, describe_job, find_done
 from rnndet.inference.batch.sharding import split
 from rnndet.video.image import write_image
 from rnndet.video.sources.identity import source_bytes
@@ -207,7 +207,7 @@ def test_decoding_apart_changes_nothing_and_a_crash_there_costs_one_source(
 
     tool, out = load_tool(), tmp_path / "out"
     assert tool.main(order(weights, tmp_path / "plain", clips[4])) == 0
-    monkeypatch.setattr("rnndet.video.sources.isolated.IsolatedSource", Crashing)
+    monkeypatch.setattr("rnndet.inference.batch.run.IsolatedSource", Crashing)
     assert tool.main(order(weights, out, clips[0], clips[4], "--isolate")) == 1
     assert [entry["exit_code"] for entry in summary_of(out)["sources"]] == [3, 0]
     (line,) = capsys.readouterr().err.splitlines()
@@ -226,14 +226,15 @@ def folder(tmp_path):
 
 def record(folder, **options):
     job = describe_job("0", model_sha256="1", options=options)
-    write_done(folder, job, source="no-file", frames=1, whole=True, files=[folder / "r.jsonl"])
+    files = [folder / "r.jsonl"]
+    DoneRecord(job, "no-file").write(folder, frames=1, is_complete=True, files=files)
     return job
 
 
 def test_record_comes_back(folder):
     found = find_done(folder, record(folder, start=0.1, save=("a", "b")))
     assert (found["frames"], found["files"], found["exit_code"]) == (1, ["r.jsonl"], 0)
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob("*.part*"))
 
 
 def test_option_of_another_version_is_a_difference(folder):

@@ -11,8 +11,7 @@ from test_stream import Counter
 from conftest import tiny_model
 from rnndet.errors import InputError, OutputError
 from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch
-from rnndet.inference.results import StageClock
-from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.run import RunOptions, make_stream, run_source
 from rnndet.inference.runtimes.batching import Batcher, Member
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream, run_video
@@ -46,14 +45,14 @@ def failing(count, error):
 
 
 def test_frames_read_ahead_are_the_frames_in_order():
-    assert [f.index for f in prefetch(noise(20), StageClock())] == list(range(20))
+    assert [f.index for f in prefetch(noise(20))] == list(range(20))
 
 
 def test_error_of_the_source_comes_after_the_frames_before_it():
     seen = []
     with pytest.raises(InputError, match="broken"):
-        seen.extend(f.index for f in prefetch(failing(5, InputError("broken")), StageClock()))
-    frames, kept = prefetch(failing(5, InputError("broken")), StageClock()), []
+        seen.extend(f.index for f in prefetch(failing(5, InputError("broken"))))
+    frames, kept = prefetch(failing(5, InputError("broken"))), []
     with pytest.raises(InputError):
         for frame in frames:
             kept.append(frame.index)
@@ -68,7 +67,7 @@ def test_few_frames_are_read_ahead_however_long_the_video():
             read.append(frame.index)
             yield frame
 
-    frames = prefetch(source(), StageClock())
+    frames = prefetch(source())
     next(frames)
     time.sleep(0.2)
     assert len(read) <= DEPTH + 2  # those that wait, the one that is held out, the one that came
@@ -76,10 +75,10 @@ def test_few_frames_are_read_ahead_however_long_the_video():
 
 
 def test_reading_ends_where_nobody_reads_on():
-    frames = prefetch(noise(1000), StageClock())
+    frames = prefetch(noise(1000))
     next(frames)
     frames.close()
-    assert not threads("read ahead")
+    assert not threads("prefetch")
 
 
 # writing behind
@@ -172,7 +171,7 @@ def test_run_of_files_begins_a_scene_as_the_stream_does(tmp_path):
     stream, found = Stream(Counter(), cuts=CutAtTwo()), []
     expected = [r.detections.scores.tolist() for r in run_video(stream, bright_then_dark())]
     run_source(
-        stream, Listed(bright_then_dark()), tmp_path, save=(),
+        stream, Listed(bright_then_dark()), tmp_path, RunOptions(save=()),
         on_frame=lambda result: found.append(result.detections.scores.tolist()),
     )  # fmt: skip
     assert found == expected
@@ -187,7 +186,7 @@ def test_tracker_goes_by_the_times_of_the_frames(run, tmp_path):
 
     stream, times = Stream(Counter(), Timed()), []
     if run == "into files":
-        run_source(stream, Listed(bright_then_dark()), tmp_path, save=())
+        run_source(stream, Listed(bright_then_dark()), tmp_path, RunOptions(save=()))
     else:
         list(run_video(stream, bright_then_dark()))
     assert times == [0.0, 0.1, 0.2, 0.3]
@@ -209,7 +208,7 @@ def test_live_source_is_read_by_the_stream_itself(tmp_path):
             return super().__iter__()
 
     stream = make_stream(tiny_model())
-    assert run_source(stream, Live(noise(3)), tmp_path, save=()).frames == 3
+    assert run_source(stream, Live(noise(3)), tmp_path, RunOptions(save=())).frames == 3
 
 
 def test_run_that_cannot_write_leaves_no_thread(tmp_path, monkeypatch):
@@ -218,8 +217,8 @@ def test_run_that_cannot_write_leaves_no_thread(tmp_path, monkeypatch):
 
     monkeypatch.setattr(JsonLinesSink, "write", write)
     with pytest.raises(OutputError, match="disk full"):
-        run_source(make_stream(tiny_model()), Listed(noise(30)), tmp_path, save=())
-    assert not threads("read ahead") and not threads("write behind")
+        run_source(make_stream(tiny_model()), Listed(noise(30)), tmp_path, RunOptions(save=()))
+    assert not threads("prefetch") and not threads("write behind")
 
 
 # several videos at once
@@ -287,9 +286,9 @@ def test_frames_of_one_size_are_one_call():
     class Counting(TorchRuntime):
         sizes: tuple[int, ...] = ()
 
-        def detect(self, images, *others):
+        def detect(self, images, *others, **options):
             self.sizes += (len(images),)
-            return super().detect(images, *others)
+            return super().detect(images, *others, **options)
 
     runtime, start = Counting(tiny_model()), threading.Barrier(3)
 
@@ -305,7 +304,7 @@ def test_frames_of_one_size_are_one_call():
 
 def test_error_of_the_model_reaches_every_video():
     class Broken(TorchRuntime):
-        def detect(self, *_):
+        def detect(self, *_, **__):
             raise RuntimeError("out of memory")
 
     batcher, failed = Batcher(Broken(tiny_model())), []

@@ -12,7 +12,7 @@ import pytest
 import rnndet
 from conftest import tiny_model
 from rnndet.errors import RnndetError
-from rnndet.inference.run import run_source
+from rnndet.inference.run import RunOptions, run_source
 from rnndet.inference.runtimes import scaled
 from rnndet.inference.stream import Stream, run_video
 from rnndet.specs import InputSpec
@@ -36,7 +36,7 @@ class Counter:
     def __init__(self, scores: tuple[float, ...] = (0.9, 0.4, 0.2, 0.12)) -> None:
         self.scores = scores
 
-    def detect(self, images, original_sizes, state):
+    def detect(self, images, original_sizes, state, *, timer=None):
         (image,), (_,) = images, original_sizes  # of one video
         assert image.dtype == np.uint8
         assert image.shape[2] == 3
@@ -243,7 +243,7 @@ def test_key_frame_policy_is_told_how_many_frames_were_lost(way, tmp_path):
     if way == "run_video":
         list(run_video(stream, source))
     else:
-        run_source(stream, source, tmp_path, save=())
+        run_source(stream, source, tmp_path, RunOptions(save=()))
     assert gaps == [0, 3, 0]
 
 

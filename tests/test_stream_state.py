@@ -9,7 +9,7 @@ import pytest
 
 from conftest import tiny_config
 from rnndet.errors import WeightsError
-from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.run import RunOptions, make_stream, run_source
 from rnndet.inference.stream_state import Position, load_stream, save_stream
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import build_model
@@ -40,11 +40,11 @@ def recording(tmp_path_factory) -> Path:
     return root
 
 
-def run(source, out, *, options=OPTIONS, **rest) -> list[dict]:
+def run(source, out, *, options=OPTIONS, stop=lambda: False, **run_options) -> list[dict]:
     """The frame lines of one run with a new stream."""
     stream = make_stream(model().eval(), **options)
     with open_source(source) as opened:
-        summary = run_source(stream, opened, out, save=(), **rest)
+        summary = run_source(stream, opened, out, RunOptions(save=(), **run_options), stop=stop)
     lines = (summary.folder / "detections.jsonl").read_text().splitlines()
     return [line for line in map(json.loads, lines) if line["type"] == "frame"]
 
@@ -98,8 +98,9 @@ def test_times_go_on_at_the_rate_of_the_source(tmp_path):
     state, times = tmp_path / "state.npz", []
     for name, carried in (("a", {"save_state": state}), ("b", {"load_state": state})):
         run_source(
-            make_stream(model().eval(), **OPTIONS), Source(frames), tmp_path, name=name, save=(),
-            on_frame=lambda result: times.append(result.frame.time), **carried,
+            make_stream(model().eval(), **OPTIONS), Source(frames), tmp_path,
+            RunOptions(name=name, save=(), **carried),
+            on_frame=lambda result: times.append(result.frame.time),
         )  # fmt: skip
     assert times == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
