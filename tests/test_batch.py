@@ -118,6 +118,30 @@ def test_resume_with_other_options_names_them_and_goes_on(infer, clips, capsys, 
     assert infer(clips[4], clips[3], *changed, "--resume", "--overwrite") == 0
 
 
+def test_record_has_exactly_the_options_that_change_results(infer, clips, tmp_path):
+    """Also those of earlier versions, so that their results need not be made again."""
+    given = ["--max-frames", 2, "--threads", 1, "--batch-sources", 2, "--resume", "--save", "mot"]
+    assert infer(clips[4], *given, "--start", 0.04, "--trails", 3) == 0
+    record = json.loads((tmp_path / "out" / "c" / "done.json").read_text())
+    assert record["job"]["options"] == {
+        "runtime": "torch",
+        "half": False,
+        "score_threshold": 0.01,
+        "tracker": "byte",
+        "no_scene_cuts": False,
+        "key_every": 1,
+        "key_lost": 0.0,
+        "start": 0.04,
+        "end": None,
+        "stride": 1,
+        "max_frames": 2,
+        "load_state": None,
+        "save": ["mot"],
+        "trails": 3,
+        "coast": 0.0,
+    }
+
+
 def test_options_without_effect_do_not_matter(infer, clips, tmp_path):
     assert infer(clips[4], "--max-frames", 3, "--threads", 1) == 0
     assert infer(clips[4], "--max-frames", 3, "--resume") == 0

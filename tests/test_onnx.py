@@ -194,14 +194,14 @@ def test_graph_that_differs_is_not_kept(tmp_path, monkeypatch):
     model = with_cell("conv_rnn")
     other = TorchRuntime.detect
 
-    def wrong(self, *given):
-        (found,), state = other(self, *given)
+    def wrong(self, *arguments):
+        (found,), state = other(self, *arguments)
         return [replace(found, boxes=found.boxes + 1)], state
 
     monkeypatch.setattr(TorchRuntime, "detect", wrong)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"before")
-    with pytest.raises(RnndetError, match="not what the model is"):
+    with pytest.raises(RnndetError, match="differs from the model"):
         export_checked(model, path, frames=2)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]

@@ -36,10 +36,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="keep state and tracks where the scene changes",
     )
-    add("--key-every", type=at_least_one, default=1, metavar="N",
-        help="run the model on every N-th frame; propagate its boxes in between")
-    add("--key-lost", type=float, default=0.0, metavar="SHARE",
-        help="run it also where less than this share of the boxes could be propagated, 0 to 1")
+    add(
+        "--key-every",
+        type=at_least_one,
+        default=1,
+        metavar="N",
+        help="run the model on every N-th frame; propagate its boxes in between",
+    )
+    add(
+        "--key-lost",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="run it also where less than this share of the boxes could be propagated, 0 to 1",
+    )
     add("--start", type=seconds, default=0.0, help="begin at this time of each source, in seconds")
     add("--end", type=seconds, help="stop each source at this time, in seconds")
     add("--stride", type=at_least_one, default=1, help="use every n-th frame only")
@@ -50,7 +60,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--timeout", type=seconds, default=10.0, help="seconds to wait for a URL")
     add("--max-reconnects", type=at_least_one, default=10,
         help="attempts in a row to reconnect")  # fmt: skip
-    add("--load-state", metavar="FILE", help="continue from the state in this file, see --save-state")
+    add("--load-state", metavar="FILE", help="continue from the state that --save-state wrote")
     add("--save-state", metavar="FILE", help="save the recurrent state and the tracks to this file")
     add("--save", action="append", metavar="NAMES",
         help="files beside detections.jsonl, by commas: video (the default), mot, coco, csv, cvat, "
@@ -61,7 +71,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--coast", type=seconds, default=0.0, metavar="SECONDS",
         help="show a missed track at its expected position for at most this long")  # fmt: skip
     add("--show", action="store_true", help="show the annotated frames in a window; q ends the run")
-    add("--shard", metavar="I/N", help="run part I, from 0, of N of the sources; auto: from the environment of the job")
+    add("--shard", metavar="I/N",
+        help="run part I, from 0, of N of the sources; auto: ask the launcher")  # fmt: skip
     add("--resume", action="store_true", help="skip sources that an earlier run has finished")
     add("--isolate", action="store_true", help="decode in a child process, which may crash")
     add("--batch-sources", type=at_least_one, default=1, metavar="N",
@@ -218,7 +229,8 @@ def result_options(args: argparse.Namespace) -> Any:
 
     from rnndet.inference.batch.run import ResultOptions
 
-    return ResultOptions(**{field.name: getattr(args, field.name) for field in fields(ResultOptions)})
+    names = [field.name for field in fields(ResultOptions)]
+    return ResultOptions(**{name: getattr(args, name) for name in names})
 
 
 def make_batch(
