@@ -51,7 +51,7 @@ class Stream:
     >>> import torch
     >>> from rnndet.config import config_from_dict
     >>> from rnndet.models.video_detector import build_model
-    >>> options = {"size": [64, 64], "backbone": "mobilenet_v3_small", "channels": 16}
+    >>> options = {"size": [64, 64], "backbone": "mobilenet_v3_small", "channels": 32}
     >>> config = config_from_dict({"model": {"options": options}}, where="example")
     >>> stream = Stream(build_model(config.model, ("bird",)).eval(), min_score=0.9)
     >>> result = stream.step(Frame(np.zeros((64, 64, 3), np.uint8), index=0, time=0.0))
