@@ -93,7 +93,7 @@ def sources_of(out: Path, shard: int) -> list[dict]:
     return summary_of(out, f"summary-{shard}-of-2.json")["sources"]
 
 
-def test_resume_does_only_what_is_missing_and_says_so(infer, clips, tmp_path, capsys):
+def test_resume_runs_only_missing_sources_and_reports_it(infer, clips, tmp_path, capsys):
     out, (one, two) = tmp_path / "out", (clips[4], clips[3])
     assert infer(one, "--max-frames", 3, "--resume") == 0
     assert infer(one, two, "--max-frames", 3, "--resume") == 0
@@ -109,7 +109,7 @@ def test_resume_does_only_what_is_missing_and_says_so(infer, clips, tmp_path, ca
     [(["--max-frames", 2], "options.max_frames was 3, is 2"),
      (["--max-frames", 3, "--tracker", "sort"], 'options.tracker was "byte", is "sort"')],
 )  # fmt: skip
-def test_resume_with_other_options_names_them_and_goes_on(infer, clips, capsys, changed, named):
+def test_resume_with_other_options_names_them_and_continues(infer, clips, capsys, changed, named):
     assert infer(clips[4], "--max-frames", 3) == 0
     assert infer(clips[4], clips[3], *changed, "--resume") == 1
     lines = capsys.readouterr().err.splitlines()
@@ -281,7 +281,7 @@ def test_damaged_record_means_not_done(folder, text):
     assert find_done(folder, job) is None
 
 
-def test_strict_rerun_tries_again_what_was_not_whole(infer, tmp_path):
+def test_strict_rerun_repeats_an_incomplete_source(infer, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for number in (0, 1, 3, 4):  # 2 is missing
@@ -300,7 +300,7 @@ def test_missing_source_is_exit_3_also_if_it_was_done(infer, tmp_path):
     assert (tmp_path / "out" / "a" / "done.json").exists()
 
 
-def test_sources_side_by_side_leave_the_files_of_one_by_one(weights, tmp_path):
+def test_batched_sources_write_the_files_of_separate_runs(weights, tmp_path):
     clips = [write_clip(tmp_path / f"{n}.mp4", length=3 + 2 * n, seed=n) for n in range(4)]
     tool = load_tool()
     assert tool.main(order(weights, tmp_path / "alone", *clips)) == 0
@@ -316,7 +316,7 @@ def test_sources_side_by_side_leave_the_files_of_one_by_one(weights, tmp_path):
     assert [entry["folder"] for entry in entries] == ["0", "1", "2", "3"]
 
 
-def test_key_frames_of_sources_side_by_side_are_those_of_one_by_one(weights, tmp_path):
+def test_batched_sources_have_the_key_frames_of_separate_runs(weights, tmp_path):
     clips = [write_clip(tmp_path / f"{n}.mp4", length=3 + 2 * n, seed=n) for n in range(3)]
     for name, count in (("alone", 1), ("beside", 3)):
         given = order(weights, tmp_path / name, *clips, "--batch-sources", count)

@@ -405,7 +405,7 @@ def test_the_tool_times_streams_that_find_scene_cuts(weights):
     assert isinstance(contender.stream.cuts, SceneCut)
 
 
-def test_the_tool_makes_its_own_clip_for_one_model(weights, capsys):
+def test_the_tool_renders_a_clip_for_one_model(weights, capsys):
     arguments = ["infer", "--models", weights, "--frames", 1, "--rounds", 1, "--device", "cpu"]
     assert load_tool().main([str(argument) for argument in arguments]) == 0
     assert "synthetic-7, 480x384" in capsys.readouterr().out
@@ -477,7 +477,7 @@ def test_settings_name_the_runtime():
     assert isinstance(stock, TorchvisionRuntime)
 
 
-def test_untrained_pair_is_the_same_detector_folded_and_with_memory(tmp_path):
+def test_untrained_pair_is_the_same_detector_folded_and_with_a_temporal_module(tmp_path):
     stock, ours = map(load_model, write_untrained(tmp_path, "ssdlite", (64, 96)))
     assert any(isinstance(module, FrozenBatchNorm2d) for module in stock.modules())
     assert not stock.temporal.cells and ours.temporal.cells

@@ -162,7 +162,7 @@ def test_one_of_several_sources_that_fails_gives_exit_1_and_the_others_are_done(
     assert "missing.mp4" in capsys.readouterr().err
 
 
-def test_sources_of_one_name_get_folders_of_their_own(infer, clip, tmp_path):
+def test_sources_of_the_same_name_get_separate_folders(infer, clip, tmp_path):
     assert infer(clip, clip, "--max-frames", 1, "--no-video") == 0
     assert (tmp_path / "sky-2" / "detections.jsonl").exists()
 
@@ -208,7 +208,7 @@ def test_empty_list_does_not_stop_the_other_sources(infer, clip, tmp_path, capsy
     assert (tmp_path / "sky" / "detections.jsonl").exists()
 
 
-def test_fault_of_the_output_is_said_also_after_a_signal(tmp_path, monkeypatch, capsys):
+def test_output_error_is_reported_also_after_a_signal(tmp_path, monkeypatch, capsys):
     from rnndet.cli import infer as tool
 
     def fail(self, job, runtime):
@@ -364,7 +364,7 @@ def test_a_state_is_for_one_source(infer, clip, tmp_path, capsys):
     assert "are for one source" in capsys.readouterr().err
 
 
-def test_debug_shows_the_traceback_and_goes_on(infer, clip, tmp_path, capsys):
+def test_debug_shows_the_traceback_and_continues(infer, clip, tmp_path, capsys):
     assert infer(tmp_path / "missing.mp4", clip, "--debug", "--max-frames", 1) == 1
     assert "Traceback" in capsys.readouterr().err
     assert (tmp_path / "sky" / "detections.jsonl").exists()

@@ -44,7 +44,7 @@ def failing(count, error):
 # reading ahead
 
 
-def test_frames_read_ahead_are_the_frames_in_order():
+def test_prefetched_frames_are_in_order():
     assert [f.index for f in prefetch(noise(20))] == list(range(20))
 
 
@@ -59,7 +59,7 @@ def test_error_of_the_source_comes_after_the_frames_before_it():
     assert kept == [0, 1, 2, 3, 4]
 
 
-def test_few_frames_are_read_ahead_however_long_the_video():
+def test_few_frames_are_prefetched_of_a_long_video():
     read = []
 
     def source():
@@ -74,7 +74,7 @@ def test_few_frames_are_read_ahead_however_long_the_video():
     frames.close()
 
 
-def test_reading_ends_where_nobody_reads_on():
+def test_closing_the_iterator_ends_the_thread():
     frames = prefetch(noise(1000))
     next(frames)
     frames.close()
@@ -178,7 +178,7 @@ def test_run_of_files_begins_a_scene_as_the_stream_does(tmp_path):
 
 
 @pytest.mark.parametrize("run", ["step by step", "into files"])
-def test_tracker_goes_by_the_times_of_the_frames(run, tmp_path):
+def test_tracker_gets_the_times_of_the_frames(run, tmp_path):
     class Timed(ByteTracker):
         def update(self, found, *, time=None):
             times.append(time)
@@ -192,7 +192,7 @@ def test_tracker_goes_by_the_times_of_the_frames(run, tmp_path):
     assert times == [0.0, 0.1, 0.2, 0.3]
 
 
-def test_tracker_and_stream_go_by_one_threshold():
+def test_tracker_and_stream_use_the_same_threshold():
     """Objects below the tracker's own threshold of 0.3 get ids where they are to be shown."""
     stream = make_stream(Counter((0.25, 0.24, 0.23, 0.22)), tracker="byte", min_score=0.1)
     *_, last = run_video(stream, bright_then_dark())
@@ -240,7 +240,7 @@ def together(videos, *, runtime=None):
         return list(pool.map(one, videos))
 
 
-def test_videos_of_all_lengths_give_what_each_gives_alone():
+def test_batched_videos_of_different_lengths_equal_separate_runs():
     lengths = (6, 3, 1)
     found = together([noise(n, seed=n) for n in lengths])
     for n, results_of in zip(lengths, found, strict=True):
@@ -250,14 +250,14 @@ def test_videos_of_all_lengths_give_what_each_gives_alone():
             np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
 
 
-def test_videos_of_different_sizes_go_side_by_side():
+def test_videos_of_different_sizes_run_concurrently():
     found = together([noise(3), noise(3, size_hw=(64, 64))])
     alone = shown(TorchRuntime(tiny_model()), noise(3, size_hw=(64, 64)))
     for a, b in zip(found[1], alone, strict=True):
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
 
 
-def test_boxes_are_in_pixels_of_the_own_frame():
+def test_boxes_are_in_pixels_of_the_original_frame_of_each_video():
     """Frames of both sizes are the same image to the network."""
     runtime = TorchRuntime(tiny_model())
     (image,) = (frame.image for frame in noise(1))
@@ -282,7 +282,7 @@ def test_threshold_of_a_member_is_that_of_the_model():
     assert runtime.score_threshold == 0.25
 
 
-def test_frames_of_one_size_are_one_call():
+def test_frames_of_the_same_size_are_a_single_call():
     class Counting(TorchRuntime):
         sizes: tuple[int, ...] = ()
 

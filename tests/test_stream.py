@@ -79,7 +79,7 @@ def test_stream_equals_manual_calls_of_the_runtime():
     assert stream.state == state
 
 
-def test_reset_forgets_the_state_so_b_after_a_equals_b_alone():
+def test_video_after_a_reset_gives_what_it_gives_alone():
     a, b = frames(4), frames(3, start=100)
     alone = [r.detections.scores for r in run_video(Stream(Counter()), b)]
     stream = Stream(Counter())
@@ -116,7 +116,7 @@ def test_a_changed_frame_size_raises_with_both_sizes_and_mentions_reset():
         np.zeros((8, 8, 3), np.float32),
     ],
 )
-def test_a_image_of_another_kind_is_refused(image):
+def test_image_of_another_type_is_refused(image):
     with pytest.raises(RnndetError, match="uint8 RGB"):
         Stream(Counter()).step(Frame(image, 0, 0.0))
 
@@ -230,7 +230,7 @@ class Source(list):
 
 
 @pytest.mark.parametrize("way", ["run_video", "run_source"])
-def test_key_frame_policy_is_told_how_many_frames_were_lost(way, tmp_path):
+def test_key_frames_get_the_gap_of_each_frame(way, tmp_path):
     gaps = []
 
     class Asked(Twice):
@@ -248,7 +248,7 @@ def test_key_frame_policy_is_told_how_many_frames_were_lost(way, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["cut", "restart", "reset"])
-def test_what_begins_anew_begins_with_a_key_frame(how):
+def test_first_frame_after_a_cut_a_restart_and_a_reset_is_a_key_frame(how):
     class CutAtOne:
         def update(self, image):
             return how == "cut" and image.mean() == 10
@@ -286,7 +286,7 @@ def test_public_names_are_importable_from_the_package():
         _ = rnndet.nothing_here
 
 
-def test_gap_leaves_the_memory_and_restart_empties_it():
+def test_gap_keeps_the_state_and_restart_empties_it():
     stream = Stream(Counter())
     first, second, third = frames(3)
     alone = Stream(Counter()).step(third).detections.scores
@@ -298,7 +298,7 @@ def test_gap_leaves_the_memory_and_restart_empties_it():
     assert np.array_equal(stream.step(replace(third, restart=True)).detections.scores, alone)
 
 
-def test_restart_may_bring_another_size_and_ids_go_on():
+def test_restart_allows_another_size_and_ids_continue():
     stream = Stream(Counter(), ByteTracker(min_score=0.3))
     before = [stream.step(frame).detections.ids for frame in frames(3)][-1]
     large = [replace(f, time=1 + f.time) for f in frames(3, size=(90, 100))]

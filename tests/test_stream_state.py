@@ -58,14 +58,14 @@ def whole_and_parts(recording, out, options) -> tuple[list[dict], list[dict]]:
 
 
 @pytest.mark.parametrize("tracker", ["none", "iou", "sort", "byte"])
-def test_two_files_give_what_the_whole_gives(recording, tmp_path, tracker):
+def test_two_files_give_the_results_of_the_whole_recording(recording, tmp_path, tracker):
     whole, parts = whole_and_parts(recording, tmp_path, OPTIONS | {"tracker": tracker})
     assert any(line["objects"] for line in whole[HALF:])
     assert parts == whole
 
 
 @pytest.mark.parametrize("every", [2, 3, 4])
-def test_key_frames_go_on_from_file_to_file(recording, tmp_path, every):
+def test_key_frames_continue_in_the_next_file(recording, tmp_path, every):
     whole, parts = whole_and_parts(recording, tmp_path, OPTIONS | {"key_every": every})
     assert [bool(line.get("followed")) for line in whole] == [k % every > 0 for k in range(LENGTH)]
     assert parts == whole
@@ -90,7 +90,7 @@ def test_the_end_of_the_same_file_keeps_its_numbers(recording, tmp_path):
     assert load_stream(state, stream) == Position(1, 0.04)
 
 
-def test_times_go_on_at_the_rate_of_the_source(tmp_path):
+def test_times_continue_at_the_rate_of_the_source(tmp_path):
     class Source(list):
         info = VideoInfo("clip", "clip", 80, 64, Fraction(10), None)
 
@@ -117,7 +117,7 @@ def test_state_of_another_tracker_is_refused(tmp_path):
         load_stream(tmp_path / "s.pt", make_stream(model(), tracker="iou", **OPTIONS))
 
 
-def test_weights_are_no_state(tmp_path):
+def test_weights_are_refused_as_a_state(tmp_path):
     own = model()
     save_checkpoint(tmp_path / "w.pt", model_content(own, tiny_config(), step=0))
     with pytest.raises(WeightsError, match="not the state of a stream"):

@@ -25,9 +25,7 @@ class DoneRecord:
     source: str  # as it is shown to people, without a password
     strict: bool = False  # write no record of an incomplete source
 
-    def write(
-        self, folder: Path, *, frames: int, is_complete: bool, files: Iterable[Path]
-    ) -> None:
+    def write(self, folder: Path, *, frames: int, is_complete: bool, files: Iterable[Path]) -> None:
         """Write done.json atomically, after its files are safe on the disk.
 
         is_complete: the source gave all of its frames. Raises OutputError.

@@ -122,4 +122,3 @@ class TextExport(Export):
     def abort(self) -> None:
         for file in self.files:
             file.abort()
-
