@@ -144,7 +144,7 @@ def run_source(
     options = options or RunOptions()
     timer = timer or StageTimer()
     begin = perf_counter()
-    run = _Run(stream, source, options, timer, on_frame, stop)
+    run = _Run(stream, source, options=options, timer=timer, on_frame=on_frame, stop=stop)
     about = {"device": stream.runtime.device, "min_score": stream.min_score, **options.header}
     folder = Path(out_dir) / (options.name or source.info.name)
     with ResultFiles(
@@ -165,12 +165,13 @@ def run_source(
 
 
 class _Run:
-    """The frames of one video, and what has come of them so far."""
+    """Runs the frames of one video, and keeps its counts."""
 
     def __init__(
         self,
         stream: Stream,
         source: Source | SyntheticClip,
+        *,
         options: RunOptions,
         timer: StageTimer,
         on_frame: Callable[[FrameResult], None],
@@ -220,6 +221,7 @@ class _Run:
         return prefetch(frames, self._timer)
 
     def summary(self, folder: Path, files: ResultFiles, *, seconds: float) -> Summary:
+        """Return the summary of the frames so far."""
         tally, counts = self._tally, getattr(self._source, "counts", None)
         return Summary(
             folder=folder,
