@@ -182,6 +182,16 @@ def test_interrupted_source_is_not_done(infer, clips, tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "c" / "done.json").exists()
 
 
+def test_interrupted_rerun_leaves_no_record_of_the_old_results(infer, clips, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    assert infer(clips[4], "--max-frames", 3) == 0
+    monkeypatch.setattr("rnndet.inference.results.Tally.add", stop)
+    assert infer(clips[4], "--max-frames", 3, "--overwrite") == 130
+    assert not (tmp_path / "out" / "c" / "done.json").exists()
+
+
 def test_refused_rerun_keeps_the_record(infer, clips, tmp_path):
     assert infer(clips[4], "--max-frames", 3) == 0
     assert infer(clips[4], "--max-frames", 3) == 4
@@ -288,7 +298,10 @@ def test_strict_rerun_repeats_an_incomplete_source(infer, tmp_path):
         write_image(folder / f"{number}.png", np.zeros((64, 96, 3), np.uint8))
     assert infer(folder) == 0
     assert infer(folder, "--resume") == 0
+    done = tmp_path / "out" / "images" / "done.json"
+    assert done.exists()
     assert infer(folder, "--resume", "--strict") == 1
+    assert not done.exists()
 
 
 def test_missing_source_is_exit_3_also_if_it_was_done(infer, tmp_path):

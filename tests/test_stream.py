@@ -17,7 +17,7 @@ from rnndet.inference.runtimes import scaled
 from rnndet.inference.stream import Stream, run_video
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections, Frame, VideoInfo
-from rnndet.tracking import ByteTracker
+from rnndet.tracking import ByteTracker, IouTracker
 
 ROOT = Path(__file__).resolve().parent.parent
 BOXES = np.array([[10, 10, 30, 30], [60, 10, 80, 30], [10, 50, 30, 70], [60, 50, 80, 70]], "f4")
@@ -86,6 +86,26 @@ def test_video_after_a_reset_gives_what_it_gives_alone():
     list(run_video(stream, a))
     after = [r.detections.scores for r in run_video(stream, b)]
     assert all(np.array_equal(x, y) for x, y in zip(alone, after, strict=True))
+
+
+def test_ids_of_the_next_video_begin_at_1():
+    stream = Stream(Counter(), ByteTracker())
+    for _ in range(2):
+        *_, last = run_video(stream, frames(3))
+        assert last.detections.ids[last.detections.ids > 0].tolist() == [1]
+
+
+def test_reset_forgets_the_shown_class_of_each_track():
+    class OtherClasses(Counter):
+        def detect(self, *arguments, timer=None):
+            (found,), state = super().detect(*arguments)
+            return [replace(found, labels=1 - found.labels)], state
+
+    stream = Stream(Counter(), IouTracker())  # which gives an id at once
+    list(run_video(stream, frames(3)))
+    stream.runtime = OtherClasses()
+    result = next(run_video(stream, frames(1)))
+    assert result.smoothed.labels.tolist() == result.detections.labels.tolist() == [1, 0]
 
 
 def test_state_can_be_saved_and_set():

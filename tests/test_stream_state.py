@@ -10,6 +10,7 @@ import pytest
 from conftest import tiny_config
 from rnndet.errors import WeightsError
 from rnndet.inference.run import RunOptions, make_stream, run_source
+from rnndet.inference.stream import Stream
 from rnndet.inference.stream_state import Position, load_stream, save_stream
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import build_model
@@ -115,6 +116,16 @@ def test_state_of_another_tracker_is_refused(tmp_path):
     save_stream(tmp_path / "s.pt", make_stream(model(), **OPTIONS), Position(0, 0.0))
     with pytest.raises(WeightsError, match="use the same options"):
         load_stream(tmp_path / "s.pt", make_stream(model(), tracker="iou", **OPTIONS))
+
+
+def test_saved_options_are_those_of_earlier_versions(tmp_path):
+    save_stream(tmp_path / "s.npz", Stream(model(), min_score=0.01), Position(0, 0.0))
+    with np.load(tmp_path / "s.npz") as file:
+        tree = json.loads(file["tree"].tobytes())
+    none = "NoneType"
+    expected = {"tracker": none, "scene cuts": none, "min_score": "0.01", "key frames": "all"}
+    assert tree["options"] == expected
+    assert [tree["stream"][part] for part in ("tracker", "cuts", "keys")] == [None] * 3
 
 
 def test_weights_are_refused_as_a_state(tmp_path):
