@@ -48,11 +48,10 @@ class Stream:
 
     `state` is the recurrent state, None at the beginning of a video; it may be read, saved and set.
 
-    >>> import torch
     >>> from rnndet.config import config_from_dict
     >>> from rnndet.models.video_detector import build_model
-    >>> options = {"size": [64, 64], "backbone": "mobilenet_v3_small", "channels": 32}
-    >>> config = config_from_dict({"model": {"options": options}}, where="example")
+    >>> options = {"size": [96, 96], "backbone": "mobilenet_v3_small", "extra_levels": 0}
+    >>> config = config_from_dict({"model": {"options": options}}, where="example")  # untrained
     >>> stream = Stream(build_model(config.model, ("bird",)).eval(), min_score=0.9)
     >>> result = stream.step(Frame(np.zeros((64, 64, 3), np.uint8), index=0, time=0.0))
     >>> len(result.detections), stream.state is None
