@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         print("ray_batch: Ray is not installed; pip install 'rnndet[ray]'", file=sys.stderr)
         return 2
     from rnndet.errors import RnndetError
+    from rnndet.inference.batch.run import exit_code_of
     from rnndet.inference.results import write_run_summary
 
     # with --resume a video can be run again after its worker died
@@ -66,8 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         infer.build(argparse.Namespace(**vars(args) | {"device": "cpu"}))
         start_ray(ray, given)
         entries, interrupted = run_jobs(ray, jobs, tuple(order), given)
-        codes = [entry["exit_code"] for entry in entries]
-        code = 130 if interrupted else codes[0] if len(codes) == 1 else int(any(codes))
+        code = exit_code_of(entries, signal_code=130 if interrupted else 0)
         write_run_summary(Path(given.out) / "summary.json", entries, exit_code=code)
     except RnndetError as error:
         print(f"ray_batch: {error}", file=sys.stderr)
@@ -159,7 +159,7 @@ def loaded(order: tuple[str, ...]) -> tuple[argparse.Namespace, Any, dict[str, A
 def run_video(order: tuple[str, ...], *job: Any) -> dict[str, Any]:
     """Run one `Job`, given by its fields, like `rnndet infer`; returns its summary entry."""
     args, runtime, header = loaded(order)
-    return infer.run_entry(Job(*job), infer.Run(runtime, header, args, stop=lambda: False))
+    return infer.make_batch(args, header, stop=lambda: False).run(Job(*job), runtime)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class FewLines(torch.nn.Module):
     detector = SimpleNamespace(input_spec=AsItIs())
     temporal = SimpleNamespace(cells={})
 
-    def step(self, frames, state, *, original_sizes):
+    def step(self, frames, state, *, original_sizes, timer):
         return self.decode(self.encode(frames, original_sizes=original_sizes), state)
 
 

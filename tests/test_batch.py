@@ -13,7 +13,7 @@ import pytest
 from batches import TOOL, frames_of, load_tool, order, save_weights, summary_of, write_clip
 
 from rnndet.errors import OutputError
-from rnndet.inference.batch.done import describe_job, find_done, write_done
+from rnndet.inference.batch.done import DoneRecord, describe_job, find_done
 from rnndet.inference.batch.sharding import split
 from rnndet.video.image import write_image
 from rnndet.video.sources.identity import source_bytes
@@ -93,7 +93,7 @@ def sources_of(out: Path, shard: int) -> list[dict]:
     return summary_of(out, f"summary-{shard}-of-2.json")["sources"]
 
 
-def test_resume_does_only_what_is_missing_and_says_so(infer, clips, tmp_path, capsys):
+def test_resume_runs_only_missing_sources_and_reports_it(infer, clips, tmp_path, capsys):
     out, (one, two) = tmp_path / "out", (clips[4], clips[3])
     assert infer(one, "--max-frames", 3, "--resume") == 0
     assert infer(one, two, "--max-frames", 3, "--resume") == 0
@@ -109,13 +109,37 @@ def test_resume_does_only_what_is_missing_and_says_so(infer, clips, tmp_path, ca
     [(["--max-frames", 2], "options.max_frames was 3, is 2"),
      (["--max-frames", 3, "--tracker", "sort"], 'options.tracker was "byte", is "sort"')],
 )  # fmt: skip
-def test_resume_with_other_options_names_them_and_goes_on(infer, clips, capsys, changed, named):
+def test_resume_with_other_options_names_them_and_continues(infer, clips, capsys, changed, named):
     assert infer(clips[4], "--max-frames", 3) == 0
     assert infer(clips[4], clips[3], *changed, "--resume") == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert named in lines[0] and "--overwrite" in lines[0]
     assert infer(clips[4], clips[3], *changed, "--resume", "--overwrite") == 0
+
+
+def test_record_has_exactly_the_options_that_change_results(infer, clips, tmp_path):
+    """Also those of earlier versions, so that their results need not be made again."""
+    given = ["--max-frames", 2, "--threads", 1, "--batch-sources", 2, "--resume", "--save", "mot"]
+    assert infer(clips[4], *given, "--start", 0.04, "--trails", 3) == 0
+    record = json.loads((tmp_path / "out" / "c" / "done.json").read_text())
+    assert record["job"]["options"] == {
+        "runtime": "torch",
+        "half": False,
+        "score_threshold": 0.01,
+        "tracker": "byte",
+        "no_scene_cuts": False,
+        "key_every": 1,
+        "key_lost": 0.0,
+        "start": 0.04,
+        "end": None,
+        "stride": 1,
+        "max_frames": 2,
+        "load_state": None,
+        "save": ["mot"],
+        "trails": 3,
+        "coast": 0.0,
+    }
 
 
 def test_options_without_effect_do_not_matter(infer, clips, tmp_path):
@@ -155,6 +179,16 @@ def test_interrupted_source_is_not_done(infer, clips, tmp_path, monkeypatch):
 
     monkeypatch.setattr("rnndet.inference.results.Tally.add", stop)
     assert infer(clips[4]) == 130
+    assert not (tmp_path / "out" / "c" / "done.json").exists()
+
+
+def test_interrupted_rerun_leaves_no_record_of_the_old_results(infer, clips, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    assert infer(clips[4], "--max-frames", 3) == 0
+    monkeypatch.setattr("rnndet.inference.results.Tally.add", stop)
+    assert infer(clips[4], "--max-frames", 3, "--overwrite") == 130
     assert not (tmp_path / "out" / "c" / "done.json").exists()
 
 
@@ -207,7 +241,7 @@ def test_decoding_apart_changes_nothing_and_a_crash_there_costs_one_source(
 
     tool, out = load_tool(), tmp_path / "out"
     assert tool.main(order(weights, tmp_path / "plain", clips[4])) == 0
-    monkeypatch.setattr("rnndet.video.sources.isolated.IsolatedSource", Crashing)
+    monkeypatch.setattr("rnndet.inference.batch.run.IsolatedSource", Crashing)
     assert tool.main(order(weights, out, clips[0], clips[4], "--isolate")) == 1
     assert [entry["exit_code"] for entry in summary_of(out)["sources"]] == [3, 0]
     (line,) = capsys.readouterr().err.splitlines()
@@ -226,14 +260,15 @@ def folder(tmp_path):
 
 def record(folder, **options):
     job = describe_job("0", model_sha256="1", options=options)
-    write_done(folder, job, source="no-file", frames=1, whole=True, files=[folder / "r.jsonl"])
+    files = [folder / "r.jsonl"]
+    DoneRecord(job, "no-file").write(folder, frames=1, is_complete=True, files=files)
     return job
 
 
 def test_record_comes_back(folder):
     found = find_done(folder, record(folder, start=0.1, save=("a", "b")))
     assert (found["frames"], found["files"], found["exit_code"]) == (1, ["r.jsonl"], 0)
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob("*.part*"))
 
 
 def test_option_of_another_version_is_a_difference(folder):
@@ -256,14 +291,17 @@ def test_damaged_record_means_not_done(folder, text):
     assert find_done(folder, job) is None
 
 
-def test_strict_rerun_tries_again_what_was_not_whole(infer, tmp_path):
+def test_strict_rerun_repeats_an_incomplete_source(infer, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for number in (0, 1, 3, 4):  # 2 is missing
         write_image(folder / f"{number}.png", np.zeros((64, 96, 3), np.uint8))
     assert infer(folder) == 0
     assert infer(folder, "--resume") == 0
+    done = tmp_path / "out" / "images" / "done.json"
+    assert done.exists()
     assert infer(folder, "--resume", "--strict") == 1
+    assert not done.exists()
 
 
 def test_missing_source_is_exit_3_also_if_it_was_done(infer, tmp_path):
@@ -275,7 +313,7 @@ def test_missing_source_is_exit_3_also_if_it_was_done(infer, tmp_path):
     assert (tmp_path / "out" / "a" / "done.json").exists()
 
 
-def test_sources_side_by_side_leave_the_files_of_one_by_one(weights, tmp_path):
+def test_batched_sources_write_the_files_of_separate_runs(weights, tmp_path):
     clips = [write_clip(tmp_path / f"{n}.mp4", length=3 + 2 * n, seed=n) for n in range(4)]
     tool = load_tool()
     assert tool.main(order(weights, tmp_path / "alone", *clips)) == 0
@@ -291,7 +329,7 @@ def test_sources_side_by_side_leave_the_files_of_one_by_one(weights, tmp_path):
     assert [entry["folder"] for entry in entries] == ["0", "1", "2", "3"]
 
 
-def test_key_frames_of_sources_side_by_side_are_those_of_one_by_one(weights, tmp_path):
+def test_batched_sources_have_the_key_frames_of_separate_runs(weights, tmp_path):
     clips = [write_clip(tmp_path / f"{n}.mp4", length=3 + 2 * n, seed=n) for n in range(3)]
     for name, count in (("alone", 1), ("beside", 3)):
         given = order(weights, tmp_path / name, *clips, "--batch-sources", count)

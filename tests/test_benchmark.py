@@ -1,10 +1,12 @@
-"""tools/benchmark.py: what is timed is what inference does, and the numbers fit together."""
+"""tools/benchmark.py: the shipped path is timed, and the numbers are consistent."""
 
 import importlib.util
 import json
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -19,10 +21,9 @@ from rnndet.benchmarks.inference import (
     STAGES,
     WARM_UP,
     Contender,
-    FrameClock,
+    FrameRecorder,
     FrameTimes,
     Round,
-    detect_in_stages,
     lines_of,
     measure,
     paired_ratio,
@@ -37,11 +38,15 @@ from rnndet.benchmarks.torchvision_baseline import TorchvisionRuntime
 from rnndet.benchmarks.untrained import write_untrained
 from rnndet.cli import benchmark as cli
 from rnndet.errors import InputError, RnndetError
-from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.run import RunOptions, make_stream, run_source
+from rnndet.inference.runtimes.batching import Batcher, Member
+from rnndet.inference.runtimes.export_onnx import export_onnx
+from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
-from rnndet.structures import Frame, VideoInfo
+from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
+from rnndet.system.timing import StageTimer
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sink import VideoSink
 from rnndet.video.sources.base import Source
@@ -50,7 +55,6 @@ from rnndet.video.sources.open import open_source
 from rnndet.video.synthetic.clip import SyntheticClip
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "benchmark.py"
-CPU = torch.device("cpu")
 FEW = 2  # frames of a round
 
 
@@ -100,55 +104,65 @@ def report(clip):
 # what is timed
 
 
+def lines_of_frames(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "detections.jsonl").open()]
+    return [line for line in lines if line["type"] == "frame"]
+
+
 @pytest.mark.parametrize("temporal", [{}, {"site": "backbone"}, {"cell": "none"}])
-def test_staged_detections_and_state_equal_those_of_the_stream(temporal):
-    stream, whole = tiny_stream(**temporal), tiny_stream(**temporal)
+def test_timer_changes_neither_detections_nor_state(temporal):
+    timed, plain = tiny_stream(**temporal), tiny_stream(**temporal)
     for frame in frames(3):
-        size_hw = frame.image.shape[:2]
-        found = detect_in_stages(stream, stream.prepare(frame), size_hw, FrameClock(CPU))
-        expected = whole.detect(whole.prepare(frame), size_hw=size_hw)
-        state = whole.state
+        detections = timed.step(frame, StageTimer()).detections
+        expected = plain.step(frame).detections
         assert len(expected) > 0
-        assert np.array_equal(found.boxes, expected.boxes)
-        assert np.array_equal(found.scores, expected.scores)
-        assert np.array_equal(found.labels, expected.labels)
-        assert stream.state.keys() == state.keys()
-        for level, tensors in state.items():
-            assert all(map(torch.equal, stream.state[level], tensors))
-
-
-def test_staged_detections_equal_those_of_the_stream_when_nothing_is_found():
-    staged, whole = tiny_stream(), tiny_stream()
-    staged.min_score = whole.min_score = 1.0
-    frame = frames(1)[0]
-    size_hw = frame.image.shape[:2]
-    found = detect_in_stages(staged, staged.prepare(frame), size_hw, FrameClock(CPU))
-    assert len(found) == len(whole.detect(whole.prepare(frame), size_hw=size_hw)) == 0
+        assert np.array_equal(detections.boxes, expected.boxes)
+        assert np.array_equal(detections.scores, expected.scores)
+        assert np.array_equal(detections.labels, expected.labels)
+        assert timed.state.keys() == plain.state.keys()
+        for level, tensors in plain.state.items():
+            assert all(map(torch.equal, timed.state[level], tensors))
 
 
 @pytest.mark.parametrize("site", ["neck", "backbone"])
-def test_every_stage_of_the_model_takes_time(site):
-    clock = FrameClock(CPU)
-    stream, frame = tiny_stream(site=site), frames(1)[0]
-    detect_in_stages(stream, stream.prepare(frame), frame.image.shape[:2], clock)
-    clock.end_frame(objects=0)
-    (times,) = clock.frames
-    assert all(times.stages[name] > 0 for name in benchmark.MODEL_STAGES if name != "follow")
+def test_every_stage_of_a_step_is_measured(site):
+    timer = StageTimer()
+    tiny_stream(site=site).step(frames(1)[0], timer)
+    assert set(timer.seconds) == {*benchmark.MODEL_STAGES, "track"}
+    assert all(seconds > 0 for seconds in timer.seconds.values())
 
 
-def test_staged_detections_equal_those_of_the_stream_with_key_frames():
-    staged, whole = (make_stream(tiny_model(), min_score=0.01, key_every=3) for _ in range(2))
-    clock = FrameClock(CPU)
+@pytest.mark.parametrize("kind", ["torch", "compiled", "onnx", "stock", "batch member"])
+def test_every_runtime_measures_its_time(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)
+    model = tiny_model()
+    runtime = TorchRuntime(model, compiled=kind == "compiled")
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        export_onnx(model, tmp_path / "tiny.onnx")
+        runtime = OnnxRuntime(tmp_path / "tiny.onnx")
+    elif kind == "stock":
+        runtime = TorchvisionRuntime(model)
+    elif kind == "batch member":
+        runtime = Member(Batcher(runtime))
+    stream, timer = Stream(runtime), StageTimer()
+    for frame in frames(2):
+        begin = perf_counter()
+        stream.step(frame, timer)
+        total = perf_counter() - begin
+        assert 0.5 * total < sum(timer.seconds.values()) < total
+        timer.reset()
+
+
+def test_key_frames_are_the_frames_with_a_temporal_stage():
+    stream, timer = make_stream(tiny_model(), min_score=0.01, key_every=3), StageTimer()
+    is_key = []
     for frame in frames(4):
-        clock.begin_frame()
-        size_hw = frame.image.shape[:2]
-        found = detect_in_stages(staged, staged.prepare(frame), size_hw, clock)
-        assert np.array_equal(
-            found.boxes, whole.detect(whole.prepare(frame), size_hw=size_hw).boxes
-        )
-        clock.end_frame(objects=0)
-    assert [times.stages["memory"] > 0 for times in clock.frames] == [True, False, False, True]
-    assert all(times.stages["follow"] > 0 for times in clock.frames)
+        timer.reset()
+        stream.step(frame, timer)
+        is_key.append("temporal" in timer.seconds)
+        assert timer.seconds["propagate"] > 0
+    assert is_key == [True, False, False, True]
 
 
 def test_a_round_counts_every_frame_and_leaves_the_results_of_inference(clip, tmp_path):
@@ -157,12 +171,29 @@ def test_a_round_counts_every_frame_and_leaves_the_results_of_inference(clip, tm
         for limit in (3, 4):  # the second replaces the first
             times = run_round(stream, source, tmp_path, limit=limit)
     assert len(times) == 4
-    stages = [name for name in STAGES if name != "follow"]
-    assert all(frame.stages[name] > 0 for frame in times for name in stages)
-    lines = (tmp_path / "detections.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["index"] for line in lines] == [0, 1, 2, 3]
-    with open_source(tmp_path / "annotated.mp4") as video:
+    assert all(frame.stages[name] > 0 for frame in times for name in STAGES)
+    assert [line["index"] for line in lines_of_frames(tmp_path / "round")] == [0, 1, 2, 3]
+    with open_source(tmp_path / "round" / "annotated.mp4") as video:
         assert len(list(video)) == 4
+
+
+def test_a_round_runs_on_one_thread(tmp_path):
+    threads = []
+
+    class Watched(Scenes):
+        def __iter__(self):
+            threads.append(threading.current_thread())
+            return super().__iter__()
+
+    run_round(tiny_stream(), Watched(), tmp_path, limit=2)
+    assert threads == [threading.main_thread()]
+
+
+def test_no_time_of_a_round_counts_twice(tmp_path):
+    begin = perf_counter()
+    times = run_round(tiny_stream(tracker="byte"), Scenes(), tmp_path, limit=8)
+    total = perf_counter() - begin
+    assert sum(sum(frame.stages.values()) for frame in times) < total
 
 
 class Scenes(list, Source):
@@ -176,45 +207,34 @@ class Scenes(list, Source):
         super().__init__(Frame(image, k, k / 25) for k, image in enumerate(images))
 
 
-def test_a_round_sees_the_scene_cuts_that_inference_sees(tmp_path):
-    run_round(tiny_stream(tracker="byte"), Scenes(), tmp_path / "round", limit=8)
-    run_source(tiny_stream(tracker="byte"), Scenes(), tmp_path, name="whole", save=())
-    timed, whole = (
-        [json.loads(line) for line in (tmp_path / name / "detections.jsonl").open()]
-        for name in ("round", "whole")
-    )
-    whole = [line for line in whole if line["type"] == "frame"]
+def test_a_round_gives_the_results_of_inference_with_cuts_and_smoothed_tracks(tmp_path):
+    run_round(tiny_stream(tracker="byte"), Scenes(), tmp_path, limit=8)
+    options = RunOptions(name="whole")
+    run_source(tiny_stream(tracker="byte"), Scenes(), tmp_path, options)
+    timed, whole = (lines_of_frames(tmp_path / name) for name in ("round", "whole"))
     assert [line["index"] for line in timed if line.get("cut")] == [4]
-    for name in ("box", "score", "id"):
-        assert [[o.get(name) for o in line["objects"]] for line in timed] == [
-            [o.get(name) for o in line["objects"]] for line in whole
-        ]
+    assert timed == whole
+    images = [(tmp_path / name / "annotated.mp4").read_bytes() for name in ("round", "whole")]
+    assert images[0] == images[1]
 
 
-def test_a_frame_that_is_not_ended_is_not_counted():
-    clock = FrameClock(CPU)
-    with clock.stage("decode"):
-        pass
-    clock.begin_frame()
-    clock.end_frame(objects=0)
-    assert [frame.stages["decode"] for frame in clock.frames] == [0.0]
-
-
-def test_stages_of_one_name_add_up_within_a_frame(monkeypatch):
-    ticks = iter([10.0, 11.0, 20.0, 22.0])
-    monkeypatch.setattr(benchmark, "perf_counter", lambda: next(ticks))
-    clock = FrameClock(CPU)
-    for _ in range(2):
-        with clock.stage("network"):
-            pass
-    clock.end_frame(objects=0)
-    assert clock.frames[0].stages["network"] == 3.0
+def test_recorder_gives_each_frame_its_share_of_every_stage():
+    timer = StageTimer()
+    recorder, result = FrameRecorder(timer), FrameResult(frames(1)[0], Detections.empty())
+    timer.seconds = {"decode": 1.0, "network": 2.0}
+    recorder(result)
+    timer.seconds = {"decode": 1.0, "network": 5.0, "write": 0.5}
+    recorder(result)
+    first, second = recorder.frames
+    assert (first.stages["decode"], first.stages["network"], first.stages["write"]) == (1, 2, 0)
+    assert (second.stages["decode"], second.stages["network"]) == (0, 3)
+    assert second.stages["write"] == 0.5
 
 
 def test_models_take_turns_and_the_warm_up_is_left_out(clip, monkeypatch):
     order = []
 
-    def fake_round(stream, *_, limit, tell):
+    def fake_round(stream, *_, limit, on_frame):
         order.append((stream.name, limit))
         return [FrameTimes(dict.fromkeys(STAGES, 0.1) | {"track": 0.0}, 0.5, 0)] * limit
 
@@ -236,8 +256,8 @@ def test_models_take_turns_and_the_warm_up_is_left_out(clip, monkeypatch):
 # the arithmetic
 
 
-def times_of(decode: float, memory: float, cpu: float = 0.0) -> FrameTimes:
-    return FrameTimes(dict.fromkeys(STAGES, 0.0) | {"decode": decode, "memory": memory}, cpu, 0)
+def times_of(decode: float, temporal: float, cpu: float = 0.0) -> FrameTimes:
+    return FrameTimes(dict.fromkeys(STAGES, 0.0) | {"decode": decode, "temporal": temporal}, cpu, 0)
 
 
 def test_medians_are_milliseconds_over_frames_and_sums_are_made_per_frame():
@@ -245,7 +265,7 @@ def test_medians_are_milliseconds_over_frames_and_sums_are_made_per_frame():
         Round([times_of(0.001, 0.010, 0.02), times_of(0.002, 0.0), times_of(0.009, 0.002)], 0.008)
     )
     assert ms["decode"] == pytest.approx(2)
-    assert ms["memory"] == ms["model"] == pytest.approx(2)
+    assert ms["temporal"] == ms["model"] == pytest.approx(2)
     assert ms["total"] == pytest.approx(11)  # of 11, 2 and 11
     assert ms["cpu"] == 0
     assert ms["pipeline"] == pytest.approx(8)
@@ -253,15 +273,15 @@ def test_medians_are_milliseconds_over_frames_and_sums_are_made_per_frame():
 
 
 def test_with_key_frames_the_median_is_over_the_means_of_their_cycles():
-    times = [times_of(0.0, memory) for memory in (0.004, 0.0, 0.008, 0.0, 0.012, 0.0, 0.5)]
+    times = [times_of(0.0, temporal) for temporal in (0.004, 0.0, 0.008, 0.0, 0.012, 0.0, 0.5)]
     ms = round_medians(Round(times, 0.007, 2))
-    assert ms["memory"] == pytest.approx(4)  # of 2, 4 and 6
+    assert ms["temporal"] == pytest.approx(4)  # of 2, 4 and 6
     assert ms["pipeline"] == pytest.approx(7)
 
 
 def test_shares_are_of_the_sum_of_the_stages_without_the_subtotals():
     share = shares(round_medians(Round([times_of(0.003, 0.001)], 0.0)))
-    assert (share["decode"], share["memory"], share["write"]) == pytest.approx((0.75, 0.25, 0))
+    assert (share["decode"], share["temporal"], share["write"]) == pytest.approx((0.75, 0.25, 0))
     assert tuple(share) == STAGES
 
 
@@ -348,16 +368,18 @@ def test_a_camera_is_refused():
 )
 def test_settings_follow_a_colon(text, expected):
     setting = parse_setting(text)
-    assert (setting.weights, setting.tracker, setting.min_score) == expected
+    assert (setting.weights, setting.tracker, setting.score) == expected
 
 
-@pytest.mark.parametrize("text", ["aerial:trackr=none", "aerial:score=low", "aerial:score="])
+@pytest.mark.parametrize(
+    "text", ["aerial:trackr=none", "aerial:score=low", "aerial:score=", "aerial:score=2"]
+)
 def test_a_wrong_setting_is_an_error_that_names_it(text):
     with pytest.raises(RnndetError, match=r"aerial:.*(trackr|score)"):
         parse_setting(text)
 
 
-def test_the_made_up_clip_is_a_video_file(tmp_path):
+def test_the_synthetic_clip_is_a_video_file(tmp_path):
     with open_source(render_clip(tmp_path, length=2)) as source:
         found = list(source)
     assert [frame.image.shape for frame in found] == [(384, 480, 3)] * 2
@@ -384,7 +406,7 @@ def test_the_tool_times_streams_that_find_scene_cuts(weights):
     assert isinstance(contender.stream.cuts, SceneCut)
 
 
-def test_the_tool_makes_its_own_clip_for_one_model(weights, capsys):
+def test_the_tool_renders_a_clip_for_one_model(weights, capsys):
     arguments = ["infer", "--models", weights, "--frames", 1, "--rounds", 1, "--device", "cpu"]
     assert load_tool().main([str(argument) for argument in arguments]) == 0
     assert "synthetic-7, 480x384" in capsys.readouterr().out
@@ -413,7 +435,7 @@ def test_wrong_usage_is_exit_2(arguments):
     assert stop.value.code == 2
 
 
-def test_stock_loop_finds_what_the_model_finds_without_its_memory():
+def test_torchvision_baseline_gives_the_detections_of_the_frame_detector():
     model, frame = tiny_model(cell="none"), frames(1)[0]
     model.score_threshold = 0.0
     size_hw = frame.image.shape[:2]
@@ -424,7 +446,7 @@ def test_stock_loop_finds_what_the_model_finds_without_its_memory():
     np.testing.assert_allclose(stock.scores[:shown], ours.scores[:shown], atol=1e-5)
 
 
-def test_rounds_in_processes_of_their_own_give_the_same_report(clip, weights, capsys, tmp_path):
+def test_rounds_in_subprocesses_give_the_same_report(clip, weights, capsys, tmp_path):
     given = ["infer", str(clip), "--models", f"{weights}:runtime=stock", str(weights), "--apart"]
     given += ["--frames", str(FEW), "--rounds", "1", "--out", str(tmp_path / "numbers.json")]
     assert load_tool().main(given) == 0
@@ -437,7 +459,7 @@ def test_rounds_in_processes_of_their_own_give_the_same_report(clip, weights, ca
     assert "medians of 1 rounds of each in turn" in capsys.readouterr().out
 
 
-def test_fault_in_a_process_is_said_in_its_words(clip, capsys):
+def test_error_in_a_subprocess_has_its_message(clip, capsys):
     given = ["infer", str(clip), "--models", "none", "--apart", "--frames", "3", "--rounds", "1"]
     assert load_tool().main(given) == 2
     assert "weights 'none'" in capsys.readouterr().err
@@ -456,7 +478,7 @@ def test_settings_name_the_runtime():
     assert isinstance(stock, TorchvisionRuntime)
 
 
-def test_untrained_pair_is_the_same_detector_folded_and_with_memory(tmp_path):
+def test_untrained_pair_is_the_same_detector_folded_and_with_a_temporal_module(tmp_path):
     stock, ours = map(load_model, write_untrained(tmp_path, "ssdlite", (64, 96)))
     assert any(isinstance(module, FrozenBatchNorm2d) for module in stock.modules())
     assert not stock.temporal.cells and ours.temporal.cells
@@ -470,7 +492,7 @@ def test_evaluation_is_measured(coco_vid_root):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
-def test_memory_is_looked_at_in_steps_after_frame_200():
+def test_memory_is_measured_in_steps_after_frame_200():
     report = measure_memory(make_stream(tiny_model()), frames=260, every=25)
     assert [index for index, _ in report["resident_mib"]] == [200, 225, 250, 259]
     assert all(mib > 1 for _, mib in report["resident_mib"])
@@ -484,7 +506,7 @@ def test_startup_is_that_of_the_whole_process():
     assert report["idle"]["peak_mib"] > 1
 
 
-def test_startup_looks_at_every_tool_and_runtime():
+def test_startup_measures_every_tool_and_runtime():
     commands = startup_commands("aerial", has_onnx=True)
     helped = {name.split()[0] for name in commands if name.endswith("--help")}
     assert helped == {path.name for path in TOOL.parent.glob("*.py")}

@@ -25,7 +25,7 @@ import rnndet
 from rnndet.config import config_from_dict
 from rnndet.errors import InputError, OutputError, RnndetError
 from rnndet.inference.batch.jobs import Job
-from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.run import RunOptions, make_stream, run_source
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.models.video_detector import build_model
 from rnndet.structures import Frame
@@ -165,7 +165,7 @@ def test_one_of_several_sources_that_fails_gives_exit_1_and_the_others_are_done(
     assert "missing.mp4" in capsys.readouterr().err
 
 
-def test_sources_of_one_name_get_folders_of_their_own(infer, clip, tmp_path):
+def test_sources_of_the_same_name_get_separate_folders(infer, clip, tmp_path):
     assert infer(clip, clip, "--max-frames", 1, "--no-video") == 0
     assert (tmp_path / "sky-2" / "detections.jsonl").exists()
 
@@ -211,15 +211,17 @@ def test_empty_list_does_not_stop_the_other_sources(infer, clip, tmp_path, capsy
     assert (tmp_path / "sky" / "detections.jsonl").exists()
 
 
-def test_fault_of_the_output_is_said_also_after_a_signal(tmp_path, monkeypatch, capsys):
+def test_output_error_is_reported_also_after_a_signal(tmp_path, monkeypatch, capsys):
     from rnndet.cli import infer as tool
 
-    def fail(job, run):
+    def fail(self, job, runtime):
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr(tool, "run_unless_done", fail)
-    run = tool.Run(None, {}, tool.parse(["--out", str(tmp_path)]), stop=lambda: True)
-    assert tool.run_entry(Job("a.mp4", "a"), run)["exit_code"] == 4
+    monkeypatch.setattr("rnndet.inference.batch.run.Batch._run_unless_done", fail)
+    args = tool.parse(["--out", str(tmp_path)])
+    tool.check(args)
+    batch = tool.make_batch(args, {}, stop=lambda: True)
+    assert batch.run(Job("a.mp4", "a"), None)["exit_code"] == 4
     assert "the disk is full" in capsys.readouterr().err
 
 
@@ -365,7 +367,7 @@ def test_a_state_is_for_one_source(infer, clip, tmp_path, capsys):
     assert "are for one source" in capsys.readouterr().err
 
 
-def test_debug_shows_the_traceback_and_goes_on(infer, clip, tmp_path, capsys):
+def test_debug_shows_the_traceback_and_continues(infer, clip, tmp_path, capsys):
     assert infer(tmp_path / "missing.mp4", clip, "--debug", "--max-frames", 1) == 1
     assert "Traceback" in capsys.readouterr().err
     assert (tmp_path / "sky" / "detections.jsonl").exists()
@@ -579,7 +581,7 @@ def test_interruption_finishes_the_files(weights, tmp_path):
 
     stream = make_stream(load_model(weights), min_score=0.01)
     clip = SyntheticClip(1, length=10, size_hw=(64, 80))
-    summary = run_source(stream, clip, tmp_path, name="cut", on_frame=stop)
+    summary = run_source(stream, clip, tmp_path, RunOptions(name="cut"), on_frame=stop)
     assert (summary.interrupted, summary.frames) == (True, 3)
     lines = read_lines(tmp_path / "cut" / "detections.jsonl")
     assert lines[-1]["interrupted"] is True
@@ -663,7 +665,7 @@ def test_interrupted_tool_is_exit_130(infer, clip, monkeypatch):
 def test_an_error_midway_keeps_old_results_and_the_new_lines(weights, tmp_path):
     model = load_model(weights)
     clip = SyntheticClip(1, length=3, size_hw=(64, 80))
-    run_source(make_stream(model), clip, tmp_path, name="a")
+    run_source(make_stream(model), clip, tmp_path, RunOptions(name="a"))
     old = (tmp_path / "a" / "detections.jsonl").read_bytes()
 
     def fail(result):
@@ -671,11 +673,12 @@ def test_an_error_midway_keeps_old_results_and_the_new_lines(weights, tmp_path):
             raise InputError("frame 2 is damaged")
 
     with pytest.raises(InputError):
-        run_source(make_stream(model), clip, tmp_path, name="a", overwrite=True, on_frame=fail)
+        again = RunOptions(name="a", overwrite=True)
+        run_source(make_stream(model), clip, tmp_path, again, on_frame=fail)
     assert (tmp_path / "a" / "detections.jsonl").read_bytes() == old
     assert len(read_lines(tmp_path / "a" / "detections.part.jsonl")) == 3
     with pytest.raises(OutputError, match="overwrite"):
-        run_source(make_stream(model), clip, tmp_path, name="a")
+        run_source(make_stream(model), clip, tmp_path, RunOptions(name="a"))
 
 
 def test_a_source_without_frames_is_an_input_error_and_leaves_no_files(weights, tmp_path):
@@ -686,7 +689,7 @@ def test_a_source_without_frames_is_an_input_error_and_leaves_no_files(weights, 
             return iter(())
 
     with pytest.raises(InputError, match="no frame"):
-        run_source(make_stream(load_model(weights)), Nothing(), tmp_path, name="none")
+        run_source(make_stream(load_model(weights)), Nothing(), tmp_path, RunOptions(name="none"))
     assert not (tmp_path / "none").exists()
 
 

@@ -18,7 +18,7 @@ PROGRAM = """
 import os, sys
 from fractions import Fraction
 import numpy as np
-from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.run import RunOptions, make_stream, run_source
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections, Frame, VideoInfo
 from rnndet.video.sources.base import Source
@@ -31,7 +31,7 @@ class Stub:
     input_spec = InputSpec(64, 120, None, 1, (0.0,) * 3, (1.0,) * 3)
     rows_of = joined = to_arrays = from_arrays = fingerprint = print  # not called
 
-    def detect(self, images, original_sizes, state):  # two objects that come and go: many tracks
+    def detect(self, images, original_sizes, state, *, timer):  # two objects that come and go
         count = 0 if state is None else state + 1
         place = count % 100
         boxes = [[place, 10, place + 20, 30], [90 - place, 40, 110 - place, 60]]
@@ -56,7 +56,7 @@ def resident(result):
 
 
 stream = make_stream(Stub())
-run_source(stream, Long(), sys.argv[1], save=(), on_frame=resident)
+run_source(stream, Long(), sys.argv[1], RunOptions(save=()), on_frame=resident)
 """
 
 

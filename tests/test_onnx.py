@@ -76,14 +76,14 @@ def assert_parity(model, path, **about):
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
-def test_every_cell_finds_the_same_over_100_frames(cell, tmp_path):
+def test_graph_of_every_cell_equals_torch_over_100_frames(cell, tmp_path):
     model = with_cell(cell)
     assert_parity(model, exported(model, tmp_path))
 
 
 @pytest.mark.parametrize("site", ["neck", "backbone"])
 @pytest.mark.parametrize("detector", ["fcos", "retinanet", "ssdlite"])
-def test_every_one_stage_detector_finds_the_same_over_100_frames(detector, site, tmp_path):
+def test_graph_of_every_one_stage_detector_equals_torch_over_100_frames(detector, site, tmp_path):
     options = {"size": list(SIZE_HW), "backbone": "mobilenet_v3_small"}
     options |= {} if detector == "ssdlite" else {"channels": 32, "head_convs": 1}
     temporal = {"cell": "conv_gru", "levels": ["0", "1"], "hidden": 4, "site": site}
@@ -100,7 +100,7 @@ def test_graph_takes_frames_of_any_size(graph, size_hw):
     assert close.is_close and close.detections > 0
 
 
-def test_model_without_memory_has_no_state(tmp_path):
+def test_graph_without_a_temporal_module_has_no_state(tmp_path):
     path = exported(with_cell("none"), tmp_path)
     assert OnnxRuntime(path).spec.states == ()
     assert_parity(with_cell("none"), path)
@@ -116,7 +116,7 @@ def test_state_matters_in_the_graph(graph):
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
-def test_videos_side_by_side_give_what_each_gives_alone(graph, kind):
+def test_batched_videos_equal_separate_runs(graph, kind):
     model, path = graph
     runtime = OnnxRuntime(path) if kind == "onnx" else TorchRuntime(model)
     videos = [list(noise(3, seed=seed)) for seed in (1, 2)]
@@ -136,7 +136,7 @@ def test_videos_side_by_side_give_what_each_gives_alone(graph, kind):
             np.testing.assert_allclose(one.scores, before[k].scores, atol=1e-5)
 
 
-def test_video_that_begins_beside_one_that_goes_on_has_an_empty_state(graph):
+def test_video_that_joins_a_running_batch_has_an_empty_state(graph):
     runtime = OnnxRuntime(graph[1])
     a, b = noise(2)
     _, state = runtime.detect([a.image], [SIZE_HW], None)
@@ -164,7 +164,7 @@ def test_ids_are_those_of_torch(graph):
     assert ids[0] == ids[1]
 
 
-def test_state_of_torch_goes_on_in_the_graph(graph, tmp_path):
+def test_state_of_torch_continues_in_the_graph(graph, tmp_path):
     model, path = graph
     before, after = Stream(TorchRuntime(model)), Stream(OnnxRuntime(path))
     frames = list(noise(4))
@@ -194,14 +194,14 @@ def test_graph_that_differs_is_not_kept(tmp_path, monkeypatch):
     model = with_cell("conv_rnn")
     other = TorchRuntime.detect
 
-    def wrong(self, *given):
-        (found,), state = other(self, *given)
+    def wrong(self, *arguments):
+        (found,), state = other(self, *arguments)
         return [replace(found, boxes=found.boxes + 1)], state
 
     monkeypatch.setattr(TorchRuntime, "detect", wrong)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"before")
-    with pytest.raises(RnndetError, match="not what the model is"):
+    with pytest.raises(RnndetError, match="differs from the model"):
         export_checked(model, path, frames=2)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
@@ -249,13 +249,13 @@ def test_torch_gets_the_threads_that_were_asked_for(weights):
     assert torch.get_num_threads() == 2
 
 
-def test_graph_is_run_by_its_own_name(weights):
+def test_graph_file_is_run_by_onnx(weights):
     runtime, why = open_runtime(weights.with_suffix(".onnx"))
     assert runtime.name == "onnx"
     assert "tiny.onnx" in why
 
 
-def test_auto_without_a_graph_says_why_it_is_torch(weights):
+def test_auto_without_a_graph_reports_why_it_chose_torch(weights):
     weights.with_suffix(".onnx").unlink()
     runtime, why = open_runtime(weights, kind="auto")
     assert runtime.name == "torch"

@@ -11,8 +11,7 @@ from test_stream import Counter
 from conftest import tiny_model
 from rnndet.errors import InputError, OutputError
 from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch
-from rnndet.inference.results import StageClock
-from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.run import RunOptions, make_stream, run_source
 from rnndet.inference.runtimes.batching import Batcher, Member
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream, run_video
@@ -46,22 +45,22 @@ def failing(count, error):
 # reading ahead
 
 
-def test_frames_read_ahead_are_the_frames_in_order():
-    assert [f.index for f in prefetch(noise(20), StageClock())] == list(range(20))
+def test_prefetched_frames_are_in_order():
+    assert [f.index for f in prefetch(noise(20))] == list(range(20))
 
 
 def test_error_of_the_source_comes_after_the_frames_before_it():
     seen = []
     with pytest.raises(InputError, match="broken"):
-        seen.extend(f.index for f in prefetch(failing(5, InputError("broken")), StageClock()))
-    frames, kept = prefetch(failing(5, InputError("broken")), StageClock()), []
+        seen.extend(f.index for f in prefetch(failing(5, InputError("broken"))))
+    frames, kept = prefetch(failing(5, InputError("broken"))), []
     with pytest.raises(InputError):
         for frame in frames:
             kept.append(frame.index)
     assert kept == [0, 1, 2, 3, 4]
 
 
-def test_few_frames_are_read_ahead_however_long_the_video():
+def test_few_frames_are_prefetched_of_a_long_video():
     read = []
 
     def source():
@@ -69,18 +68,18 @@ def test_few_frames_are_read_ahead_however_long_the_video():
             read.append(frame.index)
             yield frame
 
-    frames = prefetch(source(), StageClock())
+    frames = prefetch(source())
     next(frames)
     time.sleep(0.2)
     assert len(read) <= DEPTH + 2  # those that wait, the one that is held out, the one that came
     frames.close()
 
 
-def test_reading_ends_where_nobody_reads_on():
-    frames = prefetch(noise(1000), StageClock())
+def test_closing_the_iterator_ends_the_thread():
+    frames = prefetch(noise(1000))
     next(frames)
     frames.close()
-    assert not threads("read ahead")
+    assert not threads("prefetch")
 
 
 # writing behind
@@ -173,14 +172,14 @@ def test_run_of_files_begins_a_scene_as_the_stream_does(tmp_path):
     stream, found = Stream(Counter(), cuts=CutAtTwo()), []
     expected = [r.detections.scores.tolist() for r in run_video(stream, bright_then_dark())]
     run_source(
-        stream, Listed(bright_then_dark()), tmp_path, save=(),
+        stream, Listed(bright_then_dark()), tmp_path, RunOptions(save=()),
         on_frame=lambda result: found.append(result.detections.scores.tolist()),
     )  # fmt: skip
     assert found == expected
 
 
 @pytest.mark.parametrize("run", ["step by step", "into files"])
-def test_tracker_goes_by_the_times_of_the_frames(run, tmp_path):
+def test_tracker_gets_the_times_of_the_frames(run, tmp_path):
     class Timed(ByteTracker):
         def update(self, found, *, time=None):
             times.append(time)
@@ -188,13 +187,13 @@ def test_tracker_goes_by_the_times_of_the_frames(run, tmp_path):
 
     stream, times = Stream(Counter(), Timed()), []
     if run == "into files":
-        run_source(stream, Listed(bright_then_dark()), tmp_path, save=())
+        run_source(stream, Listed(bright_then_dark()), tmp_path, RunOptions(save=()))
     else:
         list(run_video(stream, bright_then_dark()))
     assert times == [0.0, 0.1, 0.2, 0.3]
 
 
-def test_tracker_and_stream_go_by_one_threshold():
+def test_tracker_and_stream_use_the_same_threshold():
     """Objects below the tracker's own threshold of 0.3 get ids where they are to be shown."""
     stream = make_stream(Counter((0.25, 0.24, 0.23, 0.22)), tracker="byte", min_score=0.1)
     *_, last = run_video(stream, bright_then_dark())
@@ -210,7 +209,7 @@ def test_live_source_is_read_by_the_stream_itself(tmp_path):
             return super().__iter__()
 
     stream = make_stream(tiny_model())
-    assert run_source(stream, Live(noise(3)), tmp_path, save=()).frames == 3
+    assert run_source(stream, Live(noise(3)), tmp_path, RunOptions(save=())).frames == 3
 
 
 def test_run_that_cannot_write_leaves_no_thread(tmp_path, monkeypatch):
@@ -219,8 +218,8 @@ def test_run_that_cannot_write_leaves_no_thread(tmp_path, monkeypatch):
 
     monkeypatch.setattr(JsonLinesSink, "write", write)
     with pytest.raises(OutputError, match="disk full"):
-        run_source(make_stream(tiny_model()), Listed(noise(30)), tmp_path, save=())
-    assert not threads("read ahead") and not threads("write behind")
+        run_source(make_stream(tiny_model()), Listed(noise(30)), tmp_path, RunOptions(save=()))
+    assert not threads("prefetch") and not threads("write behind")
 
 
 # several videos at once
@@ -242,7 +241,7 @@ def together(videos, *, runtime=None):
         return list(pool.map(one, videos))
 
 
-def test_videos_of_all_lengths_give_what_each_gives_alone():
+def test_batched_videos_of_different_lengths_equal_separate_runs():
     lengths = (6, 3, 1)
     found = together([noise(n, seed=n) for n in lengths])
     for n, results_of in zip(lengths, found, strict=True):
@@ -252,14 +251,14 @@ def test_videos_of_all_lengths_give_what_each_gives_alone():
             np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
 
 
-def test_videos_of_different_sizes_go_side_by_side():
+def test_videos_of_different_sizes_run_concurrently():
     found = together([noise(3), noise(3, size_hw=(64, 64))])
     alone = shown(TorchRuntime(tiny_model()), noise(3, size_hw=(64, 64)))
     for a, b in zip(found[1], alone, strict=True):
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
 
 
-def test_boxes_are_in_pixels_of_the_own_frame():
+def test_boxes_are_in_pixels_of_the_original_frame_of_each_video():
     """Frames of both sizes are the same image to the network."""
     runtime = TorchRuntime(tiny_model())
     (image,) = (frame.image for frame in noise(1))
@@ -284,13 +283,13 @@ def test_threshold_of_a_member_is_that_of_the_model():
     assert runtime.score_threshold == 0.25
 
 
-def test_frames_of_one_size_are_one_call():
+def test_frames_of_the_same_size_are_a_single_call():
     class Counting(TorchRuntime):
         sizes: tuple[int, ...] = ()
 
-        def detect(self, images, *others):
+        def detect(self, images, *others, **options):
             self.sizes += (len(images),)
-            return super().detect(images, *others)
+            return super().detect(images, *others, **options)
 
     runtime, start = Counting(tiny_model()), threading.Barrier(3)
 
@@ -306,7 +305,7 @@ def test_frames_of_one_size_are_one_call():
 
 def test_error_of_the_model_reaches_every_video():
     class Broken(TorchRuntime):
-        def detect(self, *_):
+        def detect(self, *_, **__):
             raise RuntimeError("out of memory")
 
     batcher, failed = Batcher(Broken(tiny_model())), []

@@ -12,7 +12,7 @@ def test_only_the_first_frame_bears_the_cue():
     assert (frames[0, :, 1] == 2).all() and frames[1:, :, 1].abs().max() < 1
 
 
-def test_wanted_is_the_pattern_of_the_first_frame():
+def test_target_is_the_pattern_of_the_first_frame():
     frames, wanted = recall_task(5, batch=2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(frames[0, :, 0], wanted)
 

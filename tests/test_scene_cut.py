@@ -114,7 +114,7 @@ def test_joined_videos_are_measured(tmp_path):
     assert sum(report["joints"].values()) == 2
     assert report["seen"] == report["joints"]
     assert (report["delay"], report["false"]) == (0, [])
-    assert "2 of 2 seen" in lines_of(report)[0]
+    assert "2 of 2 detected" in lines_of(report)[0]
 
 
 def test_one_video_has_no_joint(tmp_path):

@@ -11,7 +11,7 @@ import torch
 import rnndet
 from conftest import FewLines, detections
 from rnndet.errors import RnndetError
-from rnndet.inference.run import run_source
+from rnndet.inference.run import RunOptions, run_source
 from rnndet.inference.stream import Stream
 from rnndet.structures import Detections, Frame, VideoInfo
 from rnndet.tracking import TRACKERS, ByteTracker, TrackSmoother
@@ -147,7 +147,7 @@ class Blinking(FewLines):
         super().__init__()
         self.eval()
 
-    def step(self, frames, state, *, original_sizes):
+    def step(self, frames, state, *, original_sizes, timer):
         count = 0 if state is None else int(state["0"][0])
         found = Detections.empty()
         if not 5 <= count < 10:
@@ -215,7 +215,7 @@ class FrameList(list, Source):
 class Unsure(Blinking):
     """One box that stays: class 0 at 0.35 in three frames, then class 1 at 0.9 in two."""
 
-    def step(self, frames, state, *, original_sizes):
+    def step(self, frames, state, *, original_sizes, timer):
         count = 0 if state is None else int(state["0"][0])
         score, label = (0.35, 0) if count < 3 else (0.9, 1)
         found = detections([[10, 10, 30, 30]], [score], [label])
@@ -225,14 +225,14 @@ class Unsure(Blinking):
 
 def test_track_counts_for_the_class_with_the_largest_sum_of_scores(tmp_path):
     stream = Stream(Unsure(), ByteTracker(min_hits=1, start_margin=0), min_score=0.3)
-    summary = run_source(stream, FrameList(frames(5)), tmp_path, save=())
+    summary = run_source(stream, FrameList(frames(5)), tmp_path, RunOptions(save=()))
     assert summary.objects == {"cube": 3, "ball": 2}
     assert summary.tracks == {"ball": 1}
 
 
 def test_predicted_boxes_count_as_no_objects(tmp_path):
     stream = Stream(Blinking(), ByteTracker(), coast=1.0)
-    summary = run_source(stream, FrameList(frames()), tmp_path, save=("csv",))
+    summary = run_source(stream, FrameList(frames()), tmp_path, RunOptions(save=("csv",)))
     assert summary.objects == {"cube": 8, "ball": 1}
     lines = [json.loads(line) for line in (tmp_path / "clip" / "detections.jsonl").open()]
     assert sum(o.get("predicted", False) for line in lines[1:-1] for o in line["objects"]) == 5

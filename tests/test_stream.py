@@ -9,12 +9,12 @@ import pytest
 import rnndet
 from conftest import tiny_model
 from rnndet.errors import RnndetError
-from rnndet.inference.run import run_source
+from rnndet.inference.run import RunOptions, run_source
 from rnndet.inference.runtimes import scaled
 from rnndet.inference.stream import Stream, run_video
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections, Frame, VideoInfo
-from rnndet.tracking import ByteTracker
+from rnndet.tracking import ByteTracker, IouTracker
 from rnndet.video.sources.base import Source
 
 BOXES = np.array([[10, 10, 30, 30], [60, 10, 80, 30], [10, 50, 30, 70], [60, 50, 80, 70]], "f4")
@@ -33,7 +33,7 @@ class Counter:
     def __init__(self, scores: tuple[float, ...] = (0.9, 0.4, 0.2, 0.12)) -> None:
         self.scores = scores
 
-    def detect(self, images, original_sizes, state):
+    def detect(self, images, original_sizes, state, *, timer=None):
         (image,), (_,) = images, original_sizes  # of one video
         assert image.dtype == np.uint8
         assert image.shape[2] == 3
@@ -76,13 +76,33 @@ def test_stream_equals_manual_calls_of_the_runtime():
     assert stream.state == state
 
 
-def test_reset_forgets_the_state_so_b_after_a_equals_b_alone():
+def test_video_after_a_reset_gives_what_it_gives_alone():
     a, b = frames(4), frames(3, start=100)
     alone = [r.detections.scores for r in run_video(Stream(Counter()), b)]
     stream = Stream(Counter())
     list(run_video(stream, a))
     after = [r.detections.scores for r in run_video(stream, b)]
     assert all(np.array_equal(x, y) for x, y in zip(alone, after, strict=True))
+
+
+def test_ids_of_the_next_video_begin_at_1():
+    stream = Stream(Counter(), ByteTracker())
+    for _ in range(2):
+        *_, last = run_video(stream, frames(3))
+        assert last.detections.ids[last.detections.ids > 0].tolist() == [1]
+
+
+def test_reset_forgets_the_shown_class_of_each_track():
+    class OtherClasses(Counter):
+        def detect(self, *arguments, timer=None):
+            (found,), state = super().detect(*arguments)
+            return [replace(found, labels=1 - found.labels)], state
+
+    stream = Stream(Counter(), IouTracker())  # which gives an id at once
+    list(run_video(stream, frames(3)))
+    stream.runtime = OtherClasses()
+    result = next(run_video(stream, frames(1)))
+    assert result.smoothed.labels.tolist() == result.detections.labels.tolist() == [1, 0]
 
 
 def test_state_can_be_saved_and_set():
@@ -113,7 +133,7 @@ def test_a_changed_frame_size_raises_with_both_sizes_and_mentions_reset():
         np.zeros((8, 8, 3), np.float32),
     ],
 )
-def test_a_image_of_another_kind_is_refused(image):
+def test_image_of_another_type_is_refused(image):
     with pytest.raises(RnndetError, match="uint8 RGB"):
         Stream(Counter()).step(Frame(image, 0, 0.0))
 
@@ -227,7 +247,7 @@ class FrameList(list, Source):
 
 
 @pytest.mark.parametrize("way", ["run_video", "run_source"])
-def test_key_frame_policy_is_told_how_many_frames_were_lost(way, tmp_path):
+def test_key_frames_get_the_gap_of_each_frame(way, tmp_path):
     gaps = []
 
     class Asked(Twice):
@@ -241,12 +261,12 @@ def test_key_frame_policy_is_told_how_many_frames_were_lost(way, tmp_path):
     if way == "run_video":
         list(run_video(stream, source))
     else:
-        run_source(stream, source, tmp_path, save=())
+        run_source(stream, source, tmp_path, RunOptions(save=()))
     assert gaps == [0, 3, 0]
 
 
 @pytest.mark.parametrize("how", ["cut", "restart", "reset"])
-def test_what_begins_anew_begins_with_a_key_frame(how):
+def test_first_frame_after_a_cut_a_restart_and_a_reset_is_a_key_frame(how):
     class CutAtOne:
         def update(self, image):
             return how == "cut" and image.mean() == 10
@@ -276,7 +296,7 @@ def test_public_names_are_importable_from_the_package():
         _ = rnndet.nothing_here
 
 
-def test_gap_leaves_the_memory_and_restart_empties_it():
+def test_gap_keeps_the_state_and_restart_empties_it():
     stream = Stream(Counter())
     first, second, third = frames(3)
     alone = Stream(Counter()).step(third).detections.scores
@@ -288,7 +308,7 @@ def test_gap_leaves_the_memory_and_restart_empties_it():
     assert np.array_equal(stream.step(replace(third, restart=True)).detections.scores, alone)
 
 
-def test_restart_may_bring_another_size_and_ids_go_on():
+def test_restart_allows_another_size_and_ids_continue():
     stream = Stream(Counter(), ByteTracker(min_score=0.3))
     before = [stream.step(frame).detections.ids for frame in frames(3)][-1]
     large = [replace(f, time=1 + f.time) for f in frames(3, size=(90, 100))]

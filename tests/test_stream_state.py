@@ -9,7 +9,8 @@ import pytest
 
 from conftest import tiny_config
 from rnndet.errors import WeightsError
-from rnndet.inference.run import make_stream, run_source
+from rnndet.inference.run import RunOptions, make_stream, run_source
+from rnndet.inference.stream import Stream
 from rnndet.inference.stream_state import Position, load_stream, save_stream
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import build_model
@@ -41,11 +42,11 @@ def recording(tmp_path_factory) -> Path:
     return root
 
 
-def run(source, out, *, options=OPTIONS, **rest) -> list[dict]:
+def run(source, out, *, options=OPTIONS, stop=lambda: False, **run_options) -> list[dict]:
     """The frame lines of one run with a new stream."""
     stream = make_stream(model().eval(), **options)
     with open_source(source) as opened:
-        summary = run_source(stream, opened, out, save=(), **rest)
+        summary = run_source(stream, opened, out, RunOptions(save=(), **run_options), stop=stop)
     lines = (summary.folder / "detections.jsonl").read_text().splitlines()
     return [line for line in map(json.loads, lines) if line["type"] == "frame"]
 
@@ -59,14 +60,14 @@ def whole_and_parts(recording, out, options) -> tuple[list[dict], list[dict]]:
 
 
 @pytest.mark.parametrize("tracker", ["none", "iou", "sort", "byte"])
-def test_two_files_give_what_the_whole_gives(recording, tmp_path, tracker):
+def test_two_files_give_the_results_of_the_whole_recording(recording, tmp_path, tracker):
     whole, parts = whole_and_parts(recording, tmp_path, OPTIONS | {"tracker": tracker})
     assert any(line["objects"] for line in whole[HALF:])
     assert parts == whole
 
 
 @pytest.mark.parametrize("every", [2, 3, 4])
-def test_key_frames_go_on_from_file_to_file(recording, tmp_path, every):
+def test_key_frames_continue_in_the_next_file(recording, tmp_path, every):
     whole, parts = whole_and_parts(recording, tmp_path, OPTIONS | {"key_every": every})
     assert [bool(line.get("followed")) for line in whole] == [k % every > 0 for k in range(LENGTH)]
     assert parts == whole
@@ -91,7 +92,7 @@ def test_the_end_of_the_same_file_keeps_its_numbers(recording, tmp_path):
     assert load_stream(state, stream) == Position(1, 0.04)
 
 
-def test_times_go_on_at_the_rate_of_the_source(tmp_path):
+def test_times_continue_at_the_rate_of_the_source(tmp_path):
     class FrameList(list, Source):
         info = VideoInfo("clip", "clip", 80, 64, Fraction(10), None)
 
@@ -99,8 +100,9 @@ def test_times_go_on_at_the_rate_of_the_source(tmp_path):
     state, times = tmp_path / "state.npz", []
     for name, carried in (("a", {"save_state": state}), ("b", {"load_state": state})):
         run_source(
-            make_stream(model().eval(), **OPTIONS), FrameList(frames), tmp_path, name=name, save=(),
-            on_frame=lambda result: times.append(result.frame.time), **carried,
+            make_stream(model().eval(), **OPTIONS), FrameList(frames), tmp_path,
+            RunOptions(name=name, save=(), **carried),
+            on_frame=lambda result: times.append(result.frame.time),
         )  # fmt: skip
     assert times == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
@@ -117,7 +119,17 @@ def test_state_of_another_tracker_is_refused(tmp_path):
         load_stream(tmp_path / "s.pt", make_stream(model(), tracker="iou", **OPTIONS))
 
 
-def test_weights_are_no_state(tmp_path):
+def test_saved_options_are_those_of_earlier_versions(tmp_path):
+    save_stream(tmp_path / "s.npz", Stream(model(), min_score=0.01), Position(0, 0.0))
+    with np.load(tmp_path / "s.npz") as file:
+        tree = json.loads(file["tree"].tobytes())
+    none = "NoneType"
+    expected = {"tracker": none, "scene cuts": none, "min_score": "0.01", "key frames": "all"}
+    assert tree["options"] == expected
+    assert [tree["stream"][part] for part in ("tracker", "cuts", "keys")] == [None] * 3
+
+
+def test_weights_are_refused_as_a_state(tmp_path):
     own = model()
     save_checkpoint(tmp_path / "w.pt", model_content(own, tiny_config(), step=0))
     with pytest.raises(WeightsError, match="not the state of a stream"):

@@ -36,7 +36,7 @@ def looked(runtime):
     return found
 
 
-def test_folding_in_a_copy_gives_what_the_model_gives():
+def test_folding_in_a_copy_gives_equal_scores():
     model = unfolded()
     model.score_threshold = 0.0
     pixels = torch.from_numpy(noise()).permute(2, 0, 1)[None, None]
@@ -46,7 +46,7 @@ def test_folding_in_a_copy_gives_what_the_model_gives():
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
 
 
-def test_model_that_was_given_keeps_its_norms():
+def test_original_model_keeps_its_norms():
     model = unfolded()
     before = content_sha256(model.state_dict())
     runtime = TorchRuntime(model)
@@ -54,7 +54,7 @@ def test_model_that_was_given_keeps_its_norms():
     assert content_sha256(model.state_dict()) == before == runtime.fingerprint()
 
 
-def test_half_precision_finds_nearly_the_same():
+def test_half_precision_gives_nearly_equal_scores():
     model = tiny_model()
     model.score_threshold = 0.0
     whole, half = (looked(TorchRuntime(model, half=half)) for half in (False, True))
@@ -76,7 +76,7 @@ def traced(monkeypatch):
 
 
 @pytest.mark.parametrize("videos", [1, 2])
-def test_compiled_step_finds_what_the_model_finds(traced, videos):
+def test_compiled_step_equals_the_model(traced, videos):
     model = tiny_model()
     model.score_threshold = 0.01
     plain, compiled = TorchRuntime(model), TorchRuntime(model, compiled=True)

@@ -1,4 +1,4 @@
-"""How fast an evaluation is: the model over labelled videos, and the metrics after it."""
+"""Measure the speed of an evaluation: the model over labelled videos, then the metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rnndet.evaluation.videos import match_classes
 from rnndet.models.video_detector import VideoDetector
 from rnndet.system.environment import machine
 
-CLIP = 50  # frames of each made-up clip
+CLIP = 50  # frames of each synthetic clip
 FIRST_SEED = 9000
 
 
@@ -28,7 +28,7 @@ def measure_eval(
 ) -> dict[str, Any]:
     """Frames per second of `evaluate_set` over the first `frames` frames, decoding included.
 
-    root: of a CocoVID set, None for made-up clips. Raises InputError for a set without frames.
+    root: of a CocoVID set, None for synthetic clips. Raises InputError for a set without frames.
     """
     about = machine()
     with TemporaryDirectory(prefix="rnndet-benchmark-") as folder:

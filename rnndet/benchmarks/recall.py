@@ -1,4 +1,4 @@
-"""How long a cell remembers: recall across a gap, and the gradient that reaches back over it."""
+"""Measure how long a cell remembers: recall across a gap, and the gradient back over it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ from rnndet.registry import lookup
 
 SIZE = 8  # height and width of the maps
 CHANNELS = 8  # of the input: the pattern, the cue, and noise
-CUE = 2.0  # what the cue channel holds while the pattern that is to be kept is shown
+CUE = 2.0  # of the cue channel in the frame with the pattern to recall
 
-# Name -> cell and its options: the variants that are compared.
+# Name -> cell and its options.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "conv_rnn": ("conv_rnn", {}),
     "conv_lstm": ("conv_lstm", {}),
@@ -28,8 +28,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-class Rememberer(nn.Module):
-    """A cell and a 1x1 readout of what the first frame showed, asked after the last one."""
+class RecallModel(nn.Module):
+    """A cell and a 1x1 readout, after the last frame, of the pattern in the first frame."""
 
     def __init__(self, cell: RecurrentCell, *, hidden: int) -> None:
         super().__init__()
@@ -37,19 +37,19 @@ class Rememberer(nn.Module):
         self.read = nn.Conv2d(hidden, 1, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """frames (T, B, C, H, W) -> each pixel of the first pattern, (B, H, W)."""
+        """Map frames (T, B, C, H, W) to the first pattern, (B, H, W)."""
         state = self.cell.init_state(frames[0])
         h, _ = run_cell(self.cell, frames.flatten(0, 1), state, length=len(frames))
         return self.read(h[-frames.shape[1] :])[:, 0]
 
 
 def recall_task(gap: int, *, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A pattern, marked by a cue, and `gap` >= 1 frames of other patterns after it.
+    """Return a pattern that a cue marks, followed by `gap` >= 1 frames of other patterns.
 
     The latch problem of Bengio, Simard & Frasconi 1994, "Learning long-term dependencies with
     gradient descent is difficult", with a number instead of a bit for each pixel: features are
     numbers. -> frames (gap + 1, B, C, H, W): patterns, uniform in [-1, 1], in channel 0, the cue in
-    1, noise of spread 0.1 in the rest; wanted (B, H, W), the first pattern.
+    1, noise of spread 0.1 in the rest; target (B, H, W), the first pattern.
     """
     frames = 0.1 * torch.randn((gap + 1, batch, CHANNELS, SIZE, SIZE), generator=generator)
     frames[:, :, 0] = 2 * torch.rand((gap + 1, batch, SIZE, SIZE), generator=generator) - 1
@@ -65,24 +65,24 @@ def train_to_recall(
     batch: int = 16,
     seed: int = 0,
     after_step: Callable[[], object] = lambda: None,
-) -> Rememberer:
-    """A cell of VARIANTS, trained on gaps of 1 to `longest` frames, each as often as any other.
+) -> RecallModel:
+    """Train a cell of VARIANTS on gaps of 1 to `longest` frames, uniformly distributed.
 
-    The loss is on the last frame alone, so what the cell learns of the first one came back through
-    every frame between. Adam, rate 0.01, down to 0 by a cosine; gradients cut at norm 1. 0 steps
-    give a fresh cell. Raises RnndetError for an unknown name.
+    The loss is on the last frame alone, so its gradient reaches the first frame only through every
+    frame between. Adam, rate 0.01, down to 0 by a cosine; gradients clipped at norm 1. 0 steps
+    give an untrained cell. Raises RnndetError for an unknown name.
     """
     cell, options = lookup(name, VARIANTS, what="cell")
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Rememberer(CELLS[cell](CHANNELS, CHANNELS, **options), hidden=CHANNELS)
+        model = RecallModel(CELLS[cell](CHANNELS, CHANNELS, **options), hidden=CHANNELS)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     for _ in range(steps):
         gap = int(torch.randint(1, longest + 1, (), generator=generator))
-        frames, wanted = recall_task(gap, batch=batch, generator=generator)
-        loss = functional.mse_loss(model(frames), wanted)
+        frames, target = recall_task(gap, batch=batch, generator=generator)
+        loss = functional.mse_loss(model(frames), target)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -93,21 +93,21 @@ def train_to_recall(
 
 
 @torch.no_grad()
-def recalled(model: Rememberer, gap: int, *, batch: int = 64, seed: int = 1) -> float:
-    """The share of the pattern's variance that is recalled across a gap: 1 all, 0 or less none."""
+def recalled(model: RecallModel, gap: int, *, batch: int = 64, seed: int = 1) -> float:
+    """Return the share of the pattern's variance recalled across a gap: 1 all, 0 or less none."""
     generator = torch.Generator().manual_seed(1000 * seed + gap)
-    frames, wanted = recall_task(gap, batch=batch, generator=generator)
-    return 1 - ((model(frames) - wanted).square().mean() / wanted.square().mean()).item()
+    frames, target = recall_task(gap, batch=batch, generator=generator)
+    return 1 - ((model(frames) - target).square().mean() / target.square().mean()).item()
 
 
-def gradient_reach(model: Rememberer, gap: int, *, batch: int = 16, seed: int = 2) -> list[float]:
-    """How much of the gradient reaches back 0 to `gap` frames, of the last frame's: gap + 1 ratios.
+def gradient_reach(model: RecallModel, gap: int, *, batch: int = 16, seed: int = 2) -> list[float]:
+    """Return the norm of the gradient 0 to `gap` frames back, relative to the last frame's.
 
-    The norm of the loss's gradient with respect to the input of each frame, latest first.
+    The gradient of the loss with respect to the input of each frame; gap + 1 ratios, latest first.
     """
     generator = torch.Generator().manual_seed(seed)
-    frames, wanted = recall_task(gap, batch=batch, generator=generator)
+    frames, target = recall_task(gap, batch=batch, generator=generator)
     frames.requires_grad_(True)
-    (gradient,) = torch.autograd.grad(functional.mse_loss(model(frames), wanted), frames)
+    (gradient,) = torch.autograd.grad(functional.mse_loss(model(frames), target), frames)
     norms = gradient.flatten(1).norm(dim=1).flip(0)
     return (norms / norms[0]).tolist()

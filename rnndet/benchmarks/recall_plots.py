@@ -1,19 +1,21 @@
-"""What tools/recall.py found, as one image; needs matplotlib, and no display."""
+"""Plot the report of tools/recall.py; needs matplotlib, and no display."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rnndet.errors import OutputError, RnndetError
+from rnndet.errors import RnndetError
+from rnndet.system.files import atomic_file
 
 Curves = Mapping[str, Sequence[float]]
 
 
-def plot_recall(path: Path, *, gaps: Sequence[int], recall: Curves, start: Curves, end: Curves):
-    """Three panels: recall across gaps, and how far the gradient reaches, fresh and trained.
+def plot_recall(
+    path: Path, *, gaps: Sequence[int], recall: Curves, start: Curves, end: Curves
+) -> None:
+    """Plot recall across gaps, and the gradient through time before and after training.
 
     recall: cell -> a share for each of `gaps`; start, end: cell -> the gradient's norm 0, 1, 2 ...
-    frames back, of that of the last frame. Raises OutputError, RnndetError without matplotlib.
+    frames back, relative to the last frame. Raises OutputError, RnndetError without matplotlib.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,14 +33,9 @@ def plot_recall(path: Path, *, gaps: Sequence[int], recall: Curves, start: Curve
         for name, ratios in curves.items():
             shown = [ratio if ratio > 0 else float("nan") for ratio in ratios]
             axes.semilogy(range(len(shown)), shown, label=name)
-        axes.set(xlabel="frames back", ylabel="gradient, of the last frame's")
+        axes.set(xlabel="frames back", ylabel="gradient, relative to the last frame")
         axes.set_title(f"Gradient through time, {when} training")
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
-    part = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as part:
         FigureCanvasAgg(figure).print_png(part)
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None

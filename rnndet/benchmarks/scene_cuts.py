@@ -1,4 +1,4 @@
-"""How well scene cuts are seen: the videos of a set joined to one, where every joint is known."""
+"""Measure the detection of scene cuts, on the videos of a set joined to one."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from rnndet.evaluation.videos import degraded
 from rnndet.structures import Frame
 from rnndet.video.scene_cut import SceneCut
 
-LATE = 12  # frames after a joint in which a cut still counts as seen: it may begin with a dropout
+LATE = 12  # frames after a joint in which a cut still counts: it may begin with a dropout
 
 
 def measure_cuts(
@@ -24,13 +24,14 @@ def measure_cuts(
 ) -> dict[str, Any]:
     """Run `SceneCut` over all videos, one after the other without a reset.
 
-    degrade: corrupt the frames by their `named_plan`, seed 0. Returns frames; joints and seen, by
-    whether the two videos are of one scene group ("same") or not ("other"; all, where the set has
-    no groups), with the median delay in frames; and false, the cuts elsewhere, as [video, frame].
+    degrade: corrupt the frames by their `named_plan`, seed 0. Returns frames; joints and seen (the
+    detected ones) by whether the two videos belong to the same scene group ("same") or not
+    ("other"; all, if the set has no groups); the median delay in frames; and false, the cuts
+    elsewhere, as [video, frame].
     Raises RnndetError for fewer than two videos.
     """
     if len(data.videos) < 2:
-        raise RnndetError("scene cuts: at least two videos are needed, there is one joint between")
+        raise RnndetError("scene cuts: expected at least two videos, which have a joint")
     detector = SceneCut()
     joints, seen = dict.fromkeys(("other", "same"), 0), dict.fromkeys(("other", "same"), 0)
     delays: list[int] = []
@@ -56,7 +57,7 @@ def measure_cuts(
 
 
 def is_same_scene(a: VideoRecord, b: VideoRecord) -> bool:
-    """True if both are known to be of one scene group."""
+    """Whether both videos are known to belong to the same scene group."""
     return a.group is not None and a.group == b.group
 
 
@@ -68,12 +69,12 @@ def _frames(video: VideoRecord, degrade: str | None, cache: Path | None) -> Iter
 
 
 def lines_of(report: dict[str, Any]) -> list[str]:
-    """The report for people."""
+    """Return the report for people."""
     joints, seen, false = report["joints"], report["seen"], report["false"]
     shown = ", ".join(f"{name} frame {index}" for name, index in false)
     return [
         f"{report['frames']} frames; cuts between videos of different scenes: {seen['other']} of "
-        f"{joints['other']} seen, median delay {report['delay']} frames",
-        f"between videos of one scene group: {seen['same']} of {joints['same']}",
+        f"{joints['other']} detected, median delay {report['delay']} frames",
+        f"between videos of the same scene group: {seen['same']} of {joints['same']}",
         f"false cuts: {len(false)}" + (f" ({shown})" if false else ""),
     ]

@@ -1,55 +1,73 @@
-"""What tools/benchmark.py compares, as it is written on the command line."""
+"""Parse and open the models that tools/benchmark.py compares."""
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
+from rnndet.benchmarks.inference import Contender
 from rnndet.benchmarks.torchvision_baseline import TorchvisionRuntime
-from rnndet.errors import RnndetError
+from rnndet.config import parse_change
+from rnndet.inference.run import describe_model, make_stream
 from rnndet.inference.runtimes import Runtime, open_runtime
 from rnndet.models.checkpoint import load_model
-from rnndet.registry import lookup
+from rnndet.registry import AtLeastOne, Share, convert, lookup
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One of the things to compare."""
+    """A model to compare, and how it is run."""
 
     weights: str  # a name of weights/weights.toml, or a path
-    tracker: str
-    min_score: float
-    runtime: str = "torch"  # of `RUNTIMES`; compiled; or stock: torchvision's own loop
-    key_every: int = 1
-    key_lost: float = 0.0
+    tracker: str = "byte"
+    score: Share = 0.3  # `min_score` of the stream
+    runtime: str = "torch"  # of `RUNTIMES`; compiled; or stock: the torchvision baseline
+    key_every: AtLeastOne = 1
+    key_lost: Share = 0.0
 
 
-def parse_setting(text: str, *, tracker: str = "byte", min_score: float = 0.3) -> Setting:
-    """Read `aerial`, `aerial:tracker=none`, `aerial:runtime=onnx` or `a.pt:tracker=iou,score=0.1`.
+def parse_setting(text: str, *, tracker: str = "byte") -> Setting:
+    """Parse `aerial`, `aerial:tracker=none`, `aerial:runtime=onnx` or `a.pt:tracker=iou,score=0.1`.
 
     key_every and key_lost are those of `KeyFrames`. Raises RnndetError for an unknown key or a
-    value that is no number.
+    wrong value.
+
+    >>> parse_setting("aerial:runtime=onnx,score=0.1").score
+    0.1
     """
     weights, colon, tail = text.rpartition(":")
     if not colon or "=" not in tail or Path(text).is_file():
-        return Setting(text, tracker, min_score)
-    given = {"tracker": tracker, "score": str(min_score), "runtime": "torch",
-             "key_every": "1", "key_lost": "0"}  # fmt: skip
+        return Setting(text, tracker)
+    kinds = typing.get_type_hints(Setting, include_extras=True)
+    del kinds["weights"]
+    values = {"tracker": tracker}
     for pair in tail.split(","):
-        key, _, value = pair.partition("=")
-        lookup(key, given, what=f"{text}: setting")
-        given[key] = value
-    try:
-        return Setting(
-            weights, given["tracker"], float(given["score"]), given["runtime"],
-            int(given["key_every"]), float(given["key_lost"]),
-        )  # fmt: skip
-    except ValueError as error:
-        raise RnndetError(f"{text}: a number was expected: {error}") from None
+        key, value = parse_change(pair, flag=f"{text}:")
+        kind = lookup(key, kinds, what=f"{text}: setting")
+        values[key] = convert(kind, value, what=f"{text}: {key}")
+    return Setting(weights, **values)
+
+
+def open_contender(
+    text: str, *, tracker: str = "byte", device: str = "auto", threads: int | None = None
+) -> Contender:
+    """Load a model and make its stream; text: see `parse_setting`. Raises RnndetError."""
+    setting = parse_setting(text, tracker=tracker)
+    runtime = open_setting(setting, device=device, threads=threads)
+    stream = make_stream(
+        runtime,
+        tracker=setting.tracker,
+        min_score=setting.score,
+        key_every=setting.key_every,
+        key_lost=setting.key_lost,
+    )
+    about = {**describe_model(runtime, setting.weights), "weights": setting.weights}
+    return Contender(text, stream, about | {"tracker": setting.tracker, "min_score": setting.score})
 
 
 def open_setting(setting: Setting, *, device: str, threads: int | None) -> Runtime:
-    """What runs the weights of a setting. Raises RnndetError."""
+    """Open the runtime of a setting. Raises RnndetError."""
     if setting.runtime == "stock":
         return TorchvisionRuntime(load_model(setting.weights), device=device)
     is_compiled = setting.runtime == "compiled"

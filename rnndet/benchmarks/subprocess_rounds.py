@@ -1,52 +1,65 @@
-"""The rounds of two models in processes of their own, in turn: each as if it were alone.
+"""Measure the rounds of one or two models in subprocesses, in turn, isolated from each other.
 
-What one sets for its process (the allocator of main memory above all) neither helps nor hinders
-the other.
+Settings of a process (above all the allocator of main memory) affect one model only.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from rnndet.benchmarks.inference import NEGLIGIBLE_MS, ROWS, paired_ratio, shares
+from rnndet.benchmarks.one_round import RoundRequest
 from rnndet.errors import RnndetError
 
-SAYS = "benchmark: "  # what tools/benchmark.py begins its errors with
+ROOT = Path(__file__).resolve().parent.parent.parent
+MODULE = "rnndet.benchmarks.one_round"
 
 
 def measure_in_subprocesses(
-    commands: Sequence[Sequence[str]], *, rounds: int, on_round: Callable[[], None] = lambda: None
+    requests: Sequence[RoundRequest],
+    *,
+    rounds: int,
+    on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """The report of `inference.measure` on one or two models, from processes in turn.
+    """Return the report of `inference.measure` on one or two models, measured in subprocesses.
 
-    commands: one for each model; each measures one round of it and gets `--out FILE` added, where
-    it leaves its own report. Raises RnndetError with what a process said if it fails.
+    requests: one for each model. Raises RnndetError with the message of a subprocess that fails.
     """
-    reports: list[list[dict[str, Any]]] = [[] for _ in commands]
+    reports: list[list[dict[str, Any]]] = [[] for _ in requests]
     with TemporaryDirectory(prefix="rnndet-benchmark-") as folder:
-        path = Path(folder) / "report.json"
         for _ in range(rounds):
-            for command, done in zip(commands, reports, strict=True):
-                run = subprocess.run(
-                    [sys.executable, *command, "--out", str(path)], capture_output=True, text=True
-                )
-                if run.returncode != 0:
-                    said = run.stderr.strip().splitlines() or [f"it ended with {run.returncode}"]
-                    raise RnndetError(f"in its own process: {said[-1].removeprefix(SAYS)}")
-                done.append(json.loads(path.read_text(encoding="utf-8")))
+            for request, done in zip(requests, reports, strict=True):
+                done.append(_measure_round(request, Path(folder)))
                 on_round()
     return combined(reports)
 
 
+def _measure_round(request: RoundRequest, folder: Path) -> dict[str, Any]:
+    request_path, report_path = folder / "request.json", folder / "report.json"
+    request_path.write_text(json.dumps(asdict(request)), encoding="utf-8")
+    report_path.unlink(missing_ok=True)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", MODULE, str(request_path), str(report_path)]
+    run = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False)
+    if run.returncode != 0:
+        raise RnndetError(f"in a subprocess: {request.model}: it ended with {run.returncode}")
+    answer = json.loads(report_path.read_text(encoding="utf-8"))
+    if "error" in answer:
+        raise RnndetError(f"in a subprocess: {answer['error']}")
+    return answer["report"]
+
+
 def combined(reports: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """One report from reports of single rounds of each model."""
+    """Combine reports of single rounds of each model into one report."""
     models = []
     for rounds in reports:
         by_round = [report["models"][0]["ms_by_round"][0] for report in rounds]

@@ -1,12 +1,12 @@
-"""Measure what rnndet costs: python tools/benchmark.py infer clip.mp4 --models aerial aerial_frame
+"""Measure the cost of rnndet: python tools/benchmark.py infer clip.mp4 --models aerial aerial_frame
 
-infer: milliseconds per frame and where they go, for one model, or for two in turn, by torch, by
-onnxruntime (aerial:runtime=onnx), compiled by torch (aerial:runtime=compiled), as torchvision's
-documentation runs it (aerial:runtime=stock), or with key frames (aerial:key_every=5).
+infer: milliseconds per frame by stage, for one model, or for two in turn, by torch, by onnxruntime
+(aerial:runtime=onnx), compiled by torch (aerial:runtime=compiled), as torchvision's documentation
+runs it (aerial:runtime=stock), or with key frames (aerial:key_every=5).
 eval: frames per second of an evaluation. memory: main memory over many frames.
-startup: CPU seconds until something is shown.
-train: frames per second of a training configuration, and where the time of a step goes.
-cuts: how many scene cuts are seen where labelled videos are joined, and how many are false.
+startup: CPU seconds until the first result.
+train: frames per second of a training configuration, and milliseconds per step by stage.
+cuts: how many scene cuts are detected where labelled videos are joined, and how many are false.
 """
 
 import argparse
@@ -23,13 +23,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     infer = parts.add_parser("infer", help="from a video to results, stage by stage")
     infer.set_defaults(run=run_infer)
     add = infer.add_argument
-    add("source", nargs="?", help="video file or folder of images; none: a made-up clip")
+    add("source", nargs="?", help="video file or folder of images; none: a synthetic clip")
     add("--models", nargs="+", default=["aerial"], metavar="MODEL",
         help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
         "key_every=5,key_lost=0.5")  # fmt: skip
     add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
-        help="compare torchvision's own loop with an untrained detector with memory; --models is "
-        "then torch or onnx")  # fmt: skip
+        help="compare the torchvision baseline with an untrained detector with a temporal module; "
+        "--models is then torch or onnx")  # fmt: skip
     add("--size", nargs=2, type=at_least_one, default=[192, 320], metavar=("H", "W"),
         help="of the network's input with --untrained (192 320)")  # fmt: skip
     add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
@@ -38,14 +38,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--apart", action="store_true",
-        help="every round in a process of its own, as if it were alone")  # fmt: skip
+        help="run every round in a subprocess")  # fmt: skip
     evaluate = parts.add_parser("eval", help="an evaluation, frames per second")
     evaluate.set_defaults(run=run_eval)
     add = evaluate.add_argument
     add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
-    add("--data", metavar="ROOT", help="folder of a CocoVID set; none: made-up clips")
+    add("--data", metavar="ROOT", help="folder of a CocoVID set; none: synthetic clips")
     add("--split", default="val")
-    add("--frames", type=at_least_one, default=200, help="frames that are counted (200)")
+    add("--frames", type=at_least_one, default=200, help="counted frames (200)")
     add("--threads", type=at_least_one, help="CPU threads of the model")
     memory = parts.add_parser("memory", help="main memory of inference over many frames")
     memory.set_defaults(run=run_memory)
@@ -53,8 +53,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
     add("--runtime", default="torch", help="torch, onnx or auto")
     add("--frames", type=at_least_one, default=3000, help="frames in all (3000)")
-    add("--every", type=at_least_one, default=500, help="frames between two looks (500)")
-    startup = parts.add_parser("startup", help="what a process costs before its first result")
+    add("--every", type=at_least_one, default=500, help="frames between two measurements (500)")
+    startup = parts.add_parser("startup", help="cost of a process before its first result")
     startup.set_defaults(run=run_startup)
     add = startup.add_argument
     add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
@@ -64,9 +64,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = train.add_argument
     add("config", help="TOML file, or the name of a shipped recipe, as for rnndet train")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
-    add("--steps", type=at_least_one, default=20, help="steps that are counted (20)")
+    add("--steps", type=at_least_one, default=20, help="counted steps (20)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    cuts = parts.add_parser("cuts", help="scene cuts between joined videos, seen and false")
+    cuts = parts.add_parser("cuts", help="scene cuts between joined videos, detected and false")
     cuts.set_defaults(run=run_cuts)
     add = cuts.add_argument
     add("root", help="folder of a data set")
@@ -85,7 +85,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
     return int(text)
 
 
@@ -120,8 +120,8 @@ def run_infer(args: argparse.Namespace) -> int:
         if args.untrained:
             args.models = untrained(args, Path(folder))
         if args.apart:
-            report = apart(args, Path(folder))
-            return tell(args, report, lines_of(report))
+            report = measure_in_subprocesses(args, Path(folder))
+            return show(args, report, lines_of(report))
         models = contenders(args)
         path = args.source or render_clip(Path(folder), length=count)
         total = count * args.rounds * len(models)
@@ -129,11 +129,11 @@ def run_infer(args: argparse.Namespace) -> int:
             report = measure(
                 models, source, frames=args.frames, rounds=args.rounds, on_frame=progress.step
             )
-    return tell(args, report, lines_of(report))
+    return show(args, report, lines_of(report))
 
 
-def tell(args: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
-    """Print the lines, and write the numbers where that was asked for."""
+def show(args: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
+    """Print the lines, and write the numbers to --out."""
     print("\n".join(lines))
     if args.out:
         from rnndet.evaluation.score import write_report
@@ -157,7 +157,7 @@ def run_eval(args: argparse.Namespace) -> int:
         f"{report['frames']} frames of {report['videos']} videos in {report['seconds']:.1f} s, "
         f"{report['frames_per_second']:.1f} per second; metrics {report['metrics_seconds']:.1f} s"
     )
-    return tell(args, report, [report["machine"]["words"], line])
+    return show(args, report, [report["machine"]["words"], line])
 
 
 def run_memory(args: argparse.Namespace) -> int:
@@ -171,7 +171,7 @@ def run_memory(args: argparse.Namespace) -> int:
         report = measure_memory(
             stream, frames=args.frames, every=args.every, on_frame=progress.step
         )
-    return tell(args, report, memory_lines(report))
+    return show(args, report, memory_lines(report))
 
 
 def run_startup(args: argparse.Namespace) -> int:
@@ -183,7 +183,7 @@ def run_startup(args: argparse.Namespace) -> int:
     commands = startup_commands(args.weights, has_onnx=path.with_suffix(".onnx").is_file())
     report = measure_startup(commands, rounds=args.rounds)
     about = machine()
-    return tell(args, {"machine": about, **report}, [about["words"], *startup_lines(report)])
+    return show(args, {"machine": about, **report}, [about["words"], *startup_lines(report)])
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -193,7 +193,7 @@ def run_train(args: argparse.Namespace) -> int:
 
     config = load_config(find_recipe(args.config), changes=args.set)
     report = measure_training(config, steps=args.steps, device=args.device)
-    return tell(args, report, lines_of(report))
+    return show(args, report, lines_of(report))
 
 
 def run_cuts(args: argparse.Namespace) -> int:
@@ -204,30 +204,33 @@ def run_cuts(args: argparse.Namespace) -> int:
     data = read_set(args.format, args.root, args.split)
     total = sum(len(video.frames) for video in data.videos)
     cache = Path(args.cache) if args.cache else None
-    with Progress("looking", total, quiet=False) as progress:
+    with Progress("scanning", total, quiet=False) as progress:
         report = measure_cuts(
             data, degrade=args.degrade, cache=cache, on_frame=lambda: progress.step_of(total)
         )
-    return tell(args, report, lines_of(report))
+    return show(args, report, lines_of(report))
 
 
-def apart(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The report from rounds in processes of their own."""
+def measure_in_subprocesses(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The report from rounds in subprocesses."""
+    from rnndet.benchmarks import subprocess_rounds
     from rnndet.benchmarks.inference import WARM_UP, render_clip
-    from rnndet.benchmarks.subprocess_rounds import measure_in_subprocesses
+    from rnndet.benchmarks.one_round import RoundRequest
     from rnndet.system.progress import Progress
 
     source = args.source or str(render_clip(folder, length=args.frames + WARM_UP))
-    order = [__file__, "infer", source, "--frames", str(args.frames), "--rounds", "1",
-             "--tracker", args.tracker, "--device", args.device]  # fmt: skip
-    order += [] if args.threads is None else ["--threads", str(args.threads)]
-    commands = [[*order, "--models", model] for model in args.models]
-    with Progress("rounds", args.rounds * len(commands), quiet=False) as progress:
-        return measure_in_subprocesses(commands, rounds=args.rounds, on_round=progress.step)
+    requests = [
+        RoundRequest(source, model, args.frames, args.tracker, args.device, args.threads)
+        for model in args.models
+    ]
+    with Progress("rounds", args.rounds * len(requests), quiet=False) as progress:
+        return subprocess_rounds.measure_in_subprocesses(
+            requests, rounds=args.rounds, on_round=progress.step
+        )
 
 
 def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
-    """Two settings: torchvision's own loop, and an untrained model with memory by a runtime."""
+    """Two settings: the torchvision baseline, and an untrained model with a temporal module."""
     from rnndet.benchmarks.untrained import write_untrained
     from rnndet.inference.runtimes.export_onnx import export_onnx
     from rnndet.models.checkpoint import load_model
@@ -245,22 +248,12 @@ def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
 
 def contenders(args: argparse.Namespace) -> list[Any]:
     """The models of the command line, ready to run."""
-    from rnndet.benchmarks.inference import Contender
-    from rnndet.benchmarks.settings import open_setting, parse_setting
-    from rnndet.inference.run import describe_model, make_stream
+    from rnndet.benchmarks.settings import open_contender
 
-    chosen = []
-    for text in args.models:
-        setting = parse_setting(text, tracker=args.tracker)
-        runtime = open_setting(setting, device=args.device, threads=args.threads)
-        stream = make_stream(
-            runtime, tracker=setting.tracker, min_score=setting.min_score,
-            key_every=setting.key_every, key_lost=setting.key_lost,
-        )  # fmt: skip
-        about = {**describe_model(runtime, setting.weights), "weights": setting.weights}
-        about |= {"tracker": setting.tracker, "min_score": setting.min_score}
-        chosen.append(Contender(text, stream, about))
-    return chosen
+    return [
+        open_contender(text, tracker=args.tracker, device=args.device, threads=args.threads)
+        for text in args.models
+    ]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write a trained model as an ONNX graph that infer.py --runtime onnx runs without torch.
 
 python tools/export.py aerial writes weights/aerial.onnx, beside weights/aerial.pt. The graph and
-the model are then compared frame by frame; a graph that finds something else is not kept.
+the model are then compared frame by frame; a graph with other detections is not kept.
 """
 
 import argparse
@@ -13,9 +13,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet export", description=__doc__)
     add = parser.add_argument
     add("weights", help="name in weights/weights.toml, or a file")
-    add("--out", metavar="FILE", help="the graph; none: beside the weights, where it is looked for")
-    add("--frames", type=int, default=100, help="frames of a made-up clip to compare on (100)")
-    add("--overwrite", action="store_true", help="replace a graph that is there")
+    add("--out", metavar="FILE", help="the graph; none: beside the weights, for --runtime onnx")
+    add("--frames", type=int, default=100, help="frames of a synthetic clip to compare on (100)")
+    add("--overwrite", action="store_true", help="replace an existing graph")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     if args.frames < 2:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"compared with torch over {close.frames} frames, {close.detections} detections: boxes "
         f"within {close.box:.2g} px, scores within {close.score:.2g}, "
-        f"{close.alone} found by one alone"
+        f"{close.alone} detected by one of them only"
     )
     print(f"{out} ({out.stat().st_size / 1e6:.1f} MB, sha256 {file_sha256(out)})")
     return 0

@@ -1,7 +1,7 @@
-"""How long each memory cell remembers: python tools/recall.py --out runs/recall.
+"""Measure how long each recurrent cell remembers: python tools/recall.py --out runs/recall.
 
-Each cell learns, alone and on small maps, to recall a pattern after a gap; no detector is needed.
-Prints what it recalls across each gap, and how much of the gradient reaches back over the longest.
+Each cell learns, without a detector and on small maps, to recall a pattern after a gap. Prints the
+share that it recalls across each gap, and the gradient that reaches back over the longest.
 """
 
 import argparse
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name:<16}{row}{start[name][-1]:>12.1e}{end[name][-1]:>10.1e}")
     if args.out:
         about = {"steps": args.steps, "longest": args.longest, "seeds": args.seeds, "gaps": gaps}
-        found = {"recall": recall, "gradient_fresh": start, "gradient_trained": end}
-        write_report(args.out / "recall.json", about | found)
+        results = {"recall": recall, "gradient_fresh": start, "gradient_trained": end}
+        write_report(args.out / "recall.json", about | results)
         plot_recall(args.out / "recall.png", gaps=gaps, recall=recall, start=start, end=end)
         print(args.out / "recall.json", args.out / "recall.png", sep="\n")
     return 0

@@ -12,10 +12,11 @@ from rnndet.errors import RnndetError
 from rnndet.evaluation.ablation import predict_ablations
 from rnndet.evaluation.records import FrameCollector, Predictions
 from rnndet.evaluation.videos import corrupted_frames, degraded, spread, thinned
-from rnndet.inference.stream import KeyFramePolicy, Stream
+from rnndet.inference.stream import Stream
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Frame
 from rnndet.system.distributed import World
+from rnndet.video.key_frames import KeyFrames
 
 SCORE_FLOOR = 0.001  # as usual for COCO: precision at high recall needs the weak detections
 
@@ -57,7 +58,7 @@ def evaluate_set(
     degrade: str | None = None,
     degrade_seed: int = 0,
     every: int = 1,
-    keys: KeyFramePolicy | None = None,
+    keys: KeyFrames | None = None,
     max_videos: int | None = None,
     world: World | None = None,
     progress: Callable[[int], None] | None = None,

@@ -1,8 +1,8 @@
-"""Reading and writing beside the model: each on a thread of its own, at most a few frames away.
+"""Read and write on threads of their own beside the model, at most a few frames apart.
 
-Order, results and errors are those of one thread: an error of the source comes where the frame
-would have come, an error of a file at the next frame or at the end, and what was found before
-either is written.
+Order, results and errors are those of a single thread: an error of the source is raised where the
+frame would have come, an error of a file at the next frame or at the end, and results before either
+are written.
 """
 
 from __future__ import annotations
@@ -13,42 +13,47 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from rnndet.inference.results import StageClock
 from rnndet.structures import Frame, FrameResult
+from rnndet.system.timing import NO_TIMER, Timer
 
-DEPTH = 3  # frames that may wait: enough to even out slow ones, little memory
-POLL = 0.1  # seconds between looks at whether the other side still goes on
-PATIENCE = 10.0  # seconds that a reader gets to come back from a decoder when nobody reads on
+DEPTH = 3  # frames in a queue: enough to even out slow ones, little memory
+POLL = 0.1  # seconds between checks whether the other side has stopped
+PATIENCE = 10.0  # seconds that a reader gets to return from a decoder after the consumer stopped
 
 
-def prefetch(frames: Iterable[Frame], clock: StageClock, *, depth: int = DEPTH) -> Iterator[Frame]:
-    """The frames, read by another thread while the caller works; close it to stop that thread."""
-    waiting: Queue[tuple[str, Any]] = Queue(depth)
+def prefetch(
+    frames: Iterable[Frame], timer: Timer = NO_TIMER, *, depth: int = DEPTH
+) -> Iterator[Frame]:
+    """Yield the frames, read by another thread ahead of the caller; close it to stop the thread.
+
+    timer: measures the stage decode.
+    """
+    queue: Queue[tuple[str, Any]] = Queue(depth)
     stopped = Event()
 
     def put(kind: str, value: Any) -> None:
         while not stopped.is_set():
             try:
-                return waiting.put((kind, value), timeout=POLL)
+                return queue.put((kind, value), timeout=POLL)
             except Full:
                 continue
 
     def read() -> None:
-        source = timed(frames, clock)
+        source = timed(frames, timer)
         try:
             while not stopped.is_set():
                 frame = next(source, None)
                 if frame is None:
                     return put("end", None)
                 put("frame", frame)
-        except BaseException as error:  # it belongs to the caller
+        except BaseException as error:  # raised again in the caller
             put("error", error)
 
-    thread = Thread(target=read, name="read ahead", daemon=True)
+    thread = Thread(target=read, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
-            kind, value = waiting.get()
+            kind, value = queue.get()
             if kind == "frame":
                 yield value
             elif kind == "error":
@@ -60,11 +65,11 @@ def prefetch(frames: Iterable[Frame], clock: StageClock, *, depth: int = DEPTH) 
         thread.join(PATIENCE)
 
 
-def timed(frames: Iterable[Frame], clock: StageClock) -> Iterator[Frame]:
-    """The frames, read by the caller's own thread."""
+def timed(frames: Iterable[Frame], timer: Timer) -> Iterator[Frame]:
+    """Yield the frames, read by the caller's thread; measures the stage decode."""
     source = iter(frames)
     while True:
-        with clock.stage("decode"):
+        with timer.stage("decode"):
             frame = next(source, None)
         if frame is None:
             return
@@ -72,34 +77,34 @@ def timed(frames: Iterable[Frame], clock: StageClock) -> Iterator[Frame]:
 
 
 class WriteBehind:
-    """Writes results on another thread, in order. A context manager, which waits for the last one.
+    """Writes results on another thread, in order; a context manager, which waits for the last one.
 
-    write: called with each result. depth: results that may wait; 0 writes at once, on this thread,
+    write: called with each result. depth: results in the queue; 0 writes at once, on this thread,
     as a window needs it. An error of `write` is raised by the next `put`, or on leaving; no result
     is written after it.
     """
 
     def __init__(self, write: Callable[[FrameResult], None], *, depth: int = DEPTH) -> None:
         self._write = write
-        self._waiting: Queue[FrameResult | None] = Queue(depth)
+        self._queue: Queue[FrameResult | None] = Queue(depth)
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, name="write behind", daemon=True)
         self._is_direct = depth == 0
 
     def put(self, result: FrameResult) -> None:
-        """Hand over the next result; waits while too many do."""
+        """Hand over the next result; waits while the queue is full."""
         if self._is_direct:
             return self._write(result)
         if self._error is not None:
             raise self._error
-        self._waiting.put(result)
+        self._queue.put(result)
 
     def _run(self) -> None:
-        while (result := self._waiting.get()) is not None:
+        while (result := self._queue.get()) is not None:
             if self._error is None:
                 try:
                     self._write(result)
-                except BaseException as error:  # it belongs to the caller
+                except BaseException as error:  # raised again in the caller
                     self._error = error
 
     def __enter__(self) -> Self:
@@ -115,7 +120,7 @@ class WriteBehind:
     ) -> None:
         if self._is_direct:
             return
-        self._waiting.put(None)
+        self._queue.put(None)
         self._thread.join()
         if self._error is not None and error is not self._error:
-            raise self._error  # also at Ctrl-C: the files are not what they should be
+            raise self._error  # also at Ctrl-C: the files are incomplete

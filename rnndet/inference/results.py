@@ -1,15 +1,12 @@
-"""What one run over a video leaves behind: files, counts, times."""
+"""Write the result files of a run over one video, and sum the run up."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from types import TracebackType
 from typing import Any
 
@@ -19,41 +16,44 @@ import rnndet
 from rnndet.errors import OutputError
 from rnndet.inference.writers import EXPORTS, ExportedVideo
 from rnndet.structures import Frame, FrameResult, VideoInfo
+from rnndet.system.files import replace, write_text
 from rnndet.system.lock import FolderLock
+from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.video.draw import Annotator
 from rnndet.video.sink import JsonLinesSink
 from rnndet.video.sources.base import ReadCounts
 
-STAGES = ("decode", "model", "track", "draw", "write")
+# Stages of `Runtime` and `Stream` that a summary has as "model".
+MODEL_STAGES = ("preprocess", "network", "temporal", "head", "propagate")
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run over one video did."""
+    """Counts, times and files of a run over one video."""
 
     folder: Path
     files: tuple[Path, ...]
     frames: int
     unreadable: int  # frames that the source could not decode and skipped
     seconds: float
-    stages: dict[str, float]  # seconds by STAGES
+    stages: dict[str, float]  # seconds of decode, model, track, draw and write
     objects: dict[str, int]  # boxes shown, by class, over all frames
     tracks: dict[str, int]  # different ids by class; empty without a tracker
-    cuts: int  # frames at which another scene began
+    cuts: int  # scene cuts
     propagated: int  # frames between key frames
     interrupted: bool
     codec: str | None  # of the video; None without one
-    note: str | None  # what to know about playing the video
-    read: ReadCounts | None = None  # how reading has gone, where something can be lost
+    note: str | None  # hint about playing the video
+    read: ReadCounts | None = None  # losses while reading, where there can be any
     warnings: tuple[str, ...] = ()  # of the source
 
     @property
     def fps(self) -> float:
-        """Frames per second of the whole run; 0 if nothing was done."""
+        """Frames per second of the whole run; 0 without a frame."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
     def lines(self) -> list[str]:
-        """The same for people; the last lines are the files."""
+        """Return the summary as text for people; the last lines are the files."""
         state = "interrupted after" if self.interrupted else "done:"
         total = sum(self.stages.values()) or 1.0
         shares = (f"{name} {100 * s / total:.0f} %" for name, s in self.stages.items())
@@ -65,10 +65,10 @@ class Summary:
             f"time: {', '.join(shares)}",
         ]
         if self.cuts:
-            lines.append(f"scene cuts: {self.cuts}; memory and tracks began anew there")
+            lines.append(f"scene cuts: {self.cuts}; state and tracks were reset there")
         if self.propagated:
-            seen = self.frames - self.propagated
-            lines.append(f"key frames: {seen} of {self.frames}; in the others boxes followed")
+            keys = self.frames - self.propagated
+            lines.append(f"key frames: {keys} of {self.frames}; boxes propagated in the others")
         lines += [f"warning: {text}" for text in self._losses()]
         lines += [f"warning: {text}" for text in self.warnings]
         if self.note is not None:
@@ -76,7 +76,7 @@ class Summary:
         return [*lines, *map(str, self.files)]
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the source gave all of its frames, as far as it was run."""
         return self.read is None or self.read.is_complete
 
@@ -86,13 +86,13 @@ class Summary:
         if self.read is None:
             return
         if self.read.missing:
-            yield f"{self.read.missing} images are missing from the numbers"
+            yield f"{self.read.missing} images are missing from the sequence"
         if self.read.dropped:
-            yield f"{self.read.dropped} frames were passed over for newer ones"
+            yield f"{self.read.dropped} frames were dropped for newer ones"
         if self.read.reconnects:
-            yield f"the connection was lost; {self.read.reconnects} attempts to connect again"
+            yield f"the connection was lost; {self.read.reconnects} attempts to reconnect"
         if self.read.truncated and self.read.expected is None:
-            yield "the source was given up: no image came any more"
+            yield "the source was given up: it sent no more images"
         elif self.read.truncated:
             yield (
                 f"the file ends early: it claims {self.read.expected} frames; "
@@ -100,7 +100,7 @@ class Summary:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain data, for the last line of detections.jsonl."""
+        """Return the numbers as plain data, for the last line of detections.jsonl."""
         return {
             "frames": self.frames,
             "unreadable": self.unreadable,
@@ -117,12 +117,12 @@ class Summary:
         }
 
     def _reading(self) -> dict[str, Any]:
-        """What was lost in reading, where anything was."""
+        """Return the losses while reading that are not zero."""
         if self.read is None:
             return {}
         names = ("missing", "dropped", "reconnects", "truncated")
-        found = {name: getattr(self.read, name) for name in names if getattr(self.read, name)}
-        return found | ({"warnings": list(self.warnings)} if self.warnings else {})
+        losses = {name: getattr(self.read, name) for name in names if getattr(self.read, name)}
+        return losses | ({"warnings": list(self.warnings)} if self.warnings else {})
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -130,42 +130,25 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def write_run_summary(path: Path, sources: Sequence[Mapping[str, Any]], *, exit_code: int) -> None:
-    """What became of each source of one run, as JSON; replaces the file of an earlier run whole.
-
-    Raises OutputError if it cannot be written.
-    """
+    """Write the outcome of each source of a run as JSON. Raises OutputError."""
     text = json.dumps({"exit_code": exit_code, "sources": list(sources)}, indent=2)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+    write_text(path, text + "\n")
 
 
-class StageClock:
-    """Seconds by stage, and since it was made."""
+def stage_seconds(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Sum the stages of a timer up into decode, model, track, draw and write.
 
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._start = perf_counter()
-
-    def elapsed(self) -> float:
-        return perf_counter() - self._start
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += perf_counter() - start
+    >>> stage_seconds({"decode": 1.0, "network": 2.0, "head": 0.5})
+    {'decode': 1.0, 'model': 2.5, 'track': 0.0, 'draw': 0.0, 'write': 0.0}
+    """
+    model = sum(seconds.get(name, 0.0) for name in MODEL_STAGES)
+    parts = {name: seconds.get(name, 0.0) for name in ("decode", "track", "draw", "write")}
+    return {"decode": parts.pop("decode"), "model": model, **parts}
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of what was shown; memory grows with the number of tracks, not of frames."""
+    """Counts of reported objects; its size grows with the number of tracks, not of frames."""
 
     classes: tuple[str, ...]
     frames: int = 0
@@ -175,6 +158,7 @@ class Tally:
     votes: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, result: FrameResult) -> None:
+        """Count one frame."""
         detections = result.detections
         self.frames += 1
         self.cuts += result.cut
@@ -188,10 +172,11 @@ class Tally:
                     self.votes[track_id][label] += score
 
     def objects(self) -> dict[str, int]:
+        """Return the number of boxes by class."""
         return self._named(self.boxes)
 
     def tracks(self) -> dict[str, int]:
-        """Each track counts once, for the class with the largest sum of scores."""
+        """Return the number of tracks by class: the one with the largest sum of scores."""
         return self._named(Counter(votes.most_common(1)[0][0] for votes in self.votes.values()))
 
     def _named(self, counts: Counter[int]) -> dict[str, int]:
@@ -199,14 +184,14 @@ class Tally:
 
 
 class ResultFiles:
-    """The files of one run: begun at the first frame, named when complete.
+    """The files of one run: created at the first frame, given their names when complete.
 
-    detections.jsonl is written always; save names the `EXPORTS` beside it. trails: see `Annotator`.
-    show gets each annotated image, for a window. Use as a context manager, which holds the
-    folder: one process at a time.
+    detections.jsonl is always written; save names the `EXPORTS` beside it. trails: see `Annotator`.
+    show is called with each annotated image, for a window. Use as a context manager, which locks
+    the folder: one process at a time.
 
-    Raises OutputError, on entering if another run holds the folder, or a file exists and
-    `overwrite` is false, else where one cannot be written.
+    Raises OutputError on entering if another run has the lock, or if a file exists and `overwrite`
+    is false; later if a file cannot be written.
     """
 
     def __init__(
@@ -232,39 +217,37 @@ class ResultFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files of a complete run."""
+        """Paths of the files of a complete run."""
         return (self._json_path, *(path for export in self._exports for path in export.paths))
 
     @property
     def codec(self) -> str | None:
-        """Of the video; None without one."""
-        sink = self._all["video"].sink
-        return None if sink is None else sink.codec
+        """Codec of the annotated video; None without one."""
+        return next((export.codec for export in self._exports if export.codec is not None), None)
 
     @property
     def note(self) -> str | None:
-        """What to know about playing the video."""
-        sink = self._all["video"].sink
-        return None if sink is None else sink.note
+        """Hint about playing the annotated video."""
+        return next((export.note for export in self._exports if export.note is not None), None)
 
-    def write(self, result: FrameResult, clock: StageClock) -> None:
-        """Append one frame to all files."""
-        with clock.stage("write"):
+    def write(self, result: FrameResult, timer: Timer = NO_TIMER) -> None:
+        """Append one frame to all files; measures the stages draw and write."""
+        with timer.stage("write"):
             if self._json is None:
                 self._json = self._begin(result.frame)
             self._json.write(result, self._classes)
         image = None
         if self._draws:
-            with clock.stage("draw"):
+            with timer.stage("draw"):
                 image = self._annotator.draw(result)
                 if self._show is not None:
                     self._show(image)
-        with clock.stage("write"):
+        with timer.stage("write"):
             for export in self._exports:
                 export.write(result, image)
 
     def _begin(self, frame: Frame) -> JsonLinesSink:
-        """Open the files; the first frame decides the size, a container's claim may be wrong."""
+        """Open the files; the size is that of the first frame, a container's claim may be wrong."""
         height, width = frame.image.shape[:2]
         fps = self._info.fps
         json_lines = JsonLinesSink(self._json_path.with_name("detections.part.jsonl"))
@@ -283,20 +266,17 @@ class ResultFiles:
         return json_lines
 
     def finish(self, summary: Summary) -> None:
-        """Complete all files and give them their names; without a frame there are none."""
+        """Complete all files and give them their names; without a frame there are no files."""
         if self._json is None:
             return
         for export in self._exports:
             export.close()
         self._json.write_summary(summary.to_dict())
         self._json.close()
-        try:
-            os.replace(self._json.path, self._json_path)
-        except OSError as error:
-            raise OutputError(f"{self._json_path}: cannot be written ({error.strerror})") from None
+        replace(self._json.path, self._json_path)
         for export in self._all.values():
             if export not in self._exports:
-                export.remove_old()  # of an earlier run: no longer true
+                export.remove_old()  # of an earlier run: outdated
 
     def __enter__(self) -> ResultFiles:
         self._lock.__enter__()

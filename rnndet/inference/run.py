@@ -1,25 +1,29 @@
-"""From a source to results: `track` yields them, `run_source` writes them to a folder."""
+"""Run a model over a video: `track` yields the results, `run_source` writes them to files."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnndet.errors import InputError
+from rnndet.inference.batch.done import DoneRecord, forget_done
 from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch, timed
-from rnndet.inference.results import ResultFiles, StageClock, Summary, Tally
+from rnndet.inference.results import ResultFiles, Summary, Tally, stage_seconds
 from rnndet.inference.runtimes import Runtime, as_runtime
 from rnndet.inference.stream import Stream, run_video
 from rnndet.inference.stream_state import Position, continued, load_stream, save_stream
 from rnndet.models.zoo import file_sha256, find_weights
 from rnndet.registry import lookup
-from rnndet.structures import Frame, FrameResult
+from rnndet.structures import DEFAULT_FPS, Frame, FrameResult
+from rnndet.system.timing import StageTimer
 from rnndet.tracking import TRACKERS
 from rnndet.video.key_frames import choose_key_frames
 from rnndet.video.scene_cut import SceneCut
@@ -29,7 +33,21 @@ from rnndet.video.sources.open import open_source
 if TYPE_CHECKING:
     from rnndet.models.video_detector import VideoDetector
 
-ARRAY_FPS = 25  # frame times of plain arrays, which have none
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Options of `run_source`."""
+
+    name: str | None = None  # of the folder of results; None: `source.info.name`
+    header: Mapping[str, Any] = field(default_factory=dict)  # added to the first line of the JSON
+    save: tuple[str, ...] = ("video",)  # names of `writers.EXPORTS`
+    trails: int = 0  # see `Annotator`
+    max_frames: int | None = None
+    overwrite: bool = False  # replace results of an earlier run
+    load_state: str | Path | None = None  # continue from the state that another run saved there
+    save_state: str | Path | None = None  # save the state there, also when interrupted
+    done: DoneRecord | None = None  # written when the results are complete
+    is_threaded: bool = True  # read and write on threads of their own
 
 
 def track(
@@ -43,16 +61,20 @@ def track(
     key_every: int = 1,
     key_lost: float = 0.0,
 ) -> Iterator[FrameResult]:
-    """Return a generator over the results of one video; nothing is kept, so any length will do.
+    """Return a generator over the results of a video; nothing is kept, so it may be of any length.
 
-    source: the path of a video, of a folder of images or of one image; a camera number; or
-    any iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
-    tracker: none, iou, sort or byte. scene_cuts: begin anew where another scene begins, see
-    `rnndet.video.SceneCut`. coast: seconds for which `predicted` holds a missed track, see
-    `rnndet.tracking.SteadyTracks`. key_every: the model sees every n-th frame, and sooner one in
-    which less than the share key_lost could be followed, see `rnndet.video.KeyFrames`. The
-    model stays where it is.
-    Raises RnndetError (a source that cannot be opened: InputError), bad names at the call.
+    source: the path of a video, of a folder of images or of an image; a camera number; or any
+    iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
+    tracker: none, iou, sort or byte. scene_cuts: reset state and tracks where another scene begins,
+    see `rnndet.video.SceneCut`. coast: seconds for which `predicted` contains a missed track, see
+    `rnndet.tracking.TrackSmoother`. key_every: the model sees every n-th frame, and a frame in
+    which less than the share key_lost of the boxes could be propagated, see
+    `rnndet.video.KeyFrames`. The model stays on its device.
+    Raises RnndetError (InputError for a source that cannot be opened); for wrong names at the call.
+
+    >>> model = load_model("aerial")  # doctest: +SKIP
+    >>> for result in track(model, "clip.mp4"):  # doctest: +SKIP
+    ...     print(result.frame.index, result.detections.boxes, result.detections.ids)
     """
     stream = make_stream(
         model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts, coast=coast,
@@ -73,14 +95,13 @@ def make_stream(
     key_every: int = 1,
     key_lost: float = 0.0,
 ) -> Stream:
-    """A stream whose tracker and model go by one threshold; sets the model's `score_threshold`.
+    """Return a stream with one threshold for tracker and model; sets the model's `score_threshold`.
 
     The arguments are those of `track`.
     """
-    chosen = lookup(tracker, TRACKERS, what="tracker")(min_score=min_score)
     stream = Stream(
         as_runtime(model),
-        chosen,
+        lookup(tracker, TRACKERS, what="tracker")(min_score=min_score),
         min_score=min_score,
         cuts=SceneCut() if scene_cuts else None,
         keys=choose_key_frames(key_every, key_lost),
@@ -94,105 +115,141 @@ def run_source(
     stream: Stream,
     source: Source,
     out_dir: str | Path,
+    options: RunOptions | None = None,
     *,
-    name: str | None = None,
-    header: Mapping[str, Any] | None = None,
-    save: Sequence[str] = ("video",),
-    trails: int = 0,
     show: Callable[[np.ndarray], None] | None = None,
-    max_frames: int | None = None,
-    overwrite: bool = False,
-    on_frame: Callable[[FrameResult], None] | None = None,
+    on_frame: Callable[[FrameResult], None] = lambda result: None,
     stop: Callable[[], bool] = lambda: False,
-    load_state: str | Path | None = None,
-    save_state: str | Path | None = None,
-    begin: Callable[[], None] = lambda: None,
-    end: Callable[[Summary], None] = lambda summary: None,
+    timer: StageTimer | None = None,
 ) -> Summary:
-    """Run one video and write OUT_DIR/NAME/detections.jsonl and what `save` names.
+    """Run one video and write OUT_DIR/NAME/detections.jsonl and the files of `RunOptions.save`.
 
-    save: names of `writers.EXPORTS`. trails, show: see `ResultFiles`.
-    name is `source.info.name` if not given; header adds to the first line of the JSON. Results
-    have their final names only when complete, so old ones are replaced at once or not at all;
-    after an error `detections.part.jsonl` holds the frames until then. stop is asked after each
-    frame; if it says so, or at Ctrl-C, the files are finished and the summary says "interrupted".
+    Results have their final names only when complete, so older ones are replaced together or not at
+    all; after an error `detections.part.jsonl` has the frames until then. A done.json of earlier
+    results is removed first.
 
-    load_state: go on from the state that another run left in this file, see
-    `rnndet.inference.stream_state`; save_state: leave it there, also when interrupted.
-
-    begin, end: called while the folder is held by this process, before the first frame and when all
-    files have their names.
+    show: called with each annotated image, on this thread. on_frame: called after each frame. stop:
+    asked after each frame; if it returns true, or at Ctrl-C, the files are completed and the
+    summary says "interrupted". timer: measures the stages decode, draw and write and those of
+    `Stream.step`.
 
     Raises OutputError if there are results already and `overwrite` is false, if another process
     writes to the folder, or on a full disk; InputError if the source gives no frame.
+
+    >>> stream = make_stream(load_model("aerial"))  # doctest: +SKIP
+    >>> with open_source("clip.mp4") as source:  # doctest: +SKIP
+    ...     summary = run_source(stream, source, "out", RunOptions(save=("video", "mot")))
     """
-    classes, clock, interrupted = stream.runtime.classes, StageClock(), False
-    stream.reset()
-    before = None if load_state is None else load_stream(load_state, stream)
-    last = None
-    depth = 0 if show is not None else DEPTH  # a window belongs to one thread
-    tally = Tally(classes)
-    about = {"device": stream.runtime.device, "min_score": stream.min_score, **(header or {})}
-    folder = Path(out_dir) / (name or source.info.name)
+    options = options or RunOptions()
+    timer = timer or StageTimer()
+    begin = perf_counter()
+    run = _Run(stream, source, options=options, timer=timer, on_frame=on_frame, stop=stop)
+    about = {"device": stream.runtime.device, "min_score": stream.min_score, **options.header}
+    folder = Path(out_dir) / (options.name or source.info.name)
     with ResultFiles(
-        folder, source.info, classes, header=about, save=save, trails=trails, show=show,
-        overwrite=overwrite,
+        folder, source.info, stream.runtime.classes, header=about, save=options.save,
+        trails=options.trails, show=show, overwrite=options.overwrite,
     ) as files:  # fmt: skip
-        begin()
+        forget_done(folder)  # it must never lie beside results of another run
+        run.write_frames(files, depth=0 if show is not None or not options.is_threaded else DEPTH)
+        summary = run.summary(folder, files, seconds=perf_counter() - begin)
+        files.finish(summary)
+        if options.done is not None and not summary.interrupted:
+            options.done.write(
+                folder, frames=summary.frames, is_complete=summary.is_complete, files=summary.files
+            )
+    if options.save_state is not None and run.last is not None:
+        save_stream(options.save_state, stream, run.last)
+    return summary
+
+
+class _Run:
+    """Runs the frames of one video, and keeps its counts."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        source: Source,
+        *,
+        options: RunOptions,
+        timer: StageTimer,
+        on_frame: Callable[[FrameResult], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self._stream, self._source, self._options, self._timer = stream, source, options, timer
+        self._on_frame, self._stop = on_frame, stop
+        self._tally = Tally(stream.runtime.classes)
+        self._interrupted = False
+        self.last: Position | None = None
+        stream.reset()
+        path = options.load_state
+        self._before = None if path is None else load_stream(path, stream)
+
+    def write_frames(self, files: ResultFiles, *, depth: int) -> None:
+        """Run all frames and write their results; depth: see `WriteBehind`."""
         try:
             with (
-                closing(_frames_of(source, max_frames, clock)) as frames,
-                WriteBehind(partial(files.write, clock=clock), depth=depth) as writer,
+                closing(self._frames()) as frames,
+                WriteBehind(partial(files.write, timer=self._timer), depth=depth) as writer,
             ):
-                fps = source.info.fps
-                seen = frames if before is None else continued(frames, before, fps=fps)
-                for result in _timed_results(stream, seen, clock):
-                    writer.put(result)
-                    tally.add(result)
-                    last = Position(result.frame.index, result.frame.time)
-                    if on_frame is not None:
-                        on_frame(result)
-                    if stop():
-                        interrupted = True
-                        break
+                self._write_frames(frames, writer)
         except KeyboardInterrupt:
-            interrupted = True
-        if tally.frames == 0 and not interrupted:
-            raise InputError(f"{source.info.source}: no frame could be read")
-        interrupted = interrupted or stop()
-        counts = source.counts
-        summary = Summary(
+            self._interrupted = True
+        if self._tally.frames == 0 and not self._interrupted:
+            raise InputError(f"{self._source.info.source}: no frame could be read")
+        self._interrupted = self._interrupted or self._stop()
+
+    def _write_frames(self, frames: Iterator[Frame], writer: WriteBehind) -> None:
+        if self._before is not None:
+            frames = continued(frames, self._before, fps=self._source.info.fps)
+        for frame in frames:
+            result = self._stream.step(frame, self._timer)
+            writer.put(result)
+            self._tally.add(result)
+            self.last = Position(frame.index, frame.time)
+            self._on_frame(result)
+            if self._stop():
+                self._interrupted = True
+                return
+
+    def _frames(self) -> Iterator[Frame]:
+        """The frames of the source, prefetched; not of a live source, whose frames would age."""
+        frames = itertools.islice(self._source, self._options.max_frames)
+        if self._source.is_live or not self._options.is_threaded:
+            return timed(frames, self._timer)
+        return prefetch(frames, self._timer)
+
+    def summary(self, folder: Path, files: ResultFiles, *, seconds: float) -> Summary:
+        """Return the summary of the frames so far."""
+        tally, counts = self._tally, self._source.counts
+        return Summary(
             folder=folder,
             files=files.paths if tally.frames else (),
             frames=tally.frames,
             unreadable=0 if counts is None else counts.failed,
-            seconds=clock.elapsed(),
-            stages=clock.seconds,
+            seconds=seconds,
+            stages=stage_seconds(self._timer.seconds),
             objects=tally.objects(),
             tracks=tally.tracks(),
             cuts=tally.cuts,
             propagated=tally.propagated,
-            interrupted=interrupted,
+            interrupted=self._interrupted,
             codec=files.codec,
             note=files.note,
             read=counts,
-            warnings=source.notes,
+            warnings=self._source.notes,
         )
-        files.finish(summary)
-        end(summary)
-    if save_state is not None and last is not None:
-        save_stream(save_state, stream, last)
-    return summary
 
 
 def describe_model(
     model: VideoDetector | Runtime, weights: str | Path | None = None
 ) -> dict[str, Any]:
-    """What a result file says of the model; `weights` is the name or path it was loaded from."""
+    """Describe the model for a result file; weights: the name or path it was loaded from."""
+    runtime = as_runtime(model)
     return {
         "name": None if weights is None else str(weights),
         "sha256": None if weights is None else file_sha256(find_weights(weights)[0]),
-        **(runtime := as_runtime(model)).about,
+        **runtime.about,
         "runtime": runtime.name,
     }
 
@@ -204,28 +261,4 @@ def _results(stream: Stream, source: Source) -> Iterator[FrameResult]:
 
 def _as_frames(source: Iterable[Frame | np.ndarray]) -> Iterator[Frame]:
     for index, item in enumerate(source):
-        yield item if isinstance(item, Frame) else Frame(item, index, index / ARRAY_FPS)
-
-
-def _frames_of(source: Source, max_frames: int | None, clock: StageClock) -> Iterator[Frame]:
-    """The frames of a source, read ahead; those of a live one as they come, for they are of now."""
-    frames, is_live = itertools.islice(source, max_frames), source.is_live
-    return timed(frames, clock) if is_live else prefetch(frames, clock)
-
-
-def _timed_results(
-    stream: Stream, frames: Iterable[Frame], clock: StageClock
-) -> Iterator[FrameResult]:
-    """`run_video` without the reset, with the parts of each step timed.
-
-    `detect` ends with detections in main memory, so the device has finished by then.
-    """
-    for frame in frames:
-        with clock.stage("model"):
-            image = stream.prepare(frame)
-            cut = stream.see_cut(frame)
-            found = stream.detect(image, size_hw=frame.image.shape[:2], gap=frame.gap)
-        with clock.stage("track"):
-            detections = stream.track(found, time=frame.time)
-            result = stream.result(frame, detections, cut=cut)
-        yield result
+        yield item if isinstance(item, Frame) else Frame(item, index, float(index / DEFAULT_FPS))

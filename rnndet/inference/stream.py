@@ -1,105 +1,61 @@
-"""Stream: one frame in, its detections out; the only object that keeps state between frames."""
+"""Detect and track objects frame by frame: `Stream` keeps all the state between two frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnndet.errors import RnndetError
 from rnndet.inference.runtimes import Runtime, as_runtime, scaled
 from rnndet.structures import Detections, Frame, FrameResult
-from rnndet.tracking import TrackSmoother
-
-
-class CutDetector(Protocol):
-    """Says which frames are the first of another scene, such as `rnndet.video.SceneCut`."""
-
-    def update(self, image: np.ndarray) -> bool:
-        """image (H, W, 3) uint8; once per frame."""
-        ...
-
-    def reset(self) -> None:
-        """The next frame begins a video."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the next frame is judged by, as plain data and arrays."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        ...
-
-
-class KeyFramePolicy(Protocol):
-    """Says which frames the model sees, and where boxes are in the others, such as
-    `rnndet.video.KeyFrames`, which says more."""
-
-    every: int
-    lost: float
-
-    @property
-    def is_between(self) -> bool:
-        """Whether the last frame was no key frame."""
-        ...
-
-    def between(
-        self, image: np.ndarray, *, size_hw: tuple[int, int], gap: int = 0
-    ) -> Detections | None:
-        """The detections of the next frame; None: it is a key frame, `keep` follows."""
-        ...
-
-    def keep(self, image: np.ndarray, found: Detections) -> None:
-        """What the model found in a key frame."""
-        ...
-
-    def reset(self) -> None:
-        """The next frame is a key frame."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the next frame depends on, as plain data and arrays."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        ...
-
+from rnndet.system.timing import NO_TIMER, Timer
+from rnndet.tracking import Tracker, TrackSmoother
+from rnndet.video.key_frames import KeyFrames
+from rnndet.video.scene_cut import SceneCut
 
 if TYPE_CHECKING:
     from rnndet.models.video_detector import VideoDetector
-    from rnndet.tracking import Tracker
 
 TRACKER_FLOOR = 0.1  # scores from here on reach the tracker; ByteTrack's lower threshold
 HELD_SHARE = 0.5  # an object with an id stays visible down to this share of min_score
 
 
 class Stream:
-    """Runs a model, and a tracker if there is one, over one video at a time.
+    """Runs a model, and optionally a tracker, over one video at a time.
 
     Without a tracker the result is exactly the detections with score >= min_score, without ids.
-    With a tracker, all detections with score >= min(min_score, 0.1) are offered to it, and shown
-    are those >= min_score (id 0 = no track yet) as well as those >= min_score / 2 that belong to
-    an object which already has an id: this bridges frames in which the object is hard to see.
+    With a tracker, all detections with score >= min(min_score, 0.1) are passed to it. Reported are
+    those >= min_score (id 0 = no track yet), and those >= min_score / 2 of an object that already
+    has an id: this bridges frames in which the object is hard to see.
 
-    The model, a `VideoDetector` or a `Runtime`, is used as it is and where it is: in eval mode, and
-    with its own `score_threshold`, which must not lie above `score_floor` (lower costs time, higher
-    hides detections from the tracker).
+    Args:
+        model: a `VideoDetector` or a `Runtime`, used as it is and where it is: in eval mode, with
+            its current `score_threshold`. That must not lie above `score_floor`: a lower one costs
+            time, a higher one hides detections from the tracker.
+        tracker: None: detections have no ids.
+        min_score: scores from here on are reported.
+        cuts: detects scene cuts. At a cut the recurrent state is emptied and all tracks end,
+            because state of the previous scene degrades the detections of the next. None: never.
+        keys: chooses the frames that the model sees; in between, boxes are propagated by template
+            matching. None: the model sees every frame.
+        coast: seconds for which a missed track is reported in `FrameResult.predicted`, see
+            `TrackSmoother`; needs a tracker.
 
-    cuts finds the frames at which another scene begins; there the memory is emptied and the tracks
-    end, because what was remembered of the old scene does harm in the new one. None: never.
+    A frame with `restart` is handled like a cut, and may have another size. A `gap` is not: missing
+    frames leave state and tracks unchanged, and the tracker uses the true times.
 
-    keys says which frames the model sees; in the others its boxes follow the image. None: all.
+    `state` is the recurrent state, None at the beginning of a video; it may be read, saved and set.
 
-    coast: seconds for which a missed track is reported in `FrameResult.predicted`, see
-    `TrackSmoother`; needs a tracker.
-
-    A frame with `restart` is handled like a cut, and may have another size. A `gap` is not: frames
-    that are missing leave memory and tracks as they are, and the tracker goes by the true times.
-
-    state: the model's memory, None at the beginning of a video; may be read, saved and set.
+    >>> from rnndet.config import config_from_dict
+    >>> from rnndet.models.video_detector import build_model
+    >>> options = {"size": [96, 96], "backbone": "mobilenet_v3_small", "extra_levels": 0}
+    >>> config = config_from_dict({"model": {"options": options}}, where="example")  # untrained
+    >>> stream = Stream(build_model(config.model, ("bird",)).eval(), min_score=0.9)
+    >>> result = stream.step(Frame(np.zeros((64, 64, 3), np.uint8), index=0, time=0.0))
+    >>> len(result.detections), stream.state is None
+    (0, False)
     """
 
     def __init__(
@@ -108,8 +64,8 @@ class Stream:
         tracker: Tracker | None = None,
         *,
         min_score: float = 0.3,
-        cuts: CutDetector | None = None,
-        keys: KeyFramePolicy | None = None,
+        cuts: SceneCut | None = None,
+        keys: KeyFrames | None = None,
         coast: float = 0.0,
     ) -> None:
         if not 0 <= min_score <= 1:
@@ -118,75 +74,89 @@ class Stream:
             raise RnndetError(f"coast = {coast}: only tracks are shown while missed; use a tracker")
         self.runtime = as_runtime(model)
         self.state: Any = None
-        self.tracker = tracker
         self.min_score = min_score
-        self.cuts = cuts
-        self.keys = keys
-        self.smoothed = TrackSmoother(coast=coast)
+        self.tracker = NoTracker() if tracker is None else tracker
+        self.cuts = NoCuts() if cuts is None else cuts
+        self.keys = EveryFrame() if keys is None else keys
+        self.smoother = TrackSmoother(coast=coast)
         self.reset()
 
     @property
     def score_floor(self) -> float:
-        """The lowest score that this stream has a use for."""
-        return self.min_score if self.tracker is None else min(self.min_score, TRACKER_FLOOR)
+        """The lowest score that this stream uses."""
+        if isinstance(self.tracker, NoTracker):
+            return self.min_score
+        return min(self.min_score, TRACKER_FLOOR)
 
     def reset(self) -> None:
-        """Forget the memory, the tracks and the frame size: the next frame begins a new video."""
-        self.state = None
+        """Forget everything: the next frame begins a new video, and ids start at 1."""
+        self.tracker.reset()
+        self._restart()
+
+    def _restart(self) -> None:
+        """Begin a part of the video that may look quite different: ids go on, as after a cut."""
         self._size_hw: tuple[int, int] | None = None
-        self.smoothed.reset()
-        if self.tracker is not None:
-            self.tracker.reset()
-        if self.cuts is not None:
-            self.cuts.reset()
-        if self.keys is not None:
-            self.keys.reset()
+        self.cuts.reset()
+        self._begin_scene()
+
+    def _begin_scene(self) -> None:
+        """Empty the recurrent state and end all tracks; ids go on."""
+        self.state = None
+        self.smoother.reset()
+        self.keys.reset()
+        self.tracker.end_tracks()
 
     def state_dict(self) -> dict[str, Any]:
-        """Memory, tracks and the rest that the next frame depends on: plain data and arrays.
+        """Return all that the next frame depends on, as plain data and arrays.
 
         Options (thresholds, kind of tracker) are not in it.
         """
         return {
             "memory": self.runtime.to_arrays(self.state),
             "size_hw": None if self._size_hw is None else list(self._size_hw),
-            "tracker": None if self.tracker is None else self.tracker.state_dict(),
-            "cuts": None if self.cuts is None else self.cuts.state_dict(),
-            "keys": None if self.keys is None else self.keys.state_dict(),
-            "steady": self.smoothed.state_dict(),
+            "tracker": self.tracker.state_dict(),
+            "cuts": self.cuts.state_dict(),
+            "keys": self.keys.state_dict(),
+            "steady": self.smoother.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` of a stream with the same options gave."""
+        """Continue from the `state_dict` of a stream with the same options."""
         size_hw = state["size_hw"]
         self.state = self.runtime.from_arrays(state["memory"])
         self._size_hw = None if size_hw is None else (size_hw[0], size_hw[1])
-        if self.tracker is not None:
-            self.tracker.load_state_dict(state["tracker"])
-        if self.cuts is not None:
-            self.cuts.load_state_dict(state["cuts"])
-        if self.keys is not None:
-            self.keys.load_state_dict(state["keys"])
-        self.smoothed.load_state_dict(state["steady"])
+        self.tracker.load_state_dict(state["tracker"])
+        self.cuts.load_state_dict(state["cuts"])
+        self.keys.load_state_dict(state["keys"])
+        self.smoother.load_state_dict(state["steady"])
 
-    def step(self, frame: Frame) -> FrameResult:
-        """Return what is seen in the next frame of the video.
+    def step(self, frame: Frame, timer: Timer = NO_TIMER) -> FrameResult:
+        """Return the result of the next frame of the video.
+
+        timer: measures the stages preprocess, network, temporal, head, propagate and track.
 
         Raises RnndetError if the image is not (H, W, 3) uint8, if its size differs from the
         previous frame's, or if the model is in training mode.
         """
-        image = self.prepare(frame)
-        cut = self.see_cut(frame)
-        found = self.detect(image, size_hw=frame.image.shape[:2], gap=frame.gap)
-        return self.result(frame, self.track(found, time=frame.time), cut=cut)
+        with timer.stage("preprocess"):
+            image = self.prepare(frame)
+        with timer.stage("track"):
+            is_cut = self.cuts.update(frame.image)
+            if is_cut:
+                self._begin_scene()
+        size_hw = frame.image.shape[:2]
+        detections = self.detect(image, size_hw=size_hw, gap=frame.gap, timer=timer)
+        with timer.stage("track"):
+            tracked = self.track(detections, time=frame.time)
+            return self._result(frame, tracked, is_cut=is_cut)
 
     def prepare(self, frame: Frame) -> np.ndarray:
-        """First part of `step`: the checked image at the size of the network, (h, w, 3) uint8.
+        """Check a frame and scale it for the network: (h, w, 3) uint8.
 
-        Begins anew where the frame says so.
+        Forgets what came before where the frame has `restart`.
         """
         if frame.restart:
-            self._begin_anew()
+            self._restart()
         image = frame.image
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise RnndetError(
@@ -196,80 +166,62 @@ class Stream:
         size = (image.shape[0], image.shape[1])
         if self._size_hw is not None and size != self._size_hw:
             raise RnndetError(
-                f"frame {frame.index}: the size changed from {_size(self._size_hw)} to "
-                f"{_size(size)}; call reset() before frames of another video"
+                f"frame {frame.index}: the size changed from {_size_text(self._size_hw)} to "
+                f"{_size_text(size)}; call reset() before frames of another video"
             )
         self._size_hw = size
         return scaled(image, self.runtime.input_spec)
 
-    def see_cut(self, frame: Frame) -> bool:
-        """Before `detect`: forget everything if the frame begins another scene; whether it does."""
-        if self.cuts is None or not self.cuts.update(frame.image):
-            return False
-        self.state = None
-        self.smoothed.reset()
-        if self.keys is not None:
-            self.keys.reset()
-        if self.tracker is not None:
-            self.tracker.end_tracks()
-        return True
+    def detect(
+        self,
+        image: np.ndarray,
+        *,
+        size_hw: tuple[int, int],
+        gap: int = 0,
+        timer: Timer = NO_TIMER,
+    ) -> Detections:
+        """Run the model and keep its state; detections >= score_floor, without ids.
 
-    def _begin_anew(self) -> None:
-        """Forget the memory and the frame size, end the tracks: ids go on, as after a cut."""
-        self.state = self._size_hw = None
-        self.smoothed.reset()
-        if self.tracker is not None:
-            self.tracker.end_tracks()
-        if self.cuts is not None:
-            self.cuts.reset()
-        if self.keys is not None:
-            self.keys.reset()
-
-    def detect(self, image: np.ndarray, *, size_hw: tuple[int, int], gap: int = 0) -> Detections:
-        """Second part of `step`: run the model, keep its state; detections >= score_floor.
-
-        Between key frames the boxes of the last one, followed. image: what `prepare` gave;
-        size_hw, gap: of the frame.
+        Between key frames: the boxes of the last key frame, propagated. image: the result of
+        `prepare`; size_hw, gap: of the original frame.
         """
-        if self.keys is not None:
+        with timer.stage("propagate"):
             propagated = self.keys.between(image, size_hw=size_hw, gap=gap)
-            if propagated is not None:
-                return propagated
-        (found,), self.state = self.runtime.detect([image], [size_hw], self.state)
-        found = found[found.scores >= self.score_floor]
-        if self.keys is not None:
-            self.keys.keep(image, found)
-        return found
+        if propagated is not None:
+            return propagated
+        (detections,), self.state = self.runtime.detect([image], [size_hw], self.state, timer=timer)
+        detections = detections[detections.scores >= self.score_floor]
+        with timer.stage("propagate"):
+            self.keys.keep(image, detections)
+        return detections
 
     def track(self, detections: Detections, *, time: float | None = None) -> Detections:
-        """Third part of `step`: give ids and keep what is to be shown; no tracker, no change."""
-        if self.tracker is None:
-            return detections
+        """Give ids to detections >= score_floor and select those that are reported."""
         return track(detections, self.tracker, min_score=self.min_score, time=time)
 
-    def result(self, frame: Frame, detections: Detections, *, cut: bool) -> FrameResult:
-        """Last part of `step`: what is to be shown of the tracks beside the detections."""
-        propagated = self.keys is not None and self.keys.is_between
-        if self.tracker is None or detections.ids is None:
-            return FrameResult(frame, detections, cut, propagated=propagated)
+    def _result(self, frame: Frame, detections: Detections, *, is_cut: bool) -> FrameResult:
+        """Add what is shown of the tracks beside the detections."""
+        propagated = self.keys.is_between
+        if detections.ids is None:
+            return FrameResult(frame, detections, is_cut, propagated=propagated)
         height, width = frame.image.shape[:2]
-        smoothed, predicted = self.smoothed.update(
+        smoothed, predicted = self.smoother.update(
             detections, self.tracker.expected(), time=frame.time, size_hw=(height, width)
         )
-        return FrameResult(frame, detections, cut, smoothed, predicted, propagated)
+        return FrameResult(frame, detections, is_cut, smoothed, predicted, propagated)
 
 
 def track(
-    detections: Detections, tracker: Tracker, *, min_score: float, time: float | None
+    detections: Detections, tracker: Tracker | NoTracker, *, min_score: float, time: float | None
 ) -> Detections:
-    """Give ids to the detections >= TRACKER_FLOOR of one frame, and keep what is to be shown."""
+    """Give ids to the detections >= TRACKER_FLOOR of a frame and select those that are reported."""
     floor = min(min_score, TRACKER_FLOOR)
     tracked = tracker.update(detections[detections.scores >= floor], time=time)
-    shown = tracked.scores >= min_score
+    is_shown = tracked.scores >= min_score
     if tracked.ids is not None:
-        held = tracked.scores >= min_score * HELD_SHARE
-        shown = shown | ((tracked.ids > 0) & held)
-    return tracked[shown]
+        is_held = tracked.scores >= min_score * HELD_SHARE
+        is_shown = is_shown | ((tracked.ids > 0) & is_held)
+    return tracked[is_shown]
 
 
 def run_video(stream: Stream, source: Iterable[Frame]) -> Iterator[FrameResult]:
@@ -279,5 +231,47 @@ def run_video(stream: Stream, source: Iterable[Frame]) -> Iterator[FrameResult]:
         yield stream.step(frame)
 
 
-def _size(size_hw: tuple[int, int]) -> str:
+class NullPart:
+    """A part of a stream that is left out: it has no state."""
+
+    def reset(self) -> None:
+        """Do nothing."""
+
+    def state_dict(self) -> None:
+        """Return None: the file of a saved stream has null for this part."""
+
+    def load_state_dict(self, state: None) -> None:
+        """Do nothing."""
+
+
+class NoTracker(NullPart):
+    """In place of a `Tracker`: detections stay without ids."""
+
+    def update(self, detections: Detections, *, time: float | None = None) -> Detections:
+        return detections
+
+    def end_tracks(self) -> None:
+        """Do nothing."""
+
+
+class NoCuts(NullPart):
+    """In place of `SceneCut`: the video is one scene."""
+
+    def update(self, image: np.ndarray) -> bool:
+        return False
+
+
+class EveryFrame(NullPart):
+    """In place of `KeyFrames`: the model sees every frame."""
+
+    every, lost, is_between = 1, 0.0, False
+
+    def between(self, image: np.ndarray, *, size_hw: tuple[int, int], gap: int = 0) -> None:
+        return None
+
+    def keep(self, image: np.ndarray, detections: Detections) -> None:
+        """Do nothing."""
+
+
+def _size_text(size_hw: tuple[int, int]) -> str:
     return f"{size_hw[1]}x{size_hw[0]}"

@@ -1,9 +1,8 @@
-"""The state of a stream on disk, so that a recording in several files goes on as one video."""
+"""Save and load the state of a stream, to continue a recording in several files as one video."""
 
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from rnndet.errors import OutputError, WeightsError
-from rnndet.inference.stream import Stream
-from rnndet.structures import Frame
+from rnndet.errors import WeightsError
+from rnndet.inference.stream import NullPart, Stream
+from rnndet.structures import DEFAULT_FPS, Frame
+from rnndet.system.files import atomic_file
 
 KIND = "rnndet stream state, 3"
-ASSUMED_FPS = 25  # of a source without a rate
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The last frame that was seen."""
+    """Index and time of the last frame of a stream."""
 
     index: int
     time: float  # seconds
@@ -32,7 +31,7 @@ class Position:
 def save_stream(path: str | Path, stream: Stream, position: Position) -> None:
     """Write everything that the frame after `position` depends on, atomically.
 
-    Raises OutputError if it cannot be written.
+    Raises OutputError.
     """
     content = {
         "kind": KIND,
@@ -46,16 +45,16 @@ def save_stream(path: str | Path, stream: Stream, position: Position) -> None:
 
 
 def load_stream(path: str | Path, stream: Stream) -> Position:
-    """Put the stream where the saved one was; the last frame that it had seen.
+    """Give a stream the state of a saved one, and return its last frame.
 
-    Raises WeightsError: not such a file, damaged, or made with other weights or options.
+    Raises WeightsError: no such file, damaged, or saved with other weights or options.
     """
     content = _read(Path(path))
     if content["weights"] != stream.runtime.fingerprint():
-        raise WeightsError(f"{path}: the state of other weights; use those that it was made with")
+        raise WeightsError(f"{path}: the state of other weights; use those it was saved with")
     if content["options"] != _options(stream):
         raise WeightsError(
-            f"{path}: made with {content['options']}; this run has {_options(stream)}; "
+            f"{path}: saved with {content['options']}; this run has {_options(stream)}; "
             "use the same options"
         )
     stream.load_state_dict(content["stream"])
@@ -65,54 +64,56 @@ def load_stream(path: str | Path, stream: Stream) -> Position:
 def continued(
     frames: Iterable[Frame], position: Position, *, fps: Fraction | None
 ) -> Iterator[Frame]:
-    """The frames, with index and time counted on from `position` if they begin at or before it.
+    """Yield the frames; if they begin at or before `position`, index and time continue from it.
 
-    So the next file of a recording, which begins at 0, goes on where the last one ended, and a
-    later part of the same file stays as it is. The two lie 1 / fps seconds apart.
+    So the next file of a recording, which begins at 0, continues where the last one ended, and a
+    later part of the same file is unchanged. The two files lie 1 / fps seconds apart.
+
+    >>> frame = Frame(np.zeros((8, 8, 3), np.uint8), index=0, time=0.0)
+    >>> (moved,) = continued([frame], Position(9, 0.9), fps=Fraction(10))
+    >>> moved.index, moved.time
+    (10, 1.0)
     """
-    index = time = None
+    shift = None
     for frame in frames:
-        if index is None or time is None:
-            again = frame.index <= position.index
-            index = position.index + 1 - frame.index if again else 0
-            time = position.time + float(1 / (fps or ASSUMED_FPS)) - frame.time if again else 0.0
-        yield replace(frame, index=frame.index + index, time=frame.time + time)
+        if shift is None:
+            shift = _shift(frame, position, fps)
+        yield replace(frame, index=frame.index + shift.index, time=frame.time + shift.time)
+
+
+def _shift(first: Frame, position: Position, fps: Fraction | None) -> Position:
+    if first.index > position.index:
+        return Position(0, 0.0)
+    time = position.time + float(1 / (fps or DEFAULT_FPS)) - first.time
+    return Position(position.index + 1 - first.index, time)
 
 
 def _options(stream: Stream) -> dict[str, str]:
+    keys = stream.keys
     return {
-        "tracker": type(stream.tracker).__name__,
-        "scene cuts": type(stream.cuts).__name__,
+        "tracker": _kind(stream.tracker),
+        "scene cuts": _kind(stream.cuts),
         "min_score": str(stream.min_score),
-        "key frames": "all"
-        if stream.keys is None
-        else f"{stream.keys.every}, {stream.keys.lost:g}",
+        "key frames": "all" if isinstance(keys, NullPart) else f"{keys.every}, {keys.lost:g}",
     }
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """A numpy .npz: the arrays of the tree, and the tree itself as JSON in which they are numbered.
+def _kind(part: object) -> str:
+    """Return the name of a part's class; NoneType, as saved files have it, if it is left out."""
+    return "NoneType" if isinstance(part, NullPart) else type(part).__name__
 
-    A crash leaves the old file or the new one, never a part.
-    """
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a numpy .npz: the arrays of the tree, and the tree as JSON that numbers the arrays."""
     arrays: list[np.ndarray] = []
     tree = _without_arrays(content, arrays)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            text = np.frombuffer(json.dumps(tree).encode(), np.uint8)
-            np.savez(file, tree=text, **{f"a{k}": array for k, array in enumerate(arrays)})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    text = np.frombuffer(json.dumps(tree).encode(), np.uint8)
+    with atomic_file(path, durable=True) as part, part.open("wb") as file:
+        np.savez(file, tree=text, **{f"a{k}": array for k, array in enumerate(arrays)})
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What `_write` wrote. Never runs code from the file; the file's own checksums are compared."""
+    """Read what `_write` wrote; checks the file's checksums and never runs code from it."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
@@ -127,19 +128,19 @@ def _read(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError):  # a file of another kind
         pass
     except (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile):
-        raise WeightsError(f"{path}: is damaged; begin without --load-state") from None
+        raise WeightsError(f"{path}: is damaged; run without --load-state") from None
     raise WeightsError(f"{path}: not the state of a stream; infer.py --save-state makes them")
 
 
 def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
-    """The tree with {"array": number} for each array, which joins `arrays`."""
+    """Return the tree with {"array": number} for each array, which is appended to `arrays`."""
     if isinstance(value, np.ndarray):
         arrays.append(value)
         return {"array": len(arrays) - 1}
     if isinstance(value, Mapping):
-        return {key: _without_arrays(each, arrays) for key, each in value.items()}
+        return {key: _without_arrays(item, arrays) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_arrays(each, arrays) for each in value]
+        return [_without_arrays(item, arrays) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -147,7 +148,7 @@ def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"array"}:
             return arrays[f"a{value['array']}"]
-        return {key: _with_arrays(each, arrays) for key, each in value.items()}
+        return {key: _with_arrays(item, arrays) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_arrays(each, arrays) for each in value]
+        return [_with_arrays(item, arrays) for item in value]
     return value

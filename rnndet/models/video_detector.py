@@ -20,6 +20,7 @@ from rnndet.models.temporal.head import TemporalHead
 from rnndet.models.temporal.stability import stability_loss
 from rnndet.models.temporal.state import Features, State
 from rnndet.structures import Detections, Target
+from rnndet.system.timing import NO_TIMER, Timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +109,23 @@ class VideoDetector(nn.Module):
         )
 
     def step(
-        self, frames: Tensor, state: State | None, *, original_sizes: Sequence[tuple[int, int]]
+        self,
+        frames: Tensor,
+        state: State | None,
+        *,
+        original_sizes: Sequence[tuple[int, int]],
+        timer: Timer = NO_TIMER,
     ) -> Output:
         """`forward` of frames that have been scaled for the network, (T, B, 3, h, w) uint8.
 
         original_sizes: T*B heights and widths of the frames in whose pixels the boxes are wanted,
-        time-major. In inference mode: no gradients. Raises RnndetError in training mode.
+        time-major. timer: measures the stages preprocess, network, temporal and head. In inference
+        mode: no gradients. Raises RnndetError in training mode.
         """
         self.check_not_training()
         with torch.inference_mode():
-            return self.decode(self.encode(frames, original_sizes=original_sizes), state)
+            encoded = self.encode(frames, original_sizes=original_sizes, timer=timer)
+            return self.decode(encoded, state, timer=timer)
 
     def check_not_training(self) -> None:
         """Raise RnndetError in training mode."""
@@ -144,10 +152,11 @@ class VideoDetector(nn.Module):
         supervised: Tensor | None = None,
         activation_checkpoints: int = 0,
         original_sizes: Sequence[tuple[int, int]] | None = None,
+        timer: Timer = NO_TIMER,
     ) -> Encoded:
         """The memory-free part of `forward`: everything up to where the state enters.
 
-        original_sizes: see `step`.
+        original_sizes, timer: see `step`.
         """
         length = frames.shape[0]
         images = frames.flatten(0, 1)  # (T*B, 3, H, W)
@@ -159,7 +168,8 @@ class VideoDetector(nn.Module):
                 known &= supervised.flatten()
             labelled = known.nonzero().flatten().to(frames.device)
             given = [Target.empty().to(frames.device) if t is None else t for t in flat]
-        prepared = self.detector.prepare(list(images), given, original_sizes=original_sizes)
+        with timer.stage("preprocess"):
+            prepared = self.detector.prepare(list(images), given, original_sizes=original_sizes)
         if activation_checkpoints:
             parts = [
                 checkpoint(self._features, part, use_reentrant=False)
@@ -167,7 +177,8 @@ class VideoDetector(nn.Module):
             ]
             features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         else:
-            features = self._features(prepared.pixels)
+            with timer.stage("network"):
+                features = self._features(prepared.pixels)
         return Encoded(prepared, features, length, labelled)
 
     def _features(self, pixels: Tensor) -> Features:
@@ -183,21 +194,26 @@ class VideoDetector(nn.Module):
         clean: Features | None = None,
         stable: bool = False,
         again: bool = False,
+        timer: Timer = NO_TIMER,
     ) -> Output:
         """The rest of `forward`: memory, detection head, and the new state.
 
         clean: what `encode` makes of the frames before they were corrupted; stable: as in
-        `forward`; again: memory and losses are computed again in the backward pass.
+        `forward`; again: memory and losses are computed again in the backward pass; timer: see
+        `step`.
         """
         run = partial(checkpoint, use_reentrant=False) if again else call
-        features, state = run(self.temporal, encoded.features, state, encoded.length)
+        with timer.stage("temporal"):
+            features, state = run(self.temporal, encoded.features, state, encoded.length)
         extra = {} if clean is None else self._distillation(encoded, features, clean)
         if stable:
             extra |= self._stability(encoded, features)
         if self.site == "backbone":
-            features = self.detector.neck(features)
+            with timer.stage("network"):
+                features = self.detector.neck(features)
         if encoded.labelled is None:
-            flat = self.detector.detect(encoded.prepared, features)
+            with timer.stage("head"):
+                flat = self.detector.detect(encoded.prepared, features)
             batch = len(flat) // encoded.length
             rows = [flat[t * batch : (t + 1) * batch] for t in range(encoded.length)]
             return Output(state, rows, None)

@@ -1,1 +1,1 @@
-"""Many videos: jobs, shards, records of finished videos."""
+"""Run many videos: jobs, shards, records of finished videos."""

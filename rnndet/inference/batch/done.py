@@ -1,26 +1,59 @@
-"""done.json: what a finished video was made from, so that a rerun does only what is missing."""
+"""Record finished videos in done.json, so that a rerun does only what is missing."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rnndet
 from rnndet.errors import OutputError
+from rnndet.system.files import atomic_file, output_errors
 from rnndet.video.sources.identity import fingerprint
 
 NAME = "done.json"
 
 
+@dataclass(frozen=True, slots=True)
+class DoneRecord:
+    """The content of done.json that is known before a video is run."""
+
+    job: Mapping[str, Any]  # see `describe_job`
+    source: str  # as it is shown to people, without a password
+    strict: bool = False  # write no record of an incomplete source
+
+    def write(self, folder: Path, *, frames: int, is_complete: bool, files: Iterable[Path]) -> None:
+        """Write done.json atomically, after its files are safe on the disk.
+
+        is_complete: the source gave all of its frames. Raises OutputError.
+        """
+        if self.strict and not is_complete:
+            return
+        files = list(files)
+        record = {
+            "source": self.source,
+            "frames": frames,
+            "whole": is_complete,
+            "exit_code": 0,
+            "files": [file.relative_to(folder).as_posix() for file in files],
+            "job": dict(self.job),
+        }
+        for file in files:
+            if file.is_file():
+                _sync(file)
+        with atomic_file(folder / NAME, durable=True) as part:
+            part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
 def describe_job(
     source: str, *, model_sha256: str | None, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the results of a video depend on, as plain data. Raises InputError.
+    """Return everything that the results of a video depend on, as plain data. Raises InputError.
 
-    options: those that change the results; what json does not know becomes text.
+    options: those that change the results; values that JSON has no type for become text.
     """
     job = {
         "rnndet": rnndet.__version__,
@@ -32,60 +65,24 @@ def describe_job(
 
 
 def find_done(folder: Path, job: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of a video that is done, with all its files; None if it is to be done.
+    """Return the record of a video that is done, with all its files; None if it is to be done.
 
-    Raises OutputError if it is done, but of another source, model or options.
+    Raises OutputError if it was done with another source, model or options.
     """
     record = _read(folder / NAME)
     if record is None or not all((folder / name).exists() for name in record["files"]):
         return None
-    wrong = _differences(record["job"], job)
-    if wrong:
+    differences = _differences(record["job"], job)
+    if differences:
         raise OutputError(
-            f"{folder}: done already, but from something else: {'; '.join(wrong[:5])}; "
+            f"{folder}: already done, but from something else: {'; '.join(differences[:5])}; "
             "use --overwrite to do it again, or another --out"
         )
     return record
 
 
-def write_done(
-    folder: Path,
-    job: Mapping[str, Any],
-    *,
-    source: str,
-    frames: int,
-    whole: bool,
-    files: Iterable[Path],
-) -> None:
-    """Say that a video is done, after its files are safe on the disk; atomically.
-
-    whole: every frame of the source was there.
-
-    Raises OutputError.
-    """
-    files = list(files)
-    record = {
-        "source": source,
-        "frames": frames,
-        "whole": whole,
-        "exit_code": 0,
-        "files": [file.relative_to(folder).as_posix() for file in files],
-        "job": dict(job),
-    }
-    part = folder / f"{NAME}.part"
-    try:
-        for file in files:
-            if file.is_file():
-                _sync(file)
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        _sync(part)
-        os.replace(part, folder / NAME)
-    except OSError as error:
-        raise OutputError(f"{folder / NAME}: cannot be written ({error.strerror})") from None
-
-
 def forget_done(folder: Path) -> None:
-    """Before the results are replaced: a record must never lie beside results of another run."""
+    """Remove the record before the results are replaced. Raises OutputError."""
     try:
         (folder / NAME).unlink(missing_ok=True)
     except OSError as error:
@@ -93,7 +90,7 @@ def forget_done(folder: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """None for what is no such record: then the video is done again."""
+    """Read a record; None for a file that is no record: then the video is done again."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -123,5 +120,5 @@ def _short(value: Any) -> str:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
+    with output_errors(path), path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""What a process of a batch has to run: the sources that were asked for, less those of others."""
+"""List the sources of a batch, select those of this process, and run them."""
 
 from __future__ import annotations
 
@@ -19,31 +19,34 @@ from rnndet.video.sources.listing import expand
 class Job(NamedTuple):
     """A source to run."""
 
-    source: str | None  # None: the made-up clip
+    source: str | None  # None: the synthetic clip
     name: str  # of its folder
-    problem: Exception | None = None  # a list of sources that cannot be read
-    part: tuple[int, int] = (1, 1)  # its number in this run, from 1, and of how many
+    problem: Exception | None = None  # why its list of sources cannot be read
+    part: tuple[int, int] = (1, 1)  # its number in this run, from 1, and the number of jobs
 
 
 def find_jobs(arguments: Sequence[str]) -> list[Job]:
-    """The jobs of sources, lists and patterns as the user typed them; the made-up clip for none.
+    """Return the jobs of sources, lists and patterns; the synthetic clip if there are none.
 
-    What cannot be expanded becomes a job with its `problem`.
+    An argument that cannot be expanded becomes a job with its `problem`.
+
+    >>> find_jobs(["day/a.mp4", "night/a.mp4"])[1].name
+    'a-2'
     """
     if not arguments:
         return [Job(None, "demo")]
-    found: list[tuple[str, Exception | None]] = []
+    sources: list[tuple[str, Exception | None]] = []
     for argument in arguments:
         try:
-            found += [(source, None) for source in expand(argument)]
+            sources += [(source, None) for source in expand(argument)]
         except RnndetError as error:
-            found.append((argument, error))
-    names = source_names([source for source, _ in found])
-    return [Job(source, name, why) for (source, why), name in zip(found, names, strict=True)]
+            sources.append((argument, error))
+    names = source_names([source for source, _ in sources])
+    return [Job(source, name, why) for (source, why), name in zip(sources, names, strict=True)]
 
 
 def jobs_of_shard(jobs: Sequence[Job], text: str) -> tuple[list[Job], Shard]:
-    """The part of the jobs that "0/2" or "auto" means, by size of the files. Raises RnndetError."""
+    """Return the jobs of shard "0/2" or "auto", balanced by file size. Raises RnndetError."""
     shard = read_shard(text, os.environ)
     sizes = [0 if job.source is None else source_bytes(job.source) for job in jobs]
     return [jobs[place] for place in split(sizes, shard.count)[shard.index]], shard
@@ -58,13 +61,13 @@ def run_jobs(
     stop: Callable[[], bool],
     step: Callable[[], None],
 ) -> list[dict[str, Any]]:
-    """What `run` says of each job, in their order, `at_a_time` of them side by side.
+    """Run the jobs, `at_a_time` of them concurrently, and return their entries in order.
 
-    run is given a job and the runtime it is to use, on a thread of its own if several run. No job
-    begins once stop says so, or after one whose answer has "interrupted". step is called after
-    each.
+    run: called with a job and its runtime, on a thread of its own if several run; returns the entry
+    of the job in the summary. No job starts once `stop` returns true, or after an entry with
+    "interrupted". step: called after each job.
     """
-    batcher, done = Batcher(runtime), dict[int, dict[str, Any]]()
+    batcher, entries = Batcher(runtime), dict[int, dict[str, Any]]()
     waiting = deque(job._replace(part=(n, len(jobs))) for n, job in enumerate(jobs, 1))
 
     def work() -> None:
@@ -73,10 +76,10 @@ def run_jobs(
                 job = waiting.popleft()
             except IndexError:
                 return
-            with Member(batcher) as own:
-                done[job.part[0]] = answer = run(job, own)
+            with Member(batcher) as member:
+                entries[job.part[0]] = entry = run(job, member)
             step()
-            if answer.get("interrupted"):
+            if entry.get("interrupted"):
                 waiting.clear()
 
     count = min(at_a_time, len(jobs))
@@ -86,4 +89,4 @@ def run_jobs(
         with ThreadPoolExecutor(count) as pool:
             for worker in [pool.submit(work) for _ in range(count)]:
                 worker.result()
-    return [done[number] for number in sorted(done)]
+    return [entries[number] for number in sorted(entries)]

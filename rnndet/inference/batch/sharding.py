@@ -1,4 +1,4 @@
-"""Which videos of a batch are this process's part, when several processes share the batch."""
+"""Divide the videos of a batch among several processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rnndet.errors import RnndetError
 
 EXPECTED = "expected I/N with 0 <= I < N, for example 0/2 and 1/2, or auto"
-# index and count as launchers tell their processes; SLURM's arrays are read by `_slurm_array`
+# index and count in the environment of launchers; for SLURM's arrays see `_slurm_array`
 LAUNCHERS = {"RANK": "WORLD_SIZE", "JOB_COMPLETION_INDEX": "JOB_COMPLETIONS"}
 
 
@@ -26,11 +26,14 @@ class Shard:
 
 
 def read_shard(text: str, environment: Mapping[str, str]) -> Shard:
-    """The shard that "0/2" or "auto" means; auto asks the environment. Raises RnndetError.
+    """Parse "0/2", or find the shard in the environment for "auto". Raises RnndetError.
 
-    auto knows torchrun and mpirun-like launchers (RANK, WORLD_SIZE), job arrays of SLURM
+    auto supports torchrun and mpirun-like launchers (RANK, WORLD_SIZE), job arrays of SLURM
     (SLURM_ARRAY_TASK_ID and its relatives) and indexed jobs of Kubernetes (JOB_COMPLETION_INDEX,
     with JOB_COMPLETIONS set by the job to its number of completions).
+
+    >>> read_shard("1/4", {})
+    Shard(index=1, count=4)
     """
     if text == "auto":
         return _from_environment(environment)
@@ -41,11 +44,14 @@ def read_shard(text: str, environment: Mapping[str, str]) -> Shard:
 
 
 def split(sizes: Sequence[int], count: int) -> list[list[int]]:
-    """Positions in `sizes` for each of `count` shards; every position is in exactly one.
+    """Return positions in `sizes` for each of `count` shards; each position is in exactly one.
 
-    Largest first, each to the shard that has least so far (Graham 1969: at most 4/3 of the best
-    possible largest shard); a shard's positions come in that order. The result depends on the
-    arguments alone, so that every process finds the same one.
+    Largest first, each to the shard with the smallest sum so far (Graham 1969: at most 4/3 of the
+    best possible largest shard); the positions of a shard are in that order. The result depends
+    on the arguments alone, so that every process gets the same one.
+
+    >>> split([5, 1, 3, 3], 2)
+    [[0, 1], [2, 3]]
     """
     shards: list[list[int]] = [[] for _ in range(count)]
     loads = [(0, 0, index) for index in range(count)]  # size, number of videos, shard
@@ -70,12 +76,12 @@ def _from_environment(environment: Mapping[str, str]) -> Shard:
         raise RnndetError(f"--shard auto: none of {names} is set; give --shard I/N")
     if len(found) > 1:
         names = " and ".join(found)
-        raise RnndetError(f"--shard auto: {names} are set; say which counts by --shard I/N")
+        raise RnndetError(f"--shard auto: {names} are set; choose by --shard I/N")
     return next(iter(found.values()))
 
 
 def _slurm_array(environment: Mapping[str, str]) -> Shard:
-    """Of an array such as --array=1-8 or --array=0-30:10; its ids begin and step as they like."""
+    """Return the shard of an array such as --array=1-8 or --array=0-30:10."""
     number, count, first, last = (
         _number(environment, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT", "MIN", "MAX")
     )

@@ -1,4 +1,4 @@
-"""What runs a trained model: torch, or an exported graph without it."""
+"""Run a trained model by torch, or an exported graph without torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 RUNTIMES = {
     "torch": "the model itself, on a CPU or a GPU",
     "onnx": "the graph of tools/export.py on onnxruntime, on a CPU",
-    "auto": "onnx where it is installed, the graph is there and no GPU is; torch otherwise",
+    "auto": "onnx if it is installed, the graph exists and there is no GPU; torch otherwise",
 }
-NVIDIA = Path("/proc/driver/nvidia")  # is there where its driver is loaded (Linux)
+NVIDIA = Path("/proc/driver/nvidia")  # exists where the driver is loaded (Linux)
 
 
 def as_runtime(model: VideoDetector | Runtime) -> Runtime:
-    """A runtime as it is; a `VideoDetector` in a `TorchRuntime`."""
+    """Return a runtime as it is, a `VideoDetector` in a `TorchRuntime`."""
     if isinstance(model, Runtime):
         return model
     from rnndet.inference.runtimes.torch_runtime import TorchRuntime
@@ -41,25 +41,30 @@ def open_runtime(
     half: bool = False,
     compiled: bool = False,
 ) -> tuple[Runtime, str]:
-    """Weights, ready to run, and why in this way; a name, a checkpoint or an exported graph.
+    """Load weights for inference; return the runtime, and why this one was chosen.
 
-    kind: of `RUNTIMES`; a graph by its own name (.onnx) is run by onnx whatever it says. threads:
-    of the CPU, None for the default. half, compiled: see `TorchRuntime`; half on a GPU only, for
-    CPUs compute it far slower. Raises RnndetError.
+    weights: a name in weights/weights.toml, a checkpoint or an exported graph. kind: of `RUNTIMES`;
+    a graph given by its file name (.onnx) is run by onnx whatever `kind` is. threads: of the CPU,
+    None for the default. half, compiled: see `TorchRuntime`; half on a GPU only, since CPUs compute
+    it far slower. Raises RnndetError.
+
+    >>> runtime, why = open_runtime("aerial", device="cpu")  # doctest: +SKIP
+    >>> runtime.classes  # doctest: +SKIP
+    ('airplane', 'bird', 'drone', 'helicopter')
     """
     lookup(kind, RUNTIMES, what="runtime")
     path, _ = find_weights(weights)
     if (half or compiled) and (kind == "onnx" or path.suffix == ".onnx"):
         flag = "--half" if half else "--compile"
-        raise DeviceError(f"{flag}: is for a checkpoint with --runtime torch, not for a graph")
+        raise DeviceError(f"{flag}: needs --runtime torch and a checkpoint, not a graph")
     if path.suffix == ".onnx":
         return _onnx(path, None, device=device, threads=threads)
     if kind == "onnx":
         return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
     remark = ""
     if kind == "auto":
-        wanted = "half precision" if half else "compiled" if compiled else None
-        why_not = wanted or _why_not_onnx(path, device)
+        torch_option = "half precision" if half else "compiled" if compiled else None
+        why_not = torch_option or _why_not_onnx(path, device)
         if why_not is None:
             return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
         remark = f"; not onnx: {why_not}"
@@ -80,7 +85,7 @@ def _torch(
         torch.set_num_threads(threads)
     chosen, why = choose_device(device)
     if half and chosen.type != "cuda":
-        raise DeviceError("--half: no GPU is used, and a CPU computes half precision far slower")
+        raise DeviceError("--half: needs a GPU; a CPU computes half precision far slower")
     model = load_model(weights, device=chosen)
     return TorchRuntime(model, half=half, compiled=compiled), why
 

@@ -1,4 +1,4 @@
-"""What runs a model frame by frame: the side that a stream sees, without torch."""
+"""The interface of everything that runs a model frame by frame; imports no torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections
+from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.video.image import resize
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
 StateArrays = dict[str, list[NDArray]]  # level name -> the cell's arrays, each (B, C, H, W)
 
 
@@ -27,46 +28,52 @@ class Runtime(Protocol):
     name: str  # torch, onnx
     classes: tuple[str, ...]
     device: str
-    about: Mapping[str, Any]  # what it is: detector, cell, input_sides
+    about: Mapping[str, Any]  # detector, cell, input_sides
     input_spec: InputSpec
     score_threshold: float  # detections below it are not returned; may be set
 
     def detect(
-        self, images: Sequence[Picture], original_sizes: Sequence[tuple[int, int]], state: Any
+        self,
+        images: Sequence[Image],
+        original_sizes: Sequence[tuple[int, int]],
+        state: Any,
+        *,
+        timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], Any]:
-        """The detections of the next frame of each video, and the new state.
+        """Return the detections of the next frame of each video, and the new state.
 
-        images: of one size, as `scaled` gives them; original_sizes: height and width of the
-        frames that they were, in whose pixels the boxes are.
+        images: of one size, as `scaled` returns them; original_sizes: height and width of the
+        original frames, in whose pixels the boxes are; timer: measures the stages preprocess,
+        network, temporal and head, as far as the runtime can tell them apart.
         """
         ...
 
     def rows_of(self, state: Any, count: int) -> list[Any]:
-        """The state of each of the `count` videos on its own."""
+        """Split the state of `count` videos into one state for each."""
         ...
 
     def joined(self, states: Sequence[Any]) -> Any:
-        """States of one video each as one of all; None stands for a video that begins."""
+        """Join states of one video each into one state; None stands for a video that begins."""
         ...
 
     def to_arrays(self, state: Any) -> StateArrays | None:
-        """A copy of the state as plain data."""
+        """Return a copy of the state as plain data."""
         ...
 
     def from_arrays(self, arrays: StateArrays | None) -> Any:
-        """The state that `to_arrays` gave."""
+        """Return the state that `to_arrays` was called with."""
         ...
 
     def fingerprint(self) -> str:
-        """Hexadecimal sha256 of the weights."""
+        """Return the hexadecimal sha256 of the weights."""
         ...
 
 
-def scaled(image: Picture, spec: InputSpec) -> Picture:
-    """The frame at the size of the network, still bytes: nothing larger is ever converted.
+def scaled(image: Image, spec: InputSpec) -> Image:
+    """Return the frame at the size of the network, still as bytes.
 
-    Bilinear in whole numbers, as OpenCV does it, on every device, so that all runtimes and devices
-    see the same pixels.
+    Nothing larger is ever converted to floats. Bilinear in integer arithmetic, as OpenCV does it,
+    on every device, so that all runtimes and devices get the same pixels.
     """
     height, width = spec.scaled_hw(*image.shape[:2])
     return image if image.shape[:2] == (height, width) else resize(image, (height, width))

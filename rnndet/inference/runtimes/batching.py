@@ -1,4 +1,4 @@
-"""Several videos through one model at once: each its own stream, one call for the frames of all."""
+"""Run several videos through one model: each has its own stream, one call takes a frame of each."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from threading import Condition
 from types import TracebackType
 from typing import Any, Self
 
-from rnndet.inference.runtimes.base import Picture, Runtime, StateArrays
+from rnndet.inference.runtimes.base import Image, Runtime, StateArrays
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections
+from rnndet.system.timing import NO_TIMER, Timer
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
     """The next frame of one video."""
 
-    image: Picture
+    image: Image
     original_size: tuple[int, int]
     state: Any
-    found: Detections | None = None
+    detections: Detections | None = None
     error: BaseException | None = None
     is_done: bool = field(default=False)
 
 
 class Batcher:
-    """Gathers a frame of every member and runs them together, those of one size in one call.
+    """Collects a frame of every member and runs them together; frames of one size are one call.
 
-    Members are used from a thread each; the last one to ask does the work for all. So the videos
-    go in step, and one that is slow to read holds the others; with key frames, which need not fall
-    together, at each of them.
+    Each member is used from its own thread; the last one to ask does the work for all. So the
+    videos advance in lockstep, and a video that is slow to read delays the others. With key frames,
+    which need not coincide, this holds at each key frame.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -40,12 +41,12 @@ class Batcher:
         self._changed = Condition()
 
     def join(self) -> None:
-        """One more video takes part from now on."""
+        """Count one more video from now on."""
         with self._changed:
             self._members += 1
 
     def leave(self) -> None:
-        """A video has ended: nobody waits for it any more."""
+        """Stop waiting for a video that has ended."""
         with self._changed:
             self._members -= 1
             self._run_if_complete()
@@ -58,7 +59,7 @@ class Batcher:
             self._changed.wait_for(lambda: request.is_done)
 
     def _run_if_complete(self) -> None:
-        """Run what waits once every member does; the lock is held."""
+        """Run the waiting requests once every member has one; the lock is held."""
         if not self._waiting or len(self._waiting) < self._members:
             return
         requests, self._waiting = self._waiting, []
@@ -76,18 +77,18 @@ class Batcher:
         self._changed.notify_all()
 
     def _run(self, group: Sequence[_Request]) -> None:
-        found, state = self.runtime.detect(
+        detections, state = self.runtime.detect(
             [request.image for request in group],
             [request.original_size for request in group],
             self.runtime.joined([request.state for request in group]),
         )
         states = self.runtime.rows_of(state, len(group))
-        for request, one, after in zip(group, found, states, strict=True):
-            request.found, request.state = one, after
+        for request, found, new_state in zip(group, detections, states, strict=True):
+            request.detections, request.state = found, new_state
 
 
 class Member:
-    """The `Runtime` of one video among several; a context manager, in which it takes part."""
+    """The `Runtime` of one video among several, as a context manager; it takes part inside."""
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
@@ -107,15 +108,22 @@ class Member:
         self._runtime.score_threshold = value
 
     def detect(
-        self, images: Sequence[Picture], original_sizes: Sequence[tuple[int, int]], state: Any
+        self,
+        images: Sequence[Image],
+        original_sizes: Sequence[tuple[int, int]],
+        state: Any,
+        *,
+        timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], Any]:
+        """See `Runtime.detect`; the wait for the other videos counts as network."""
         (image,), (size,) = images, original_sizes
         request = _Request(image, size, state)
-        self._batcher.detect(request)
+        with timer.stage("network"):
+            self._batcher.detect(request)
         if request.error is not None:
             raise request.error
-        assert request.found is not None, "a request that is done has an answer or an error"
-        return [request.found], request.state
+        assert request.detections is not None, "a finished request has detections or an error"
+        return [request.detections], request.state
 
     def rows_of(self, state: Any, count: int) -> list[Any]:
         return self._runtime.rows_of(state, count)

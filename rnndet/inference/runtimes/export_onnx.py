@@ -1,17 +1,16 @@
-"""A trained model as an ONNX graph of one step: image and state in, raw outputs and new state out.
+"""Export a trained model as an ONNX graph: image and state in, raw outputs and new state out.
 
-Sizes and batch are free: whatever frames the model takes, the graph takes. What comes before
-(scaling, normalisation) and after it (scores, boxes, suppression) is said in its metadata and done
-by rnndet.inference.runtimes.onnx_runtime; the graph itself is plain convolutions.
+Sizes and batch are dynamic: the graph takes all frames that the model takes. Its metadata describes
+the steps before it (scaling, normalisation) and after it (scores, boxes, suppression), which
+rnndet.inference.runtimes.onnx_runtime does; the graph itself is plain convolutions.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,38 +19,39 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from rnndet.errors import OutputError, RnndetError
+from rnndet.errors import RnndetError
 from rnndet.inference.runtimes.base import scaled
 from rnndet.inference.runtimes.onnx_runtime import IMAGE, ExportSpec, OnnxRuntime, StateSpec
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.models.temporal.state import State
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Detections, Frame
+from rnndet.system.files import atomic_file
 from rnndet.video.synthetic.clip import SyntheticClip
 
 OPSET = 17
-TRACED_HW = (270, 480)  # of the frame the graph is traced with; it takes others
-BOX_LIMIT, SCORE_LIMIT = 0.01, 1e-4  # pixels; how far the two runtimes may lie apart
+TRACED_HW = (270, 480)  # of the frame that the graph is traced with
+BOX_LIMIT, SCORE_LIMIT = 0.01, 1e-4  # pixels; largest differences of the two runtimes
 ALONE_LIMIT = 1e-3  # of all detections
 FAR = 1.0  # pixels: further apart are two objects
-FLOOR = 0.05  # of the scores that are compared
+FLOOR = 0.05  # scores from here on are compared
 CLIP_SEED = 7  # the clip of tools/infer.py
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far torch and onnxruntime lie apart over some frames, state carried on by each."""
+    """Differences of torch and onnxruntime over some frames, each with its own carried state."""
 
     frames: int
     detections: int
-    alone: int  # found by one of them only: two boxes overlap by just the limit of the suppression
-    box: float  # pixels, the largest difference of the others
+    alone: int  # of one runtime only: two boxes overlap by just the limit of the suppression
+    box: float  # pixels, the largest difference of the matched ones
     score: float
 
     @property
     def is_close(self) -> bool:
-        is_rare = self.alone <= ALONE_LIMIT * self.detections
-        return is_rare and self.box <= BOX_LIMIT and self.score <= SCORE_LIMIT
+        few_alone = self.alone <= ALONE_LIMIT * self.detections
+        return few_alone and self.box <= BOX_LIMIT and self.score <= SCORE_LIMIT
 
 
 class _Step(nn.Module):
@@ -69,31 +69,24 @@ class _Step(nn.Module):
 def export_checked(
     model: VideoDetector, path: str | Path, *, weights_file: str = "", frames: int = 100
 ) -> tuple[ExportSpec, Parity]:
-    """Write the graph if it finds what the model finds, see `parity`.
+    """Write the graph if its detections equal the model's, see `parity`.
 
-    weights_file: sha256 of the file that the model came from. Raises RnndetError where the two
-    differ, for a detector with a second stage and where a package is missing; OutputError if the
-    file cannot be written. After an error the file that was there is as it was.
+    weights_file: sha256 of the file of the model. Raises RnndetError where the two differ, for a
+    detector with a second stage and where a package is missing; OutputError if the file cannot be
+    written. After an error an existing file is unchanged.
+
+    >>> spec, parity = export_checked(load_model("aerial"), "aerial.onnx")  # doctest: +SKIP
     """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, durable=True) as part:
         spec = export_onnx(model, part, weights_file=weights_file)
         clip = SyntheticClip(CLIP_SEED, length=frames)
         close = parity(model, part, clip, reset_at=frames // 2)
         if not close.is_close:
             raise RnndetError(
-                f"{path}: the graph is not what the model is: boxes differ by {close.box:.3g} px, "
-                f"scores by {close.score:.3g}, {close.alone} of {close.detections} are found by "
-                "one alone; nothing was written"
+                f"{path}: the graph differs from the model: boxes by {close.box:.3g} px, scores "
+                f"by {close.score:.3g}, {close.alone} of {close.detections} are detected by one of "
+                "them only; nothing was written"
             )
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return spec, close
 
 
@@ -107,14 +100,14 @@ def export_onnx(model: VideoDetector, path: Path, *, weights_file: str = "") -> 
     runtime = TorchRuntime(model)
     if model.detector.head_spec is None:
         raise RnndetError(
-            f"{runtime.about['detector']} cannot be exported: its second stage looks at what its "
-            "first one finds; one-stage detectors can: fcos, retinanet, ssdlite"
+            f"{runtime.about['detector']} cannot be exported: it has two stages; one-stage "
+            "detectors can: fcos, retinanet, ssdlite"
         )
     spec, example = _described(model, runtime, weights_file)
-    inputs = [IMAGE, *(one.name for one in spec.states)]
+    inputs = [IMAGE, *(state.name for state in spec.states)]
     with torch.no_grad():
         outputs, _, _ = model.raw_step(example[0], _nested(inputs[1:], example[1:]))
-    names = [*outputs, *(f"new_{one.name}" for one in spec.states)]
+    names = [*outputs, *(f"new_{state.name}" for state in spec.states)]
     axes = {name: {0: "batch", 2: f"{name}.height", 3: f"{name}.width"} for name in inputs}
     axes |= {name: {0: "batch", 1: "anchors"} for name in outputs}
     buffer = io.BytesIO()
@@ -126,19 +119,16 @@ def export_onnx(model: VideoDetector, path: Path, *, weights_file: str = "") -> 
     graph = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(graph, spec.to_metadata())
     onnx.checker.check_model(graph)
-    with path.open("wb") as file:
-        file.write(graph.SerializeToString(deterministic=True))
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(graph.SerializeToString(deterministic=True))
     return spec
 
 
 def parity(
     model: VideoDetector, path: str | Path, video: Iterable[Frame], *, reset_at: int
 ) -> Parity:
-    """Run a video through both runtimes, each with its own state, which is lost at one frame.
+    """Run a video through both runtimes and compare the detections from a score of FLOOR on.
 
-    Compared are the detections from a score of FLOOR on.
+    Each runtime carries its own state, which is reset at frame `reset_at`.
     """
     ours, theirs = TorchRuntime(model), OnnxRuntime(path)
     ours.score_threshold = theirs.score_threshold = FLOOR
@@ -160,9 +150,9 @@ def parity(
 
 
 def _matched(a: Detections, b: Detections) -> tuple[Detections, Detections, int]:
-    """The detections of both that are of the same object, pair by pair, and how many have no pair.
+    """Return the detections of both of the same objects, pair by pair, and the number without one.
 
-    Without those whose score is at the floor, which only one may have.
+    Detections with a score at the floor are left out: one runtime alone may have them.
     """
     edge = FLOOR + 2 * SCORE_LIMIT
     a, b = (found[found.scores > edge] for found in (a, b))
@@ -176,7 +166,7 @@ def _matched(a: Detections, b: Detections) -> tuple[Detections, Detections, int]
 def _described(
     model: VideoDetector, runtime: TorchRuntime, weights_file: str
 ) -> tuple[ExportSpec, list[Tensor]]:
-    """The metadata, and inputs to trace with: the image, and a state of two videos."""
+    """Return the metadata, and inputs to trace with: the image, and a state of two videos."""
     detector = model.detector
     assert detector.head_spec is not None
     height, width = runtime.input_spec.padded_hw(*runtime.input_spec.scaled_hw(*TRACED_HW))
@@ -206,7 +196,7 @@ def _described(
 
 
 def _stride(feature: Tensor, padded_hw: tuple[int, int]) -> int:
-    """Pixels for a cell, a power of two: a map of n cells is made of one of 2n or 2n - 1."""
+    """Return pixels per cell, a power of two: a map of n cells comes from one of 2n or 2n - 1."""
     for power in range(12):
         if all(
             -(-side // 2**power) == cells
@@ -217,18 +207,18 @@ def _stride(feature: Tensor, padded_hw: tuple[int, int]) -> int:
 
 
 def _nested(names: Sequence[str], tensors: Sequence[Tensor]) -> State:
-    """The tensors as the state that the model takes."""
+    """Return the tensors as the state that the model takes."""
     state: dict[str, list[Tensor]] = {}
     for name, tensor in zip(names, tensors, strict=True):
         state.setdefault(name.split(".")[1], []).append(tensor)
-    return {level: tuple(each) for level, each in state.items()}
+    return {level: tuple(level_tensors) for level, level_tensors in state.items()}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracing warns of every shape that Python looks at; `parity` is what shows that none matters.
+    """Silence warnings of tracing about shapes in Python code: `parity` checks the graph.
 
-    The exporter that traces is deprecated; its successor takes 50 times as long.
+    The tracing exporter is deprecated; its successor takes 50 times as long.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

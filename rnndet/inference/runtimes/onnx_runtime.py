@@ -1,4 +1,4 @@
-"""An exported model behind the face of a runtime, on onnxruntime; imports no torch."""
+"""Run an exported model by onnxruntime; imports no torch."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnndet.errors import WeightsError
-from rnndet.inference.runtimes.base import Picture, StateArrays
+from rnndet.inference.runtimes.base import Image, StateArrays
 from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.specs import HeadSpec, InputSpec
 from rnndet.structures import Detections
+from rnndet.system.timing import NO_TIMER, Timer
 
-FORMAT = 1  # of the metadata
+FORMAT = 1  # version of the metadata
 IMAGE = "image"  # the graph's first input; the states follow
-PREFIX = "rnndet."  # of the keys of the metadata
+PREFIX = "rnndet."  # of the metadata's keys
 
 OnnxState = dict[str, NDArray[np.float32]]  # input name -> (B, C, H, W)
 
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """One tensor of the state: the graph's input `name`, and its output "new_" + name."""
+    """A tensor of the recurrent state: input `name` of the graph, and output "new_" + name."""
 
     name: str  # state.LEVEL.PLACE
     channels: int
-    stride: int  # pixels of the padded image for a cell
+    stride: int  # pixels of the padded image per cell
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSpec:
-    """What the metadata of an exported graph says."""
+    """The metadata of an exported graph."""
 
     classes: tuple[str, ...]
     input_spec: InputSpec
@@ -44,10 +45,10 @@ class ExportSpec:
     states: tuple[StateSpec, ...]
     about: dict[str, Any]
     weights: str  # sha256 of the weights' content, as `Runtime.fingerprint`
-    weights_file: str  # sha256 of the file that they were read from, "" if from none
+    weights_file: str  # sha256 of the checkpoint file, "" if there was none
 
     def to_metadata(self) -> dict[str, str]:
-        """Text by key, as ONNX stores it."""
+        """Return text by key, as ONNX stores it."""
         tree = {
             "format": FORMAT,
             "classes": list(self.classes),
@@ -62,12 +63,12 @@ class ExportSpec:
         return {PREFIX + key: json.dumps(value) for key, value in tree.items()}
 
     @staticmethod
-    def from_metadata(found: dict[str, str], *, where: str) -> ExportSpec:
-        """Raises WeightsError for a file that tools/export.py did not make."""
+    def from_metadata(metadata: dict[str, str], *, where: str) -> ExportSpec:
+        """Read what `to_metadata` gave. Raises WeightsError for metadata of another program."""
         try:
             tree = {
                 key.removeprefix(PREFIX): json.loads(value)
-                for key, value in found.items()
+                for key, value in metadata.items()
                 if key.startswith(PREFIX)
             }
             if tree["format"] != FORMAT:
@@ -86,16 +87,17 @@ class ExportSpec:
             )
         except (KeyError, TypeError, ValueError):
             raise WeightsError(
-                f"{where}: not a graph of rnndet (its metadata says nothing of it); "
+                f"{where}: not a graph of rnndet (it lacks the metadata); "
                 "tools/export.py makes them"
             ) from None
 
 
 class OnnxRuntime:
-    """See `Runtime`; on the CPU.
+    """A `Runtime` on onnxruntime, on the CPU.
 
-    path: what tools/export.py wrote. threads: of the session; None leaves it to onnxruntime.
-    Raises WeightsError: onnxruntime is not installed; the file is missing, damaged or not of
+    path: a graph that tools/export.py wrote. threads: of the session; None leaves it to
+    onnxruntime.
+    Raises WeightsError: onnxruntime is not installed; the file is missing, damaged or no graph of
     rnndet.
     """
 
@@ -103,41 +105,56 @@ class OnnxRuntime:
     device = "cpu"
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        self._session, self.version = _open(Path(path), threads)  # of onnxruntime
-        found = self._session.get_modelmeta().custom_metadata_map
-        self.spec = spec = ExportSpec.from_metadata(found, where=str(path))
+        self._session, self.version = _open(Path(path), threads)  # version: of onnxruntime
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.spec = spec = ExportSpec.from_metadata(metadata, where=str(path))
         self.classes, self.input_spec, self.about = spec.classes, spec.input_spec, spec.about
         self.score_threshold = 0.05
         self._heads = [o.name for o in self._session.get_outputs()][: -len(spec.states) or None]
-        self._wanted = [*self._heads, *(f"new_{state.name}" for state in spec.states)]
+        self._outputs = [*self._heads, *(f"new_{state.name}" for state in spec.states)]
 
     def detect(
         self,
-        images: Sequence[Picture],
+        images: Sequence[Image],
         original_sizes: Sequence[tuple[int, int]],
         state: OnnxState | None,
+        *,
+        timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], OnnxState]:
-        pixels = normalised(images, self.input_spec)
-        height, width = padded_hw = pixels.shape[2:]
+        """See `Runtime.detect`; the whole graph is measured as network."""
+        with timer.stage("preprocess"):
+            pixels = normalised(images, self.input_spec)
+        padded_hw = (pixels.shape[2], pixels.shape[3])
         if state is None:
-            state = {
-                one.name: np.zeros(
-                    (
-                        len(images),
-                        one.channels,
-                        -(-height // one.stride),
-                        -(-width // one.stride),
-                    ),
-                    np.float32,
-                )
-                for one in self.spec.states
-            }
-        found = self._session.run(self._wanted, {IMAGE: pixels, **state})
-        outputs = dict(zip(self._heads, found[: len(self._heads)], strict=True))
-        after = zip(self.spec.states, found[len(self._heads) :], strict=True)
+            state = self._empty_state(len(images), padded_hw)
+        with timer.stage("network"):
+            values = self._session.run(self._outputs, {IMAGE: pixels, **state})
+        outputs = dict(zip(self._heads, values[: len(self._heads)], strict=True))
+        with timer.stage("head"):
+            detections = self._postprocessed(outputs, images, original_sizes, padded_hw)
+        names = (spec.name for spec in self.spec.states)
+        return detections, dict(zip(names, values[len(self._heads) :], strict=True))
+
+    def _empty_state(self, videos: int, padded_hw: tuple[int, int]) -> OnnxState:
+        height, width = padded_hw
+        shapes = {
+            spec.name: (videos, spec.channels, -(-height // spec.stride), -(-width // spec.stride))
+            for spec in self.spec.states
+        }
+        return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+    def _postprocessed(
+        self,
+        outputs: dict[str, NDArray[np.float32]],
+        images: Sequence[Image],
+        original_sizes: Sequence[tuple[int, int]],
+        padded_hw: tuple[int, int],
+    ) -> list[Detections]:
+        """Return the detections of each image from the raw outputs of the head."""
+        height, width = padded_hw
         grids = tuple((-(-height // s), -(-width // s)) for s in self.spec.strides)
         anchors, level_of = anchors_of(self.spec.head_spec, padded_hw, grids)
-        detections = [
+        return [
             postprocess(
                 {name: value[row] for name, value in outputs.items()},
                 self.spec.head_spec,
@@ -149,7 +166,6 @@ class OnnxRuntime:
             )
             for row, (image, original) in enumerate(zip(images, original_sizes, strict=True))
         ]
-        return detections, {one.name: value for one, value in after}
 
     def rows_of(self, state: OnnxState, count: int) -> list[OnnxState]:
         return [{n: a[row : row + 1] for n, a in state.items()} for row in range(count)]
@@ -159,15 +175,15 @@ class OnnxRuntime:
         if known is None or len(states) == 1:
             return known
         empty = {name: np.zeros_like(array) for name, array in known.items()}
-        each = [empty if state is None else state for state in states]
-        return {name: np.concatenate([state[name] for state in each]) for name in known}
+        filled = [empty if state is None else state for state in states]
+        return {name: np.concatenate([state[name] for state in filled]) for name in known}
 
     def to_arrays(self, state: OnnxState | None) -> StateArrays | None:
         if state is None:
             return None
         arrays: StateArrays = {}
-        for one in self.spec.states:
-            arrays.setdefault(one.name.split(".")[1], []).append(state[one.name].copy())
+        for spec in self.spec.states:
+            arrays.setdefault(spec.name.split(".")[1], []).append(state[spec.name].copy())
         return arrays
 
     def from_arrays(self, arrays: StateArrays | None) -> OnnxState | None:
@@ -175,22 +191,22 @@ class OnnxRuntime:
             return None
         return {
             f"state.{level}.{place}": array.copy()
-            for level, each in arrays.items()
-            for place, array in enumerate(each)
+            for level, cell_arrays in arrays.items()
+            for place, array in enumerate(cell_arrays)
         }
 
     def fingerprint(self) -> str:
         return self.spec.weights
 
 
-def normalised(images: Sequence[Picture], spec: InputSpec) -> NDArray[np.float32]:
-    """(B, 3, H, W) float32 of scaled images of one size: normalised, padded with 0."""
+def normalised(images: Sequence[Image], spec: InputSpec) -> NDArray[np.float32]:
+    """Return (B, 3, H, W) float32 of scaled images of one size: normalised, padded with 0."""
     height, width = images[0].shape[:2]
     pixels = np.zeros((len(images), 3, *spec.padded_hw(height, width)), np.float32)
     mean, std = np.array(spec.mean), np.array(spec.std)
     factor, offset = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     for row, image in enumerate(images):
-        for channel in range(3):  # measured: a seventh of the time of one expression
+        for channel in range(3):  # measured: a seventh of the time of a single expression
             out = pixels[row, channel, :height, :width]
             np.multiply(image[..., channel], factor[channel], out=out)
             out += offset[channel]
@@ -215,6 +231,6 @@ def _open(path: Path, threads: int | None) -> tuple[Any, str]:
             path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
         return session, onnxruntime.__version__
-    except Exception as error:  # onnxruntime's own kinds have no common base
+    except Exception as error:  # onnxruntime's exceptions have no common base
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: not a graph that onnxruntime takes: {reason}") from None

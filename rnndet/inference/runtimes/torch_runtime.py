@@ -1,4 +1,4 @@
-"""A `VideoDetector` behind the face of a runtime."""
+"""Run a `VideoDetector` by torch."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from torch import Tensor
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import DeviceError, RnndetError
-from rnndet.inference.runtimes.base import Picture, StateArrays
+from rnndet.inference.runtimes.base import Image, StateArrays
 from rnndet.models.checkpoint import content_sha256
 from rnndet.models.detectors import DETECTORS
 from rnndet.models.detectors.backbones import fold_batch_norms
+from rnndet.models.detectors.base import Grids
 from rnndet.models.temporal.cells import CELLS
 from rnndet.models.temporal.state import State, join_states, state_rows
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Detections
+from rnndet.system.timing import NO_TIMER, Timer
 
 
 class TorchRuntime:
-    """See `Runtime`. The model is used where it is, its weights laid out channels last (the same
-    numbers in another order, twice as fast in a CPU's convolutions). Frozen batch norms that it
-    has beside its convolutions are folded into them, in a copy.
+    """A `Runtime` on torch.
+
+    The model stays on its device; its weights are laid out channels last (the same numbers in
+    another order, twice as fast in a CPU's convolutions). Frozen batch norms beside convolutions
+    are folded into them, in a copy.
 
     half: convolutions in half precision (torch.autocast), float16 on a GPU, bfloat16 elsewhere.
-    compiled: all between the pixels and the raw outputs is compiled (torch.compile; on a GPU into a
-    CUDA graph) at the second frame of a video, anew for each size of a frame (torch gives up after
-    eight) and number of videos, which takes a minute or more. Use it from one thread.
+    compiled: everything between the pixels and the raw outputs is compiled (torch.compile; on a GPU
+    into a CUDA graph) at the second frame of a video, again for each frame size (torch gives up
+    after eight) and number of videos, which takes a minute or more. Use it from one thread.
 
     Raises RnndetError for `compiled` with a detector of two stages, and in `detect` for a model in
     training mode; DeviceError where it cannot be compiled.
@@ -56,15 +60,11 @@ class TorchRuntime:
         if compiled:
             if model.detector.head_spec is None:
                 raise RnndetError(
-                    f"{self.about['detector']} cannot be compiled: its second stage looks at what "
-                    "its first one finds; one-stage detectors can: fcos, retinanet, ssdlite"
+                    f"{self.about['detector']} cannot be compiled: it has two stages; "
+                    "one-stage detectors can: fcos, retinanet, ssdlite"
                 )
             mode = "reduce-overhead" if self._device.type == "cuda" else "default"
             self._compiled = torch.compile(self.model.raw_step, mode=mode, dynamic=False)
-
-    @property
-    def is_compiled(self) -> bool:
-        return self._compiled is not None
 
     @property
     def score_threshold(self) -> float:
@@ -76,45 +76,59 @@ class TorchRuntime:
 
     def detect(
         self,
-        images: Sequence[Picture],
+        images: Sequence[Image],
         original_sizes: Sequence[tuple[int, int]],
         state: State | None,
+        *,
+        timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], State]:
+        """See `Runtime.detect`; a compiled step is measured as network, its temporal part too."""
         if self._compiled is not None and state is not None:  # the first frame makes the state
-            return self._detect_compiled(images, original_sizes, state)
+            return self._detect_compiled(images, original_sizes, state, timer)
+        with timer.stage("preprocess"):
+            frames = self.to_tensors(images)
         with self._precision():
-            output = self.model.step(self.to_tensors(images), state, original_sizes=original_sizes)
-        assert output.detections is not None, "a model called without truths returns detections"
+            output = self.model.step(frames, state, original_sizes=original_sizes, timer=timer)
+        assert output.detections is not None, "a model called without targets returns detections"
         return output.detections[0], output.state
 
     def _detect_compiled(
         self,
-        images: Sequence[Picture],
+        images: Sequence[Image],
         original_sizes: Sequence[tuple[int, int]],
         state: State,
+        timer: Timer,
     ) -> tuple[list[Detections], State]:
         self.model.check_not_training()
         detector = self.model.detector
         with torch.inference_mode(), self._precision():
-            tensors = list(self.to_tensors(images)[0])
-            prepared = detector.prepare(tensors, original_sizes=original_sizes)
-            try:
-                raw, state, grids = self._compiled(prepared.pixels, state)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:  # of the compiler: no common base
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                raise DeviceError(
-                    f"--compile: {reason[0]}; leave it out, or see that torch.compile works here"
-                ) from error
-            # the next run of a CUDA graph writes where this one wrote
-            state = {level: tuple(t.clone() for t in each) for level, each in state.items()}
-            return detector.detections(prepared, raw, grids), state
+            with timer.stage("preprocess"):
+                tensors = list(self.to_tensors(images)[0])
+                prepared = detector.prepare(tensors, original_sizes=original_sizes)
+            with timer.stage("network"):
+                raw, state, grids = self._run_compiled(prepared.pixels, state)
+            with timer.stage("head"):
+                return detector.detections(prepared, raw, grids), state
 
-    def to_tensors(self, images: Sequence[Picture]) -> Tensor:
-        """(1, B, 3, H, W) uint8 on the device, channels last."""
-        whole = images[0][None] if len(images) == 1 else np.stack(images)
-        pixels = torch.from_numpy(np.require(whole, requirements=["C", "W"]))
+    def _run_compiled(self, pixels: Tensor, state: State) -> tuple[dict[str, Tensor], State, Grids]:
+        """`VideoDetector.raw_step`, compiled."""
+        try:
+            raw, state, grids = self._compiled(pixels, state)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of the compiler: no common base
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise DeviceError(
+                f"--compile: {reason[0]}; leave it out, or check that torch.compile works here"
+            ) from error
+        # the next run of a CUDA graph overwrites the output of this one
+        state = {level: tuple(t.clone() for t in tensors) for level, tensors in state.items()}
+        return raw, state, grids
+
+    def to_tensors(self, images: Sequence[Image]) -> Tensor:
+        """Return (1, B, 3, H, W) uint8 on the device, channels last."""
+        stacked = images[0][None] if len(images) == 1 else np.stack(images)
+        pixels = torch.from_numpy(np.require(stacked, requirements=["C", "W"]))
         if self._device.type == "cuda":
             pixels = pixels.pin_memory().to(self._device, non_blocking=True)
         return pixels.permute(0, 3, 1, 2)[None]
@@ -138,14 +152,14 @@ class TorchRuntime:
     def to_arrays(self, state: State | None) -> StateArrays | None:
         if state is None:
             return None
-        return {name: [t.cpu().numpy().copy() for t in each] for name, each in state.items()}
+        return {name: [t.cpu().numpy().copy() for t in tensors] for name, tensors in state.items()}
 
     def from_arrays(self, arrays: StateArrays | None) -> State | None:
         if arrays is None:
             return None
         return {
-            name: tuple(torch.from_numpy(a.copy()).to(self._device) for a in each)
-            for name, each in arrays.items()
+            name: tuple(torch.from_numpy(a.copy()).to(self._device) for a in cell_arrays)
+            for name, cell_arrays in arrays.items()
         }
 
     def fingerprint(self) -> str:
@@ -153,7 +167,7 @@ class TorchRuntime:
 
 
 def describe(model: VideoDetector) -> dict[str, Any]:
-    """`Runtime.about`: detector and cell by the names of their tables."""
+    """Return `Runtime.about`: detector and cell by their names in `DETECTORS` and `CELLS`."""
     cells = {type(cell) for cell in model.temporal.cells.values()}
     spec = model.detector.input_spec
     return {

@@ -1,4 +1,4 @@
-"""Result files beside detections.jsonl, one module each; `EXPORTS` by the name of `--save`."""
+"""Export results to files beside detections.jsonl; `EXPORTS` by the names of `--save`."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,11 @@ EXPORTS: dict[str, type[Export]] = {
 
 
 def export_names(texts: Sequence[str]) -> tuple[str, ...]:
-    """Names of EXPORTS, each once, of texts such as "mot,csv". Raises RnndetError."""
+    """Return the names of EXPORTS in texts such as "mot,csv", each once. Raises RnndetError.
+
+    >>> export_names(["mot,csv", "mot"])
+    ('mot', 'csv')
+    """
     names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     for name in names:
         lookup(name, EXPORTS, what="--save")

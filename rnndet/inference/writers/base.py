@@ -1,9 +1,7 @@
-"""What every export offers, and files that get their names when they are complete."""
+"""The interface of exports, and text files that get their names when they are complete."""
 
 import contextlib
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +10,7 @@ import numpy as np
 
 from rnndet.errors import OutputError
 from rnndet.structures import FrameResult, VideoInfo
+from rnndet.system.files import output_errors, part_of, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +23,32 @@ class ExportedVideo:
 
 
 class Export(ABC):
-    """Writes the results of one video, in order; made for each video anew.
+    """Writes the results of one video, in order; each video has its own instance.
 
-    Files stand under other names until `close`; `abort` removes them. All raise OutputError where
-    a file cannot be written. Boxes, scores and ids are the numbers of detections.jsonl.
+    Files have temporary names until `close`; `abort` removes them. All methods raise OutputError
+    where a file cannot be written. Boxes, scores and ids are the numbers of detections.jsonl.
 
-    names: of its files and folders in the folder of results. needs_image: `write` gets the
-    annotated frame, (H, W, 3) uint8 RGB; None otherwise.
+    names: of the files and folders in the folder of results. needs_image: `write` gets the
+    annotated frame, (H, W, 3) uint8 RGB; None otherwise. codec, note: of an annotated video, see
+    `VideoSink`; None for other files.
     """
 
     names: ClassVar[tuple[str, ...]]
     needs_image: ClassVar[bool] = False
+    codec: str | None = None
+    note: str | None = None
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @property
     def paths(self) -> tuple[Path, ...]:
+        """Paths of the complete files."""
         return tuple(self.folder / name for name in self.names)
 
     @abstractmethod
     def begin(self, video: ExportedVideo) -> None:
-        """Make the files; once, before the first frame."""
+        """Create the files; once, before the first frame."""
 
     @abstractmethod
     def write(self, result: FrameResult, image: np.ndarray | None) -> None:
@@ -53,14 +56,14 @@ class Export(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Complete the files and give them their names, in place of older ones."""
+        """Complete the files and give them their names; older ones are replaced."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Give up: remove what is not complete. May be called twice, and before `begin`."""
+        """Remove what is not complete. May be called twice, and before `begin`."""
 
     def check_old(self) -> None:
-        """Raise OutputError if what stands in the way is not of an earlier run."""
+        """Raise OutputError if a path is taken by something that is no result of a run."""
         for path in self.paths:
             if path.is_dir():
                 raise OutputError(f"{path}: is a folder; remove it or use another --out")
@@ -69,32 +72,32 @@ class Export(ABC):
         """Remove the results of an earlier run."""
         for path in self.paths:
             if not path.is_dir():
-                with reported(path):
+                with output_errors(path):
                     path.unlink(missing_ok=True)
 
 
 class TextFile:
-    """UTF-8 text under `NAME.part.SUFFIX` beside its path, renamed on `close`."""
+    """A UTF-8 text file, written under `part_of` its path and renamed on `close`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._part = path.with_name(f"{path.stem}.part{path.suffix}")
-        with reported(path):
+        self._part = part_of(path)
+        with output_errors(path):
             self._file = self._part.open(
                 "w", encoding="utf-8", errors="backslashreplace", newline=""
             )
 
     def write(self, text: str) -> None:
-        with reported(self.path):
+        with output_errors(self.path):
             self._file.write(text)
 
     def close(self) -> None:
-        with reported(self.path):
+        with output_errors(self.path):
             self._file.close()
-            os.replace(self._part, self.path)
+        replace(self._part, self.path)
 
     def abort(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk; the file goes in any case
+        with contextlib.suppress(OSError):  # a full disk; the file is removed in any case
             self._file.close()
         with contextlib.suppress(OSError):
             self._part.unlink(missing_ok=True)
@@ -119,15 +122,3 @@ class TextExport(Export):
     def abort(self) -> None:
         for file in self.files:
             file.abort()
-
-
-@contextlib.contextmanager
-def reported(path: Path) -> Iterator[None]:
-    """Turn OSError into OutputError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"{path}: cannot be written ({reason}); check the folder and the disk"
-        ) from None

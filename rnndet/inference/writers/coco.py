@@ -1,7 +1,7 @@
-"""coco.json, COCO's list of results, and coco_images.json, what its numbers mean.
+"""Export coco.json, a list of COCO results, and coco_images.json, which its ids refer to.
 
 coco_images.json is CocoVID without annotations: images (ids count frames from 1), categories (ids
-count classes from 1) and the one video; pycocotools loads it as the truth and coco.json as the
+count classes from 1) and the video; pycocotools loads it as the ground truth and coco.json as the
 results. Entries have an `instance_id` beside COCO's keys if they belong to a track. Predicted boxes
 are left out.
 """
@@ -22,14 +22,14 @@ class CocoExport(TextExport):
 
     def begin(self, video: ExportedVideo) -> None:
         super().begin(video)
-        self._number = {name: place for place, name in enumerate(video.classes, start=1)}
+        self._number = {name: number for number, name in enumerate(video.classes, start=1)}
         height, width = video.size_hw
         self._size = {"width": width, "height": height}
         fps = {} if video.info.fps is None else {"fps": float(video.info.fps)}
         file_name = Path(video.info.source).name or video.info.name
         about = {"id": 1, "name": video.info.name, "file_name": file_name, **self._size, **fps}
         categories = [{"id": i, "name": name} for name, i in self._number.items()]
-        self._between = ["", ""]  # what stands before the next entry of each file
+        self._between = ["", ""]  # separator before the next entry of each file
         self.files[0].write("[")
         self.files[1].write(
             f'{{"videos": [{_text(about)}], "categories": {_text(categories)}, '

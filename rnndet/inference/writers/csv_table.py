@@ -1,6 +1,6 @@
-"""detections.csv: one row for each box, with a header.
+"""Export detections.csv: a header, and a row for each box.
 
-`track_label` is the class by which the track is shown, `id` is empty without a track; predicted
+`track_label` is the class that is shown for the track, `id` is empty without a track; predicted
 boxes have 1 in the last column.
 """
 

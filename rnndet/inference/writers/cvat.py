@@ -1,8 +1,8 @@
-"""cvat.xml: CVAT for video 1.1, to be corrected by hand there; `data/cvat_video` reads it, too.
+"""Export cvat.xml (CVAT for video 1.1) for correction by hand; `data/formats/cvat_video` reads it.
 
-An id becomes a track of one class, the one with the largest sum of scores; a detection without a
+Each id becomes a track of one class: that with the largest sum of scores. A detection without a
 track becomes a track of one frame, numbered after the ids. Predicted boxes are written with
-occluded="1". The format goes by tracks, so all boxes of the video are kept in memory, about
+occluded="1". The format is ordered by tracks, so all boxes of the video are kept in memory, about
 45 bytes each, until it ends.
 """
 
@@ -20,12 +20,12 @@ from rnndet.video.sink import describe_result
 
 
 class _Boxes:
-    """Boxes in order of frames."""
+    """Boxes in the order of frames."""
 
     def __init__(self) -> None:
         self.frames = array("q")
         self.corners = array("d")  # 4 for each box
-        self.labels = array("h")  # places in the classes
+        self.labels = array("h")  # indices into the classes
         self.occluded = bytearray()
 
     def add(self, frame: int, corners: list[float], label: int, *, occluded: bool) -> None:
@@ -34,9 +34,9 @@ class _Boxes:
         self.labels.append(label)
         self.occluded.append(occluded)
 
-    def __getitem__(self, place: int) -> array:
-        """x1 y1 x2 y2."""
-        return self.corners[4 * place : 4 * place + 4]
+    def __getitem__(self, row: int) -> array:
+        """Return x1 y1 x2 y2."""
+        return self.corners[4 * row : 4 * row + 4]
 
 
 class CvatExport(TextExport):
@@ -73,30 +73,30 @@ class CvatExport(TextExport):
         for number, boxes in self._tracks.items():
             label = self._votes[number].most_common(1)[0][0]
             self._write_track(file, number, label, boxes, range(len(boxes.frames)))
-        beyond = max(self._tracks, default=0) + 1
-        for place, label in enumerate(self._single.labels):
-            self._write_track(file, beyond + place, label, self._single, range(place, place + 1))
+        first_free = max(self._tracks, default=0) + 1
+        for row, label in enumerate(self._single.labels):
+            self._write_track(file, first_free + row, label, self._single, range(row, row + 1))
         file.write("</annotations>\n")
         super().close()
 
     def _write_track(
-        self, file: TextFile, number: int, label: int, boxes: _Boxes, places: range
+        self, file: TextFile, number: int, label: int, boxes: _Boxes, rows: range
     ) -> None:
         name = quoteattr(self.video.classes[label])
         file.write(f'  <track id="{number}" label={name} source="auto">\n')
-        for line in _lines(boxes, places, step=self._step or 1, last=self._last):
+        for line in _lines(boxes, rows, step=self._step or 1, last=self._last):
             file.write(line)
         file.write("  </track>\n")
 
 
-def _lines(boxes: _Boxes, places: range, *, step: int, last: int) -> Iterator[str]:
-    """One track: boxes, and where it is gone until its next box one with outside="1"."""
-    for place in places:
-        frame = boxes.frames[place]
-        yield _line(frame, boxes[place], outside=0, occluded=boxes.occluded[place])
-        following = boxes.frames[place + 1] if place + 1 in places else last + 1
+def _lines(boxes: _Boxes, rows: range, *, step: int, last: int) -> Iterator[str]:
+    """Yield the boxes of a track; before a gap in it, the last box again with outside="1"."""
+    for row in rows:
+        frame = boxes.frames[row]
+        yield _line(frame, boxes[row], outside=0, occluded=boxes.occluded[row])
+        following = boxes.frames[row + 1] if row + 1 in rows else last + 1
         if frame + step < following and frame + step <= last:
-            yield _line(frame + step, boxes[place], outside=1, occluded=0)
+            yield _line(frame + step, boxes[row], outside=1, occluded=0)
 
 
 def _line(frame: int, box: array, *, outside: int, occluded: int) -> str:

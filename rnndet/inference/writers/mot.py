@@ -1,6 +1,6 @@
-"""mot.txt: result rows of MOTChallenge, `frame,id,left,top,width,height,score,class,-1`.
+"""Export mot.txt: result rows of MOTChallenge, `frame,id,left,top,width,height,score,class,-1`.
 
-Frames, pixels and classes count from 1; mot_labels.txt names the classes, one a line. Id -1: no
+Frames, pixels and classes count from 1; mot_labels.txt has the name of a class per line. Id -1: no
 track. The last column, visibility, is not known. Predicted boxes are left out.
 """
 
@@ -16,7 +16,7 @@ class MotExport(TextExport):
 
     def begin(self, video: ExportedVideo) -> None:
         super().begin(video)
-        self._number = {name: place for place, name in enumerate(video.classes, start=1)}
+        self._number = {name: number for number, name in enumerate(video.classes, start=1)}
         self.files[1].write("".join(f"{name}\n" for name in video.classes))
 
     def write(self, result: FrameResult, image: np.ndarray | None) -> None:

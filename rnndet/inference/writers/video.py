@@ -1,4 +1,4 @@
-"""annotated.mp4: the frames with everything that is shown, see `VideoSink`."""
+"""Export annotated.mp4: the frames with boxes, labels and tracks, see `VideoSink`."""
 
 from pathlib import Path
 
@@ -16,6 +16,14 @@ class VideoExport(Export):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.sink: VideoSink | None = None
+
+    @property
+    def codec(self) -> str | None:
+        return None if self.sink is None else self.sink.codec
+
+    @property
+    def note(self) -> str | None:
+        return None if self.sink is None else self.sink.note
 
     def begin(self, video: ExportedVideo) -> None:
         self.sink = VideoSink(self.paths[0], size_hw=video.size_hw, fps=video.info.fps)
