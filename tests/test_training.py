@@ -17,22 +17,26 @@ from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import load_model, read_checkpoint
 from rnndet.models.detectors.base import Losses
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.structures import Detections, Target
+from rnndet.structures import Detections
 from rnndet.system.distributed import World
 from rnndet.system.signals import Stopped
 from rnndet.training import optim
+from rnndet.training.checkpoints import start_from
+from rnndet.training.criterion import Criterion
 from rnndet.training.log import MetricsLog
-from rnndet.training.loop import Run
-from rnndet.training.losses import supervised_frames, weighted_sum
-from rnndet.training.restart import start_from
 from rnndet.training.run import build_run, read_source, read_sources, run_training, score
 from rnndet.training.samples import GAP, sample_sheet
+from rnndet.training.trainer import Trainer
 from rnndet.video.image import read_image
 
 
 def config_for(root, **train):
     tree = TRAINING_TREE | {"data": {"train": [{"root": str(root)}], "holdout": ["1"]}}
     return config_from_dict(tree | {"train": TRAINING_TREE["train"] | train}, where="test")
+
+
+def with_data(config, **changes):
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
 
 
 def train(root, folder, *, resume=False, **changes):
@@ -43,17 +47,16 @@ def log_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def settings_of_forward(monkeypatch):
-    """The keyword arguments of each call of the model in training, as they come."""
-    seen, forward = [], VideoDetector.forward
+def calls_of_criterion(monkeypatch):
+    """The criterion and the supervised frames of each call in training, as they come."""
+    calls, forward = [], Criterion.forward
 
-    def spied(self, *args, **settings):
-        if settings.get("targets") is not None:
-            seen.append(settings)
-        return forward(self, *args, **settings)
+    def spied(self, batch, state, supervised):
+        calls.append((self, supervised))
+        return forward(self, batch, state, supervised)
 
-    monkeypatch.setattr(VideoDetector, "forward", spied)
-    return seen
+    monkeypatch.setattr(Criterion, "forward", spied)
+    return calls
 
 
 def validation_of(monkeypatch, figures):
@@ -79,9 +82,21 @@ def test_run_leaves_weights_log_and_figures(coco_vid_root, tmp_path):
 
 def test_videos_of_data_val_are_validated_on(coco_vid_root):
     config = config_for(coco_vid_root)
-    data = dataclasses.replace(config.data, holdout=(), val=config.data.train)
-    train_sets, held = read_sources(dataclasses.replace(config, data=data))
+    train_sets, held = read_sources(with_data(config, holdout=(), val=config.data.train))
     assert len(held.videos) == len(train_sets[0].videos) == 2
+
+
+def test_validation_videos_of_one_name_are_refused(coco_vid_root):
+    config = config_for(coco_vid_root)  # holds v1 out
+    message = r"^validation video 'v1' is in data\.holdout and in data\.val\.0;"
+    with pytest.raises(RnndetError, match=message):
+        read_sources(
+            dataclasses.replace(
+                config, data=dataclasses.replace(config.data, val=config.data.train)
+            )
+        )
+    with pytest.raises(RnndetError, match=r"'v0' is in data\.val\.0 and in data\.val\.1;"):
+        read_sources(with_data(config, holdout=(), val=config.data.train * 2))
 
 
 @pytest.mark.parametrize(("most", "seen"), [(2, 2), (0, 6)])
@@ -108,8 +123,9 @@ def test_weight_of_a_source_is_its_share_of_the_clips(coco_vid_root, tmp_path):
     config = config_for(coco_vid_root, steps=12)
     (source,) = config.data.train
     sources = (dataclasses.replace(source, weight=1e6), source)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=sources))
-    _, dataset = build_run(config, tmp_path / "run", device="cpu", quiet=True)
+    _, dataset = build_run(
+        with_data(config, train=sources), tmp_path / "run", device="cpu", quiet=True
+    )
     assert all(dataset[i].place.startswith("v0 ") for i in range(len(dataset)))
 
 
@@ -132,18 +148,19 @@ def test_run_says_what_it_was_made_with(coco_vid_root, tmp_path):
 
 def test_resumed_run_equals_an_uninterrupted_one(coco_vid_root, tmp_path, monkeypatch):
     train(coco_vid_root, tmp_path / "whole")
-    step = Run._step
+    step = Trainer.train_one_step
 
-    def asked_at_three(self, *args):
-        self.stop.number = signal.SIGTERM if self.step == 2 else 0
+    def stopped_at_three(self, *args):
+        if self.state.step == 2:
+            signal.raise_signal(signal.SIGTERM)
         return step(self, *args)
 
-    monkeypatch.setattr(Run, "_step", asked_at_three)
+    monkeypatch.setattr(Trainer, "train_one_step", stopped_at_three)
     with pytest.raises(Stopped) as stopped:
         train(coco_vid_root, tmp_path / "parts")
     assert stopped.value.exit_code == 143
     assert read_checkpoint(tmp_path / "parts" / "last.pt")["step"] == 3  # inside a clip
-    monkeypatch.setattr(Run, "_step", step)
+    monkeypatch.setattr(Trainer, "train_one_step", step)
     train(coco_vid_root, tmp_path / "parts", resume=True)
     whole = read_checkpoint(tmp_path / "whole" / "last.pt")
     parts = read_checkpoint(tmp_path / "parts" / "last.pt")
@@ -223,7 +240,7 @@ def test_loss_falls_on_a_set_of_two_clips(coco_vid_root, tmp_path):
 
 
 def test_rows_in_two_pieces_train_as_at_once(coco_vid_root, tmp_path):
-    """With the restoration loss, every row counts alike."""
+    """With the distillation loss, every row has equal weight."""
     for pieces in (1, 2):
         changes = {"accumulate": pieces, "detection": 0.0, "distillation": 1.0}
         train(coco_vid_root, tmp_path / str(pieces), **changes)
@@ -263,34 +280,28 @@ def test_gradient_is_cut_to_its_largest_norm(coco_vid_root, tmp_path):
 
 
 def test_other_frames_are_supervised_at_other_steps(coco_vid_root, tmp_path, monkeypatch):
-    seen = settings_of_forward(monkeypatch)
+    calls = calls_of_criterion(monkeypatch)
     config = config_for(coco_vid_root, steps=8)
     config = dataclasses.replace(config, clip=dataclasses.replace(config.clip, labelled=0.5))
     run_training(config, tmp_path / "run", device="cpu", quiet=True)
-    supervised = [tuple(settings["supervised"].flatten().tolist()) for settings in seen]
-    assert {sum(each) for each in supervised} == {2}
+    supervised = [tuple(frames.flatten().tolist()) for _, frames in calls]
+    assert {sum(frames) for frames in supervised} == {2}
     assert len(set(supervised)) > 1
 
 
-def test_activations_are_computed_again_in_as_many_parts_as_asked(
+def test_activations_are_recomputed_in_as_many_chunks_as_configured(
     coco_vid_root, tmp_path, monkeypatch
 ):
-    seen = settings_of_forward(monkeypatch)
+    calls = calls_of_criterion(monkeypatch)
     train(coco_vid_root, tmp_path / "run", steps=1, activation_checkpoints=2)
-    assert [settings["activation_checkpoints"] for settings in seen] == [2]
+    assert [criterion.activation_checkpoints for criterion, _ in calls] == [2]
 
 
-def test_stability_needs_no_restoration(coco_vid_root, tmp_path):
+def test_stability_needs_no_distillation(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", steps=1, stability=0.5)
     line = log_of(tmp_path / "run")[0]
     assert "stability" in line
     assert "distillation" not in line
-
-
-def test_detector_losses_have_their_weight():
-    losses = {"classification": torch.tensor(2.0), "distillation": torch.tensor(3.0)}
-    config = TrainConfig(detection=0.25, distillation=0.5)
-    assert weighted_sum(losses, config, zero=torch.tensor(0.0)) == 0.25 * 2 + 0.5 * 3
 
 
 def test_stability_is_a_part_of_the_loss(coco_vid_root, tmp_path):
@@ -303,20 +314,18 @@ def test_stability_is_a_part_of_the_loss(coco_vid_root, tmp_path):
 def watch_states(monkeypatch, *, spoilt=()):
     """A list that gets, for each row of each training step, whether its state comes in empty.
 
-    In the calls numbered in `spoilt` the model gets NaN for its state.
+    In the calls numbered in `spoilt` the state that the criterion gets is NaN.
     """
-    forward, seen, calls = VideoDetector.forward, [], count()
+    forward, seen, calls = Criterion.forward, [], count()
 
-    def watched(self, frames, state=None, **given):
-        if not self.training:
-            return forward(self, frames, state, **given)
-        rows, tensors = frames.shape[1], [t for level in (state or {}).values() for t in level]
+    def watched(self, batch, state, supervised):
+        rows, tensors = len(batch.begins), [t for level in (state or {}).values() for t in level]
         seen.extend(not any(t[row].any() for t in tensors) for row in range(rows))
         if next(calls) in spoilt:
             state = {n: tuple(torch.full_like(t, torch.nan) for t in ts) for n, ts in state.items()}
-        return forward(self, frames, state, **given)
+        return forward(self, batch, state, supervised)
 
-    monkeypatch.setattr(VideoDetector, "forward", watched)
+    monkeypatch.setattr(Criterion, "forward", watched)
     return seen
 
 
@@ -379,7 +388,7 @@ def test_rows_that_cannot_be_shared_out_are_refused(coco_vid_root, tmp_path):
         train(coco_vid_root, tmp_path / "run", accumulate=3)
 
 
-def test_frozen_part_trains_from_the_thaw_on(coco_vid_root, tmp_path):
+def test_frozen_part_trains_once_unfrozen(coco_vid_root, tmp_path):
     head = "detector.net.head.classification_head.cls_logits.bias"
     train(coco_vid_root, tmp_path / "run", freeze=["head"], unfreeze=3, save_every=1)
     frozen = read_checkpoint(tmp_path / "run" / "last.pt")["model"][head]
@@ -392,7 +401,7 @@ def test_damaged_last_checkpoint_falls_back_to_the_one_before(coco_vid_root, tmp
     last = tmp_path / "run" / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
     train(coco_vid_root, tmp_path / "run", resume=True)
-    assert "going on from last.prev.pt" in caplog.text
+    assert "resuming from last.prev.pt" in caplog.text
     assert read_checkpoint(last)["step"] == 4
 
 
@@ -432,10 +441,10 @@ def test_every_parameter_belongs_to_a_part():
     assert parts == set(optim.PARTS)
 
 
-def test_memory_has_its_own_rate_and_biases_no_decay():
+def test_temporal_module_has_its_own_rate_and_biases_no_decay():
     model = tiny_model()
     config = TrainConfig(lr=1.0, lr_backbone=2.0, lr_temporal=3.0, weight_decay=0.5)
-    groups = optim.build_optimizer(model, config).param_groups
+    groups = optim.adamw(model, config).param_groups
     assert {g["lr"] for g in groups} == {1.0, 2.0, 3.0}
     for group in groups:
         decays = {0.5 if p.dim() > 1 else 0.0 for p in group["params"]}
@@ -444,9 +453,8 @@ def test_memory_has_its_own_rate_and_biases_no_decay():
 
 def test_freezing_everything_is_an_error():
     model = tiny_model()
-    optim.freeze_parts(model, optim.PARTS)
     with pytest.raises(RnndetError, match="no parameter to train"):
-        optim.build_optimizer(model, TrainConfig())
+        optim.build_optimizer(model, TrainConfig(freeze=optim.PARTS))
 
 
 def test_rate_warms_up_then_falls_to_two_percent():
@@ -474,13 +482,6 @@ def test_average_moves_towards_the_model():
     assert average.tensors["weight"].item() == pytest.approx(1 - 2 / 11)
 
 
-def test_a_share_of_the_labelled_frames_is_supervised_and_never_none():
-    targets = [[Target.empty(), None] for _ in range(8)]
-    for share, kept in ((1.0, 8), (0.5, 4), (0.01, 1)):
-        supervised = supervised_frames(targets, share, seed=3)
-        assert supervised.sum() == supervised[:, 0].sum() == kept
-
-
 def test_set_of_other_classes_is_refused(coco_vid_root, tmp_path):
     other = tmp_path / "other"
     (other / "annotations").mkdir(parents=True)
@@ -488,9 +489,8 @@ def test_set_of_other_classes_is_refused(coco_vid_root, tmp_path):
     (other / "annotations" / "train.json").write_text(text.replace('"bar"', '"disc"'))
     config = config_for(coco_vid_root)
     sources = (*config.data.train, dataclasses.replace(config.data.train[0], root=str(other)))
-    data = dataclasses.replace(config.data, train=sources)
     with pytest.raises(RnndetError, match="has the classes square, disc"):
-        run_training(dataclasses.replace(config, data=data), tmp_path / "run", quiet=True)
+        run_training(with_data(config, train=sources), tmp_path / "run", quiet=True)
 
 
 def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
@@ -526,7 +526,7 @@ def test_memory_that_runs_out_is_said_with_what_to_change(coco_vid_root, tmp_pat
     def full(*_, **__):
         raise torch.OutOfMemoryError("no more")
 
-    monkeypatch.setattr(VideoDetector, "forward", full)
+    monkeypatch.setattr(Criterion, "forward", full)
     with pytest.raises(RnndetError, match=r"out of memory with 2 rows of 2 frames.*accumulate = 2"):
         train(coco_vid_root, tmp_path / "run")
 

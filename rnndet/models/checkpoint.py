@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import re
 import struct
@@ -19,6 +18,7 @@ from rnndet.errors import OutputError, WeightsError
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.models.weights_files import check_file, check_plain, damaged_member
 from rnndet.models.zoo import file_sha256, find_weights
+from rnndet.system.files import atomic_file
 
 FORMAT = 2  # of the checkpoint's dictionary
 # What torch's reader raises, beside UnpicklingError, for bytes that are not what they should be.
@@ -37,20 +37,12 @@ def save_checkpoint(
     `previous_of(path)`. Raises OutputError when the file cannot be written; then nothing changes.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+    previous = previous_of(path) if keep_previous else None
+    with atomic_file(path, durable=True, previous=previous) as part, part.open("wb") as file:
+        try:
             torch.save(content | {"sha256": content_sha256(content)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            os.replace(path, previous_of(path))
-        os.replace(part, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: checkpoint cannot be written: {error}") from None
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OutputError(f"{path}: cannot be written: {error}") from None
 
 
 def previous_of(path: Path) -> Path:
@@ -82,18 +74,6 @@ def _digest(digest: Any, value: Any) -> None:
             digest.update(plain.numpy().data)
     else:
         digest.update(f"{type(value).__name__}{value!r};".encode())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the folder's new names on the disk; where folders cannot be opened this does nothing."""
-    try:
-        number = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def model_content(

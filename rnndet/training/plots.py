@@ -2,12 +2,12 @@
 
 import csv
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnndet.errors import InputError, OutputError, RnndetError
+from rnndet.errors import InputError, RnndetError
+from rnndet.system.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,13 +47,8 @@ def plot_run(folder: Path, out: Path | None = None) -> list[Path]:
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         path = target / f"{name}.png"
-        part = path.with_suffix(".part")
-        try:
-            target.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as part:
             FigureCanvasAgg(figure).print_png(part)
-            os.replace(part, path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
         files.append(path)
     return files
 
@@ -84,16 +79,10 @@ def write_csv(folder: Path, out: Path | None = None) -> Path:
     lines = read_log(folder / "metrics.jsonl")
     names = sorted({name for line in lines for name in line} - {"step"})
     path = (out or folder) / "metrics.csv"
-    part = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, ["step", *names])
-            table.writeheader()
-            table.writerows(lines)
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, ["step", *names])
+        table.writeheader()
+        table.writerows(lines)
     return path
 
 
