@@ -236,7 +236,7 @@ def test_weights_of_another_dtype_are_refused_by_name(saved, change):
     ("tensor", "reason"),
     [
         (torch.eye(3).to_sparse(), "not a plain tensor"),
-        (torch.zeros(1).expand(10**12), "larger than what is stored"),
+        (torch.zeros(1).expand(10**12), "larger than its storage"),
     ],
 )
 def test_tensor_that_is_sparse_or_larger_than_its_file_is_refused(tmp_path, tensor, reason):

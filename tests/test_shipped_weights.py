@@ -74,5 +74,5 @@ def test_flipped_bit_of_a_copy_is_noticed_by_name_and_by_path(name, tmp_path, mo
     with pytest.raises(WeightsError, match="damaged"):
         load_model(path)
     monkeypatch.setattr(published, "WEIGHTS_DIR", tmp_path / "weights")
-    with pytest.raises(WeightsError, match="sha256 is not the one"):
+    with pytest.raises(WeightsError, match="sha256 differs"):
         load_model(name)

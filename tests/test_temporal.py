@@ -561,7 +561,7 @@ def test_blend_gate_starts_at_88_percent_memory():
     head = make_head()
     features = {name: torch.zeros_like(x) for name, x in make_features(1, 1).items()}
     out, state = head(features, None, 1)
-    memory = head.fusions["p3"].memory(state["p3"][0])
+    memory = head.fusions["p3"].readout(state["p3"][0])
     assert torch.allclose(out["p3"] / memory, torch.tensor(0.88), atol=0.01)
 
 

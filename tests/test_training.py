@@ -48,7 +48,7 @@ def log_of(folder):
 
 
 def calls_of_criterion(monkeypatch):
-    """The criterion and the supervised frames of each call in training, as they come."""
+    """A list that gets the criterion and the supervised frames of each call in training."""
     calls, forward = [], Criterion.forward
 
     def spied(self, batch, state, supervised):
@@ -60,7 +60,7 @@ def calls_of_criterion(monkeypatch):
 
 
 def validation_of(monkeypatch, figures):
-    """Validation gives these AP50 one after the other; the weights it was of, as they come."""
+    """Make validation return these AP50 in turn; returns the list of validated weights."""
     validated, numbers = [], iter(figures)
 
     def scored(model, *_, **__):
@@ -112,7 +112,7 @@ def test_first_frames_of_a_video_are_validated_on(coco_vid_root, tmp_path, monke
     assert frames == list(range(seen))  # 0: all of them
 
 
-def test_what_is_held_out_is_not_trained_on(coco_vid_root):
+def test_held_out_videos_are_not_trained_on(coco_vid_root):
     (train_set,), held = read_sources(config_for(coco_vid_root))
     assert [v.name for v in train_set.videos] == ["v0"]
     assert [v.name for v in held.videos] == ["v1"]
@@ -129,7 +129,7 @@ def test_weight_of_a_source_is_its_share_of_the_clips(coco_vid_root, tmp_path):
     assert all(dataset[i].place.startswith("v0 ") for i in range(len(dataset)))
 
 
-def test_seed_decides_what_is_seen(coco_vid_root, tmp_path):
+def test_seed_determines_the_clips(coco_vid_root, tmp_path):
     configs = [config_for(coco_vid_root, seed=seed) for seed in (0, 0, 1)]
     first, same, other = (
         build_run(config, tmp_path / str(i), device="cpu", quiet=True)[1][0].frames
@@ -139,7 +139,7 @@ def test_seed_decides_what_is_seen(coco_vid_root, tmp_path):
     assert not torch.equal(first, other)
 
 
-def test_run_says_what_it_was_made_with(coco_vid_root, tmp_path):
+def test_run_records_its_versions(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", steps=1)
     versions = json.loads((tmp_path / "run" / "versions.json").read_text())
     assert torch.__version__.startswith(versions["torch"])
@@ -169,7 +169,14 @@ def test_resumed_run_equals_an_uninterrupted_one(coco_vid_root, tmp_path, monkey
             assert torch.equal(tensor, parts[kind][name]), (kind, name)
 
 
-def test_kept_weights_are_the_averaged_ones(coco_vid_root, tmp_path):
+def test_resume_restores_the_random_state(coco_vid_root, tmp_path):
+    trainer, _ = build_run(config_for(coco_vid_root), tmp_path / "run", device="cpu", quiet=True)
+    saved, drawn = trainer.state_dict(), torch.rand(3)
+    trainer.load_state_dict(saved)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+def test_saved_weights_are_the_averaged_ones(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run")
     last = read_checkpoint(tmp_path / "run" / "last.pt")
     kept = read_checkpoint(tmp_path / "run" / "weights.pt")["model"]
@@ -177,14 +184,14 @@ def test_kept_weights_are_the_averaged_ones(coco_vid_root, tmp_path):
     assert not all(torch.equal(tensor, kept[name]) for name, tensor in last["model"].items())
 
 
-def test_kept_weights_are_what_is_validated(coco_vid_root, tmp_path, monkeypatch):
+def test_saved_weights_are_the_validated_ones(coco_vid_root, tmp_path, monkeypatch):
     validated = validation_of(monkeypatch, [0.5])
     train(coco_vid_root, tmp_path / "run")
     kept = read_checkpoint(tmp_path / "run" / "weights.pt")["model"]
     assert all(torch.equal(tensor, validated[0][name]) for name, tensor in kept.items())
 
 
-def test_validation_on_the_way_changes_nothing(coco_vid_root, tmp_path):
+def test_validation_during_training_changes_nothing(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "one")
     train(coco_vid_root, tmp_path / "two", validate_every=1)
     one, two = (read_checkpoint(tmp_path / n / "last.pt")["model"] for n in ("one", "two"))
@@ -209,7 +216,7 @@ def test_best_weights_are_not_replaced_by_worse_ones_after_a_resume(
 
 
 def test_validation_keeps_weak_detections(coco_vid_root, monkeypatch):
-    """What the curve of precision needs is below the threshold of everyday use."""
+    """AP needs detections below the threshold of inference."""
     floors, detect = [], VideoDetector.step
 
     def spied(self, *args, **settings):
@@ -268,7 +275,7 @@ def test_rows_in_two_pieces_keep_their_own_state(coco_vid_root, tmp_path):
             assert torch.allclose(a, b, atol=1e-4)
 
 
-def test_gradient_is_cut_to_its_largest_norm(coco_vid_root, tmp_path):
+def test_gradient_is_clipped_to_its_limit(coco_vid_root, tmp_path):
     """Far below AdamW's eps nothing moves any more."""
     bias = "detector.net.head.classification_head.cls_logits.bias"
     train(coco_vid_root, tmp_path / "cut", steps=1, clip_norm=1e-14)
@@ -279,7 +286,7 @@ def test_gradient_is_cut_to_its_largest_norm(coco_vid_root, tmp_path):
     assert (moved - start).abs().max() > 1e-5
 
 
-def test_other_frames_are_supervised_at_other_steps(coco_vid_root, tmp_path, monkeypatch):
+def test_supervised_frames_vary_between_steps(coco_vid_root, tmp_path, monkeypatch):
     calls = calls_of_criterion(monkeypatch)
     config = config_for(coco_vid_root, steps=8)
     config = dataclasses.replace(config, clip=dataclasses.replace(config.clip, labelled=0.5))
@@ -304,7 +311,7 @@ def test_stability_needs_no_distillation(coco_vid_root, tmp_path):
     assert "distillation" not in line
 
 
-def test_stability_is_a_part_of_the_loss(coco_vid_root, tmp_path):
+def test_stability_is_part_of_the_loss(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", stability=0.5, detection=0.0, distillation=1.0)
     lines = [line for line in log_of(tmp_path / "run") if "loss" in line]
     found = [line["distillation"] + 0.5 * line["stability"] for line in lines]
@@ -350,7 +357,7 @@ def test_state_is_empty_after_a_step_that_was_not_finite(coco_vid_root, tmp_path
 
 
 class OneOfTwo(World):
-    """The first of two processes; the other has the same losses, of three times as many things."""
+    """The first of two processes; the other has equal losses, of three times as many items."""
 
     def __init__(self):
         super().__init__(0, 2)
@@ -374,7 +381,7 @@ class OneOfTwo(World):
         pass
 
 
-def test_losses_of_a_process_count_by_its_share_of_what_was_matched(coco_vid_root, tmp_path):
+def test_losses_of_a_process_are_weighted_by_its_share_of_the_matches(coco_vid_root, tmp_path):
     config, folder = config_for(coco_vid_root, steps=1), tmp_path / "two"
     run_training(config, folder, device="cpu", quiet=True, world=OneOfTwo())
     train(coco_vid_root, tmp_path / "alone", steps=1, batch=1)  # the same row
@@ -383,7 +390,7 @@ def test_losses_of_a_process_count_by_its_share_of_what_was_matched(coco_vid_roo
         assert two[name] == pytest.approx(alone[name] / 4 * 2, rel=1e-3)
 
 
-def test_rows_that_cannot_be_shared_out_are_refused(coco_vid_root, tmp_path):
+def test_rows_that_cannot_be_divided_evenly_are_refused(coco_vid_root, tmp_path):
     with pytest.raises(RnndetError, match=r"train\.batch = 2 must be a multiple"):
         train(coco_vid_root, tmp_path / "run", accumulate=3)
 
@@ -396,7 +403,7 @@ def test_frozen_part_trains_once_unfrozen(coco_vid_root, tmp_path):
     assert not torch.equal(read_checkpoint(tmp_path / "all" / "last.pt")["model"][head], frozen)
 
 
-def test_damaged_last_checkpoint_falls_back_to_the_one_before(coco_vid_root, tmp_path, caplog):
+def test_damaged_last_checkpoint_falls_back_to_the_previous_one(coco_vid_root, tmp_path, caplog):
     train(coco_vid_root, tmp_path / "run")
     last = tmp_path / "run" / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
@@ -405,7 +412,7 @@ def test_damaged_last_checkpoint_falls_back_to_the_one_before(coco_vid_root, tmp
     assert read_checkpoint(last)["step"] == 4
 
 
-def test_five_bad_losses_in_a_row_stop_the_run(coco_vid_root, tmp_path, monkeypatch):
+def test_five_consecutive_non_finite_losses_stop_the_run(coco_vid_root, tmp_path, monkeypatch):
     from rnndet.models.detectors.fcos import FCOS
 
     nan = torch.tensor(float("nan"), requires_grad=True)
@@ -415,7 +422,7 @@ def test_five_bad_losses_in_a_row_stop_the_run(coco_vid_root, tmp_path, monkeypa
         train(coco_vid_root, tmp_path / "run", steps=20)
 
 
-def test_init_takes_the_weights_that_fit(tmp_path):
+def test_init_loads_the_weights_that_fit(tmp_path):
     from rnndet.models.checkpoint import model_content, save_checkpoint
 
     frame_model = tiny_model(seed=1, cell="none")
@@ -493,7 +500,7 @@ def test_set_of_other_classes_is_refused(coco_vid_root, tmp_path):
         run_training(with_data(config, train=sources), tmp_path / "run", quiet=True)
 
 
-def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
+def test_trained_temporal_module_keeps_its_amplitude(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "first", steps=2)
     start = str(tmp_path / "first" / "weights.pt")
     train(coco_vid_root, tmp_path / "second", steps=2, init=start, seed=5)
@@ -502,7 +509,7 @@ def test_trained_memory_keeps_its_amplitude(coco_vid_root, tmp_path):
     assert read_checkpoint(tmp_path / "second" / "weights.pt")["model"][name] == first
 
 
-def test_memory_is_fitted_to_the_features_of_the_first_step_only(coco_vid_root, tmp_path):
+def test_temporal_module_is_calibrated_in_the_first_step_only(coco_vid_root, tmp_path):
     for steps in (1, 4):
         train(coco_vid_root, tmp_path / str(steps), steps=steps)
     name = "temporal.fusions.0.scale"
@@ -510,19 +517,19 @@ def test_memory_is_fitted_to_the_features_of_the_first_step_only(coco_vid_root, 
     assert one == four
 
 
-def test_option_of_a_source_that_is_no_option_of_its_format_is_refused():
+def test_unknown_option_of_a_source_is_refused():
     with pytest.raises(RnndetError, match=r"data\.train\.0\.options\.split: is no option"):
         read_source(SourceConfig(options={"split": "val"}), what="data.train.0")
 
 
-def test_benchmark_says_where_the_time_of_a_step_goes(coco_vid_root):
+def test_benchmark_reports_the_stages_of_a_step(coco_vid_root):
     report = measure_training(config_for(coco_vid_root), steps=2, device="cpu")
     assert report["frames_per_step"] == 4
     assert sum(report["share"].values()) == pytest.approx(1.0)
     assert all(report["share"][name] > 0 for name in ("load", "forward", "backward", "optimise"))
 
 
-def test_memory_that_runs_out_is_said_with_what_to_change(coco_vid_root, tmp_path, monkeypatch):
+def test_out_of_memory_error_suggests_smaller_settings(coco_vid_root, tmp_path, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("no more")
 
@@ -531,7 +538,7 @@ def test_memory_that_runs_out_is_said_with_what_to_change(coco_vid_root, tmp_pat
         train(coco_vid_root, tmp_path / "run")
 
 
-def test_log_tells_what_the_gates_do(coco_vid_root, tmp_path):
+def test_log_has_the_gates(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", steps=2, log_every=2)
     line = next(line for line in log_of(tmp_path / "run") if "loss" in line)
     assert {name for name in line if name.endswith("/f")} >= {"gate/0/f"}
@@ -543,8 +550,8 @@ def test_validation_leaves_a_sheet_of_samples(coco_vid_root, tmp_path):
     assert read_image(tmp_path / "run" / "samples.jpg").ndim == 3
 
 
-class SeesByMemory(torch.nn.Module):
-    """Detects nothing with an empty state, and a box with that of an earlier frame."""
+class DetectsWithState(torch.nn.Module):
+    """Detects nothing with an empty state, and one box with the state of an earlier frame."""
 
     classes, temporal = ("square", "bar"), SimpleNamespace(levels=("0",))
 
@@ -558,9 +565,9 @@ class SeesByMemory(torch.nn.Module):
         return SimpleNamespace(state={"0": (self.one,)}, detections=[[found]])
 
 
-def test_sheet_shows_what_is_found_with_the_memory_of_the_frames_before(coco_vid_root, tmp_path):
+def test_sheet_shows_detections_with_the_state_of_earlier_frames(coco_vid_root, tmp_path):
     videos = read_set("coco_vid", coco_vid_root, "train").videos
-    sample_sheet(SeesByMemory(), videos, tmp_path / "samples.jpg", cache=None)
+    sample_sheet(DetectsWithState(), videos, tmp_path / "samples.jpg", cache=None)
     row = read_image(tmp_path / "samples.jpg")[: SIZE_HW[0]].astype(int)
     width = SIZE_HW[1]
     empty, carried = (row[:, (width + GAP) * k : (width + GAP) * k + width] for k in (1, 2))

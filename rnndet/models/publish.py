@@ -1,4 +1,4 @@
-"""Put trained weights into weights/: the model alone, without paths or training state."""
+"""Publish trained weights into weights/: the model alone, without paths or training state."""
 
 import re
 from pathlib import Path
@@ -8,18 +8,18 @@ from rnndet.errors import RnndetError
 from rnndet.models import checkpoint, zoo
 from rnndet.system.files import atomic_file, write_text
 
-MAX_BYTES = 16_000_000  # of a file that is shipped in the repository
+MAX_BYTES = 16_000_000  # limit of a file in the repository
 
 
 def publish(source: Path, name: str, *, licence: str, folder: Path | None = None) -> Path:
     """Write `<folder>/<name>.pt` and its entry in `<folder>/weights.toml`; returns the file.
 
-    Of the configuration only what rebuilds the model is kept, and how it was trained ([clip],
-    [augment], [train] without paths). Raises WeightsError (source), RnndetError (name, size).
+    Of the configuration, [model], [clip], [augment] and [train] are kept, without paths. Raises
+    WeightsError (source), RnndetError (name, size), OutputError.
     """
     folder = folder or zoo.WEIGHTS_DIR
     if not re.fullmatch(r"[a-z0-9_]+", name):
-        raise RnndetError(f"name {name!r}: use small letters, digits and _ only")
+        raise RnndetError(f"name {name!r}: use lower-case letters, digits and _ only")
     content = checkpoint.read_checkpoint(source)
     checkpoint.model_from_checkpoint(content, where=str(source))  # it must build and fit
     target = folder / f"{name}.pt"
@@ -41,7 +41,7 @@ def publish(source: Path, name: str, *, licence: str, folder: Path | None = None
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration less the data's places and the weights that training began with."""
+    """The configuration without [data] and without the paths of initial weights."""
     options = {k: v for k, v in config["model"]["options"].items() if k != "backbone_weights"}
     train = {k: v for k, v in config["train"].items() if k != "init"}
     return {

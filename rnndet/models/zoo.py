@@ -1,4 +1,4 @@
-"""Which weights are shipped, and where: weights/weights.toml."""
+"""Find published weights by name, see weights/weights.toml."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ WEIGHTS_DIR = Path(__file__).resolve().parent.parent.parent / "weights"
 
 
 def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:
-    """The file of a name or a path, and its sha256 where weights.toml gives one."""
+    """The file of published weights or of a path, and its sha256 if weights.toml has it.
+
+    Raises WeightsError if it is neither a published name nor a file.
+    """
     table = published_weights()
     name = str(name_or_path)
     if name in table:
@@ -27,7 +30,7 @@ def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:
 
 
 def published_weights(path: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The entries of weights/weights.toml (or of `path`) by name; empty where it is absent."""
+    """The entries of weights/weights.toml (or of `path`) by name; empty without the file."""
     path = path or WEIGHTS_DIR / "weights.toml"
     if not path.is_file():
         return {}
