@@ -235,7 +235,7 @@ def _read_tensors(path: str) -> dict[str, Tensor]:
     return state
 
 
-def _same_shape(expected: dict[str, Tensor], found: dict[str, Tensor], key: str) -> bool:
-    if key not in expected or not isinstance(found.get(key), Tensor):
+def _same_shape(expected: dict[str, Tensor], state: dict[str, Tensor], key: str) -> bool:
+    if key not in expected or not isinstance(state.get(key), Tensor):
         return False
-    return expected[key].shape == found[key].shape
+    return expected[key].shape == state[key].shape

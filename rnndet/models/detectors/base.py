@@ -267,10 +267,10 @@ def _torchvision_target(target: Target | None, device: torch.device) -> dict[str
     }
 
 
-def detections_of(found: dict[str, Tensor]) -> Detections:
+def detections_of(result: dict[str, Tensor]) -> Detections:
     """Convert torchvision's detections of an image, whose labels count from 1."""
-    scores, order = found["scores"].float().sort(descending=True, stable=True)
-    boxes, labels = found["boxes"][order].float(), found["labels"][order] - 1
+    scores, order = result["scores"].float().sort(descending=True, stable=True)
+    boxes, labels = result["boxes"][order].float(), result["labels"][order] - 1
     return Detections(*(t.detach().cpu().numpy() for t in (boxes, scores, labels)))
 
 
@@ -315,12 +315,12 @@ def check_sizes(num_classes: int, size: Sequence[int], channels: int | None = No
         raise RnndetError(f"model.detector.channels = {channels} must be a multiple of 32")
 
 
-def check_structure(found: dict[str, object], needed: dict[str, object], *, what: str) -> None:
-    """Raise `RnndetError` that names the options in `found` that differ from `needed`."""
-    wrong = {key: value for key, value in needed.items() if found[key] != value}
+def check_structure(options: dict[str, object], needed: dict[str, object], *, what: str) -> None:
+    """Raise `RnndetError` that names the options that differ from `needed`."""
+    wrong = {key: value for key, value in needed.items() if options[key] != value}
     if wrong:
         need = ", ".join(f"{key} = {value!r}" for key, value in wrong.items())
-        have = ", ".join(f"{key} = {found[key]!r}" for key in wrong)
+        have = ", ".join(f"{key} = {options[key]!r}" for key in wrong)
         raise RnndetError(f"model.detector.{what} needs {need}; this model has {have}")
 
 
@@ -328,7 +328,7 @@ def lookup_published(
     name: str,
     published: type[WeightsEnum],
     *,
-    found: dict[str, object],
+    options: dict[str, object],
     needed: dict[str, object],
 ) -> WeightsEnum:
     """torchvision's published weights `name`, if the model has the options that they need.
@@ -336,7 +336,7 @@ def lookup_published(
     Raises `RnndetError` for an unknown name and for options that differ.
     """
     member = lookup(name, dict(published.__members__), what="model.detector.weights")
-    check_structure(found, needed, what=f"weights = {name!r}")
+    check_structure(options, needed, what=f"weights = {name!r}")
     return member
 
 

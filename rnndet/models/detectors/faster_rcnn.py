@@ -101,13 +101,13 @@ class FasterRCNN(FrameDetector):
         check_sizes(num_classes, size, channels)
         published = _published(backbone, weights)
         if published is not None:
-            found = {
+            options = {
                 "strides": list(strides),
                 "extra_levels": extra_levels,
                 "channels": channels,
             }
             needed = {"strides": published.strides, "extra_levels": 1, "channels": 256}
-            check_structure(found, needed, what=f"backbone = {backbone!r}")
+            check_structure(options, needed, what=f"backbone = {backbone!r}")
         pyramid, backbone_channels, neck_channels = build_pyramid(
             published.backbone if published else backbone,
             weights=backbone_weights,
@@ -142,7 +142,7 @@ class FasterRCNN(FrameDetector):
                 lookup_published(
                     weights,
                     published.weights,
-                    found={"backbone_weights": backbone_weights},
+                    options={"backbone_weights": backbone_weights},
                     needed={"backbone_weights": None},
                 ),
                 num_classes=num_classes,
@@ -175,9 +175,11 @@ class FasterRCNN(FrameDetector):
         assert not self.training, "detect() needs eval mode"
         levels = self._neck_levels(features)
         proposals, _ = self.net.rpn(prepared.image_list(), levels)
-        found, _ = self.net.roi_heads(levels, proposals, prepared.image_sizes)
-        found = self.net.transform.postprocess(found, prepared.image_sizes, prepared.original_sizes)
-        return [detections_of(image) for image in found]
+        scaled, _ = self.net.roi_heads(levels, proposals, prepared.image_sizes)
+        results = self.net.transform.postprocess(
+            scaled, prepared.image_sizes, prepared.original_sizes
+        )
+        return [detections_of(image) for image in results]
 
 
 def _published(backbone: str, weights: str | None) -> Published | None:

@@ -86,7 +86,9 @@ class OneStage(FrameDetector):
                 "channels": channels,
                 "head_convs": head_convs,
             }
-            published = lookup_published(weights, self.published, found=structure, needed=PUBLISHED)
+            published = lookup_published(
+                weights, self.published, options=structure, needed=PUBLISHED
+            )
         pyramid, backbone_channels, neck_channels = build_pyramid(
             backbone,
             weights=backbone_weights,

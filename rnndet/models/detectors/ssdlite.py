@@ -95,7 +95,7 @@ class SSDLite(FrameDetector):
                 "head_norm": head_norm,
             }
             published = lookup_published(
-                weights, SSDLite320_MobileNet_V3_Large_Weights, found=structure, needed=PUBLISHED
+                weights, SSDLite320_MobileNet_V3_Large_Weights, options=structure, needed=PUBLISHED
             )
         norm = lookup(head_norm, NORMS, what="model.detector.head_norm")
         extractor = _extractor(backbone, backbone_weights, norm)
