@@ -122,7 +122,7 @@ def test_unknown_published_weights_error_lists_names():
         build_backbone("resnet18", weights="IMAGENET_V1")
 
 
-def test_published_weights_are_asked_of_torchvision(monkeypatch, saved):
+def test_published_weights_come_from_torchvision(monkeypatch, saved):
     classifier, _ = saved("mobilenet_v3_small")
     asked = []
 

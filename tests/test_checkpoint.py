@@ -198,7 +198,7 @@ def test_other_kinds_of_files_are_named_and_explained(tmp_path, name, content, k
     assert kind in line and "tools/train.py" in line
 
 
-def test_program_of_torch_export_is_named(tmp_path):
+def test_torch_export_program_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
         archive.writestr("m/archive_format", "pt2")
     assert "torch.export" in refused(tmp_path / "m.pt2")
@@ -236,7 +236,7 @@ def test_weights_of_another_dtype_are_refused_by_name(saved, change):
     ("tensor", "reason"),
     [
         (torch.eye(3).to_sparse(), "not a plain tensor"),
-        (torch.zeros(1).expand(10**12), "larger than what is stored"),
+        (torch.zeros(1).expand(10**12), "larger than its storage"),
     ],
 )
 def test_tensor_that_is_sparse_or_larger_than_its_file_is_refused(tmp_path, tensor, reason):
@@ -276,7 +276,7 @@ def rewrite_raw(path, change):
     torch.save(content, path)
 
 
-def test_flipped_bit_is_noticed_by_the_archives_checksum_where_there_is_no_sha256(saved):
+def test_flipped_bit_is_noticed_by_the_archives_checksum_without_a_sha256(saved):
     _, path = saved
     content = read_checkpoint(path)
     torch.save(content, path)

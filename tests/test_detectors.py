@@ -58,7 +58,7 @@ def random_images(*sizes: tuple[int, int]) -> list[Tensor]:
 
 # Different sizes in one batch; a box at the edge, two boxes in one frame.
 IMAGES = random_images((96, 128), (60, 100), (120, 120))
-TRUTHS = [
+TARGETS = [
     make_target([10.0, 10, 60, 70]),
     make_target([0.0, 0, 100, 60], [20, 20, 50, 44]),
     make_target(),
@@ -158,8 +158,8 @@ def test_features_equal_torchvisions(name):
 def test_losses_equal_torchvisions(name):
     detector = make(name)
     torch.manual_seed(2)
-    ours = losses(detector, TRUTHS)
-    targets = [{"boxes": one.boxes, "labels": one.labels + 1} for one in TRUTHS]
+    ours = losses(detector, TARGETS)
+    targets = [{"boxes": one.boxes, "labels": one.labels + 1} for one in TARGETS]
     torch.manual_seed(2)
     theirs = detector.net([image / 255 for image in IMAGES], targets)
     assert ours.keys() == theirs.keys()
@@ -182,7 +182,7 @@ def test_operations_of_the_losses_do_not_grow_with_the_batch(name):
     detector = make(name).train()
     counts = []
     for copies in (2, 6):
-        prepared = detector.prepare([IMAGES[0]] * copies, [TRUTHS[1]] * copies)
+        prepared = detector.prepare([IMAGES[0]] * copies, [TARGETS[1]] * copies)
         levels = features(detector, prepared.pixels)
         with Operations() as operations:
             detector.losses(prepared, levels)
@@ -236,8 +236,8 @@ def test_ignored_and_flat_targets_do_not_count(name):
 def test_select_equals_preparing_the_subset(name):
     detector = make(name).train()
     images = random_images((96, 128), (96, 128), (96, 128))
-    chosen = detector.prepare(images, TRUTHS).select(torch.tensor([2, 1]))
-    alone = detector.prepare([images[2], images[1]], [TRUTHS[2], TRUTHS[1]])
+    chosen = detector.prepare(images, TARGETS).select(torch.tensor([2, 1]))
+    alone = detector.prepare([images[2], images[1]], [TARGETS[2], TARGETS[1]])
     assert torch.equal(chosen.pixels, alone.pixels)
     assert chosen.image_sizes == alone.image_sizes
     assert chosen.original_sizes == alone.original_sizes
@@ -248,12 +248,12 @@ def test_select_equals_preparing_the_subset(name):
 
 def test_labelled_frames_can_be_selected_from_unlabelled_ones():
     detector = make("fcos").train()
-    prepared = detector.prepare(IMAGES, [None, TRUTHS[0], None])
+    prepared = detector.prepare(IMAGES, [None, TARGETS[0], None])
     maps = features(detector, prepared.pixels)
     rows = torch.tensor([1])
     labelled = detector.losses(prepared.select(rows), {k: v[rows] for k, v in maps.items()})
     assert all(value.isfinite() for value in labelled.terms.values())
-    with pytest.raises(AssertionError, match="unlabelled"):
+    with pytest.raises(AssertionError, match="labelled images only"):
         detector.losses(prepared, maps)
 
 
@@ -330,7 +330,7 @@ def test_score_threshold_takes_effect(name):
 @every_family
 def test_training_clips_keep_their_scale_if_asked(name):
     detector = make(name, resize_in_training=False).train()
-    assert detector.prepare([IMAGES[1]], [TRUTHS[0]]).image_sizes == [(60, 100)]
+    assert detector.prepare([IMAGES[1]], [TARGETS[0]]).image_sizes == [(60, 100)]
     assert detector.eval().prepare([IMAGES[1]]).image_sizes != [(60, 100)]
 
 
@@ -467,7 +467,7 @@ def test_other_number_of_classes_starts_an_untrained_head_with_a_warning(name, m
     publish(monkeypatch, factory, weights)
     with caplog.at_level(logging.WARNING, logger="rnndet.models.detectors.base"):
         detector = build_detector(name, 2, {**options, "weights": "DEFAULT"})
-    assert "knows 90 classes and the model has 2" in caplog.text
+    assert "has 90 classes and the model has 2" in caplog.text
     assert (detect(detector, random_images((64, 64)))[0].labels < 2).all()
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rnndet.models.temporal.distillation import distillation_loss, object_cells
+from rnndet.models.temporal.losses import distillation_loss, object_cells
 
 
 def levels(*values):

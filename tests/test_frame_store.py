@@ -21,8 +21,8 @@ def first_video(root):
 def batches(root, folder, **train):
     tree = TRAINING_TREE | {"data": {"train": [{"root": str(root)}]}}
     config = config_from_dict(tree | {"train": TRAINING_TREE["train"] | train}, where="test")
-    run, dataset = build_run(config, folder, device="cpu", quiet=True)
-    return [batch.frames for step in run.batches(dataset) for batch in step]
+    trainer, dataset = build_run(config, folder, device="cpu", quiet=True)
+    return [batch.frames for step in trainer.loader(dataset) for batch in step]
 
 
 def test_clips_augmented_on_the_device_equal_those_of_the_loader(coco_vid_root, tmp_path):

@@ -29,7 +29,7 @@ def watched(memory):
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
-def test_every_gate_of_a_cell_is_seen(cell):
+def test_every_gate_of_a_cell_is_recorded(cell):
     found = {name.split("/")[1] for name in watched(head(cell))}
     assert found - {"blend"} == GATES[cell]
 
@@ -48,7 +48,7 @@ def test_shares_of_decided_gates():
     }
 
 
-def test_nothing_is_watched_after_the_block():
+def test_nothing_is_recorded_after_the_block():
     memory = head("conv_gru")
     watched(memory)
     assert not any(module._forward_hooks for module in memory.modules())

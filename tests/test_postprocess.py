@@ -90,13 +90,13 @@ def test_suppression_equals_torchvisions(seed):
     assert nms(boxes, labels, limit=0.5, most=300).tolist() == wanted.tolist()
 
 
-def test_suppression_ends_with_the_most_that_are_wanted():
+def test_suppression_stops_at_the_limit():
     boxes = np.array([[k * 10, 0, k * 10 + 8, 8] for k in range(9)], np.float32)
     assert nms(boxes, np.zeros(9, int), limit=0.5, most=4).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("most", [0, 1, 20, 299])
-def test_suppression_that_ends_early_gives_the_first_of_the_whole_answer(most):
+def test_suppression_with_a_limit_returns_the_first_of_the_complete_result(most):
     generator = np.random.default_rng(0)
     low = generator.uniform(0, 80, (300, 2))
     boxes = np.hstack([low, low + generator.uniform(2, 40, (300, 2))]).astype(np.float32)
@@ -209,7 +209,7 @@ def test_operations_do_not_grow_with_the_number_of_detections(name):
 
 
 @one_stage
-def test_batch_is_prepared_in_as_many_operations_as_a_image(name):
+def test_batch_is_prepared_in_as_many_operations_as_one_image(name):
     detector = make(name)
     image = torch.zeros(3, 60, 90, dtype=torch.uint8)
     one, four = (operations(lambda n=n: detector.prepare([image] * n)) for n in (1, 4))

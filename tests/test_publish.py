@@ -29,7 +29,7 @@ def test_published_weights_load_by_name(run):
         assert torch.equal(tensor, model.state_dict()[name])
 
 
-def test_published_weights_hold_no_place_and_no_optimiser(run):
+def test_published_weights_hold_neither_paths_nor_optimiser_state(run):
     path = publish(run, "tiny", licence="Apache-2.0")
     assert b"secret" not in path.read_bytes()
     assert "optimizer" not in read_checkpoint(path)
@@ -44,6 +44,16 @@ def test_entries_of_other_weights_are_kept(run):
     assert table["tiny"]["licence"] == "MIT"
 
 
-def test_name_that_is_no_name_is_refused(run):
-    with pytest.raises(RnndetError, match="small letters"):
+def test_invalid_name_is_refused(run):
+    with pytest.raises(RnndetError, match="lower-case letters"):
         publish(run, "../tiny", licence="Apache-2.0")
+
+
+def test_weights_over_the_size_limit_leave_the_published_ones(run, monkeypatch):
+    path = publish(run, "tiny", licence="Apache-2.0")
+    before = path.read_bytes()
+    monkeypatch.setattr("rnndet.models.publish.MAX_BYTES", 1000)
+    with pytest.raises(RnndetError, match="the limit is 16 MB"):
+        publish(run, "tiny", licence="Apache-2.0")
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("*.part*"))

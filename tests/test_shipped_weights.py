@@ -37,12 +37,12 @@ def test_file_is_small_and_has_its_sha256_and_card(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_file_names_no_place(name):
+def test_file_contains_no_path(name):
     data = (WEIGHTS_DIR / published_weights()[name]["file"]).read_bytes()
     assert re.search(rb"/(root|home|work|tmp|Users)/", data) is None
 
 
-def test_pair_differs_in_the_memory_alone():
+def test_pair_differs_in_the_temporal_module_only():
     with_memory, without = load_model("aerial"), load_model("aerial_frame")
     assert with_memory.temporal.cells and not without.temporal.cells
     assert with_memory.classes == without.classes
@@ -74,5 +74,5 @@ def test_flipped_bit_of_a_copy_is_noticed_by_name_and_by_path(name, tmp_path, mo
     with pytest.raises(WeightsError, match="damaged"):
         load_model(path)
     monkeypatch.setattr(published, "WEIGHTS_DIR", tmp_path / "weights")
-    with pytest.raises(WeightsError, match="sha256 is not the one"):
+    with pytest.raises(WeightsError, match="sha256 differs"):
         load_model(name)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rnndet.models.temporal.stability import same_objects, stability_loss
+from rnndet.models.temporal.losses import same_objects, stability_loss
 
 
 def ids(*rows):

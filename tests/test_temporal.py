@@ -372,14 +372,14 @@ def test_gated_hold_matches_its_equations():
         assert each == pytest.approx(h, abs=1e-6)
 
 
-def test_gated_hold_gives_the_first_frame_of_a_video_as_it_is():
+def test_gated_hold_returns_the_first_frame_unchanged():
     head = make_head("gated_hold")
     features = make_features(1, 2)
     out, _ = head(features, None, 1)
     assert all(torch.equal(out[level], features[level]) for level in CHANNELS)
 
 
-def test_gated_hold_stays_between_the_features_that_it_saw():
+def test_gated_hold_stays_between_the_observed_features():
     head = make_head("gated_hold")
     randomise(head)
     features = make_features(50, 1)
@@ -387,14 +387,14 @@ def test_gated_hold_stays_between_the_features_that_it_saw():
     assert out["p3"].max() <= features["p3"].max() and out["p3"].min() >= features["p3"].min()
 
 
-def test_gated_hold_keeps_its_memory_where_the_gate_is_shut():
+def test_gated_hold_keeps_its_state_where_the_gate_is_closed():
     cell = GatedHoldCell(3, 3, update_bias=-30.0)
     x = torch.randn(4, 3, 2, 2)
     h, _ = run_cell(cell, x, cell.init_state(x[:1]), length=4)
     assert torch.allclose(h, x[:1].expand(4, -1, -1, -1), atol=1e-4)
 
 
-def test_two_frame_knows_the_last_frame_and_nothing_older():
+def test_two_frame_depends_on_the_previous_frame_and_no_older_one():
     cell = TwoFrameCell(3, 3)
     randomise(cell)
     x = torch.randn(4, 3, 2, 2)
@@ -404,7 +404,7 @@ def test_two_frame_knows_the_last_frame_and_nothing_older():
     assert not torch.allclose(h[2], same[2], atol=1e-3)
 
 
-def test_two_frame_shows_the_last_frame_where_the_gate_is_shut():
+def test_two_frame_returns_the_previous_frame_where_the_gate_is_closed():
     cell = TwoFrameCell(3, 3, update_bias=-30.0)
     x = torch.randn(4, 3, 2, 2)
     h, _ = run_cell(cell, x, cell.init_state(x[:1]), length=4)
@@ -435,7 +435,7 @@ def test_min_gru_spread_starts_as_the_identity():
     assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_min_gru_spread_can_move_memory_by_one_cell():
+def test_min_gru_spread_can_move_the_state_by_one_cell():
     cell = MinGRUCell(1, 1)
     with torch.no_grad():
         cell.spread.weight.zero_()
@@ -448,7 +448,7 @@ def test_min_gru_spread_can_move_memory_by_one_cell():
 
 
 @pytest.mark.parametrize("separable", [False, True])
-def test_biases_start_by_keeping_memory(separable):
+def test_initial_biases_keep_the_state(separable):
     lstm = ConvLSTMCell(3, 2, forget_bias=1.5, separable=separable)
     gru = ConvGRUCell(3, 2, separable=separable)
     assert numbers(lstm.input_conv[-1].bias) == [1.5] * 2 + [0.0] * 6
@@ -475,7 +475,7 @@ def test_coupled_lstm_has_three_quarters_of_the_weights():
 
 
 @pytest.mark.parametrize("build", [ConvLSTMCell, BottleneckLSTMCell])
-def test_clamp_is_what_limits_the_internal_state(build):
+def test_clamp_limits_the_internal_state(build):
     def largest(clamp: float) -> float:
         cell = build(1, 2, kernel_size=1, clamp=clamp)
         gates = cell.gate_conv if build is BottleneckLSTMCell else cell.input_conv
@@ -557,11 +557,11 @@ def test_blend_with_an_open_gate_equals_replace():
     assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in features)
 
 
-def test_blend_gate_starts_at_88_percent_memory():
+def test_blend_gate_starts_at_88_percent():
     head = make_head()
     features = {name: torch.zeros_like(x) for name, x in make_features(1, 1).items()}
     out, state = head(features, None, 1)
-    memory = head.fusions["p3"].memory(state["p3"][0])
+    memory = head.fusions["p3"].readout(state["p3"][0])
     assert torch.allclose(out["p3"] / memory, torch.tensor(0.88), atol=0.01)
 
 
@@ -645,5 +645,5 @@ def test_wrong_settings_are_named(settings, message):
         make_head(**settings)
 
 
-def test_whole_numbers_are_taken_for_fractions():
+def test_integers_are_accepted_as_floats():
     assert make_head(options={"clamp": 5}).cells["p3"].clamp == 5

@@ -16,7 +16,7 @@ def step(number, **values):
     return {"step": number, "lr": 1e-3, "frames_per_s": 9.0, "loss": 2.0, "norm": 1.0} | values
 
 
-def test_run_becomes_images(tmp_path):
+def test_run_is_plotted(tmp_path):
     pytest.importorskip("matplotlib")
     run = write_log(tmp_path, step(1, bbox=1.0), step(2, bbox=0.5), {"step": 2, "val/AP50": 0.3})
     files = plots.plot_run(run)
@@ -52,7 +52,7 @@ def test_gates_are_drawn(tmp_path):
     assert [path.name for path in files] == ["loss.png", "rate.png", "speed.png", "gates.png"]
 
 
-def test_log_becomes_a_table(tmp_path):
+def test_log_is_written_as_csv(tmp_path):
     run = write_log(tmp_path, {"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "bbox": 0.5})
     rows = plots.write_csv(run).read_text().splitlines()
     assert rows == ["step,bbox,loss", "1,,2.0", "2,0.5,1.0"]

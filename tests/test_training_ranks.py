@@ -109,13 +109,13 @@ def test_a_process_that_dies_ends_the_run(config, tmp_path):
         process.kill()
 
 
-def test_an_attempt_sees_nothing_of_the_one_before_it():
+def test_an_attempt_does_not_see_keys_of_the_previous_one():
     store = distributed.HashStore()
     store_of_attempt(store, "0").set("address", "of a process that is dead")
     assert not store_of_attempt(store, "1").check(["address"])
 
 
-def test_restarted_run_goes_on_from_the_last_save(config, tmp_path):
+def test_restarted_run_resumes_from_the_last_save(config, tmp_path):
     steps = 60
     order = command(config, tmp_path / "run", processes=2, steps=steps)
     order.insert(order.index("--standalone"), "--max-restarts=1")
@@ -131,4 +131,4 @@ def test_restarted_run_goes_on_from_the_last_save(config, tmp_path):
     seen = [line["step"] for line in lines if "loss" in line]
     again = [b for a, b in pairwise(seen) if b <= a]
     assert seen[-1] == steps
-    assert len(again) <= 1 and all(step > 5 for step in again)  # it did not begin anew
+    assert len(again) <= 1 and all(step > 5 for step in again)  # it did not start over

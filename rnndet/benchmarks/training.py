@@ -10,9 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rnndet.config import Config
-from rnndet.training.clock import STAGES
-from rnndet.training.loop import Run
 from rnndet.training.run import build_run
+from rnndet.training.trainer import STAGES, Trainer
 
 WARM_UP = 3  # steps that are not counted: the first ones allocate, and start the loaders
 
@@ -29,16 +28,18 @@ def measure_training(config: Config, *, steps: int, device: str = "auto") -> dic
     changes = {"steps": every, "log_every": every + 1, "save_every": 0, "validate_every": 0}
     short = replace(config, train=replace(config.train, **changes))
     with TemporaryDirectory(prefix="rnndet-train-") as folder:
-        run, dataset = build_run(short, Path(folder), device=device, quiet=True, exact=True)
-        batches = run.batches(dataset)
+        trainer, dataset = build_run(
+            short, Path(folder), device=device, quiet=True, exact_timing=True
+        )
+        loader = trainer.loader(dataset)
         with FlopCounterMode(display=False) as counter:
-            run.until(batches, 1)
-        run.until(batches, WARM_UP)
-        run.until(batches, every)
-        frames = len(run.rows) * config.clip.length
-        return summary(run, steps) | {
+            trainer.run(loader, 1)
+        trainer.run(loader, WARM_UP)
+        trainer.run(loader, every)
+        frames = len(trainer.rows) * config.clip.length
+        return summary(trainer, steps) | {
             "gflop_per_frame": counter.get_total_flops() / frames / 1e9,
-            "peak_mib": peak_memory(run.device) / 2**20,
+            "peak_mib": peak_memory(trainer.device) / 2**20,
         }
 
 
@@ -49,13 +50,14 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kibibytes on Linux
 
 
-def summary(run: Run, steps: int) -> dict[str, Any]:
-    """What the run's clock says of the last `steps` steps."""
-    total = run.clock.total
-    parts = run.clock.seconds | {"other": total - sum(run.clock.seconds.values())}
-    frames = run.config.train.batch * run.config.clip.length
+def summary(trainer: Trainer, steps: int) -> dict[str, Any]:
+    """Speed and stages of the last `steps` steps, from the trainer's timer."""
+    total, seconds = trainer.timer.total, trainer.timer.seconds
+    parts = {name: seconds.get(name, 0.0) for name in STAGES}
+    parts["other"] = total - sum(seconds.values())
+    frames = trainer.config.train.batch * trainer.config.clip.length
     return {
-        "device": str(run.device),
+        "device": str(trainer.device),
         "steps": steps,
         "frames_per_step": frames,
         "frames_per_s": frames * steps / total,

@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         from rnndet.config import load_config
         from rnndet.system.distributed import world
         from rnndet.system.signals import Stopped
-        from rnndet.training.run import holds_run, run_training
+        from rnndet.training.checkpoints import holds_run
+        from rnndet.training.run import run_training
 
         config = load_config(find_recipe(args.config), changes=args.set)
         folder = Path(args.out or Path("runs") / Path(args.config).stem)

@@ -1,9 +1,8 @@
-"""Weights on disk: plain data only, written atomically, read with `weights_only=True`."""
+"""Save and load checkpoints: plain data, written atomically, read with `weights_only=True`."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import re
 import struct
@@ -19,9 +18,10 @@ from rnndet.errors import OutputError, WeightsError
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.models.weights_files import check_file, check_plain, damaged_member
 from rnndet.models.zoo import file_sha256, find_weights
+from rnndet.system.files import atomic_file
 
 FORMAT = 2  # of the checkpoint's dictionary
-# What torch's reader raises, beside UnpicklingError, for bytes that are not what they should be.
+# Raised by torch's reader, besides UnpicklingError, for malformed files.
 MALFORMED = (
     AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError,
     struct.error,
@@ -31,35 +31,31 @@ MALFORMED = (
 def save_checkpoint(
     path: str | Path, content: dict[str, Any], *, keep_previous: bool = False
 ) -> None:
-    """Write plain data atomically: a crash leaves the old file or the new one, never a part.
+    """Write plain data atomically: after a crash the file is the old or the new one, complete.
 
-    The content's sha256 is stored with it. keep_previous: the file that was there stays, as
-    `previous_of(path)`. Raises OutputError when the file cannot be written; then nothing changes.
+    The content's sha256 is stored with it. keep_previous: keep the existing file as
+    `previous_of(path)`. Raises OutputError if the file cannot be written; then nothing changes.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+    previous = previous_of(path) if keep_previous else None
+    with atomic_file(path, durable=True, previous=previous) as part, part.open("wb") as file:
+        try:
             torch.save(content | {"sha256": content_sha256(content)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            os.replace(path, previous_of(path))
-        os.replace(part, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: checkpoint cannot be written: {error}") from None
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OutputError(f"{path}: cannot be written: {error}") from None
 
 
 def previous_of(path: Path) -> Path:
-    """Where `save_checkpoint` keeps the one before: last.prev.pt of last.pt."""
+    """The path at which `save_checkpoint` keeps the previous file.
+
+    >>> previous_of(Path("last.pt")).name
+    'last.prev.pt'
+    """
     return path.with_name(f"{path.stem}.prev{path.suffix}")
 
 
 def content_sha256(content: Any) -> str:
-    """Hexadecimal sha256 of plain data: of every key, number, text and tensor in it."""
+    """Hexadecimal sha256 of plain data: of all keys, numbers, strings and tensors in it."""
     digest = hashlib.sha256()
     _digest(digest, content)
     return digest.hexdigest()
@@ -77,29 +73,17 @@ def _digest(digest: Any, value: Any) -> None:
             _digest(digest, item)
     elif isinstance(value, Tensor):
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        if value.numel():  # an empty one need not have a stride that can be viewed as bytes
+        if value.numel():  # the strides of an empty tensor may not allow a view as bytes
             plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(plain.numpy().data)
     else:
         digest.update(f"{type(value).__name__}{value!r};".encode())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put the folder's new names on the disk; where folders cannot be opened this does nothing."""
-    try:
-        number = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
 def model_content(
     model: VideoDetector, config: Any, *, step: int, figures: dict[str, float] | None = None
 ) -> dict[str, Any]:
-    """What a checkpoint says of a model: weights, configuration, classes, step, figures."""
+    """The content of a model's checkpoint: weights, configuration, classes, step, figures."""
     weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     return {
         "format": FORMAT,
@@ -112,7 +96,7 @@ def model_content(
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The checkpoint of a model or a run. Never runs code from the file.
+    """Read the checkpoint of a model or a run. Never runs code from the file.
 
     Raises WeightsError: missing, incomplete, refused, or not a rnndet checkpoint.
     """
@@ -125,10 +109,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def upgrade_from_1(content: dict[str, Any], *, where: str) -> dict[str, Any]:
-    """The content of a checkpoint of format 1 with the names of format 2; tensors are shared.
+    """Convert the content of a checkpoint from format 1 to format 2; tensors are shared.
 
-    The temporal module's parameters were called `memory.`, and some settings had other names.
-    Raises WeightsError if it is no such checkpoint.
+    In format 1 the prefix of the temporal module's parameters is `memory.`, and some settings have
+    other names. Raises WeightsError if the content is not that of a checkpoint.
     """
     try:
         upgraded = content | {"format": 2, "config": upgrade_config(content["config"])}
@@ -144,7 +128,7 @@ def upgrade_from_1(content: dict[str, Any], *, where: str) -> dict[str, Any]:
 
 
 def read_saved(path: str | Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, of whatever kind. Never runs code from the file.
+    """Read any content that `save_checkpoint` wrote. Never runs code from the file.
 
     Raises WeightsError: missing, incomplete, refused, damaged.
     """
@@ -164,23 +148,26 @@ def read_saved(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: not a rnndet checkpoint; tools/train.py makes them")
     check_plain(content, where=str(path))
-    stored = content.pop("sha256", None)  # absent in files of before November 2026
+    stored = content.pop("sha256", None)  # absent in files from before November 2026
     if stored is None and (member := damaged_member(path)) is not None:
         raise WeightsError(f"{path}: damaged: checksum of {member}")
     if stored is not None and stored != content_sha256(content):
-        raise WeightsError(f"{path}: damaged: its content is not what its sha256 says")
+        raise WeightsError(f"{path}: damaged: its content does not match its sha256")
     return content
 
 
 def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> VideoDetector:
-    """The model of a checkpoint, in eval mode: `aerial` (a name of weights/weights.toml) or a path.
+    """Load a model in eval mode, by the name of published weights or by the path of a checkpoint.
 
-    Named weights are checked against their sha256. Raises WeightsError.
+    Published weights are checked against their sha256. Raises WeightsError.
+
+    >>> load_model("aerial").classes
+    ('airplane', 'bird', 'drone', 'helicopter')
     """
     path, sha256 = find_weights(name_or_path)
     if sha256 is not None and file_sha256(path) != sha256:
         raise WeightsError(
-            f"{path}: sha256 is not the one in {path.parent.name}/weights.toml: damaged or replaced"
+            f"{path}: damaged or replaced: sha256 differs from {path.parent.name}/weights.toml"
         )
     return model_from_checkpoint(read_checkpoint(path), where=str(path)).to(device)
 
@@ -188,17 +175,17 @@ def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") 
 def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetector:
     """Build the model that a checkpoint describes, with its weights; eval mode, on the CPU.
 
-    Names, shapes and dtypes are compared with a model without memory first, so that a checkpoint
-    cannot ask for a larger one than it has weights for.
+    Names, shapes and dtypes are compared with a model on the meta device first, so that a
+    checkpoint cannot request a larger model than it has weights for.
     """
     classes, weights = content.get("classes"), content["model"]
     tree = content.get("config")
-    is_whole = isinstance(tree, dict) and isinstance(classes, list) and isinstance(weights, dict)
-    if not is_whole or "model" not in tree or not all(isinstance(c, str) for c in classes):
+    is_complete = isinstance(tree, dict) and isinstance(classes, list) and isinstance(weights, dict)
+    if not is_complete or "model" not in tree or not all(isinstance(c, str) for c in classes):
         raise WeightsError(f"{where}: config, classes or weights are missing or of another kind")
     if not all(isinstance(t, Tensor) for t in weights.values()):
-        raise WeightsError(f"{where}: the weights hold something that is no tensor")
-    # only what builds the model is read, so that a new training option outdates no weights
+        raise WeightsError(f"{where}: the weights hold something that is not a tensor")
+    # only [model] is read, so that a change of training options does not outdate weights
     config = config_from_dict({"model": tree["model"]}, where=where).model
     options = dict(config.options)
     options.pop("backbone_weights", None)  # the checkpoint holds all weights already
@@ -215,20 +202,20 @@ def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetect
 
 
 def check_fit(model: VideoDetector, weights: dict[str, Tensor], *, where: str) -> None:
-    """Raise WeightsError, with the first differing names, unless the weights fit exactly."""
-    wanted = {name: _describe(t) for name, t in model.state_dict().items()}
+    """Raise WeightsError with the first differing names unless the weights fit exactly."""
+    expected = {name: _describe(t) for name, t in model.state_dict().items()}
     found = {name: _describe(t) for name, t in weights.items()}
-    if wanted == found:
+    if expected == found:
         return
-    names = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
-    pairs = [f"{n}: {found.get(n, 'missing')} for {wanted.get(n, 'none')}" for n in names[:5]]
+    names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+    pairs = [f"{n}: {found.get(n, 'missing')} for {expected.get(n, 'none')}" for n in names[:5]]
     raise WeightsError(
         f"{where}: does not fit a {type(model.detector).__name__} with {len(model.classes)} "
-        f"classes, as its configuration says, {len(names)} tensors: {'; '.join(pairs)}"
+        f"classes as in its configuration, {len(names)} tensors: {'; '.join(pairs)}"
     )
 
 
 def _describe(tensor: Tensor) -> str:
-    """Shape, and dtype where it is not float32."""
+    """Shape, and dtype if it is not float32."""
     kind = "" if tensor.dtype == torch.float32 else f" {str(tensor.dtype).removeprefix('torch.')}"
     return f"{tuple(tensor.shape)}{kind}"

@@ -1,7 +1,7 @@
-"""From the raw outputs of a one-stage head to detections: the same for every runtime.
+"""Decode the raw outputs of a one-stage head into detections, the same for every runtime.
 
-Only what can become a detection is computed: logits are compared first, scores and boxes are made
-of the candidates alone, anchors are computed once for a size.
+Logits are compared with the threshold first; scores and boxes are computed for the candidates only,
+and anchors once per image size.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from rnndet.structures import Detections
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-MARGIN = 1e-3  # of logits: what rounding could move over the threshold is computed as well
-MAX_LOG_SIZE = math.log(1000 / 16)  # of deltas, as in torchvision: keeps exp() in bounds
+MARGIN = 1e-3  # of logits: includes candidates that rounding could move over the threshold
+MAX_LOG_SIZE = math.log(1000 / 16)  # of box deltas, as in torchvision: bounds exp()
 
 
 @lru_cache(maxsize=32)
@@ -30,8 +30,8 @@ def anchors_of(
 ) -> tuple[Array, Rows]:
     """The anchors (A, 4) of all levels, x1 y1 x2 y2 in pixels, and the level of each (A,).
 
-    grids: height and width of each level's map. In torchvision's order: rows, columns, then the
-    anchors of a cell. Read only.
+    grids: height and width of each level's feature map. In torchvision's order: rows, columns, then
+    the anchors of a cell. The arrays are read-only.
     """
     boxes, levels = [], []
     for level, ((rows, columns), cell) in enumerate(zip(grids, spec.cells, strict=True)):
@@ -40,10 +40,10 @@ def anchors_of(
         start = 0.5 if spec.relative else 0.0
         y, x = ((np.arange(n) + start) * s for n, s in zip((rows, columns), step, strict=True))
         grid = np.stack(np.broadcast_arrays(x[None, :], y[:, None], x[None, :], y[:, None]), -1)
-        around = np.array(cell, np.float64).reshape(-1, 4)
+        offsets = np.array(cell, np.float64).reshape(-1, 4)
         if spec.relative:
-            around = around * np.tile(size_hw[::-1], 2)
-        boxes.append((grid[:, :, None] + around).reshape(-1, 4).astype(np.float32))
+            offsets = offsets * np.tile(size_hw[::-1], 2)
+        boxes.append((grid[:, :, None] + offsets).reshape(-1, 4).astype(np.float32))
         levels.append(np.full(len(boxes[-1]), level))
     anchors, level_of = np.concatenate(boxes), np.concatenate(levels)
     anchors.setflags(write=False)
@@ -61,18 +61,18 @@ def postprocess(
     original_hw: tuple[int, int],
     score_threshold: float,
 ) -> Detections:
-    """The detections of one image, in pixels of its original frame, best first.
+    """Detections of an image with scores above score_threshold, best first, in original pixels.
 
-    outputs: see `HeadSpec`, float32; anchors, level_of: from `anchors_of`; size_hw: of the image
-    as the network sees it, without padding. Kept are scores above score_threshold. As torchvision's
-    `postprocess_detections`, but that the background takes no place among the detections, and
-    boxes of different classes never meet in the suppression.
+    outputs: see `HeadSpec`, float32. anchors, level_of: from `anchors_of`. size_hw: of the input
+    image without padding; original_hw: of the original frame. As torchvision's
+    `postprocess_detections`, except that background does not count towards the limit of
+    detections, and boxes of different classes never suppress each other.
     """
     anchor, label, scores = _candidates(outputs, spec, score_threshold)
     group = label if spec.per_class else level_of[anchor]
-    order = _best_of_each(scores, group, spec.candidates)
+    order = _top_per_group(scores, group, spec.candidates)
     anchor, label, scores = anchor[order], label[order], scores[order]
-    boxes = _decoded(outputs["bbox_regression"][anchor], anchors[anchor], spec)
+    boxes = _decode(outputs["bbox_regression"][anchor], anchors[anchor], spec)
     boxes = clip(boxes, size_hw=size_hw)
     keep = nms(boxes, label, limit=spec.nms_threshold, most=spec.most)
     factor = original_hw[1] / size_hw[1], original_hw[0] / size_hw[0]
@@ -82,21 +82,21 @@ def postprocess(
 def _candidates(
     outputs: Mapping[str, Array], spec: HeadSpec, threshold: float
 ) -> tuple[Rows, Rows, Array]:
-    """Anchor, label (0 is the first class) and score of what is above the threshold, (M,) each."""
+    """Anchor, label (0: first class) and score of the candidates above the threshold, (M,) each."""
     logits = outputs["cls_logits"]
     classes = logits.shape[1] - 1
     if spec.scores == "softmax":
         top = logits.max(1)
         near = logits[:, 1:] > (top + _log(threshold) - MARGIN)[:, None]
     else:
-        least = threshold**2 if spec.scores == "centre" else threshold
-        near = logits[:, 1:] > _logit(least) - MARGIN
+        minimum = threshold**2 if spec.scores == "centre" else threshold
+        near = logits[:, 1:] > _logit(minimum) - MARGIN
     anchor, label = np.divmod(np.flatnonzero(near), classes)
     chosen = logits[anchor, label + 1]
     if spec.scores == "softmax":
-        rows, place = np.unique(anchor, return_inverse=True)
+        rows, index = np.unique(anchor, return_inverse=True)
         total = np.exp(logits[rows] - top[rows, None]).sum(1)
-        scores = np.exp(chosen - top[anchor]) / total[place]
+        scores = np.exp(chosen - top[anchor]) / total[index]
     elif spec.scores == "centre":
         scores = np.sqrt(_sigmoid(chosen) * _sigmoid(outputs["bbox_ctrness"][anchor, 0]))
     else:
@@ -105,28 +105,28 @@ def _candidates(
     return anchor[above], label[above], scores[above]
 
 
-def _best_of_each(scores: Array, group: Rows, most: int) -> Rows:
-    """Rows in descending order of scores, at most `most` of each group."""
+def _top_per_group(scores: Array, group: Rows, limit: int) -> Rows:
+    """Rows in descending order of scores, at most `limit` of each group."""
     order = np.argsort(-scores, kind="stable")
-    if len(order) <= most:
+    if len(order) <= limit:
         return order
     sorted_groups = group[order]
     keep = np.zeros(len(order), bool)
-    for one in np.unique(sorted_groups):  # levels or classes
-        keep[np.flatnonzero(sorted_groups == one)[:most]] = True
+    for value in np.unique(sorted_groups):  # levels or classes
+        keep[np.flatnonzero(sorted_groups == value)[:limit]] = True
     return order[keep]
 
 
-def _decoded(offsets: Array, anchors: Array, spec: HeadSpec) -> Array:
+def _decode(offsets: Array, anchors: Array, spec: HeadSpec) -> Array:
     """Boxes (M, 4) of offsets (M, 4) from their anchors (M, 4)."""
     low, high = anchors[:, :2], anchors[:, 2:]
     sides = high - low
     if spec.boxes == "sides":
         centre = (low + high) / 2
         return np.concatenate([centre - offsets[:, :2] * sides, centre + offsets[:, 2:] * sides], 1)
-    moves = offsets / np.array(spec.weights, offsets.dtype)
-    centre = low + sides / 2 + moves[:, :2] * sides
-    half = np.exp(np.minimum(moves[:, 2:], MAX_LOG_SIZE)) * sides / 2
+    deltas = offsets / np.array(spec.weights, offsets.dtype)
+    centre = low + sides / 2 + deltas[:, :2] * sides
+    half = np.exp(np.minimum(deltas[:, 2:], MAX_LOG_SIZE)) * sides / 2
     return np.concatenate([centre - half, centre + half], 1)
 
 

@@ -1,37 +1,37 @@
-"""Put trained weights into weights/: the model alone, without paths or training state."""
+"""Publish trained weights into weights/: the model alone, without paths or training state."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from rnndet.errors import RnndetError
-from rnndet.models import checkpoint
-from rnndet.models import zoo as published
+from rnndet.models import checkpoint, zoo
+from rnndet.system.files import atomic_file, write_text
 
-MAX_BYTES = 16_000_000  # of a file that is shipped in the repository
+MAX_BYTES = 16_000_000  # limit of a file in the repository
 
 
 def publish(source: Path, name: str, *, licence: str, folder: Path | None = None) -> Path:
     """Write `<folder>/<name>.pt` and its entry in `<folder>/weights.toml`; returns the file.
 
-    Of the configuration only what rebuilds the model is kept, and how it was trained ([clip],
-    [augment], [train] without paths). Raises WeightsError (source), RnndetError (name, size).
+    Of the configuration, [model], [clip], [augment] and [train] are kept, without paths. Raises
+    WeightsError (source), RnndetError (name, size), OutputError.
     """
-    folder = folder or published.WEIGHTS_DIR
+    folder = folder or zoo.WEIGHTS_DIR
     if not re.fullmatch(r"[a-z0-9_]+", name):
-        raise RnndetError(f"name {name!r}: use small letters, digits and _ only")
+        raise RnndetError(f"name {name!r}: use lower-case letters, digits and _ only")
     content = checkpoint.read_checkpoint(source)
     checkpoint.model_from_checkpoint(content, where=str(source))  # it must build and fit
     target = folder / f"{name}.pt"
     kept = {key: content[key] for key in ("format", "classes", "step", "figures", "model")}
-    checkpoint.save_checkpoint(target, kept | {"config": without_paths(content["config"])})
-    if target.stat().st_size > MAX_BYTES:
-        size = target.stat().st_size / 1e6
-        target.unlink()
-        raise RnndetError(f"{target.name}: {size:.1f} MB; shipped weights are at most 16 MB")
+    with atomic_file(target) as part:
+        checkpoint.save_checkpoint(part, kept | {"config": without_paths(content["config"])})
+        size = part.stat().st_size
+        if size > MAX_BYTES:
+            raise RnndetError(f"{target.name}: {size / 1e6:.1f} MB; the limit is 16 MB")
     entry = {
         "file": target.name,
-        "sha256": published.file_sha256(target),
+        "sha256": zoo.file_sha256(target),
         "classes": content["classes"],
         "licence": licence,
         "card": f"{name.split('_')[0]}.md",
@@ -41,7 +41,7 @@ def publish(source: Path, name: str, *, licence: str, folder: Path | None = None
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration less the data's places and the weights that training began with."""
+    """The configuration without [data] and without the paths of initial weights."""
     options = {k: v for k, v in config["model"]["options"].items() if k != "backbone_weights"}
     train = {k: v for k, v in config["train"].items() if k != "init"}
     return {
@@ -54,13 +54,13 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 def write_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
     """Replace or add one table of weights.toml."""
-    table = published.published_weights(path) | {name: entry}
+    table = zoo.published_weights(path) | {name: entry}
     lines = ["# Weights that are shipped; tools/publish_weights.py writes this file.\n"]
     for key in sorted(table):
         lines.append(f"[{key}]")
         lines += [f"{field} = {_toml(value)}" for field, value in table[key].items()]
         lines.append("")
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_text(path, "\n".join(lines))
 
 
 def _toml(value: str | list[str]) -> str:

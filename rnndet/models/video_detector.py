@@ -1,53 +1,54 @@
-"""VideoDetector: a frame detector and a memory; the state is an explicit argument and result."""
+"""VideoDetector: a frame detector and a temporal module; the state is an argument and a result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from operator import call
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.errors import RnndetError
 from rnndet.models.detectors import build_detector
 from rnndet.models.detectors.base import FrameDetector, Grids, Prepared
-from rnndet.models.temporal.distillation import distillation_loss, object_cells
 from rnndet.models.temporal.head import TemporalHead
-from rnndet.models.temporal.stability import stability_loss
 from rnndet.models.temporal.state import Features, State
-from rnndet.structures import Detections, Target
+from rnndet.structures import Detections
 from rnndet.system.timing import NO_TIMER, Timer
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What a window of frames is before any memory: the part that does not depend on the past."""
+    """The part of a window that does not depend on the past: the input of the temporal module."""
 
     prepared: Prepared
-    features: Features  # of the backbone or of the neck, each (T*B, C, H, W), time-major
+    features: Features  # of the backbone or the neck, each (T*B, C, H, W), time-major
     length: int  # T
-    labelled: Tensor | None  # (M,) int64, the images that give losses; None outside training
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a window of frames gives."""
+    """The result for a window of frames."""
 
     state: State
-    detections: list[list[Detections]] | None  # [T][B], when truths were not given
-    losses: dict[str, Tensor] | None  # when truths were given; empty if no frame is labelled
-    count: Tensor | None = None  # scalar; what the detector's losses are means over, see `Losses`
+    detections: list[list[Detections]]  # [T][B]
 
 
 class VideoDetector(nn.Module):
-    """Detects objects in windows of T >= 1 frames; the result does not depend on how a clip is cut.
+    """Detects objects in windows of T >= 1 frames; how a clip is cut does not change the result.
 
-    Remembers nothing itself: `forward` takes the state that the previous call returned, None at the
-    beginning of a video.
+    Keeps no state itself: `forward` takes the state that the previous call returned, None at the
+    start of a video. Training losses are computed by `rnndet.training.criterion.Criterion`.
+
+    >>> config = ModelConfig(options={"size": [64, 96], "backbone": "mobilenet_v3_small"})
+    >>> model = build_model(config, ("bird", "drone")).eval()
+    >>> frames = torch.zeros(2, 1, 3, 64, 96, dtype=torch.uint8)  # T = 2 frames of B = 1 video
+    >>> with torch.inference_mode():
+    ...     output = model(frames)
+    ...     output = model(frames, output.state)  # the next two frames
+    >>> len(output.detections), len(output.detections[0])
+    (2, 1)
     """
 
     def __init__(
@@ -62,51 +63,24 @@ class VideoDetector(nn.Module):
         self.detector = detector
         self.temporal = temporal
         self.classes = classes
-        self.site = site  # "neck" or "backbone": whose features the memory sees
+        self.site = site  # "neck" or "backbone": the temporal module comes after it
 
     @property
     def score_threshold(self) -> float:
-        """Detections below this score are not returned; the evaluation floor is 0.001."""
+        """Detections below this score are not returned; evaluation uses 0.001."""
         return self.detector.score_threshold
 
     @score_threshold.setter
     def score_threshold(self, value: float) -> None:
         self.detector.score_threshold = value
 
-    def forward(
-        self,
-        frames: Tensor,
-        state: State | None = None,
-        *,
-        targets: list[list[Target | None]] | None = None,
-        clean: Tensor | None = None,
-        supervised: Tensor | None = None,
-        stable: bool = False,
-        activation_checkpoints: int = 0,
-    ) -> Output:
-        """Detections, or losses if truths are given (then the model must be in training mode).
+    def forward(self, frames: Tensor, state: State | None = None) -> Output:
+        """Detections and the new state; needs eval mode.
 
-        frames: (T, B, 3, H, W) uint8 RGB, the next T frames of B videos; state: what the previous
-        window of the same videos returned; truths[t][b] is None where a frame is not labelled;
-        clean: the same frames before they were corrupted, for the loss "distillation"; judged:
-        (T, B) bool, which labelled frames the detector's losses are of, None for all; stable: give
-        the loss "stability" as well;
-        recompute: activations are not kept for the backward pass but computed again (Chen et al.
-        2016, arXiv 1604.06174), those of backbone and neck in so many parts of the T*B images.
+        frames: (T, B, 3, H, W) uint8 RGB, the next T frames of B videos. state: what the previous
+        window of the same videos returned.
         """
-        wanted = None
-        if clean is not None:
-            with torch.no_grad():
-                wanted = self.encode(clean).features
-        encoded = self.encode(
-            frames,
-            targets=targets,
-            supervised=supervised,
-            activation_checkpoints=activation_checkpoints,
-        )
-        return self.decode(
-            encoded, state, clean=wanted, stable=stable, again=activation_checkpoints > 0
-        )
+        return self.decode(self.encode(frames), state)
 
     def step(
         self,
@@ -116,11 +90,11 @@ class VideoDetector(nn.Module):
         original_sizes: Sequence[tuple[int, int]],
         timer: Timer = NO_TIMER,
     ) -> Output:
-        """`forward` of frames that have been scaled for the network, (T, B, 3, h, w) uint8.
+        """`forward` of frames that are scaled for the network already, (T, B, 3, h, w) uint8.
 
-        original_sizes: T*B heights and widths of the frames in whose pixels the boxes are wanted,
-        time-major. timer: measures the stages preprocess, network, temporal and head. In inference
-        mode: no gradients. Raises RnndetError in training mode.
+        original_sizes: height and width of each of the T*B original frames, time-major; boxes are
+        in their pixels. timer: measures the stages preprocess, network, temporal and head. Computes
+        no gradients. Raises RnndetError in training mode.
         """
         self.check_not_training()
         with torch.inference_mode():
@@ -133,129 +107,57 @@ class VideoDetector(nn.Module):
             raise RnndetError("the model is in training mode; call model.eval() before streaming")
 
     def raw_step(self, pixels: Tensor, state: State) -> tuple[dict[str, Tensor], State, Grids]:
-        """One frame of each video without what comes before and after: exported, and compiled.
+        """The network alone, one frame of each video: the part that is exported and compiled.
 
-        pixels: (B, 3, H, W) float32, normalised and padded. The raw outputs of a one-stage head,
-        see `FrameDetector.head`, the new state, and the sizes of the head's levels.
+        pixels: (B, 3, H, W) float32, normalised and padded. Returns the raw outputs of a one-stage
+        head (see `FrameDetector.head`), the new state, and the sizes of the head's levels.
         """
-        features = self._features(pixels)
+        features = self.extract(pixels)
         features, state = self.temporal(features, state or None, 1)
-        if self.site == "backbone":
-            features = self.detector.neck(features)
+        features = self.head_features(features)
         return self.detector.head(features), state, self.detector.grids(features)
 
     def encode(
         self,
         frames: Tensor,
         *,
-        targets: list[list[Target | None]] | None = None,
-        supervised: Tensor | None = None,
-        activation_checkpoints: int = 0,
         original_sizes: Sequence[tuple[int, int]] | None = None,
         timer: Timer = NO_TIMER,
     ) -> Encoded:
-        """The memory-free part of `forward`: everything up to where the state enters.
-
-        original_sizes, timer: see `step`.
-        """
-        length = frames.shape[0]
-        images = frames.flatten(0, 1)  # (T*B, 3, H, W)
-        labelled = given = None
-        if targets is not None:
-            flat = [target for row in targets for target in row]
-            known = torch.tensor([target is not None for target in flat])
-            if supervised is not None:
-                known &= supervised.flatten()
-            labelled = known.nonzero().flatten().to(frames.device)
-            given = [Target.empty().to(frames.device) if t is None else t for t in flat]
+        """The part of `forward` before the temporal module; original_sizes, timer: see `step`."""
+        images = list(frames.flatten(0, 1))  # T*B of (3, H, W)
         with timer.stage("preprocess"):
-            prepared = self.detector.prepare(list(images), given, original_sizes=original_sizes)
-        if activation_checkpoints:
-            parts = [
-                checkpoint(self._features, part, use_reentrant=False)
-                for part in prepared.pixels.chunk(activation_checkpoints)
-            ]
-            features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        else:
-            with timer.stage("network"):
-                features = self._features(prepared.pixels)
-        return Encoded(prepared, features, length, labelled)
+            prepared = self.detector.prepare(images, original_sizes=original_sizes)
+        with timer.stage("network"):
+            features = self.extract(prepared.pixels)
+        return Encoded(prepared, features, frames.shape[0])
 
-    def _features(self, pixels: Tensor) -> Features:
-        """Of (N, 3, h, w) pixels, up to where the memory is."""
+    def decode(
+        self, encoded: Encoded, state: State | None = None, *, timer: Timer = NO_TIMER
+    ) -> Output:
+        """The rest of `forward`: temporal module and detection head; timer: see `step`."""
+        with timer.stage("temporal"):
+            features, state = self.temporal(encoded.features, state, encoded.length)
+        with timer.stage("network"):
+            features = self.head_features(features)
+        with timer.stage("head"):
+            flat = self.detector.detect(encoded.prepared, features)
+        batch = len(flat) // encoded.length
+        rows = [flat[t * batch : (t + 1) * batch] for t in range(encoded.length)]
+        return Output(state, rows)
+
+    def extract(self, pixels: Tensor) -> Features:
+        """Features of (N, 3, h, w) pixels at `site`, the input of the temporal module."""
         features = self.detector.backbone(pixels)
         return self.detector.neck(features) if self.site == "neck" else features
 
-    def decode(
-        self,
-        encoded: Encoded,
-        state: State | None = None,
-        *,
-        clean: Features | None = None,
-        stable: bool = False,
-        again: bool = False,
-        timer: Timer = NO_TIMER,
-    ) -> Output:
-        """The rest of `forward`: memory, detection head, and the new state.
-
-        clean: what `encode` makes of the frames before they were corrupted; stable: as in
-        `forward`; again: memory and losses are computed again in the backward pass; timer: see
-        `step`.
-        """
-        run = partial(checkpoint, use_reentrant=False) if again else call
-        with timer.stage("temporal"):
-            features, state = run(self.temporal, encoded.features, state, encoded.length)
-        extra = {} if clean is None else self._distillation(encoded, features, clean)
-        if stable:
-            extra |= self._stability(encoded, features)
-        if self.site == "backbone":
-            with timer.stage("network"):
-                features = self.detector.neck(features)
-        if encoded.labelled is None:
-            with timer.stage("head"):
-                flat = self.detector.detect(encoded.prepared, features)
-            batch = len(flat) // encoded.length
-            rows = [flat[t * batch : (t + 1) * batch] for t in range(encoded.length)]
-            return Output(state, rows, None)
-        if len(encoded.labelled) == 0:
-            return Output(state, None, extra)
-        prepared = encoded.prepared.select(encoded.labelled)
-        chosen = {name: feature[encoded.labelled] for name, feature in features.items()}
-        losses = run(self.detector.losses, prepared, chosen)
-        return Output(state, None, losses.terms | extra, losses.count)
-
-    def _distillation(
-        self, encoded: Encoded, features: Features, clean: Features
-    ) -> dict[str, Tensor]:
-        """The loss "distillation" of the levels that have a memory; none without a memory."""
-        levels = self.temporal.levels
-        if not levels:
-            return {}
-        boxes, _ = encoded.prepared.objects()
-        clean = {level: clean[level] for level in levels}
-        objects = object_cells(boxes, clean, size_hw=encoded.prepared.padded_hw)
-        spread = self.temporal.spread()
-        return {"distillation": distillation_loss(features, clean, objects, spread=spread)}
-
-    def _stability(self, encoded: Encoded, features: Features) -> dict[str, Tensor]:
-        """The loss "stability" of the levels that have a memory; none without a memory."""
-        levels = self.temporal.levels
-        if not levels:
-            return {}
-        boxes, ids = encoded.prepared.objects()
-        loss = stability_loss(
-            {level: features[level] for level in levels},
-            boxes,
-            ids,
-            length=encoded.length,
-            size_hw=encoded.prepared.padded_hw,
-            spread=self.temporal.spread(),
-        )
-        return {"stability": loss}
+    def head_features(self, features: Features) -> Features:
+        """Features that the detection head takes, from the output of the temporal module."""
+        return self.detector.neck(features) if self.site == "backbone" else features
 
 
 def build_model(config: ModelConfig, classes: tuple[str, ...]) -> VideoDetector:
-    """Assemble the model that a configuration describes, with fresh weights for the memory.
+    """Assemble the model that a configuration describes; the temporal module has fresh weights.
 
     cell = "none" gives the per-frame baseline: the same code path with an empty state.
     Raises RnndetError on unknown names and options.
@@ -265,7 +167,7 @@ def build_model(config: ModelConfig, classes: tuple[str, ...]) -> VideoDetector:
     at_neck = settings.site == "neck"
     channels = detector.neck_channels if at_neck else detector.backbone_channels
     if settings.cell == "none":
-        settings = TemporalConfig(cell="conv_lstm", levels=())  # of no level: nothing is built
+        settings = TemporalConfig(cell="conv_lstm", levels=())  # no level: no cell is built
     temporal = TemporalHead(
         channels,
         cell=settings.cell,

@@ -1,4 +1,4 @@
-"""What may be in a file of weights, looked at before its tensors are used."""
+"""Check a weights file before its tensors are used."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rnndet.errors import WeightsError
 
-WANTED = "give a checkpoint that tools/train.py or tools/publish_weights.py made"
-# Of other kinds of files: what they are, by the end of their name.
+ADVICE = "give a checkpoint that tools/train.py or tools/publish_weights.py made"
+# Suffixes of other kinds of files.
 OTHER_SUFFIXES = {
     ".safetensors": "a safetensors file",
     ".onnx": "an ONNX model",
@@ -21,17 +21,17 @@ OTHER_SUFFIXES = {
     ".h5": "a Keras model",
     ".gguf": "a GGUF file",
 }
-# Of archives: by a part of the path of a member.
+# Names of members that occur in other kinds of archives.
 OTHER_MEMBERS = {
     "constants.pkl": "a TorchScript model",
-    "archive_format": "a program of torch.export",
+    "archive_format": "a torch.export program",
 }
 
 
 def check_file(path: Path) -> None:
     """Raise WeightsError unless the file is an archive as torch.save writes it, and nothing else.
 
-    Members must be stored as they are: a small file cannot unpack into a large one.
+    Members must be uncompressed, so that a small file cannot unpack into a large one.
     """
     if not zipfile.is_zipfile(path):  # torch.save's archive has its index last
         raise WeightsError(f"{path}: {_other_kind(path)}")
@@ -44,16 +44,16 @@ def check_file(path: Path) -> None:
     for name, kind in OTHER_MEMBERS.items():
         if name in names:
             raise WeightsError(
-                f"{path}: {kind}, which has no classes and no memory of ours; {WANTED}"
+                f"{path}: {kind}, which lacks classes and a temporal module; {ADVICE}"
             )
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise WeightsError(f"{path}: refused: a compressed archive; {WANTED}")
+        raise WeightsError(f"{path}: refused: a compressed archive; {ADVICE}")
     if sum(member.file_size for member in members) > path.stat().st_size:
-        raise WeightsError(f"{path}: refused: it claims to hold more than its size; {WANTED}")
+        raise WeightsError(f"{path}: refused: its index claims more than its size; {ADVICE}")
 
 
 def damaged_member(path: Path) -> str | None:
-    """The first member of an archive that is not what its checksum says; None if all are."""
+    """The first member of an archive with a wrong checksum, or the error; None if all are right."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip()
@@ -62,9 +62,9 @@ def damaged_member(path: Path) -> str | None:
 
 
 def check_plain(value: Any, *, where: str, name: str = "") -> None:
-    """Raise WeightsError for a tensor that is sparse, quantized or larger than its memory.
+    """Raise WeightsError for a tensor that is sparse, quantized or larger than its storage.
 
-    Such a tensor could take any amount of memory at its first use. value: dicts, lists, tensors.
+    Such a tensor could take any amount of memory when it is used. value: dicts, lists, tensors.
     """
     if isinstance(value, dict):
         for key, item in value.items():
@@ -77,18 +77,18 @@ def check_plain(value: Any, *, where: str, name: str = "") -> None:
             raise WeightsError(f"{where}: refused: {name} is not a plain tensor")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             shape = tuple(value.shape)
-            raise WeightsError(f"{where}: refused: {name} {shape} is larger than what is stored")
+            raise WeightsError(f"{where}: refused: {name} {shape} is larger than its storage")
 
 
 def _other_kind(path: Path) -> str:
-    """What a file that is no archive is, and what to give instead."""
+    """Name the kind of a file that is not an archive, and what to give instead."""
     with path.open("rb") as file:
         head = file.read(16)
     kind = OTHER_SUFFIXES.get(path.suffix.lower())
     if kind is None and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27:
         kind = OTHER_SUFFIXES[".safetensors"]
     if kind is None and head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        kind = "a bare pickle (torch.save of before 1.6, or Python's), which may hold code"
+        kind = "a bare pickle (torch.save before 1.6, or Python's), which may hold code"
     if kind is not None:
-        return f"{kind}, not a checkpoint of rnndet; {WANTED}"
+        return f"{kind}, not a checkpoint of rnndet; {ADVICE}"
     return "incomplete or not a checkpoint; tools/train.py makes them"

@@ -1,13 +1,59 @@
-"""The machine that numbers were measured on, in words."""
+"""Describe the environment of a run or a measurement: machine, packages, commit, memory use."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "pycocotools")
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Versions of Python and packages, commit of the code, device, cores and threads.
+
+    >>> sorted(versions(torch.device("cpu")).keys() - set(PACKAGES))
+    ['commit', 'cores', 'device', 'python', 'threads']
+    """
+    described = {"python": platform.python_version(), "commit": commit()}
+    for name in PACKAGES:
+        try:
+            described[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            described[name] = "unknown"
+    described["device"] = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    )
+    return described | {"cores": str(os.cpu_count()), "threads": str(torch.get_num_threads())}
+
+
+def commit(folder: Path = ROOT) -> str:
+    """The commit of a checkout, followed by "+" if tracked files have changed; else "unknown"."""
+    if not (folder / ".git").exists():
+        return "unknown"
+    try:
+        number = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return number + ("+" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    finished = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    return finished.stdout.strip()
 
 
 def machine(name: str = "cpu") -> dict[str, Any]:

@@ -20,11 +20,14 @@ def part_of(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_file(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_file(
+    path: str | Path, *, durable: bool = False, previous: Path | None = None
+) -> Iterator[Path]:
     """Yield a temporary path; when the block ends, rename the file there to `path`.
 
     Folders are made as needed. After an error the temporary file is removed and `path` is as it
-    was. durable: wait until the data is on the disk before the rename.
+    was. durable: wait until the data is on the disk before the rename. previous: the file that is
+    at `path` already is renamed to this first.
     Raises OutputError, one line, for an OSError inside the block or at the rename.
 
     >>> from tempfile import TemporaryDirectory
@@ -43,6 +46,8 @@ def atomic_file(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
             yield part
             if durable:
                 _sync(part)
+            if previous is not None and path.exists():
+                os.replace(path, previous)
             os.replace(part, path)
             if durable:
                 _sync_folder(path.parent)

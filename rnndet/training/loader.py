@@ -1,4 +1,4 @@
-"""Batches for the steps of a run, in order, from loader processes or from this one."""
+"""Load the batches of each step in order, in loader processes, threads, or this process."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from rnndet.errors import RnndetError
 
 
 class StepLoader:
-    """Yields, for each step, train.accumulate batches that together hold this process's rows."""
+    """Yields the train.accumulate batches of each step, which together hold this process's rows."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class StepLoader:
                 f"step {self.step}: a loader process died or took more than train.loader_timeout = "
                 f"{self.config.loader_timeout} s at the items {first} to "
                 f"{first + len(self.rows) - 1}: {str(error).splitlines()[0]}; with train.workers = "
-                "0 the cause is shown"
+                "0 the traceback shows the cause"
             ) from None
         if not batches:
             raise StopIteration
@@ -73,10 +73,10 @@ class StepLoader:
 def in_threads(
     dataset: ClipDataset, items: Iterable[list[int]], *, threads: int, prefetch: int
 ) -> Iterator[ClipBatch]:
-    """The batches of the items in their order, made by threads, `prefetch` of them beforehand.
+    """Batches of the items in order, prepared by threads, `prefetch` of them in advance.
 
-    Threads of one process share its device, which processes cannot; decoding and the device's work
-    leave the interpreter free.
+    Threads of one process share its device, which processes cannot do; decoding and work on the
+    device release the interpreter lock.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
     try:
@@ -92,5 +92,5 @@ def in_threads(
 
 
 def one_thread(_: int) -> None:
-    """A loader process uses one core; it is the number of processes that scales."""
+    """Limit a loader process to one core; more processes use more cores."""
     torch.set_num_threads(1)

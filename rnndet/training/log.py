@@ -1,4 +1,4 @@
-"""One line of JSON per event, flushed, so that a killed run keeps its history."""
+"""Log the figures of a run as JSON lines, and for TensorBoard."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,11 @@ from rnndet.errors import OutputError, RnndetError
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`; with `board` also writes events for TensorBoard beside it."""
+    """Appends one JSON object per event to a file, flushed, so that a killed run keeps its history.
+
+    board: also write TensorBoard events into `tensorboard/` beside the file. Raises OutputError,
+    and RnndetError if tensorboard is not installed.
+    """
 
     def __init__(self, path: Path, *, board: bool = False) -> None:
         try:
@@ -16,10 +20,10 @@ class MetricsLog:
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
-        self._board = _board(path.parent / "tensorboard") if board else None
+        self._board = _summary_writer(path.parent / "tensorboard") if board else None
 
     def write(self, *, step: int, **values: Any) -> None:
-        """One event of a step; numbers become curves of the board."""
+        """Append an event; its numbers become curves in TensorBoard."""
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -29,12 +33,13 @@ class MetricsLog:
             self._board.flush()
 
     def close(self) -> None:
+        """Close the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
-def _board(folder: Path) -> Any:
+def _summary_writer(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,28 +1,28 @@
-"""What a run folder's metrics.jsonl says, as images; needs matplotlib, and no display."""
+"""Plot and tabulate metrics.jsonl of a run folder; plots need matplotlib, but no display."""
 
 import csv
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnndet.errors import InputError, OutputError, RnndetError
+from rnndet.errors import InputError, RnndetError
+from rnndet.system.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of a logged step, what is no loss term.
+# Keys of a logged step that are not loss terms.
 NOT_LOSSES = {"step", "lr", "frames_per_s", "load", "norm", "skipped", "places", "loss"}
-SMOOTH = 0.9  # decay of the running mean that is drawn over the single steps
+SMOOTH = 0.9  # decay of the running mean
 
 Line = Mapping[str, Any]
 
 
 def plot_run(folder: Path, out: Path | None = None) -> list[Path]:
-    """Write loss.png, rate.png, speed.png, gates.png (of a memory that has gates) and, after a
-    validation, ap.png into `out` or the folder.
+    """Write loss.png, rate.png, speed.png, gates.png and ap.png into `out` or the run folder.
 
+    gates.png needs a temporal module with gates, ap.png a validation.
     Raises InputError (no log, or a broken one), OutputError, RnndetError without matplotlib.
     """
     try:
@@ -32,12 +32,12 @@ def plot_run(folder: Path, out: Path | None = None) -> list[Path]:
         raise RnndetError("plots need matplotlib: pip install 'rnndet[plot]'") from None
     lines = read_log(folder / "metrics.jsonl")
     steps = [line for line in lines if "loss" in line]
-    checks = [line for line in lines if "val/AP50" in line]
+    validations = [line for line in lines if "val/AP50" in line]
     plots = {"loss": (_loss, steps), "rate": (_rate, steps), "speed": (_speed, steps)}
     if any(name.startswith("gate/") for name in steps[-1]):
         plots["gates"] = (_gates, steps)
-    if checks:
-        plots["ap"] = (_precision, checks)
+    if validations:
+        plots["ap"] = (_precision, validations)
     target = out or folder
     files = []
     for name, (draw, shown) in plots.items():
@@ -47,19 +47,14 @@ def plot_run(folder: Path, out: Path | None = None) -> list[Path]:
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         path = target / f"{name}.png"
-        part = path.with_suffix(".part")
-        try:
-            target.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as part:
             FigureCanvasAgg(figure).print_png(part)
-            os.replace(part, path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
         files.append(path)
     return files
 
 
 def read_log(path: Path) -> list[Line]:
-    """The lines of metrics.jsonl. A run that went on repeats steps: the later line counts."""
+    """The events of metrics.jsonl by step. Of steps that a resumed run repeats, the last counts."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -77,28 +72,26 @@ def read_log(path: Path) -> list[Line]:
 
 
 def write_csv(folder: Path, out: Path | None = None) -> Path:
-    """metrics.csv from metrics.jsonl: a row per line of the log, a column per name, sorted.
+    """Write metrics.csv: a row per event of metrics.jsonl, a column per name, sorted.
 
     Raises InputError (no log, or a broken one) and OutputError.
     """
     lines = read_log(folder / "metrics.jsonl")
     names = sorted({name for line in lines for name in line} - {"step"})
     path = (out or folder) / "metrics.csv"
-    part = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, ["step", *names])
-            table.writeheader()
-            table.writerows(lines)
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, ["step", *names])
+        table.writeheader()
+        table.writerows(lines)
     return path
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Running mean with decay SMOOTH, without the bias towards 0 at the start."""
+    """Running mean with decay SMOOTH, corrected for the bias towards 0 at the start.
+
+    >>> [round(mean, 3) for mean in smoothed([1.0, 0.0])]
+    [1.0, 0.474]
+    """
     means, mean = [], 0.0
     for number, value in enumerate(values, 1):
         mean = SMOOTH * mean + (1 - SMOOTH) * value
@@ -107,10 +100,10 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 
 def _curve(axes: "Axes", lines: Sequence[Line], name: str) -> None:
-    shown = [(line["step"], line[name]) for line in lines if name in line]
-    at, values = [step for step, _ in shown], [value for _, value in shown]
-    (faint,) = axes.plot(at, values, alpha=0.25)
-    axes.plot(at, smoothed(values), color=faint.get_color(), label=name)
+    points = [(line["step"], line[name]) for line in lines if name in line]
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    (faint,) = axes.plot(steps, values, alpha=0.25)
+    axes.plot(steps, smoothed(values), color=faint.get_color(), label=name)
 
 
 def _loss(axes: "Axes", lines: Sequence[Line]) -> None:
@@ -133,18 +126,19 @@ def _speed(axes: "Axes", lines: Sequence[Line]) -> None:
 
 
 def _gates(axes: "Axes", lines: Sequence[Line]) -> None:
-    shown = [name for name in lines[-1] if name.startswith("gate/") and name.count("/") == 2]
-    for name in shown:
+    means = [name for name in lines[-1] if name.startswith("gate/") and name.count("/") == 2]
+    for name in means:
         _curve(axes, lines, name)
-    axes.set(ylabel="mean of the gate", title="Gates of the memory, by level", ylim=(0, 1))
+    axes.set(ylabel="mean of the gate", title="Gates of the temporal module, by level", ylim=(0, 1))
     axes.legend()
 
 
 def _precision(axes: "Axes", lines: Sequence[Line]) -> None:
-    at = [line["step"] for line in lines]
+    steps = [line["step"] for line in lines]
     for name in [name for name in lines[-1] if name.startswith("val/AP50/")]:
         values = [line.get(name, float("nan")) for line in lines]
-        axes.plot(at, values, marker="o", alpha=0.6, label=name.removeprefix("val/AP50/"))
-    axes.plot(at, [line["val/AP50"] for line in lines], marker="o", color="black", label="mean")
-    axes.set(ylabel="AP50", title="AP50 on the held-out videos", ylim=(0, 1))
+        axes.plot(steps, values, marker="o", alpha=0.6, label=name.removeprefix("val/AP50/"))
+    mean = [line["val/AP50"] for line in lines]
+    axes.plot(steps, mean, marker="o", color="black", label="mean")
+    axes.set(ylabel="AP50", title="AP50 on the validation videos", ylim=(0, 1))
     axes.legend()

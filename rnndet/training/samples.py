@@ -1,6 +1,7 @@
-"""An image of validation frames: what the model finds with its memory, and without."""
+"""Draw sample detections on validation frames, with and without recurrent state."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from torch import Tensor
 from rnndet.data.corruption.plan import Degrader, standard_plan
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord
+from rnndet.models.temporal.state import State
 from rnndet.models.video_detector import VideoDetector
-from rnndet.structures import Detections
+from rnndet.structures import Detections, Target
 from rnndet.video.draw import draw
 from rnndet.video.image import write_image
 
@@ -26,51 +28,64 @@ GAP = 4  # pixels between images
 def sample_sheet(
     model: VideoDetector, videos: Sequence[VideoRecord], path: Path, *, cache: Path | None
 ) -> None:
-    """Write the sheet: a row per video, the last frame of its first corrupted run with an object,
-    or, if no run is among the first frames, the last of those with an object.
+    """Write an image with a row per video, for up to VIDEOS videos.
 
-    Left: the truth, on the frame as it is. Then what is found on the corrupted frame with an empty
-    memory, and what is found with the memory of the frames before; a model without memory has only
-    the first of these. The corruption is that of `--degrade standard`, seed 0.
+    A row shows one of the first FRAMES frames: the last one with an object in the first corrupted
+    run that has one; without such a run, the last frame with an object. From left to right: ground
+    truth on the clean frame, detections on the corrupted frame with an empty state, and with the
+    state of the frames before it; without a temporal module only the first two. The corruption is
+    that of `--degrade standard`, seed 0.
     """
-    rows = [row for video in videos[:VIDEOS] if (row := _row(model, video, cache)) is not None]
+    rows = [_row(model, video, cache) for video in videos[:VIDEOS]]
+    rows = [row for row in rows if row is not None]
     if not rows:
         return
     height, width = min(row.shape[0] for row in rows), min(row.shape[1] for row in rows)
-    line = np.full((GAP, width, 3), 255, np.uint8)
-    sheet = [piece for row in rows for piece in (row[:height, :width], line)]
+    gap = np.full((GAP, width, 3), 255, np.uint8)
+    sheet = [part for row in rows for part in (row[:height, :width], gap)]
     write_image(path, np.concatenate(sheet[:-1]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    clean: np.ndarray  # the frame
+    corrupted: np.ndarray  # the frame as the model gets it
+    pixels: Tensor  # the same as a tensor, (1, 1, 3, H, W)
+    state: State | None  # of the frames before
+    target: Target
+
+
 def _row(model: VideoDetector, video: VideoRecord, cache: Path | None) -> np.ndarray | None:
+    sample = _choose_sample(model, video, cache)
+    if sample is None:
+        return None
+    labels = sample.target.labels.numpy()
+    scores = np.ones(len(labels), np.float32)
+    boxes = Detections(sample.target.boxes.numpy(), scores, labels)[labels >= 0]
+    images = [draw(sample.clean, boxes, model.classes)]
+    for state in [None, sample.state] if model.temporal.levels else [None]:
+        detections = model(sample.pixels, state).detections[0][0]
+        detections = detections[detections.scores >= SHOWN]
+        images.append(draw(sample.corrupted, detections, model.classes))
+    gap = np.full((sample.clean.shape[0], GAP, 3), 255, np.uint8)
+    return np.concatenate([part for image in images for part in (image, gap)][:-1], axis=1)
+
+
+def _choose_sample(model: VideoDetector, video: VideoRecord, cache: Path | None) -> _Sample | None:
     targets = {record.index: record.target for record in video.frames}
     plan = standard_plan(video.name, video.frames[-1].index + 1)
     degrader, state = Degrader(plan, targets), None
     device = next(model.parameters()).device
-    best, hard_seen = None, False
+    sample, in_run = None, False
     for frame in islice(iterate(video, cache=cache), FRAMES):
-        seen = degrader.apply(frame.index, frame.image)
-        pixels = torch.from_numpy(seen.transpose(2, 0, 1).copy())[None, None].to(device)
+        corrupted = degrader.apply(frame.index, frame.image)
+        pixels = torch.from_numpy(corrupted.transpose(2, 0, 1).copy())[None, None].to(device)
         target = targets[frame.index]
         has_object = target is not None and len(target) > 0
-        is_hard = has_object and plan[frame.index] is not None
-        if hard_seen and not is_hard:
+        is_corrupted = has_object and plan[frame.index] is not None
+        if in_run and not is_corrupted:
             break
         if has_object:
-            best, hard_seen = (frame.image, seen, pixels, state, target), is_hard
+            sample, in_run = _Sample(frame.image, corrupted, pixels, state, target), is_corrupted
         state = model(pixels, state).state
-    if best is None:
-        return None
-    clean, seen, pixels, before, target = best
-    labels = target.labels.numpy()
-    known = Detections(target.boxes.numpy(), np.ones(len(target), np.float32), labels)
-    images = [draw(clean, known[labels >= 0], model.classes)]
-    for memory in [None, before] if model.temporal.levels else [None]:
-        images.append(draw(seen, _found(model, pixels, memory), model.classes))
-    gap = np.full((seen.shape[0], GAP, 3), 255, np.uint8)
-    return np.concatenate([p for each in images for p in (each, gap)][:-1], axis=1)
-
-
-def _found(model: VideoDetector, pixels: Tensor, state: dict | None) -> Detections:
-    found = model(pixels, state).detections[0][0]
-    return found[found.scores >= SHOWN]
+    return sample

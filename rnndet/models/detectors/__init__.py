@@ -22,10 +22,14 @@ DETECTORS: dict[str, type[FrameDetector]] = {
 
 
 def build_detector(name: str, num_classes: int, options: Mapping[str, Any]) -> FrameDetector:
-    """The detector `name` of `DETECTORS` for `num_classes` classes, without background.
+    """Build the detector `name` of `DETECTORS` for `num_classes` classes without background.
 
-    `options` are the keywords of its constructor. Raises `RnndetError` for a name or an option that
-    does not exist, for one that is missing, and for what the constructor refuses.
+    options: keywords of its constructor. Raises `RnndetError` for an unknown name or option, a
+    missing option, and values that the constructor refuses.
+
+    >>> options = {"size": [64, 96], "backbone": "mobilenet_v3_small"}
+    >>> build_detector("ssdlite", 2, options).neck_channels["0"]
+    288
     """
     build = lookup(name, DETECTORS, what="model.detector.name")
     if "num_classes" in options:

@@ -1,4 +1,4 @@
-"""torchvision classification networks as detector backbones: layers, weights, freezing."""
+"""Build detector backbones from torchvision's classification networks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from rnndet.errors import RnndetError, WeightsError
 from rnndet.registry import lookup
 
-# Families whose parts run one after the other in the order they are registered, batch norm after
-# convolution, as both IntermediateLayerGetter and folding need.
+# Families whose modules run in the order of registration, batch norm after convolution, as
+# IntermediateLayerGetter and folding need.
 FAMILIES = ("convnext_", "efficientnet_", "mobilenet_", "resnet", "resnext", "wide_resnet")
 
 EXTRA_LEVELS: dict[int, tuple[str, ...]] = {0: (), 1: ("pool",), 2: ("p6", "p7")}
 
 
 def backbone_names() -> list[str]:
-    """Names that `build_backbone` takes, as torchvision spells them."""
+    """torchvision's names of the backbones that `build_backbone` supports."""
     return [name for name in models.list_models(module=models) if name.startswith(FAMILIES)]
 
 
@@ -37,13 +37,13 @@ def build_backbone(
     fold_batch_norm: bool = False,
     trainable_from: int = 0,
 ) -> tuple[nn.Module, dict[str, str], list[int]]:
-    """A torchvision backbone, {layer name: level name} and the channels of each level.
+    """Build a torchvision backbone; also returns {layer name: level name} and channels per level.
 
-    A level is the last layer with its stride; a stride given twice takes the first and the last.
-    Batch norm is frozen: its statistics and its scale are constants. `weights` is None (random),
-    the name of one of torchvision's published weights for this backbone (may download) or a file
-    ending .pth or .pt with a state_dict of torchvision's classification model. `fold_batch_norm`
-    and `trainable_from` are those of `finish_backbone`. Raises `RnndetError` for a name, stride or
+    A level is the last layer with its stride; a stride given twice selects the first and the last.
+    Batch norm is frozen: its statistics and its scale are constants. weights: None (random), the
+    name of torchvision's published weights for this backbone (may download), or a file ending in
+    .pth or .pt with a state_dict of torchvision's classification model. fold_batch_norm,
+    trainable_from: see `finish_backbone`. Raises `RnndetError` for a name, stride or
     weights that do not exist, `WeightsError` for weights that do not fit.
     """
     if name not in backbone_names():
@@ -69,10 +69,10 @@ def build_pyramid(
     extra_levels: int,
     channels: int,
 ) -> tuple[BackboneWithFPN, dict[str, int], dict[str, int]]:
-    """A backbone with a feature pyramid, then backbone and neck channels by level.
+    """Build a backbone with a feature pyramid; also returns backbone and neck channels by level.
 
-    `extra_levels` above the backbone: 0 none, 1 every second cell of the last, 2 two learned ones.
-    Finish the backbone (`.body`) with `finish_backbone` when all weights are loaded.
+    extra_levels above the backbone: 0: none; 1: the last level subsampled by 2; 2: two learned
+    levels. Call `finish_backbone` on the backbone (`.body`) when all weights are loaded.
     """
     if extra_levels not in EXTRA_LEVELS:
         raise RnndetError(f"model.detector.extra_levels = {extra_levels!r} must be 0, 1 or 2")
@@ -87,16 +87,20 @@ def build_pyramid(
 
 
 def level_strides(strides: Sequence[int], extra_levels: int) -> list[int]:
-    """Pixels per cell of every pyramid level, the extra ones included."""
+    """Pixels per cell of every pyramid level, including the extra levels.
+
+    >>> level_strides([8, 16], 1)
+    [8, 16, 32]
+    """
     return [*strides, *(strides[-1] * 2 ** (i + 1) for i in range(extra_levels))]
 
 
 def finish_backbone(backbone: nn.Module, *, fold_batch_norm: bool, trainable_from: int) -> None:
-    """Fold batch norms into convolutions, if asked, and stop gradients of the first parts.
+    """Optionally fold batch norms into convolutions, and stop gradients of the first parts.
 
-    `trainable_from` counts the backbone's parts that do not learn: entries of `features`, or for a
-    ResNet the stem and then `layer1`, `layer2`, ... Changes `backbone` in place. Raises
-    `RnndetError` if there are fewer parts.
+    trainable_from: number of parts of the backbone that are not trained. Parts are the entries of
+    `features`, or for a ResNet the stem and then `layer1`, `layer2`, ... Changes `backbone` in
+    place. Raises `RnndetError` if there are fewer parts.
     """
     if fold_batch_norm:
         fold_batch_norms(backbone)
@@ -115,10 +119,10 @@ def freeze_first(parts: Sequence[Sequence[nn.Module]], count: int) -> None:
 
 
 def freeze_batch_norms(module: nn.Module) -> None:
-    """Replace each BatchNorm2d below `module` by a FrozenBatchNorm2d that computes the same.
+    """Replace each BatchNorm2d below `module` by an equivalent FrozenBatchNorm2d.
 
-    `eps` moves into `running_var`, so that the tensors alone say what is computed: torchvision's
-    published detectors have backbones with eps 0, 1e-5 and 1e-3, and a state_dict does not keep it.
+    `eps` is added to `running_var`, so that the tensors alone determine the result: torchvision's
+    published detectors have backbones with eps 0, 1e-5 and 1e-3, which a state_dict does not hold.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
@@ -139,8 +143,8 @@ def _frozen(norm: nn.BatchNorm2d) -> FrozenBatchNorm2d:
 def fold_batch_norms(module: nn.Module) -> None:
     """Fuse each frozen batch norm below `module` into the convolution before it, in place.
 
-    What the convolution computes stays the same, its scale and bias become trainable, and the norm
-    becomes an identity: measured twice as fast in training on a CPU.
+    The result stays the same, scale and bias become trainable, and the norm becomes an identity:
+    training was measured to be twice as fast on a CPU.
     """
     children = list(module.named_children())
     for (name, child), (next_name, following) in pairwise(children):
@@ -164,9 +168,9 @@ def _parts(backbone: nn.Module) -> list[list[nn.Module]]:
 def _layers_at(
     backbone: nn.Module, strides: Sequence[int], *, name: str
 ) -> tuple[dict[str, str], list[int]]:
-    """{layer: level name} and channels; found by running a small image through the backbone."""
+    """{layer: level name} and channels, determined by running a small image."""
     if not strides:
-        raise RnndetError("model.detector.strides is empty; name at least one")
+        raise RnndetError("model.detector.strides is empty; give at least one")
     at_stride: dict[int, list[tuple[str, int]]] = {}
     for layer, output in _run_layers(backbone):
         at_stride.setdefault(64 // output.shape[-1], []).append((layer, output.shape[1]))
@@ -198,7 +202,7 @@ def _run_layers(backbone: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def classifier_state(name: str, weights: str, classifier: nn.Module) -> dict[str, Tensor]:
-    """The state_dict that `weights`, as in `build_backbone`, stands for; it fits `classifier`."""
+    """Load the state_dict for `weights`, see `build_backbone`; it fits `classifier`."""
     if not weights.endswith((".pth", ".pt")):
         published = dict(models.get_model_weights(name).__members__)
         member = lookup(weights, published, what="model.detector.backbone_weights")
@@ -231,7 +235,7 @@ def _read_tensors(path: str) -> dict[str, Tensor]:
     return state
 
 
-def _same_shape(expected: dict[str, Tensor], found: dict[str, Tensor], key: str) -> bool:
-    if key not in expected or not isinstance(found.get(key), Tensor):
+def _same_shape(expected: dict[str, Tensor], state: dict[str, Tensor], key: str) -> bool:
+    if key not in expected or not isinstance(state.get(key), Tensor):
         return False
-    return expected[key].shape == found[key].shape
+    return expected[key].shape == state[key].shape

@@ -1,4 +1,4 @@
-"""A torchvision detector seen as four steps: prepare, backbone, neck, then losses or detect."""
+"""Base class of the frame detectors: prepare, backbone, neck, then losses or detect."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Features = dict[str, Tensor]  # level name -> (N, C, H, W), finest first
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """N images as the network wants them, and what is needed to bring boxes back."""
+    """N images as network input, and the sizes that map boxes back to the original frames."""
 
     pixels: Tensor  # (N, 3, h, w) float32, normalised, resized, padded right and bottom
     image_sizes: list[tuple[int, int]]  # height, width of each image in `pixels`, without padding
     original_sizes: list[tuple[int, int]]  # height, width of each image before resizing
-    # torchvision form, boxes at network scale, and ids, -1 where unknown
+    # in torchvision's form with boxes at network scale; ids are -1 where unknown
     targets: list[dict[str, Tensor] | None] | None
 
     def select(self, indices: Tensor) -> Prepared:
-        """The images at `indices` (any device, int64), with the padding they already have."""
+        """The images at `indices` (any device, int64), with the same padding."""
         chosen = indices.tolist()
         return Prepared(
             self.pixels[indices.to(self.pixels.device)],
@@ -50,11 +50,11 @@ class Prepared:
         )
 
     def image_list(self) -> ImageList:
-        """`pixels` in the type that torchvision's anchor generators take."""
+        """`pixels` in the type of torchvision's anchor generators."""
         return ImageList(self.pixels, self.image_sizes)
 
     def first(self) -> ImageList:
-        """The first image, for anchors, which are the same in all of them."""
+        """The first image, to generate anchors, which are the same for all images."""
         return ImageList(self.pixels[:1], self.image_sizes[:1])
 
     @property
@@ -63,37 +63,38 @@ class Prepared:
         return self.pixels.shape[-2], self.pixels.shape[-1]
 
     def objects(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Boxes (D, 4) and ids (D,) of each image; an unlabelled one has none."""
+        """Boxes (D, 4) and ids (D,) of each image; none for unlabelled images."""
         none = {"boxes": self.pixels.new_zeros(0, 4), "ids": self.pixels.new_zeros(0).long()}
-        known = [none if target is None else target for target in self.targets or []]
-        return [one["boxes"] for one in known], [one["ids"] for one in known]
+        targets = [none if target is None else target for target in self.targets or []]
+        return [target["boxes"] for target in targets], [target["ids"] for target in targets]
 
     def known_targets(self) -> list[dict[str, Tensor]]:
-        """The targets, of which none may be absent: losses need labelled frames only."""
-        assert self.targets is not None, "losses need truths in prepare()"
+        """The targets; every image must be labelled."""
+        assert self.targets is not None, "losses need targets in prepare()"
         known = [target for target in self.targets if target is not None]
-        assert len(known) == len(self.targets), "losses got unlabelled frames; select() the others"
+        assert len(known) == len(self.targets), "losses need labelled images only; use select()"
         return known
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Loss terms of some images, each a mean over `count` things."""
+    """Loss terms of some images, each a mean over `count` items."""
 
-    terms: dict[str, Tensor]  # by name, scalars to be summed
-    count: Tensor  # scalar: matched cells where terms are divided by those, else images
+    terms: dict[str, Tensor]  # name -> scalar, to be summed
+    count: Tensor  # scalar: matched cells if the terms are divided by their number, else images
 
 
 class FrameDetector(nn.Module, ABC):
-    """One torchvision detection model, `net`, cut into steps so that a memory fits in between.
+    """A torchvision detection model, `net`, in steps, so that a temporal module fits in between.
 
-    Parts of `net` are reached from methods and never registered a second time, so `state_dict` keys
-    are torchvision's under the prefix `net.` and no tensor appears twice.
+    Parts of `net` are not registered a second time, so `state_dict` has torchvision's keys with the
+    prefix `net.`, and each tensor once.
 
-    The steps equal `net(images, targets)`: `losses` in train mode, `detect` in eval mode. Labels
-    are ours outside (0 is the first class) and torchvision's inside (0 is background).
+    The steps give the same as `net(images, targets)`: `losses` in train mode, `detect` in eval
+    mode. In arguments and results, label 0 is the first class; inside, as in torchvision, 0 is
+    background.
 
-    head_spec: what the raw outputs of `head` mean; None where a head is more than one stage.
+    head_spec: how to decode the raw outputs of `head`; None for a head with two stages.
     """
 
     def __init__(
@@ -129,11 +130,11 @@ class FrameDetector(nn.Module, ABC):
     ) -> Prepared:
         """Resize, normalise and batch; images are (3, H, W) uint8 RGB on the model's device.
 
-        Truths marked `ignore` and boxes without area are left out. A truth of None stays an
-        unlabelled frame: select it away before `losses`. In train mode frames keep their size if
-        the detector was built with `resize_in_training=False`; in eval mode truths are not looked
-        at. original_sizes: height and width of the frames that boxes are wanted in, where the
-        images have been scaled already.
+        Targets marked `ignore` and boxes without area are left out. A target of None marks an
+        unlabelled frame: remove it with `select` before `losses`. In train mode frames keep their
+        size if the detector was built with `resize_in_training=False`; in eval mode targets are not
+        used. original_sizes: height and width of the original frames if the images are scaled
+        already; boxes will be in their pixels.
         """
         assert all(image.dtype == torch.uint8 for image in images), [i.dtype for i in images]
         if not self.training:
@@ -154,28 +155,31 @@ class FrameDetector(nn.Module, ABC):
     def _prepare_to_detect(
         self, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]] | None
     ) -> Prepared:
-        """As torchvision's transform, in as many operations for many images of a size as for one,
-        and channels last, which is what convolutions on a CPU are fast with."""
+        """As torchvision's transform, but batched over images of one size, and in channels-last
+        order, with which convolutions on a CPU are faster."""
         spec = self.input_spec
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        wanted = [spec.scaled_hw(*size) for size in sizes] if original_sizes is None else sizes
+        scaled_sizes = sizes
+        if original_sizes is None:
+            scaled_sizes = [spec.scaled_hw(*size) for size in sizes]
         if len(set(sizes)) == 1:
-            whole = images[0][None] if len(images) == 1 else torch.stack(list(images))
-            scaled = [_normalised(whole, wanted[0], spec)]
+            batch = images[0][None] if len(images) == 1 else torch.stack(list(images))
+            scaled = [_normalised(batch, scaled_sizes[0], spec)]
         else:
             scaled = [
                 _normalised(image[None], size, spec)
-                for image, size in zip(images, wanted, strict=True)
+                for image, size in zip(images, scaled_sizes, strict=True)
             ]
-        height, width = spec.padded_hw(max(h for h, _ in wanted), max(w for _, w in wanted))
+        heights, widths = zip(*scaled_sizes, strict=True)
+        height, width = spec.padded_hw(max(heights), max(widths))
         if len(scaled) == 1 and scaled[0].shape[-2:] == (height, width):
             pixels = scaled[0]
         else:
             pixels = scaled[0].new_zeros(len(images), 3, height, width)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            for place, part in zip(pixels.split([len(p) for p in scaled]), scaled, strict=True):
-                place[..., : part.shape[-2], : part.shape[-1]] = part
-        return Prepared(pixels, wanted, list(original_sizes or sizes), None)
+            for view, part in zip(pixels.split([len(p) for p in scaled]), scaled, strict=True):
+                view[..., : part.shape[-2], : part.shape[-1]] = part
+        return Prepared(pixels, scaled_sizes, list(original_sizes or sizes), None)
 
     def backbone(self, pixels: Tensor) -> Features:
         """Backbone features of (N, 3, h, w) pixels, levels as in `backbone_channels`."""
@@ -188,7 +192,7 @@ class FrameDetector(nn.Module, ABC):
         )
 
     def losses(self, prepared: Prepared, features: Features) -> Losses:
-        """What training minimises; needs train mode and neck features."""
+        """Training losses from neck features; needs train mode."""
         assert self.training, "losses() needs train mode"
         return self._losses(prepared, self._neck_levels(features), prepared.known_targets())
 
@@ -210,12 +214,12 @@ class FrameDetector(nn.Module, ABC):
     def detections(
         self, prepared: Prepared, raw: dict[str, Tensor], grids: Grids
     ) -> list[Detections]:
-        """The end of `detect`: from what `head` gave of levels of these sizes.
+        """The last part of `detect`: decode the outputs of `head` for levels of these sizes.
 
-        What is left is few numbers: it is done on the CPU, see rnndet.models.postprocess.
+        Runs on the CPU, since few candidates are left, see rnndet.models.postprocess.
         """
         spec = self.head_spec
-        assert spec is not None, "a head with two stages has its own detect()"
+        assert spec is not None, "a head with two stages overrides detect()"
         outputs = {name: value.detach().float().cpu().numpy() for name, value in raw.items()}
         anchors, level_of = anchors_of(spec, prepared.padded_hw, grids)
         return [
@@ -244,7 +248,7 @@ class FrameDetector(nn.Module, ABC):
 
 
 def per_image(terms: dict[str, Tensor], prepared: Prepared) -> Losses:
-    """Terms that are means over the images."""
+    """Losses whose terms are means over the images."""
     return Losses(terms, prepared.pixels.new_tensor(float(len(prepared.image_sizes))))
 
 
@@ -263,10 +267,10 @@ def _torchvision_target(target: Target | None, device: torch.device) -> dict[str
     }
 
 
-def detections_of(found: dict[str, Tensor]) -> Detections:
-    """torchvision's detections of one image, whose labels count from 1."""
-    scores, order = found["scores"].float().sort(descending=True, stable=True)
-    boxes, labels = found["boxes"][order].float(), found["labels"][order] - 1
+def detections_of(result: dict[str, Tensor]) -> Detections:
+    """Convert torchvision's detections of an image, whose labels count from 1."""
+    scores, order = result["scores"].float().sort(descending=True, stable=True)
+    boxes, labels = result["boxes"][order].float(), result["labels"][order] - 1
     return Detections(*(t.detach().cpu().numpy() for t in (boxes, scores, labels)))
 
 
@@ -299,7 +303,7 @@ def level_cells(anchors: AnchorGenerator) -> tuple[tuple[Box, ...], ...]:
 
 
 def check_sizes(num_classes: int, size: Sequence[int], channels: int | None = None) -> None:
-    """Raise `RnndetError` unless the numbers every detector takes make sense."""
+    """Raise `RnndetError` unless the options that all detectors have are valid."""
     if num_classes < 1:
         raise RnndetError(f"a detector needs at least one class; got {num_classes}")
     is_pair = isinstance(size, Sequence) and len(size) == 2
@@ -311,12 +315,12 @@ def check_sizes(num_classes: int, size: Sequence[int], channels: int | None = No
         raise RnndetError(f"model.detector.channels = {channels} must be a multiple of 32")
 
 
-def check_structure(found: dict[str, object], needed: dict[str, object], *, what: str) -> None:
-    """Raise `RnndetError` that names the options in `found` that are not as `what` needs them."""
-    wrong = {key: value for key, value in needed.items() if found[key] != value}
+def check_structure(options: dict[str, object], needed: dict[str, object], *, what: str) -> None:
+    """Raise `RnndetError` that names the options that differ from `needed`."""
+    wrong = {key: value for key, value in needed.items() if options[key] != value}
     if wrong:
         need = ", ".join(f"{key} = {value!r}" for key, value in wrong.items())
-        have = ", ".join(f"{key} = {found[key]!r}" for key in wrong)
+        have = ", ".join(f"{key} = {options[key]!r}" for key in wrong)
         raise RnndetError(f"model.detector.{what} needs {need}; this model has {have}")
 
 
@@ -324,15 +328,15 @@ def lookup_published(
     name: str,
     published: type[WeightsEnum],
     *,
-    found: dict[str, object],
+    options: dict[str, object],
     needed: dict[str, object],
 ) -> WeightsEnum:
-    """torchvision's weights called `name`, for a model with the options that they need.
+    """torchvision's published weights `name`, if the model has the options that they need.
 
     Raises `RnndetError` for an unknown name and for options that differ.
     """
     member = lookup(name, dict(published.__members__), what="model.detector.weights")
-    check_structure(found, needed, what=f"weights = {name!r}")
+    check_structure(options, needed, what=f"weights = {name!r}")
     return member
 
 
@@ -346,9 +350,9 @@ def load_published(
 ) -> None:
     """Load torchvision's published weights into `net`, which has the published structure.
 
-    `class_parts` are the prefixes of what depends on the classes: it keeps its fresh values, with a
-    warning, where the published classes are not as many as ours. `eps` is the one that torchvision
-    gives the frozen batch norms of this model. May download. Raises `WeightsError` if that fails or
+    class_parts: prefixes of the tensors that depend on the classes; they keep their fresh values,
+    with a warning, if the number of classes differs. eps: of the frozen batch norms in this
+    published model. May download. Raises `WeightsError` if that fails or
     if the weights do not fit.
     """
     try:
@@ -356,17 +360,17 @@ def load_published(
     except OSError as error:
         raise WeightsError(f"cannot fetch {weights} from {weights.url}: {error}") from error
     published_classes = len(weights.meta["categories"]) - 1  # without background
-    has_our_classes = published_classes == num_classes
-    if not has_our_classes:
+    same_classes = published_classes == num_classes
+    if not same_classes:
         log.warning(
-            "%s knows %d classes and the model has %d: the classification head starts untrained",
+            "%s has %d classes and the model has %d: the classification head starts untrained",
             weights,
             published_classes,
             num_classes,
         )
         state = {key: value for key, value in state.items() if not key.startswith(class_parts)}
     missing, unexpected = net.load_state_dict(state, strict=False)
-    missing = [key for key in missing if has_our_classes or not key.startswith(class_parts)]
+    missing = [key for key in missing if same_classes or not key.startswith(class_parts)]
     if missing or unexpected:
         raise WeightsError(f"{weights} does not fit: missing {missing}, unexpected {unexpected}")
     for module in net.modules():

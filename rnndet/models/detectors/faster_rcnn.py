@@ -1,4 +1,4 @@
-"""Faster R-CNN: two stages, proposals first, then a class and a box for each of them."""
+"""Faster R-CNN: two stages, proposals, then a class and a box for each proposal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from rnndet.structures import Detections
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A model that torchvision published: its weights and what is special about it."""
+    """A model that torchvision published: its weights and its settings."""
 
     weights: type[WeightsEnum]
     backbone: str
@@ -101,13 +101,13 @@ class FasterRCNN(FrameDetector):
         check_sizes(num_classes, size, channels)
         published = _published(backbone, weights)
         if published is not None:
-            found = {
+            options = {
                 "strides": list(strides),
                 "extra_levels": extra_levels,
                 "channels": channels,
             }
             needed = {"strides": published.strides, "extra_levels": 1, "channels": 256}
-            check_structure(found, needed, what=f"backbone = {backbone!r}")
+            check_structure(options, needed, what=f"backbone = {backbone!r}")
         pyramid, backbone_channels, neck_channels = build_pyramid(
             published.backbone if published else backbone,
             weights=backbone_weights,
@@ -142,7 +142,7 @@ class FasterRCNN(FrameDetector):
                 lookup_published(
                     weights,
                     published.weights,
-                    found={"backbone_weights": backbone_weights},
+                    options={"backbone_weights": backbone_weights},
                     needed={"backbone_weights": None},
                 ),
                 num_classes=num_classes,
@@ -171,28 +171,30 @@ class FasterRCNN(FrameDetector):
         return per_image({**second, **first}, prepared)
 
     def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
-        """As in `FrameDetector`, by torchvision's own second stage."""
+        """As in `FrameDetector`, with torchvision's second stage."""
         assert not self.training, "detect() needs eval mode"
         levels = self._neck_levels(features)
         proposals, _ = self.net.rpn(prepared.image_list(), levels)
-        found, _ = self.net.roi_heads(levels, proposals, prepared.image_sizes)
-        found = self.net.transform.postprocess(found, prepared.image_sizes, prepared.original_sizes)
-        return [detections_of(one) for one in found]
+        scaled, _ = self.net.roi_heads(levels, proposals, prepared.image_sizes)
+        results = self.net.transform.postprocess(
+            scaled, prepared.image_sizes, prepared.original_sizes
+        )
+        return [detections_of(image) for image in results]
 
 
 def _published(backbone: str, weights: str | None) -> Published | None:
-    """The published model that the options ask for, or None."""
+    """The published model that the options select, or None."""
     if weights is not None:
         return lookup(
             backbone, PUBLISHED, what=f"with weights = {weights!r} model.detector.backbone"
         )
     if backbone == "resnet50":
-        return None  # an ordinary backbone, free to have other levels
+        return None  # an ordinary backbone; its levels can be chosen
     return PUBLISHED.get(backbone)
 
 
 def _anchors(strides: list[int], *, has_all_sizes: bool) -> AnchorGenerator:
-    """Three shapes of one size per level, 8 strides, as in the pyramid paper (arXiv 1612.03144)."""
+    """Three aspect ratios per level at a size of 8 strides, as in the FPN paper (1612.03144)."""
     sizes = tuple((8 * stride,) for stride in strides)
     if has_all_sizes:
         sizes = ((32, 64, 128, 256, 512),) * len(strides)

@@ -1,4 +1,4 @@
-"""FCOS: one stage, no anchor shapes, one score per class and cell and a centre-ness."""
+"""FCOS: one stage, anchor-free, with class scores and a centre-ness per cell."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ class FCOS(OneStage):
         pyramid: nn.Module, outputs: int, strides: list[int], convs: int, **options: Any
     ) -> nn.Module:
         """As in `OneStage`."""
-        # One square of the level's stride per cell is torchvision's way to write FCOS's points.
+        # torchvision represents FCOS's points as squares with the level's stride.
         squares = tuple((stride,) for stride in strides)
         return TorchvisionFCOS(
             pyramid,
@@ -45,17 +45,17 @@ class FCOS(OneStage):
         anchors: Tensor,
         levels: list[Tensor],
     ) -> Losses:
-        """torchvision's `compute_loss`, with as many operations for a batch as for one image.
+        """torchvision's `compute_loss`, batched: as many operations as for one image.
 
-        All images become one long one with the boxes of all: every loss of FCOS is a sum over
-        cells, divided by the number of matched cells.
+        The images are treated as one image with the cells and boxes of all: every loss of FCOS is a
+        sum over cells, divided by the number of matched cells.
         """
         cells = [level.shape[-2] * level.shape[-1] for level in levels]
         boxes = [target["boxes"] for target in targets]
-        padded, _, _ = padded_targets(targets)  # zeros hold no point
+        padded, _, _ = padded_targets(targets)  # padding boxes contain no point
         radius = self.net.center_sampling_radius
         matched = match_points(anchors, padded, cells, radius=radius)  # (N, A)
-        before = torch.tensor([0, *(len(each) for each in boxes[:-1])], device=matched.device)
+        before = torch.tensor([0, *(len(image) for image in boxes[:-1])], device=matched.device)
         joined = torch.where(matched >= 0, matched + before.cumsum(0)[:, None], matched).flatten()
         target = {
             "boxes": torch.cat(boxes),
@@ -69,12 +69,12 @@ class FCOS(OneStage):
 
 
 def match_points(points: Tensor, boxes: Tensor, cells: Sequence[int], *, radius: float) -> Tensor:
-    """Which box each point of each image stands for, (N, A) int64, -1 for none.
+    """The index of the box that each point of each image is matched to, (N, A) int64, -1 for none.
 
-    points: (A, 4), squares of the level's stride around the points, the same in every image;
-    boxes: (N, M, 4), padded with boxes of no size; cells: points of each level. A point stands for
-    the smallest box that it lies in, near enough to the centre (radius, in strides) and with the
-    farthest side in the level's range, as in torchvision and FCOS section 3.2.
+    points: (A, 4), squares of the level's stride around the points, the same in every image.
+    boxes: (N, M, 4), padded with empty boxes. cells: number of points of each level. A point is
+    matched to the smallest box that contains it, has its centre within `radius` strides, and has
+    its farthest side in the level's range, as in torchvision and FCOS section 3.2.
     """
     if boxes.shape[1] == 0:
         return torch.full((len(boxes), len(points)), -1, device=points.device)

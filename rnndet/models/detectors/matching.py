@@ -1,4 +1,4 @@
-"""Matching of truth to anchors for all images of a batch at once.
+"""Match targets to anchors for all images of a batch at once.
 
 torchvision matches image by image, so its operations per training step grow with the batch.
 """
@@ -9,16 +9,19 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-NONE, BETWEEN = -1, -2  # background; neither, left out of the loss
+NONE, BETWEEN = -1, -2  # background; overlap between the thresholds, left out of the loss
 
 
 def padded_targets(targets: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (N, M, 4), labels (N, M) and which of them are real, (N, M) bool; M of the fullest."""
+    """Boxes (N, M, 4), labels (N, M), and a mask without the padding, (N, M) bool.
+
+    M is the largest number of boxes in an image.
+    """
     boxes = torch.cat([target["boxes"] for target in targets])
     labels = torch.cat([target["labels"] for target in targets])
     counts = [len(target["boxes"]) for target in targets]
-    places = [(n, m) for n, count in enumerate(counts) for m in range(count)]
-    at = torch.tensor(places, dtype=torch.int64).view(-1, 2).to(boxes.device).unbind(1)
+    indices = [(n, m) for n, count in enumerate(counts) for m in range(count)]
+    at = torch.tensor(indices, dtype=torch.int64).view(-1, 2).to(boxes.device).unbind(1)
     shape = len(targets), max(counts)
     real = torch.zeros(shape, dtype=torch.bool, device=boxes.device)
     real[at] = True
@@ -37,19 +40,19 @@ def match_anchors(
     keep_ties: bool = False,
     keep_best: bool = False,
 ) -> Tensor:
-    """Which box each anchor of each image stands for, (N, A) int64; NONE or BETWEEN.
+    """The index of the box that each anchor is matched to, (N, A) int64, or NONE or BETWEEN.
 
-    boxes (N, M, 4), real (N, M) bool; anchors (A, 4), the same in every image. An anchor takes
-    the box that it overlaps most, if the overlap is `high` or more; below `low` it is background.
-    keep_ties: the anchors that overlap a box as much as any does keep their box although it is
-    below `high` (torchvision's Matcher with allow_low_quality_matches, as in RetinaNet).
-    keep_best: each box takes the first of its best anchors, a later box before an earlier one
-    (torchvision's SSDMatcher).
+    boxes: (N, M, 4); real: (N, M) bool, False for padding; anchors: (A, 4), the same in every
+    image. An anchor is matched to the box with the highest IoU, if that is at least `high`; below
+    `low` it is background. keep_ties: anchors that reach the highest IoU of some box are matched
+    to their own best box even below `high` (torchvision's Matcher with allow_low_quality_matches,
+    as in RetinaNet). keep_best: each box is matched to the first of its best anchors; later boxes
+    have priority (torchvision's SSDMatcher).
     """
-    count, most = real.shape
-    if most == 0:
+    count, width = real.shape
+    if width == 0:
         return torch.full((count, len(anchors)), NONE, device=anchors.device)
-    overlap = box_iou(boxes.flatten(0, 1), anchors).view(count, most, -1)  # (N, M, A)
+    overlap = box_iou(boxes.flatten(0, 1), anchors).view(count, width, -1)  # (N, M, A)
     overlap = torch.where(real[..., None], overlap, -1.0)
     value, index = overlap.max(1)  # (N, A)
     matched = torch.where(value < high, BETWEEN, index)
@@ -59,7 +62,7 @@ def match_anchors(
         tied = ((overlap == best) & real[..., None]).any(1)
         matched = torch.where(tied, index, matched)
     if keep_best:
-        number = torch.where(real, torch.arange(most, device=real.device), NONE)  # (N, M)
+        number = torch.where(real, torch.arange(width, device=real.device), NONE)  # (N, M)
         taken = torch.full_like(matched, NONE)
         taken = taken.scatter_reduce(1, overlap.argmax(2), number, "amax")
         matched = torch.where(taken >= 0, taken, matched)
@@ -73,7 +76,7 @@ def matched_boxes(boxes: Tensor, matched: Tensor) -> Tensor:
 
 
 def matched_labels(labels: Tensor, matched: Tensor) -> Tensor:
-    """The label of each anchor's box, (N, A) int64; 0, background, without one."""
+    """The label of each anchor's box, (N, A) int64; 0 (background) for anchors without a box."""
     if labels.shape[1] == 0:
         return torch.zeros_like(matched)
     return torch.where(matched >= 0, labels.gather(1, matched.clamp(min=0)), 0)

@@ -1,4 +1,4 @@
-"""What FCOS and RetinaNet share: a backbone with a pyramid, and one head over all its levels."""
+"""Base class of FCOS and RetinaNet: a backbone with a pyramid, and one head for all levels."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from rnndet.models.detectors.base import (
 )
 from rnndet.specs import HeadSpec
 
-# What torchvision's fcos_resnet50_fpn and retinanet_resnet50_fpn are built of.
+# Options of torchvision's fcos_resnet50_fpn and retinanet_resnet50_fpn.
 PUBLISHED = {
     "backbone": "resnet50",
     "backbone_weights": None,
@@ -37,17 +37,20 @@ MAX_HEAD_CONVS = 32  # of each branch; the published models have 4
 class OneStage(FrameDetector):
     """A one-stage detector of torchvision on any backbone.
 
-    `num_classes` is without background. `size` is height, width: frames are scaled to fit a shorter
-    edge of min(size) and a longer one of max(size). `weights="COCO_V1"` loads what torchvision
-    published, which needs backbone "resnet50" and two extra levels; `backbone_weights` is for the
-    backbone alone (see `backbones.build_backbone`). `extra_levels`, `fold_batch_norm` and
-    `trainable_backbone_from` are explained in `backbones`. With `resize_in_training=False` frames
-    must come at network scale in train mode. Raises `RnndetError` for options that do not fit
-    together.
+    - num_classes: without background.
+    - size: height, width; frames are scaled to fit a shorter edge of min(size) and a longer edge of
+      max(size).
+    - weights: "COCO_V1" loads torchvision's published weights, which need backbone "resnet50" and
+      two extra levels.
+    - backbone_weights: for the backbone alone, see `backbones.build_backbone`; extra_levels,
+      fold_batch_norm and trainable_backbone_from are explained there as well.
+    - resize_in_training: if False, frames must have network scale in train mode.
+
+    Raises `RnndetError` for options that do not fit together.
     """
 
     published: ClassVar[type[WeightsEnum]]
-    eps: ClassVar[float]  # that torchvision gives the frozen batch norms of the published model
+    eps: ClassVar[float]  # of the frozen batch norms in torchvision's published model
     outputs: ClassVar[dict[str, Any]]  # scores, boxes and weights of `HeadSpec`
 
     def __init__(
@@ -83,7 +86,9 @@ class OneStage(FrameDetector):
                 "channels": channels,
                 "head_convs": head_convs,
             }
-            published = lookup_published(weights, self.published, found=structure, needed=PUBLISHED)
+            published = lookup_published(
+                weights, self.published, options=structure, needed=PUBLISHED
+            )
         pyramid, backbone_channels, neck_channels = build_pyramid(
             backbone,
             weights=backbone_weights,
@@ -132,16 +137,16 @@ class OneStage(FrameDetector):
     def build_net(
         pyramid: nn.Module, outputs: int, strides: list[int], convs: int, **options: Any
     ) -> nn.Module:
-        """torchvision's model with `outputs` classes, background included, on a pyramid.
+        """Build torchvision's model with `outputs` classes, including background, on a pyramid.
 
-        strides are those of its levels; convs is the depth of the head's branches.
+        strides: of its levels; convs: depth of the head's branches.
         """
 
     def _losses(
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
     ) -> Losses:
         levels = list(features.values())
-        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # of every image
+        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # the same for all images
         return self._compute_loss(prepared, targets, self.net.head(levels), anchors, levels)
 
     @abstractmethod
@@ -153,7 +158,7 @@ class OneStage(FrameDetector):
         anchors: Tensor,
         levels: list[Tensor],
     ) -> Losses:
-        """torchvision's `compute_loss` of this model; anchors (A, 4) are those of each image.
+        """torchvision's `compute_loss` of this model; anchors: (A, 4), the same for all images.
 
-        As many operations for a batch as for one image.
+        The number of operations does not depend on the batch size.
         """

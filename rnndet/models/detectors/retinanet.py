@@ -54,19 +54,19 @@ class RetinaNet(OneStage):
         anchors: Tensor,
         levels: list[Tensor],
     ) -> Losses:
-        """torchvision's `compute_loss`, with as many operations for a batch as for one image."""
+        """torchvision's `compute_loss`, batched: as many operations as for one image."""
         boxes, labels, real = padded_targets(targets)
         matcher = self.net.proposal_matcher
         low, high = matcher.low_threshold, matcher.high_threshold
-        each = match_anchors(boxes, real, anchors, low=low, high=high, keep_ties=True)  # (N, A)
-        row, anchor = (each >= 0).nonzero(as_tuple=True)  # of the matched ones, P in all
-        share = 1 / (each >= 0).sum(1).clamp(min=1) / len(targets)  # (N,), of each one of an image
+        matched = match_anchors(boxes, real, anchors, low=low, high=high, keep_ties=True)  # (N, A)
+        row, anchor = (matched >= 0).nonzero(as_tuple=True)  # of the P matched anchors
+        share = 1 / (matched >= 0).sum(1).clamp(min=1) / len(targets)  # (N,), weight per anchor
         logits = outputs["cls_logits"]
-        wanted = one_hot(matched_labels(labels, each), logits.shape[-1]).to(logits.dtype)
-        wanted = wanted * (each >= 0)[..., None]
-        focal = sigmoid_focal_loss(logits, wanted).sum(2) * (each != BETWEEN)
+        classes = one_hot(matched_labels(labels, matched), logits.shape[-1]).to(logits.dtype)
+        classes = classes * (matched >= 0)[..., None]
+        focal = sigmoid_focal_loss(logits, classes).sum(2) * (matched != BETWEEN)
         coder = self.net.head.regression_head.box_coder
-        offsets = coder.encode_single(matched_boxes(boxes, each), anchors[anchor])
+        offsets = coder.encode_single(matched_boxes(boxes, matched), anchors[anchor])
         error = (outputs["bbox_regression"][row, anchor] - offsets).abs().sum(1)
         terms = {
             "classification": (focal.sum(1) * share).sum(),
@@ -76,7 +76,7 @@ class RetinaNet(OneStage):
 
 
 def _anchors(strides: list[int]) -> AnchorGenerator:
-    """Three scales and three shapes from 4 strides up, section 4 of the paper."""
+    """Three scales from 4 strides up and three aspect ratios, section 4 of the paper."""
     sizes = tuple(
         tuple(int(4 * stride * 2 ** (octave / 3)) for octave in range(3)) for stride in strides
     )

@@ -42,8 +42,8 @@ from rnndet.specs import Box, HeadSpec
 
 NUM_LEVELS = 6  # two in the backbone, four extra
 
-# torchvision's published SSDLite halves the channels of the last stage and sees pixels in [-1, 1];
-# the others are torchvision's classifiers with their mean and deviation.
+# torchvision's published SSDLite halves the channels of the last stage and takes pixels in [-1, 1];
+# the others are torchvision's classifiers with their mean and standard deviation.
 REDUCED = "mobilenet_v3_large_reduced"
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v3_large": models.mobilenet_v3_large,
@@ -51,7 +51,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     REDUCED: partial(models.mobilenet_v3_large, reduced_tail=True),
 }
 
-# Live batch norm is not offered: the last level is 1 x 1, so one labelled frame has no statistics.
+# No trained batch norm: the last level is 1 x 1, so a single labelled frame has no statistics.
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "group": partial(nn.GroupNorm, 16),
     "frozen": partial(FrozenBatchNorm2d, eps=0.0),  # see backbones.freeze_batch_norms
@@ -66,8 +66,8 @@ class SSDLite(FrameDetector):
     weights that come with one). `weights="COCO_V1"` needs backbone "mobilenet_v3_large_reduced" and
     head_norm "frozen", and was trained at size [320, 320]. `backbone_weights` as in
     `backbones.build_backbone`. `trainable_backbone_from` counts the entries of `features`. The
-    others are as in `OneStage`. Differs from torchvision: the backbone's batch norm is frozen, and
-    a backbone that is not the reduced one sees pixels normalised as its classifier did.
+    other options are as in `OneStage`. Differences from torchvision: the backbone's batch norm is
+    frozen, and backbones other than the reduced one take pixels normalised as for classification.
     Raises `RnndetError` for options that do not fit together.
     """
 
@@ -95,7 +95,7 @@ class SSDLite(FrameDetector):
                 "head_norm": head_norm,
             }
             published = lookup_published(
-                weights, SSDLite320_MobileNet_V3_Large_Weights, found=structure, needed=PUBLISHED
+                weights, SSDLite320_MobileNet_V3_Large_Weights, options=structure, needed=PUBLISHED
             )
         norm = lookup(head_norm, NORMS, what="model.detector.head_norm")
         extractor = _extractor(backbone, backbone_weights, norm)
@@ -155,7 +155,7 @@ class SSDLite(FrameDetector):
         return {"0": fine, "1": upper(fine)}
 
     def neck(self, features: Features) -> Features:
-        """The backbone's levels as they are and the extra levels on top of them."""
+        """The unchanged levels of the backbone, and the extra levels above them."""
         levels = {name: features[name] for name in self.backbone_channels}
         x = levels["1"]
         for position, block in enumerate(self.net.backbone.extra, start=len(levels)):
@@ -167,7 +167,7 @@ class SSDLite(FrameDetector):
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
     ) -> Losses:
         levels = list(features.values())
-        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # of every image
+        (anchors,) = self.net.anchor_generator(prepared.first(), levels)  # the same for all images
         outputs = self.net.head(levels)
         boxes, labels, real = padded_targets(targets)
         threshold = self.net.proposal_matcher.high_threshold
@@ -180,19 +180,22 @@ class SSDLite(FrameDetector):
         terms = {"bbox_regression": error, "classification": scores}
         return Losses({n: x / count.clamp(min=1) for n, x in terms.items()}, count)
 
-    def _classification(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """Cross entropy of the matched anchors and, in each image, of the background ones that
-        are worst, neg_to_pos_ratio for each matched one; logits (N, A, K + 1), wanted (N, A)."""
-        loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-        loss = loss.view(wanted.shape)
-        is_object = wanted > 0
-        wrong = torch.where(is_object, -torch.inf, loss.detach())
-        rank = wrong.sort(1, descending=True)[1].sort(1)[1]
+    def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy with hard negative mining; logits (N, A, K + 1), labels (N, A).
+
+        Sum over the matched anchors and, in each image, over the background anchors with the
+        highest loss, neg_to_pos_ratio of them per matched anchor.
+        """
+        loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        loss = loss.view(labels.shape)
+        is_object = labels > 0
+        negatives = torch.where(is_object, -torch.inf, loss.detach())
+        rank = negatives.sort(1, descending=True)[1].sort(1)[1]
         is_chosen = rank < self.net.neg_to_pos_ratio * is_object.sum(1, keepdim=True)
         return loss[is_object].sum() + loss[is_chosen].sum()
 
 
-# What torchvision's ssdlite320_mobilenet_v3_large is built of.
+# Options of torchvision's ssdlite320_mobilenet_v3_large.
 PUBLISHED = {
     "backbone": REDUCED,
     "backbone_weights": None,
@@ -201,7 +204,7 @@ PUBLISHED = {
 
 
 def _level_cells(boxes: DefaultBoxGenerator) -> tuple[tuple[Box, ...], ...]:
-    """torchvision's default boxes as `HeadSpec.cells`: shares of the image around the centre."""
+    """torchvision's default boxes as `HeadSpec.cells`: relative offsets from the centre."""
     sides = [pairs.clamp(min=0, max=1).tolist() for pairs in boxes._wh_pairs]
     return tuple(tuple((-w / 2, -h / 2, w / 2, h / 2) for w, h in level) for level in sides)
 
@@ -209,7 +212,7 @@ def _level_cells(boxes: DefaultBoxGenerator) -> tuple[tuple[Box, ...], ...]:
 def _extractor(
     backbone: str, weights: str | None, norm: Callable[[int], nn.Module]
 ) -> SSDLiteFeatureExtractorMobileNet:
-    """Backbone with frozen batch norm and extra levels; the first level is inside a block."""
+    """Build the backbone with frozen batch norm and extra levels; level 0 is inside a block."""
     classifier = lookup(backbone, BACKBONES, what="model.detector.backbone")()
     if weights is not None:
         if backbone == REDUCED:

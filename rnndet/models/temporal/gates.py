@@ -1,4 +1,4 @@
-"""Gates that can be watched: each is a module of its own, so that a hook sees what it gives."""
+"""Gates as modules, so that hooks can record their values."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-SHUT, OPEN = 0.1, 0.9  # a gate below or above counts as decided
+SHUT, OPEN = 0.1, 0.9  # limits below and above which a gate counts as closed and open
 
 
 class Gate(nn.Module):
-    """The logistic sigmoid under a name, (any) -> (any) in [0, 1]; has no parameters."""
+    """The logistic sigmoid as a named module, (any) -> (any) in [0, 1]; has no parameters."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -22,32 +22,32 @@ class Gate(nn.Module):
 
 
 @contextmanager
-def watch_gates(memory: nn.Module) -> Iterator[Callable[[], dict[str, float]]]:
-    """While the block runs, look at every gate of `memory`, which maps levels to cells and fusions.
+def watch_gates(temporal: nn.Module) -> Iterator[Callable[[], dict[str, float]]]:
+    """Record every gate of a TemporalHead while the block runs.
 
-    What is yielded gives, after the block, `<level>/<gate>`: the mean over frames, channels and
-    places, and `.../shut` and `.../open`: the shares below 0.1 and above 0.9.
+    Yields a function that returns the statistics afterwards: `<level>/<gate>` is the mean over
+    frames, channels and positions, `.../shut` and `.../open` the shares below 0.1 and above 0.9.
     """
-    seen: dict[str, list[Tensor]] = defaultdict(list)
+    values: dict[str, list[Tensor]] = defaultdict(list)
     hooks = []
-    for path, module in memory.named_modules():
+    for path, module in temporal.named_modules():
         if not isinstance(module, Gate):
             continue
         level = path.split(".")[1]  # cells.<level>. or fusions.<level>.
 
-        def note(gate: Gate, _: object, value: Tensor, level: str = level) -> None:
+        def record(gate: Gate, _: object, value: Tensor, level: str = level) -> None:
             value = value.detach()
-            figures = value.mean(), (value < SHUT).float().mean(), (value > OPEN).float().mean()
-            seen[f"{level}/{gate.name}"].append(torch.stack(figures).float())
+            shares = (value < SHUT).float().mean(), (value > OPEN).float().mean()
+            values[f"{level}/{gate.name}"].append(torch.stack((value.mean(), *shares)).float())
 
-        hooks.append(module.register_forward_hook(note))
+        hooks.append(module.register_forward_hook(record))
 
     def statistics() -> dict[str, float]:
-        found = {}
-        for name, values in seen.items():
-            mean, shut, wide = torch.stack(values).mean(0).tolist()
-            found |= {name: mean, f"{name}/shut": shut, f"{name}/open": wide}
-        return found
+        figures = {}
+        for name, steps in values.items():
+            mean, shut, opened = torch.stack(steps).mean(0).tolist()
+            figures |= {name: mean, f"{name}/shut": shut, f"{name}/open": opened}
+        return figures
 
     try:
         yield statistics

@@ -1,4 +1,4 @@
-"""TemporalHead: which levels get a memory, the time loop, and mixing memory back into features."""
+"""TemporalHead: a recurrent cell per feature level, the time loop, and fusion with the features."""
 
 import math
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from rnndet.models.temporal.gates import Gate
 from rnndet.models.temporal.state import Features, State
 from rnndet.registry import check_options, lookup
 
-# m = scale * conv1x1(h) with h in [-1, 1] has about the spread of the features at this many times
-# their standard deviation, measured on two pyramids (std 2 wanted a scale of 8).
+# m = scale * conv1x1(h) with h in [-1, 1] has about the spread of the features if scale is this
+# many times their standard deviation; measured on two pyramids (std 2 needed a scale of 8).
 SCALE_PER_STD = 4.0
 GATE_STD = 0.02  # of the gate's weights: small, so that the bias alone decides the start
 
 
 class Fusion(nn.Module):
-    """What every fusion has: the memory as features, m = scale * conv1x1(h).
+    """Base of the fusions: projects the state to features, m = scale * conv1x1(h).
 
-    Memory that is far smaller than the features is not used by the layers after it, and a frame
-    detector's features are not of size 1: `scale`, a buffer, brings h in [-1, 1] to their size.
-    `gate_bias` is for `Blend` alone.
+    The layers after the fusion ignore an m that is far smaller than the features, and a frame
+    detector's features do not have amplitude 1: `scale`, a buffer, brings h in [-1, 1] to their
+    amplitude. `gate_bias` is used by `Blend` only.
     """
 
     scale: Tensor  # scalar
@@ -35,16 +35,16 @@ class Fusion(nn.Module):
         self.read = nn.Conv2d(hidden, channels, 1)
         self.register_buffer("scale", torch.tensor(float(scale)))
 
-    def memory(self, h: Tensor) -> Tensor:
+    def readout(self, h: Tensor) -> Tensor:
         """m (N, C, H, W), at least float32, from h (N, hidden, H, W)."""
         return self.scale * at_least_float32(self.read(h))
 
 
 class Blend(Fusion):
-    """P + g . (m - P) with g = sigmoid(conv1x1([P, h])): on a bad frame memory replaces the frame.
+    """P + g . (m - P) with g = sigmoid(conv1x1([P, h])): on a bad frame m replaces P.
 
-    The gate starts at sigmoid(gate_bias) everywhere; 2 is 88 % memory, so that the memory is
-    trained from the first step.
+    The gate starts at sigmoid(gate_bias) everywhere; 2 gives m a weight of 88 %, so that the cell
+    is trained from the first step.
     """
 
     def __init__(self, channels: int, hidden: int, *, scale: float, gate_bias: float):
@@ -57,11 +57,11 @@ class Blend(Fusion):
     def forward(self, frame: Tensor, h: Tensor) -> Tensor:
         """frame P (N, C, H, W) and h (N, hidden, H, W) -> (N, C, H, W)."""
         g = self.opened(at_least_float32(self.gate(torch.cat([frame, h], dim=1))))
-        return (frame + g * (self.memory(h) - frame)).to(frame.dtype)
+        return (frame + g * (self.readout(h) - frame)).to(frame.dtype)
 
 
 class Residual(Fusion):
-    """P + m with m = 0 at the start: begins as the frame detector exactly, learns slowly."""
+    """P + m with m = 0 at the start: starts exactly as the frame detector, learns slowly."""
 
     def __init__(self, channels: int, hidden: int, *, scale: float, gate_bias: float):
         super().__init__(channels, hidden, scale=scale, gate_bias=gate_bias)
@@ -70,28 +70,28 @@ class Residual(Fusion):
 
     def forward(self, frame: Tensor, h: Tensor) -> Tensor:
         """frame P (N, C, H, W) and h (N, hidden, H, W) -> (N, C, H, W)."""
-        return (frame + self.memory(h)).to(frame.dtype)
+        return (frame + self.readout(h)).to(frame.dtype)
 
 
 class Replace(Fusion):
-    """m alone: remembers best, locates worst, because all passes through `hidden` channels."""
+    """m alone: remembers best and locates worst; everything passes through `hidden` channels."""
 
     def forward(self, frame: Tensor, h: Tensor) -> Tensor:
         """frame P (N, C, H, W) and h (N, hidden, H, W) -> (N, C, H, W)."""
-        return self.memory(h).to(frame.dtype)
+        return self.readout(h).to(frame.dtype)
 
 
 class Direct(nn.Module):
-    """h itself, for cells that hold features: `gated_hold` and `two_frame`."""
+    """h itself, for cells whose state is features: `gated_hold` and `two_frame`."""
 
-    scale: Tensor  # scalar; only what `calibrate` measured
+    scale: Tensor  # scalar; records what `calibrate` measured
 
     def __init__(self, channels: int, hidden: int, *, scale: float, gate_bias: float):
         super().__init__()
         self.register_buffer("scale", torch.tensor(float(scale)))
 
     def forward(self, frame: Tensor, h: Tensor) -> Tensor:
-        """h (N, C, H, W), which has the size of the frame's features already."""
+        """h (N, C, H, W), which has the amplitude of the features already."""
         return h
 
 
@@ -104,16 +104,22 @@ FUSIONS: dict[str, type[nn.Module]] = {
 
 
 class TemporalHead(nn.Module):
-    """Features plus state -> features plus new state, on the named levels; remembers nothing.
+    """Maps features and state to features and new state on some levels; keeps no state itself.
 
-    - channels: C of every level that a frame detector gives at this place.
+    - channels: C of every level of the frame detector at this site.
     - cell: a name in `CELLS`; options: its keyword arguments. Each level has its own cell.
-    - levels: the levels with a memory; the others pass through untouched.
-    - hidden: channels of the memory; 0 is as many as the level has.
-    - fusion: a name in `FUSIONS`, "state" for `gated_hold` and `two_frame` alone; gate_bias and
-      memory_scale are its start, see `calibrate`.
+    - levels: the levels with a cell; the others pass through unchanged.
+    - hidden: channels of the state; 0: as many as the level has.
+    - fusion: a name in `FUSIONS`; "state" is for `gated_hold` and `two_frame`, and they need it.
+      gate_bias and memory_scale initialise it, see `calibrate`.
 
     Raises `RnndetError` if a level, cell, fusion or option is unknown or an option's type is wrong.
+
+    >>> head = TemporalHead({"0": 32, "1": 32}, levels=("0",), cell="conv_gru", hidden=8)
+    >>> features = {"0": torch.rand(2, 32, 8, 12), "1": torch.rand(2, 32, 4, 6)}
+    >>> fused, state = head(features, None, 2)  # two frames of one video
+    >>> fused["0"].shape, state["0"][0].shape
+    (torch.Size([2, 32, 8, 12]), torch.Size([1, 8, 8, 12]))
     """
 
     def __init__(
@@ -150,20 +156,20 @@ class TemporalHead(nn.Module):
         self.fusions = nn.ModuleDict()
         for level in self.levels:
             width = lookup(level, channels, what="model.temporal.levels")
-            inside = hidden or width
-            self.cells[level] = build_cell(width, inside, **options)
+            state_width = hidden or width
+            self.cells[level] = build_cell(width, state_width, **options)
             self.fusions[level] = build_fusion(
-                width, inside, scale=memory_scale, gate_bias=gate_bias
+                width, state_width, scale=memory_scale, gate_bias=gate_bias
             )
 
     def forward(
         self, features: Features, state: State | None, length: int
     ) -> tuple[Features, State]:
-        """Run the memory over `length` = T frames of B videos.
+        """Run the cells over `length` = T frames of B videos.
 
         features: level -> (T*B, C, H, W), time-major: frame t of video b is at t*B + b. state: what
-        the previous call gave, or None for videos that begin. A clip gives what its frames give one
-        by one. Raises `RnndetError` if the state is of another batch or image size.
+        the previous call returned, None at the start of the videos. A clip gives the same result as
+        its frames one by one. Raises `RnndetError` if the state has another batch or image size.
         """
         features, new_state = dict(features), {}
         for level in self.levels:
@@ -177,23 +183,23 @@ class TemporalHead(nn.Module):
         return features, new_state
 
     def spread(self) -> Features:
-        """The standard deviation of each level's features that `calibrate` found, a scalar."""
+        """The standard deviation of each level's features, as measured by `calibrate`; scalars."""
         return {level: self.fusions[level].scale / SCALE_PER_STD for level in self.levels}
 
     @torch.no_grad()
     def calibrate(self, features: Features) -> None:
-        """Set each level's `scale` from the features of one batch; changes buffers, nothing else.
+        """Set each level's `scale` from the features of one batch: scale = 4 * std(P).
 
-        The trainer calls it once before the first step, under no_grad and in eval mode, with
-        features as `forward` gets them; scale = 4 * std(P), so that memory has their size. Do not
-        call it on a trained head. Raises `RnndetError` if features are constant or not finite.
+        The trainer calls it once before the first step, with features as `forward` gets them.
+        Changes these buffers only. Do not call it on a trained head. Raises `RnndetError` if the
+        features are constant or not finite.
         """
         for level in self.levels:
             std = features[level].float().std().item()
             if not (math.isfinite(std) and std > 0):
                 raise RnndetError(
                     f"features of level {level!r} have standard deviation {std}; "
-                    "calibrate memory on real frames with a detector whose weights are finite"
+                    "calibrate on real frames with a detector whose weights are finite"
                 )
             self.fusions[level].scale.fill_(SCALE_PER_STD * std)
 
@@ -201,7 +207,7 @@ class TemporalHead(nn.Module):
 def run_cell(
     cell: RecurrentCell, x: Tensor, state: tuple[Tensor, ...], *, length: int
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """h of every frame, (T*B, C, H, W) -> (T*B, hidden, H, W), and the last state; time-major."""
+    """Run a cell over T frames: (T*B, C, H, W) -> h (T*B, hidden, H, W) and the last state."""
     hidden = []
     for projected in cell.project(x).chunk(length):  # (B, any, H, W)
         h, state = cell(projected, state)
@@ -210,11 +216,11 @@ def run_cell(
 
 
 def _checked_state(state: State, level: str, *, like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    found = [tuple(t.shape) for t in state.get(level, ())]
+    shapes = [tuple(t.shape) for t in state.get(level, ())]
     expected = [tuple(t.shape) for t in like]
-    if found == expected:
+    if shapes == expected:
         return state[level]
     raise RnndetError(
-        f"memory of level {level!r} is {found or 'missing'} but these frames need {expected} "
+        f"state of level {level!r} is {shapes or 'missing'} but these frames need {expected} "
         "(batch, channels, height, width); reset the state where frame size, batch or model change"
     )

@@ -1,4 +1,4 @@
-"""Recurrent state as plain data: an explicit argument and result, never an attribute of a model."""
+"""Recurrent state as plain data: an argument and a result, never an attribute of a model."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,19 @@ State = dict[str, tuple[Tensor, ...]]  # level name -> the cell's tensors, each 
 
 
 def detach_state(state: State) -> State:
-    """The same values without history: the cut of truncated back-propagation through time."""
+    """The state without gradient history, for truncated back-propagation through time."""
     return {name: tuple(t.detach() for t in tensors) for name, tensors in state.items()}
 
 
 def reset_state(state: State, rows: Tensor) -> State:
-    """Zero, every cell's initial state, in the rows that begin a new video; rows is (B,) bool."""
+    """Reset the rows that begin a new video to zero, the initial state of every cell.
+
+    rows: (B,) bool.
+
+    >>> state = {"0": (torch.ones(2, 1, 1, 1),)}
+    >>> reset_state(state, torch.tensor([True, False]))["0"][0].flatten()
+    tensor([0., 1.])
+    """
     keep = ~rows
 
     def cleared(t: Tensor) -> Tensor:
@@ -31,12 +38,12 @@ def state_to(state: State, device: torch.device | str) -> State:
 
 
 def state_rows(state: State, rows: range) -> State:
-    """The state of some rows of the batch, which follow each other."""
+    """The state of consecutive rows of the batch."""
     return {name: tuple(t[rows.start : rows.stop] for t in ts) for name, ts in state.items()}
 
 
 def join_states(states: Sequence[State]) -> State:
-    """States of the same levels one after the other: their rows become one batch."""
+    """Concatenate states of the same levels along the batch."""
     return {
         name: tuple(torch.cat(parts) for parts in zip(*(s[name] for s in states), strict=True))
         for name in states[0]

@@ -1,4 +1,4 @@
-"""Memory over feature maps; knows nothing about detection.
+"""Recurrent cells over feature maps, independent of detection.
 
 To add a cell: one file with a class like `RecurrentCell`, and one line in `CELLS`.
 """
@@ -19,10 +19,10 @@ __all__ = ["CELLS", "RecurrentCell"]
 
 
 class RecurrentCell(Protocol):
-    """What a cell offers; built as `Cell(in_channels, hidden_channels, **options)`.
+    """Interface of a cell, which is built as `Cell(in_channels, hidden_channels, **options)`.
 
-    A cell remembers nothing itself. Its state is a tuple of tensors, each (B, hidden_channels, H,
-    W); all zeros is the initial state, so that `reset_state` works for every cell.
+    A cell keeps no state itself. Its state is a tuple of tensors, each (B, any, H, W); the initial
+    state is all zeros, so that `reset_state` works for every cell.
     """
 
     out_channels: int
@@ -32,7 +32,7 @@ class RecurrentCell(Protocol):
         ...
 
     def project(self, x: Tensor) -> Tensor:
-        """The part that needs no memory, for all frames at once: (N, C, H, W) -> (N, any, H, W)."""
+        """The part without recurrence, for all frames at once: (N, C, H, W) -> (N, any, H, W)."""
         ...
 
     def forward(

@@ -1,4 +1,4 @@
-"""Bottleneck ConvLSTM for cheap detectors."""
+"""Bottleneck ConvLSTM, a cheap cell for light detectors."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from rnndet.models.temporal.gates import Gate
 
 
 class BottleneckLSTMCell(nn.Module):
-    """ConvLSTM whose gates read a narrow mixture b of input and memory; all convolutions separable.
+    """ConvLSTM whose gates read a bottleneck b of input and h; all convolutions are separable.
 
     With * a depthwise separable convolution, . an elementwise product and s the logistic sigmoid:
 
@@ -22,8 +22,8 @@ class BottleneckLSTMCell(nn.Module):
     arXiv 1711.06368, section 3.3. W_b * [x, h] is computed as W_bx * x + W_bh * h, which is the
     same function, so that the first term can be projected for all frames at once.
 
-    Where we differ: tanh everywhere, where published codes have ReLU or ReLU6, so that h stays in
-    [-1, 1] as in every other cell here; `forget_bias` is the start of a learned bias and not a
+    Differences: tanh everywhere, where published codes have ReLU or ReLU6, so that h stays in
+    [-1, 1] as in the other cells; `forget_bias` is the start of a learned bias and not a
     constant added in the gate; c is clamped (see `ConvLSTMCell`); b is not part of the output.
     """
 

@@ -1,4 +1,4 @@
-"""Gated recurrent unit with convolutions (ConvGRU)."""
+"""Convolutional gated recurrent unit (ConvGRU)."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from rnndet.models.temporal.cells.conv_rnn import at_least_float32, convolution
 from rnndet.models.temporal.gates import Gate
 
-KEEP_BIAS = -1.0  # of the write gate: the start is to keep s(1) = 73 % of the memory per frame
+KEEP_BIAS = -1.0  # initial bias of the update gate: s(1) = 73 % of the state is kept per frame
 
 
 class ConvGRUCell(nn.Module):
-    """ConvGRU: one state h, an update gate z that writes and a reset gate r that hides.
+    """ConvGRU: a single state h, an update gate z and a reset gate r.
 
     With * a convolution, . an elementwise product and s the logistic sigmoid:
 

@@ -1,4 +1,4 @@
-"""Long short-term memory with convolutions (ConvLSTM)."""
+"""Convolutional long short-term memory (ConvLSTM)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from rnndet.models.temporal.gates import Gate
 def check_clamp(clamp: float) -> None:
     """Raise `RnndetError` unless the limit of the internal state is above 0."""
     if not clamp > 0:
-        raise RnndetError(f"clamp = {clamp} of a memory cell must be above 0; inf is no limit")
+        raise RnndetError(f"clamp = {clamp} of a recurrent cell must be above 0; inf: no limit")
 
 
 class ConvLSTMCell(nn.Module):
@@ -33,16 +33,16 @@ class ConvLSTMCell(nn.Module):
     nets that time and count"; convolutions from Shi et al. 2015, arXiv 1506.04214, eq. 3; `coupled`
     from Greff et al. 2017, arXiv 1503.04069, variant CIFG.
 
-    Where we differ: Shi et al. have peephole weights for each pixel, which ties the net to one
-    image size; ours are (hidden, 1, 1). Greff et al. write f = 1 - i; ours is i = 1 - f, the same
-    family, so that `forget_bias` keeps its meaning. The clamp is ours.
+    Differences: Shi et al. have peephole weights for each pixel, which ties the network to one
+    image size; here they are (hidden, 1, 1). Greff et al. write f = 1 - i; here it is i = 1 - f,
+    which is equivalent, so that `forget_bias` keeps its meaning. The clamp is new.
 
-    - peephole: gates look at the internal state, i and f at c_{t-1}, o at c_t; weights start at 0.
-    - coupled: i = 1 - f, what is forgotten is written; 3/4 of the cost, and then |c| <= 1.
-    - forget_bias: start of b_f; all other biases start at 0. 1 starts by keeping s(1) = 73 % per
-      frame (Jozefowicz et al. 2015, "An empirical exploration of recurrent network architectures").
+    - peephole: gates see the internal state, i and f c_{t-1}, o c_t; weights start at 0.
+    - coupled: i = 1 - f; costs 3/4, and |c| <= 1.
+    - forget_bias: initial b_f; all other biases start at 0. With 1, s(1) = 73 % is kept per frame
+      (Jozefowicz et al. 2015, "An empirical exploration of recurrent network architectures").
     - clamp: limit of |c|. Trained on 8 frames and run on 1200, |c| grew past 400 without it; at 10
-      tanh(c) is 1 to within float32. `inf` is no limit.
+      tanh(c) is 1 to within float32. `inf`: no limit.
     - separable: depthwise and pointwise convolutions for input and hidden state.
     """
 

@@ -1,4 +1,4 @@
-"""The standard recurrent network made convolutional, and the two pieces every cell is made of."""
+"""Convolutional form of the standard recurrent network, and functions that all cells use."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ def convolution(
     about kernel_size^2 times fewer operations. Raises `RnndetError` unless kernel_size is odd.
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise RnndetError(f"kernel_size = {kernel_size} of a memory cell must be odd: 1, 3, 5, ...")
+        raise RnndetError(
+            f"kernel_size = {kernel_size} of a recurrent cell must be odd: 1, 3, 5, ..."
+        )
     padding = kernel_size // 2
     if separable:
         layers = nn.Sequential(
@@ -39,10 +41,10 @@ def convolution(
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """x, but half precision becomes float32.
+    """Convert half precision to float32; other types stay.
 
-    Sums over time and gates near 0 or 1 lose a slow memory in half precision: beside 1 the
-    spacing of bfloat16 is 2^-8, so a forget gate of .999 would round to 1.
+    In half precision, sums over time and gates near 0 or 1 cannot hold a slowly changing state:
+    next to 1 the spacing of bfloat16 is 2^-8, so a forget gate of .999 would round to 1.
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -50,8 +52,8 @@ def at_least_float32(x: Tensor) -> Tensor:
 class ConvRNNCell(nn.Module):
     """h_t = tanh(W_x * x_t + W_h * h_{t-1} + b), with * a convolution.
 
-    The standard recurrent network (Elman 1990, "Finding structure in time"), here as the simplest
-    memory to compare with. It has no gates: each step multiplies the gradient by W_h and by tanh',
+    The standard recurrent network (Elman 1990, "Finding structure in time"), the simplest
+    cell to compare with. It has no gates: each step multiplies the gradient by W_h and by tanh',
     so the gradient vanishes over a few frames (Hochreiter 1991; Bengio et al. 1994).
     """
 

@@ -1,4 +1,4 @@
-"""Gated hold: the memory is a frame's own features, kept where the next frame is worse."""
+"""Gated hold: the GRU's update gate with an identity candidate."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from rnndet.models.temporal.gates import Gate
 
 
 class GatedHoldCell(nn.Module):
-    """The GRU's update gate alone; the candidate is the frame's features as they are.
+    """The GRU's update gate with an identity candidate: the state is a gated mean of features.
 
     With * a convolution, . an elementwise product and s the logistic sigmoid:
 
@@ -18,14 +18,15 @@ class GatedHoldCell(nn.Module):
         h_t = h_{t-1} + z_t . (x_t - h_{t-1}),  h_1 = x_1
 
     Source: the update gate of Cho et al. 2014, arXiv 1406.1078, eq. 6 and 7 (their z is our
-    1 - z), with the candidate of eq. 8 replaced by x_t; ours. What the gates must learn is only
-    which of two features is better, so a few hundred steps teach it, and h is a mean of features
-    that were seen, so it can not drift. It cannot move what it holds.
+    1 - z), with the candidate of eq. 8 replaced by x_t; the combination is new. The gates learn
+    only which of two features is better, which takes a few hundred steps, and h is a mean of
+    observed features, so it cannot drift. It cannot move its content to another position.
 
     - width: channels of a.
-    - update_bias: start of b_z; at 2 a frame replaces 88 % of what is held.
+    - update_bias: initial b_z; with 2 a frame replaces 88 % of the state.
 
-    h is features already: it needs `fusion = "state"`, and `hidden` = the channels of the level.
+    h has the amplitude of the features already, so it needs `fusion = "state"`, and `hidden` equal
+    to the channels of the level.
     """
 
     holds_features = True
@@ -43,7 +44,7 @@ class GatedHoldCell(nn.Module):
         if hidden_channels != in_channels:
             raise RnndetError(
                 f"hidden = {hidden_channels} of this cell must be {in_channels}, the channels of "
-                "the features that it holds"
+                "the features that are its state"
             )
         if width < 1:
             raise RnndetError(f"width = {width} of this cell must be at least 1")
@@ -58,7 +59,7 @@ class GatedHoldCell(nn.Module):
         self.gate = Gate("z")
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(h, seen) of zeros for x (B, C, H, W); seen (B, 1, H, W) is 1 once there was a frame."""
+        """(h, seen) of zeros for x (B, C, H, W); seen (B, 1, H, W) is 1 after the first frame."""
         return torch.zeros_like(x), x.new_zeros(x.shape[0], 1, *x.shape[-2:])
 
     def project(self, x: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class GatedHoldCell(nn.Module):
     def forward(
         self, projected: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One time step: h (B, C, H, W), as large as the features, and the state (h, seen)."""
+        """One time step: h (B, C, H, W), of the features' amplitude, and the state (h, seen)."""
         h, seen = state
         x, a = projected.split([self.out_channels, self.width], dim=1)
         a = torch.relu(a + self.hidden_conv(h.to(projected.dtype)))

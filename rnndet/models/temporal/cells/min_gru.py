@@ -1,4 +1,4 @@
-"""Minimal gated recurrent unit (minGRU) over feature maps: the cheapest cell."""
+"""Minimal gated recurrent unit (minGRU) over feature maps, the cheapest cell."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from rnndet.models.temporal.gates import Gate
 
 
 class MinGRUCell(nn.Module):
-    """minGRU: gate and candidate see the frame only; the memory is a gated mean over time.
+    """minGRU: gate and candidate depend on the frame only; the state is a gated mean over time.
 
     With 1x1 convolutions W, . an elementwise product and s the logistic sigmoid:
 
@@ -19,11 +19,11 @@ class MinGRUCell(nn.Module):
 
     Source: Feng et al. 2024, "Were RNNs all we needed?", arXiv 2410.01201, section 3.1.
 
-    Where we differ: tanh in n (theirs is linear), so that h stays in [-1, 1] as in every other cell
-    here; b_z starts at -1, which keeps 73 % per frame; and S.
+    Differences: tanh in n (theirs is linear), so that h stays in [-1, 1] as in the other cells;
+    b_z starts at -1, which keeps 73 % per frame; and S.
 
     - spread: S is a depthwise convolution that starts as the identity, clamped to [-1, 1], so that
-      memory can follow what moves; without it S(h) = h and a pixel's memory stays in its place.
+      the state can follow motion; without it S(h) = h, and the state of a pixel stays in place.
     - kernel_size: of S; the gates are 1x1.
     """
 

@@ -1,0 +1,89 @@
+"""Save and resume a training run: last.pt, weights.pt and best.pt of a run folder."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from rnndet.config import Config, config_to_dict
+from rnndet.errors import WeightsError
+from rnndet.models.checkpoint import previous_of, read_checkpoint, save_checkpoint
+from rnndet.models.video_detector import VideoDetector
+
+logger = logging.getLogger(__name__)
+
+LAST = "last.pt"  # everything that is needed to resume; the one before it is last.prev.pt
+WEIGHTS = "weights.pt"  # the averaged weights of the last save
+BEST = "best.pt"  # the averaged weights with the best validation
+
+
+def save_run(folder: Path, *, run: dict[str, Any], weights: dict[str, Any]) -> None:
+    """Write last.pt and weights.pt, each atomically. Raises OutputError.
+
+    run: `Trainer.state_dict`; weights: the averaged weights as a checkpoint.
+    """
+    save_checkpoint(folder / LAST, run, keep_previous=True)
+    save_checkpoint(folder / WEIGHTS, weights)
+
+
+def save_best(folder: Path, weights: dict[str, Any]) -> None:
+    """Write best.pt atomically. Raises OutputError."""
+    save_checkpoint(folder / BEST, weights)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether the folder has a checkpoint to resume from."""
+    last = folder / LAST
+    return last.exists() or previous_of(last).exists()
+
+
+def load_run(folder: Path, config: Config) -> dict[str, Any]:
+    """What `save_run` got as `run`, from last.pt, or from last.prev.pt where that is damaged.
+
+    `best` is raised to the figure of best.pt: a step is saved before it is validated. Sections of
+    the configuration that change the clips cause a warning. Raises WeightsError if there is no
+    checkpoint to read, or if its [model] is not that of `config`.
+    """
+    path = folder / LAST
+    run = _read_last(path)
+    saved, current = run["config"], config_to_dict(config)
+    if saved["model"] != current["model"]:
+        raise WeightsError(f"{path}: made with another [model]; not resumed")
+    for section in ("data", "clip", "augment"):
+        if saved.get(section) != current[section]:
+            logger.warning("[%s] has changed since the run began: the clips will differ", section)
+    return run | {"best": max(run["best"], _best_figure(folder / BEST))}
+
+
+def start_from(model: VideoDetector, path: str | Path) -> list[str]:
+    """Load the weights of a checkpoint where names and shapes agree.
+
+    Returns the names of the tensors that keep their fresh values. Raises WeightsError if the file
+    is no checkpoint, or none of its weights fits.
+    """
+    content = read_checkpoint(path)
+    own = model.state_dict()
+    fitting = {n: t for n, t in content["model"].items() if n in own and own[n].shape == t.shape}
+    if not fitting:
+        raise WeightsError(f"{path}: train.init: none of its weights fits this model")
+    model.load_state_dict(fitting, strict=False)
+    fresh = sorted(own.keys() - fitting.keys())
+    logger.info("%s: %d tensors loaded, %d start fresh", path, len(fitting), len(fresh))
+    return fresh
+
+
+def _read_last(path: Path) -> dict[str, Any]:
+    try:
+        return read_checkpoint(path)
+    except WeightsError as error:
+        if not previous_of(path).is_file():
+            raise
+        logger.warning("%s; resuming from %s", error, previous_of(path).name)
+        return read_checkpoint(previous_of(path))
+
+
+def _best_figure(path: Path) -> float:
+    """The AP50 that best.pt reached in validation; -1 without the file."""
+    try:
+        return read_checkpoint(path).get("figures", {}).get("AP50", 0.0)
+    except WeightsError:
+        return -1.0
