@@ -14,13 +14,13 @@ def xyxy_to_xywh(boxes: Array) -> Array:
     return np.concatenate([low, boxes[..., 2:] - low], -1)
 
 
-def area(boxes: Array, *, dtype: DTypeLike = None) -> Array:
+def area(boxes: Array, *, dtype: DTypeLike | None = None) -> Array:
     """Square pixels, (..., 4) -> (...); an inverted box has area 0. dtype: as in `iou`."""
     size = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return size[..., 0].astype(dtype or size.dtype, copy=False) * size[..., 1]
 
 
-def iou(a: Array, b: Array, *, dtype: DTypeLike = None) -> Array:
+def iou(a: Array, b: Array, *, dtype: DTypeLike | None = None) -> Array:
     """Intersection over union in [0, 1], (..., 4) and (..., 4) broadcast -> (...).
 
     dtype: of the areas and the result, for example float64 for boxes in float32; by default that of
@@ -31,7 +31,7 @@ def iou(a: Array, b: Array, *, dtype: DTypeLike = None) -> Array:
     return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
 
 
-def pairwise_iou(a: Array, b: Array, *, dtype: DTypeLike = None) -> Array:
+def pairwise_iou(a: Array, b: Array, *, dtype: DTypeLike | None = None) -> Array:
     """`iou` of every pair, (A, 4) and (B, 4) -> (A, B).
 
     >>> import numpy as np
@@ -42,14 +42,14 @@ def pairwise_iou(a: Array, b: Array, *, dtype: DTypeLike = None) -> Array:
     return iou(a[:, None], b[None], dtype=dtype)
 
 
-def pairwise_share(a: Array, b: Array, *, dtype: DTypeLike = None) -> Array:
+def pairwise_share(a: Array, b: Array, *, dtype: DTypeLike | None = None) -> Array:
     """Share in [0, 1] of each box of a that lies inside each of b, (A, 4) and (B, 4) -> (A, B)."""
     shared = _intersection(a[:, None], b[None], dtype)
     whole = np.broadcast_to(area(a, dtype=dtype)[:, None], shared.shape)
     return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
-def _intersection(a: Array, b: Array, dtype: DTypeLike) -> Array:
+def _intersection(a: Array, b: Array, dtype: DTypeLike | None) -> Array:
     width = np.maximum(np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]), 0)
     width = width.astype(dtype or width.dtype, copy=False)
     # The height has no name, so that numpy writes the product into its memory.

@@ -78,7 +78,7 @@ class DataConfig:
     val: tuple[SourceConfig, ...] = ()  # validated on, never trained on
     holdout: tuple[str, ...] = ()  # scene groups of the first train set, moved to validation
     keep_gib: NotNegative = 0.0  # decoded frames kept on the device; needs augment_on = "device"
-    cache: str = ""  # folder of decoded frames (tools/cache_frames.py); "" decodes videos each time
+    cache: str = ""  # folder of decoded frames (rnndet cache_frames); "" decodes videos each time
 
 
 @dataclass(frozen=True, slots=True)

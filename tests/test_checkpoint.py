@@ -195,7 +195,7 @@ def test_torchscript_is_named(tmp_path):
 def test_other_kinds_of_files_are_named_and_explained(tmp_path, name, content, kind):
     (tmp_path / name).write_bytes(content)
     line = refused(tmp_path / name)
-    assert kind in line and "tools/train.py" in line
+    assert kind in line and "rnndet train" in line
 
 
 def test_torch_export_program_is_named(tmp_path):

@@ -259,12 +259,12 @@ def test_auto_without_a_graph_reports_why_it_chose_torch(weights):
     weights.with_suffix(".onnx").unlink()
     runtime, why = open_runtime(weights, kind="auto")
     assert runtime.name == "torch"
-    assert "no tiny.onnx; tools/export.py makes it" in why
+    assert "no tiny.onnx; rnndet export makes it" in why
 
 
 def test_missing_graph_names_the_command(weights):
     weights.with_suffix(".onnx").unlink()
-    with pytest.raises(WeightsError, match=r"make it: python tools/export\.py"):
+    with pytest.raises(WeightsError, match=r"make it: rnndet export"):
         open_runtime(weights, kind="onnx")
 
 

@@ -51,7 +51,7 @@ NAMES = {
 WARM_UP = 5  # frames at the start of each round that are not counted
 FAIR_ROUNDS = 5  # with fewer, ratios are unreliable
 NEGLIGIBLE_MS = 0.05  # a stage that does nothing: its ratio would be one of clock ticks
-CLIP_SEED = 7  # the clip of tools/infer.py
+CLIP_SEED = 7  # the clip of rnndet infer
 
 Numbers = dict[str, float]  # by ROWS
 

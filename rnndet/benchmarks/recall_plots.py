@@ -1,4 +1,4 @@
-"""Plot the report of tools/recall.py; needs matplotlib, and no display."""
+"""Plot the report of rnndet recall; needs matplotlib, and no display."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Parse and open the models that tools/benchmark.py compares."""
+"""Parse and open the models that rnndet benchmark compares."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ WARM_UP = 3  # steps that are not counted: the first ones allocate, and start th
 
 
 def measure_training(config: Config, *, steps: int, device: str = "auto") -> dict[str, Any]:
-    """Run `steps` steps of a configuration as tools/train.py does, in a folder that is thrown away.
+    """Run `steps` steps of a configuration as rnndet train does, in a folder that is thrown away.
 
     Returns frames_per_s, steps_per_s, ms (per step, by stage and in all), share (of the time, by
     stage; "other" is the rest), gflop_per_frame (forward and backward; a multiplication and an

@@ -1,4 +1,4 @@
-"""Measure the cost of rnndet: python tools/benchmark.py infer clip.mp4 --models aerial aerial_frame
+"""Measure the cost of rnndet: rnndet benchmark infer clip.mp4 --models aerial aerial_frame
 
 infer: milliseconds per frame by stage, for one model, or for two in turn, by torch, by onnxruntime
 (aerial:runtime=onnx), compiled by torch (aerial:runtime=compiled), as torchvision's documentation
@@ -73,7 +73,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--format", default="coco_vid")
     add("--split", default="val")
     add("--degrade", metavar="PLAN", help="corrupt frames: standard, or one kind")
-    add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
+    add("--cache", metavar="DIR", help="decoded frames, see rnndet cache_frames")
     for part in (infer, evaluate, memory, startup, train, cuts):
         part.add_argument("--out", metavar="FILE", help="write all numbers there, as JSON")
         part.add_argument("--debug", action="store_true", help="show the traceback of an error")

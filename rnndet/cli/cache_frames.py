@@ -1,6 +1,6 @@
 """Decode the videos of a data set once into a folder of images, for training.
 
-python tools/cache_frames.py data/aerial --split train --cache cache/aerial
+rnndet cache_frames data/aerial --split train --cache cache/aerial
 
 Safe to interrupt and to repeat: cached videos are not decoded again.
 """

@@ -1,6 +1,6 @@
-"""Compare two runs over the same videos: python tools/compare.py A.npz B.npz.
+"""Compare two runs over the same videos: rnndet compare A.npz B.npz.
 
-A and B are predictions that tools/evaluate.py --out wrote. Every difference has a 95 % interval
+A and B are predictions that rnndet evaluate --out wrote. Every difference has a 95 % interval
 over resampled videos; a difference whose interval excludes 0 is marked.
 """
 
@@ -13,7 +13,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("a", metavar="A", help="predictions of the first run")
     parser.add_argument("b", metavar="B", help="predictions of the second run")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
-                        help="as in tools/evaluate.py; streaming: both timed")  # fmt: skip
+                        help="as in rnndet evaluate; streaming: both timed")  # fmt: skip
     parser.add_argument("--tracker", default="byte", help="for the metric mot: byte, sort, iou")
     parser.add_argument("--samples", type=int, default=200, metavar="N", help="of the bootstrap")
     parser.add_argument("--out", metavar="FILE", help="write the numbers to this file, as JSON")

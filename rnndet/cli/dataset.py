@@ -1,9 +1,9 @@
 """Check labelled videos, count their boxes, convert them or draw their labels.
 
-python tools/dataset.py check data/aerial --split train val
-python tools/dataset.py stats data/aerial --out out/aerial
-python tools/dataset.py convert data/aerial data/aerial_mot --to mot --images
-python tools/dataset.py show data/aerial --video field_01 --out field_01.mp4
+rnndet dataset check data/aerial --split train val
+rnndet dataset stats data/aerial --out out/aerial
+rnndet dataset convert data/aerial data/aerial_mot --to mot --images
+rnndet dataset show data/aerial --video field_01 --out field_01.mp4
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Evaluate weights on labelled videos: python tools/evaluate.py aerial --data data/aerial.
+"""Evaluate weights on labelled videos: rnndet evaluate aerial --data data/aerial.
 
 Frames go through the same stream as in inference, one at a time, with the recurrent state. Under
 torchrun the videos are distributed over the processes. --predictions evaluates a stored run again
@@ -33,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="of the format, docs/data.md; for example annotations=mine.json")  # fmt: skip
     add("--skip-bad", action="store_true", help="skip entries of the labels that cannot be read")
     add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
-    add("--cache", metavar="DIR", help="decoded frames, see tools/cache_frames.py")
+    add("--cache", metavar="DIR", help="decoded frames, see rnndet cache_frames")
     add("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
         help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; "
         "all: all of them")  # fmt: skip

@@ -1,6 +1,6 @@
 """Write a trained model as an ONNX graph that infer.py --runtime onnx runs without torch.
 
-python tools/export.py aerial writes weights/aerial.onnx, beside weights/aerial.pt. The graph and
+rnndet export aerial writes weights/aerial.onnx, beside weights/aerial.pt. The graph and
 the model are then compared frame by frame; a graph with other detections is not kept.
 """
 

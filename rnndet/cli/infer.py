@@ -1,6 +1,6 @@
 """Detect and track objects in videos.
 
-python tools/infer.py clip.mp4 writes out/clip/annotated.mp4 and out/clip/detections.jsonl.
+rnndet infer clip.mp4 writes out/clip/annotated.mp4 and out/clip/detections.jsonl.
 Without a SOURCE, a synthetic clip is rendered and used (out/demo).
 """
 
@@ -25,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "('clips/*.mp4', 'frames/%%06d.jpg'), camera number, or URL")  # fmt: skip
     add("--weights", default="aerial", help="name in weights/weights.toml, or a file")
     add("--out", default="out", help="results go to OUT/<name of the source>/")
-    add("--runtime", default="torch", help="torch, onnx (see tools/export.py), or auto")
+    add("--runtime", default="torch", help="torch, onnx (see rnndet export), or auto")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--half", action="store_true", help="compute in half precision, on a GPU")
     add("--compile", action="store_true", help="compile the model first, which takes minutes")

@@ -1,4 +1,4 @@
-"""Measure how long each recurrent cell remembers: python tools/recall.py --out runs/recall.
+"""Measure how long each recurrent cell remembers: rnndet recall --out runs/recall.
 
 Each cell learns, without a detector and on small maps, to recall a pattern after a gap. Prints the
 share that it recalls across each gap, and the gradient that reaches back over the longest.

@@ -1,6 +1,6 @@
 """Render labelled clips of flying objects as a CocoVID data set, to train on with real video.
 
-python tools/render_clips.py data/rendered --clips 160
+rnndet render_clips data/rendered --clips 160
 """
 
 import argparse

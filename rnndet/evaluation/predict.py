@@ -63,7 +63,7 @@ def evaluate_set(
     world: World | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Predictions]:
-    """Run a model over a set of videos, as tools/evaluate.py does; returns the runs by use.
+    """Run a model over a set of videos, as rnndet evaluate does; returns the runs by use.
 
     uses: of the temporal state, from `ablation.USES`; without them one plain run, named "".
     degrade, degrade_seed: corrupt the frames by their `named_plan`.

@@ -20,7 +20,7 @@ from rnndet.structures import DEFAULT_FPS, Detections
 from rnndet.system.files import write_text
 from rnndet.tracking import TRACKERS, Tracker
 
-MIN_SCORE = 0.3  # of the tracker's output: the default of tools/infer.py
+MIN_SCORE = 0.3  # of the tracker's output: the default of rnndet infer
 ALL_FRAMES = "all frames"
 CORRUPTED_FRAMES, OTHER_FRAMES = "corrupted frames", "other frames"
 

@@ -55,7 +55,7 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
 def write_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
     """Replace or add one table of weights.toml."""
     table = zoo.published_weights(path) | {name: entry}
-    lines = ["# Weights that are shipped; tools/publish_weights.py writes this file.\n"]
+    lines = ["# Weights that are shipped; rnndet publish_weights writes this file.\n"]
     for key in sorted(table):
         lines.append(f"[{key}]")
         lines += [f"{field} = {_toml(value)}" for field, value in table[key].items()]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnndet.errors import WeightsError
 
-ADVICE = "give a checkpoint that tools/train.py or tools/publish_weights.py made"
+ADVICE = "give a checkpoint that rnndet train or rnndet publish_weights made"
 # Suffixes of other kinds of files.
 OTHER_SUFFIXES = {
     ".safetensors": "a safetensors file",
@@ -91,4 +91,4 @@ def _other_kind(path: Path) -> str:
         kind = "a bare pickle (torch.save before 1.6, or Python's), which may hold code"
     if kind is not None:
         return f"{kind}, not a checkpoint of rnndet; {ADVICE}"
-    return "incomplete or not a checkpoint; tools/train.py makes them"
+    return "incomplete or not a checkpoint; rnndet train makes them"

@@ -49,7 +49,8 @@ def run_training(
     it).
 
     >>> from rnndet.config import load_config
-    >>> config = load_config("configs/aerial.toml", changes=["train.steps=100"])
+    >>> from rnndet.system.shipped import find_recipe
+    >>> config = load_config(find_recipe("aerial"), changes=["train.steps=100"])
     >>> run_training(config, Path("runs/aerial"))  # doctest: +SKIP
     """
     trainer, dataset = build_run(

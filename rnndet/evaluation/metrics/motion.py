@@ -1,4 +1,4 @@
-"""How fast targets move: motion IoU, and the groups slow, medium and fast.
+"""Speed groups of targets: motion IoU, and slow, medium and fast.
 
 From Zhu et al., "Flow-Guided Feature Aggregation for Video Object Detection", ICCV 2017, section 5;
 the window and the small constant as in the authors' published table of ImageNet VID.

@@ -33,7 +33,7 @@ class ResultOptions:
     """The options that change the results of a video: done.json records all of them, no others.
 
     A run takes these options from nowhere else, so none can be missing from the record. Each has
-    the name that it has in tools/infer.py.
+    the name that it has in rnndet infer.
     """
 
     runtime: str = "torch"

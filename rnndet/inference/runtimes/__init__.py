@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RUNTIMES = {
     "torch": "the model itself, on a CPU or a GPU",
-    "onnx": "the graph of tools/export.py on onnxruntime, on a CPU",
+    "onnx": "the graph of rnndet export on onnxruntime, on a CPU",
     "auto": "onnx if it is installed, the graph exists and there is no GPU; torch otherwise",
 }
 NVIDIA = Path("/proc/driver/nvidia")  # exists where the driver is loaded (Linux)
@@ -98,12 +98,12 @@ def _onnx(
     if device == "cuda":
         raise DeviceError("--device cuda: exported graphs run on a CPU; use --runtime torch")
     if weights is not None and not path.is_file():
-        raise WeightsError(f"{path}: no such file; make it: python tools/export.py {weights}")
+        raise WeightsError(f"{path}: no such file; make it: rnndet export {weights}")
     runtime = OnnxRuntime(path, threads=threads)
     if weights is not None and runtime.spec.weights_file != file_sha256(weights):
         raise WeightsError(
             f"{path}: exported from other weights than {weights.name} beside it; export again: "
-            f"python tools/export.py {weights} --overwrite"
+            f"rnndet export {weights} --overwrite"
         )
     return runtime, f"onnxruntime {runtime.version}, {path.name}"
 
@@ -114,7 +114,7 @@ def _why_not_onnx(weights: Path, device: str) -> str | None:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed"
     if not weights.with_suffix(".onnx").is_file():
-        return f"no {weights.stem}.onnx; tools/export.py makes it"
+        return f"no {weights.stem}.onnx; rnndet export makes it"
     return None
 
 

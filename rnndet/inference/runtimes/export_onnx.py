@@ -35,7 +35,7 @@ BOX_LIMIT, SCORE_LIMIT = 0.01, 1e-4  # pixels; largest differences of the two ru
 ALONE_LIMIT = 1e-3  # of all detections
 FAR = 1.0  # pixels: further apart are two objects
 FLOOR = 0.05  # scores from here on are compared
-CLIP_SEED = 7  # the clip of tools/infer.py
+CLIP_SEED = 7  # the clip of rnndet infer
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,15 +87,14 @@ class ExportSpec:
             )
         except (KeyError, TypeError, ValueError):
             raise WeightsError(
-                f"{where}: not a graph of rnndet (it lacks the metadata); "
-                "tools/export.py makes them"
+                f"{where}: not a graph of rnndet (it lacks the metadata); rnndet export makes them"
             ) from None
 
 
 class OnnxRuntime:
     """A `Runtime` on onnxruntime, on the CPU.
 
-    path: a graph that tools/export.py wrote. threads: of the session; None leaves it to
+    path: a graph that rnndet export wrote. threads: of the session; None leaves it to
     onnxruntime.
     Raises WeightsError: onnxruntime is not installed; the file is missing, damaged or no graph of
     rnndet.
@@ -221,7 +220,7 @@ def _open(path: Path, threads: int | None) -> tuple[Any, str]:
             "onnxruntime is not installed; pip install 'rnndet[onnx]', or use --runtime torch"
         ) from None
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; tools/export.py makes it")
+        raise WeightsError(f"{path}: no such file; rnndet export makes it")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     if threads is not None:
