@@ -16,6 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rnndet.cli.arguments import at_least_one
+from rnndet.cli.errors import run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet benchmark", description=__doc__)
@@ -83,27 +86,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
-    return int(text)
-
-
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from rnndet.errors import RnndetError
-
-    try:
-        return args.run(args)
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"benchmark: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("benchmark: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return run_tool("benchmark", args.run, args, interrupted="interrupted; nothing was written")
 
 
 def run_infer(args: argparse.Namespace) -> int:
