@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
-from types import TracebackType
 from typing import Any, Self
 
 from rnndet.structures import Frame, FrameResult
@@ -112,12 +111,7 @@ class WriteBehind:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, *rest: object) -> None:
         if self._is_direct:
             return
         self._queue.put(None)

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -296,12 +295,7 @@ class ResultFiles:
         for export in self._exports:
             export.check_old()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *rest: object) -> None:
         try:
             if kind is not None:
                 for export in self._exports:
@@ -309,4 +303,4 @@ class ResultFiles:
                 if self._json is not None:
                     self._json.abort()
         finally:
-            self._lock.__exit__(kind, error, trace)
+            self._lock.__exit__(kind, *rest)
