@@ -21,7 +21,8 @@ from rnndet.data.formats import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation.ablation import STANDARD, USES, predict_ablations
-from rnndet.evaluation.metrics import CocoAP, compute
+from rnndet.evaluation.metrics import CocoAP
+from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.predict import SCORE_FLOOR, evaluate_set, predict
 from rnndet.evaluation.records import Predictions, save_predictions
 from rnndet.evaluation.score import RowKey, score, table, write_report

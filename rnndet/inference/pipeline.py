@@ -20,14 +20,12 @@ POLL = 0.1  # seconds between checks whether the other side has stopped
 PATIENCE = 10.0  # seconds that a reader gets to return from a decoder after the consumer stopped
 
 
-def prefetch(
-    frames: Iterable[Frame], timer: Timer = NO_TIMER, *, depth: int = DEPTH
-) -> Iterator[Frame]:
+def prefetch(frames: Iterable[Frame], timer: Timer = NO_TIMER) -> Iterator[Frame]:
     """Yield the frames, read by another thread ahead of the caller; close it to stop the thread.
 
     timer: measures the stage decode.
     """
-    queue: Queue[tuple[str, Any]] = Queue(depth)
+    queue: Queue[tuple[str, Any]] = Queue(DEPTH)
     stopped = Event()
 
     def put(kind: str, value: Any) -> None:

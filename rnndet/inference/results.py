@@ -13,7 +13,8 @@ import numpy as np
 
 import rnndet
 from rnndet.errors import OutputError
-from rnndet.inference.writers import EXPORTS, ExportedVideo
+from rnndet.inference.writers import EXPORTS
+from rnndet.inference.writers.base import ExportedVideo
 from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.system.files import replace, write_text
 from rnndet.system.lock import FolderLock

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.inference.runtimes import Runtime, as_runtime, scaled
+from rnndet.inference.runtimes import Runtime, as_runtime
+from rnndet.inference.runtimes.base import scaled
 from rnndet.structures import Detections, Frame, FrameResult
 from rnndet.system.timing import NO_TIMER, Timer
-from rnndet.tracking import Tracker, TrackSmoother
+from rnndet.tracking import Tracker
+from rnndet.tracking.smoothing import TrackSmoother
 from rnndet.video.key_frames import KeyFrames
 from rnndet.video.scene_cut import SceneCut
 
