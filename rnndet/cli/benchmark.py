@@ -23,25 +23,7 @@ from rnndet.cli.errors import run_tool
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet benchmark", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
-    infer = parts.add_parser("infer", help="from a video to results, stage by stage")
-    infer.set_defaults(run=run_infer)
-    add = infer.add_argument
-    add("source", nargs="?", help="video file or folder of images; none: a synthetic clip")
-    add("--models", nargs="+", default=["aerial"], metavar="MODEL",
-        help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
-        "key_every=5,key_lost=0.5")  # fmt: skip
-    add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
-        help="compare the torchvision baseline with an untrained detector with a temporal module; "
-        "--models is then torch or onnx")  # fmt: skip
-    add("--size", nargs=2, type=at_least_one, default=[192, 320], metavar=("H", "W"),
-        help="of the network's input with --untrained (192 320)")  # fmt: skip
-    add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
-    add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
-    add("--tracker", default="byte", help="byte, sort, iou or none")
-    add("--threads", type=at_least_one, help="CPU threads of the model")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--apart", action="store_true",
-        help="run every round in a subprocess")  # fmt: skip
+    infer = add_infer(parts)
     evaluate = parts.add_parser("eval", help="an evaluation, frames per second")
     evaluate.set_defaults(run=run_eval)
     add = evaluate.add_argument
@@ -84,6 +66,30 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.part == "infer" and len(args.models) > 2:
         infer.error(f"--models takes one or two, found {len(args.models)}; put SOURCE before it")
     return args
+
+
+def add_infer(parts: Any) -> argparse.ArgumentParser:
+    """Add the part infer, the one with the most options."""
+    infer = parts.add_parser("infer", help="from a video to results, stage by stage")
+    infer.set_defaults(run=run_infer)
+    add = infer.add_argument
+    add("source", nargs="?", help="video file or folder of images; none: a synthetic clip")
+    add("--models", nargs="+", default=["aerial"], metavar="MODEL",
+        help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
+        "key_every=5,key_lost=0.5")  # fmt: skip
+    add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
+        help="compare the torchvision baseline with an untrained detector with a temporal module; "
+        "--models is then torch or onnx")  # fmt: skip
+    add("--size", nargs=2, type=at_least_one, default=[192, 320], metavar=("H", "W"),
+        help="of the network's input with --untrained (192 320)")  # fmt: skip
+    add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
+    add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
+    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--threads", type=at_least_one, help="CPU threads of the model")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--apart", action="store_true",
+        help="run every round in a subprocess")  # fmt: skip
+    return infer
 
 
 def main(argv: list[str] | None = None) -> int:
