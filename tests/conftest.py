@@ -128,6 +128,13 @@ def write_coco_vid(root, *, videos: int = 2, length: int = 6, as_files: bool = F
     (root / "annotations" / "train.json").write_text(json.dumps(tree))
 
 
+def error_line(capsys) -> str:
+    """The one line that a tool has printed on stderr."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
 @pytest.fixture
 def coco_vid_root(tmp_path):
     write_coco_vid(tmp_path)

@@ -6,7 +6,12 @@ from torch import nn
 from torchvision import models
 
 from rnndet.errors import RnndetError, WeightsError
-from rnndet.models.detectors.backbones import build_backbone, build_pyramid, level_strides
+from rnndet.models.detectors.backbones import (
+    build_backbone,
+    build_pyramid,
+    finish_backbone,
+    level_strides,
+)
 
 
 def run(backbone: nn.Module, x: torch.Tensor, until: str) -> torch.Tensor:
@@ -77,7 +82,8 @@ def test_impossible_strides_are_refused(strides):
 @pytest.mark.parametrize("folded", [False, True])
 def test_backbone_equals_classifier_with_and_without_folding(name, folded, saved):
     classifier, path = saved(name)
-    backbone, layers, _ = build_backbone(name, weights=path, fold_batch_norm=folded)
+    backbone, layers, _ = build_backbone(name, weights=path)
+    finish_backbone(backbone, fold_batch_norm=folded, trainable_from=0)
     x = torch.randn(1, 3, 64, 64)
     source = classifier.features if hasattr(classifier, "features") else classifier
     with torch.no_grad():
@@ -87,7 +93,8 @@ def test_backbone_equals_classifier_with_and_without_folding(name, folded, saved
 
 
 def test_folded_backbone_has_no_batch_norm_and_trains_every_parameter():
-    backbone, _, _ = build_backbone("resnet18", fold_batch_norm=True)
+    backbone, _, _ = build_backbone("resnet18")
+    finish_backbone(backbone, fold_batch_norm=True, trainable_from=0)
     assert not [m for m in backbone.modules() if "BatchNorm" in type(m).__name__]
     assert all(p.requires_grad for p in backbone.parameters())
 
@@ -106,15 +113,18 @@ def frozen_names(backbone: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("folded", [False, True])
 def test_trainable_from_freezes_the_first_parts(folded):
-    mobile, _, _ = build_backbone("mobilenet_v2", trainable_from=4, fold_batch_norm=folded)
+    mobile, _, _ = build_backbone("mobilenet_v2")
+    finish_backbone(mobile, fold_batch_norm=folded, trainable_from=4)
     assert frozen_names(mobile) == {"0", "1", "2", "3"}
-    resnet, _, _ = build_backbone("resnet18", trainable_from=2, fold_batch_norm=folded)
+    resnet, _, _ = build_backbone("resnet18")
+    finish_backbone(resnet, fold_batch_norm=folded, trainable_from=2)
     assert frozen_names(resnet) - {"bn1"} == {"conv1", "layer1"}
 
 
 def test_more_frozen_parts_than_there_are_is_refused():
+    backbone, _, _ = build_backbone("resnet18")
     with pytest.raises(RnndetError, match="from 0 to 5"):
-        build_backbone("resnet18", trainable_from=6)
+        finish_backbone(backbone, fold_batch_norm=False, trainable_from=6)
 
 
 def test_unknown_published_weights_error_lists_names():

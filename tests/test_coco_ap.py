@@ -11,7 +11,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from conftest import detections
-from rnndet.evaluation.metrics import METRICS, CocoAP, best_f1, coco_ap, compute
+from rnndet.evaluation.metrics import METRICS, CocoAP, coco_ap
+from rnndet.evaluation.metrics.base import compute
+from rnndet.evaluation.metrics.coco_ap import best_f1
 from rnndet.evaluation.records import EvaluatedVideo, Predictions, evaluated_frame
 from rnndet.structures import Detections, Target
 

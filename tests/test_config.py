@@ -32,18 +32,6 @@ def test_key_that_was_renamed_names_the_new_one(tmp_path):
         load_config(path)
 
 
-def test_wrong_type_names_the_key(tmp_path):
-    path = write(tmp_path / "a.toml", "[train]\nlr = 'fast'\n")
-    with pytest.raises(RnndetError, match=r"train\.lr must be float, found 'fast'"):
-        load_config(path)
-
-
-def test_value_out_of_range_names_the_rule(tmp_path):
-    path = write(tmp_path / "a.toml", "[train]\nsteps = 0\n")
-    with pytest.raises(RnndetError, match=r"train\.steps = 0 must be at least 1"):
-        load_config(path)
-
-
 def test_set_changes_a_value(tmp_path):
     path = write(tmp_path / "a.toml", "[train]\nsteps = 5\n")
     config = load_config(path, changes=["train.steps=7", "model.temporal.cell=none"])
@@ -96,8 +84,8 @@ def test_file_over_1_mb_is_refused_unread(tmp_path):
         ("[train]\nlr = '1e-4'\n", r"train\.lr must be float, found '1e-4'"),
         ("[train]\nlr = -1.0\n", r"train\.lr = -1\.0 must be not negative"),
         ("[train]\nlr = true\n", r"train\.lr must be float, found True"),
+        ("[train]\nsteps = 0\n", r"train\.steps = 0 must be at least 1"),
         ("[train]\nlr = nan\n", r"train\.lr = nan must be"),
-        ("[train]\nlr = 1\nlr = 2\n", "not valid TOML"),
         ("train = 3\n", r"train must be a table"),
         ("[model.temporal]\nlevels = '0'\n", r"model\.temporal\.levels must be a list"),
         ("[augment]\ncrop = [64]\n", r"augment\.crop must have 2 values"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import CLASSES, write_coco_vid
+from conftest import CLASSES, error_line, write_coco_vid
 from rnndet.data import preview
 from rnndet.data.formats import imagenet_vid, mot
 from rnndet.data.preview import as_detections, names_of
@@ -26,12 +26,6 @@ def run(*args: object) -> int:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main([str(arg) for arg in args])
-
-
-def error_line(capsys) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 # check

@@ -21,7 +21,8 @@ from rnndet.data.formats import read_set
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import OutputError, RnndetError
 from rnndet.evaluation.ablation import STANDARD, USES, predict_ablations
-from rnndet.evaluation.metrics import CocoAP, compute
+from rnndet.evaluation.metrics import CocoAP
+from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.predict import SCORE_FLOOR, evaluate_set, predict
 from rnndet.evaluation.records import Predictions, save_predictions
 from rnndet.evaluation.score import RowKey, score, table, write_report
@@ -515,7 +516,7 @@ def test_missing_trackeval_is_reported_before_the_model_runs(monkeypatch, capsys
         (["w.pt", "--data", "d", "--metrics", "streaming", "--ablate-memory"], "give --latency MS"),
         (["w.pt", "--data", "d", "--tracker", "best"], "choose one of: byte"),
         (["w.pt", "--data", "d", "--samples", "-1"], "--samples -1"),
-        (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be made"),
+        (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be written"),
     ],
 )
 def test_tool_reports_invalid_requests(arguments, message, capsys) -> None:

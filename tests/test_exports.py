@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 
 from rnndet.data.formats import read_set
 from rnndet.errors import OutputError, RnndetError
-from rnndet.inference.writers import EXPORTS, ExportedVideo, export_names
+from rnndet.inference.writers import EXPORTS, export_names
+from rnndet.inference.writers.base import ExportedVideo
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
 from rnndet.video.image import read_image
 from rnndet.video.sink import VideoSink, describe, describe_result

@@ -16,7 +16,8 @@ from evaluated_videos import (
 )
 
 from rnndet.errors import OutputError
-from rnndet.evaluation.metrics import CocoAP, compute
+from rnndet.evaluation.metrics import CocoAP
+from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.records import EvaluatedVideo, Predictions
 from rnndet.evaluation.report.charts import Bar, Curve, bars, curves
 from rnndet.evaluation.report.matched_run import MatchedRun

@@ -14,7 +14,8 @@ from rnndet.errors import RnndetError
 from rnndet.inference.run import RunOptions, run_source
 from rnndet.inference.stream import Stream
 from rnndet.structures import Detections, Frame, VideoInfo
-from rnndet.tracking import TRACKERS, ByteTracker, TrackSmoother
+from rnndet.tracking import TRACKERS, ByteTracker
+from rnndet.tracking.smoothing import TrackSmoother
 from rnndet.video.draw import Annotator
 from rnndet.video.sink import describe_result
 from rnndet.video.sources.base import Source

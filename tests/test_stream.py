@@ -10,7 +10,7 @@ import rnndet
 from conftest import tiny_model
 from rnndet.errors import RnndetError
 from rnndet.inference.run import RunOptions, run_source
-from rnndet.inference.runtimes import scaled
+from rnndet.inference.runtimes.base import scaled
 from rnndet.inference.stream import Stream, run_video
 from rnndet.specs import InputSpec
 from rnndet.structures import Detections, Frame, VideoInfo

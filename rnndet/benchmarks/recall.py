@@ -62,7 +62,6 @@ def train_to_recall(
     *,
     steps: int = 400,
     longest: int = 30,
-    batch: int = 16,
     seed: int = 0,
     after_step: Callable[[], object] = lambda: None,
 ) -> RecallModel:
@@ -81,7 +80,7 @@ def train_to_recall(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     for _ in range(steps):
         gap = int(torch.randint(1, longest + 1, (), generator=generator))
-        frames, target = recall_task(gap, batch=batch, generator=generator)
+        frames, target = recall_task(gap, batch=16, generator=generator)
         loss = functional.mse_loss(model(frames), target)
         optimizer.zero_grad()
         loss.backward()
@@ -93,20 +92,20 @@ def train_to_recall(
 
 
 @torch.no_grad()
-def recalled(model: RecallModel, gap: int, *, batch: int = 64, seed: int = 1) -> float:
+def recalled(model: RecallModel, gap: int) -> float:
     """Return the share of the pattern's variance recalled across a gap: 1 all, 0 or less none."""
-    generator = torch.Generator().manual_seed(1000 * seed + gap)
-    frames, target = recall_task(gap, batch=batch, generator=generator)
+    generator = torch.Generator().manual_seed(1000 + gap)
+    frames, target = recall_task(gap, batch=64, generator=generator)
     return 1 - ((model(frames) - target).square().mean() / target.square().mean()).item()
 
 
-def gradient_reach(model: RecallModel, gap: int, *, batch: int = 16, seed: int = 2) -> list[float]:
+def gradient_reach(model: RecallModel, gap: int) -> list[float]:
     """Return the norm of the gradient 0 to `gap` frames back, relative to the last frame's.
 
     The gradient of the loss with respect to the input of each frame; gap + 1 ratios, latest first.
     """
-    generator = torch.Generator().manual_seed(seed)
-    frames, target = recall_task(gap, batch=batch, generator=generator)
+    generator = torch.Generator().manual_seed(2)
+    frames, target = recall_task(gap, batch=16, generator=generator)
     frames.requires_grad_(True)
     (gradient,) = torch.autograd.grad(functional.mse_loss(model(frames), target), frames)
     norms = gradient.flatten(1).norm(dim=1).flip(0)

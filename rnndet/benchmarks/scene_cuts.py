@@ -42,14 +42,14 @@ def measure_cuts(
         waiting = before is not None
         joints[kind] += waiting
         for place, frame in enumerate(_frames(video, degrade, cache)):
-            if detector.update(frame.image):
-                if waiting and place <= LATE:
-                    seen[kind] += 1
-                    delays.append(place)
-                    waiting = False
-                else:
-                    false.append((video.name, frame.index))
             frames += 1
+            is_cut = detector.update(frame.image)
+            if is_cut and waiting and place <= LATE:
+                seen[kind] += 1
+                delays.append(place)
+                waiting = False
+            elif is_cut:
+                false.append((video.name, frame.index))
             on_frame()
         before = video
     delay = sorted(delays)[len(delays) // 2] if delays else None

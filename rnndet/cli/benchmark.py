@@ -16,29 +16,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rnndet.cli.arguments import at_least_one
+from rnndet.cli.errors import run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet benchmark", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
-    infer = parts.add_parser("infer", help="from a video to results, stage by stage")
-    infer.set_defaults(run=run_infer)
-    add = infer.add_argument
-    add("source", nargs="?", help="video file or folder of images; none: a synthetic clip")
-    add("--models", nargs="+", default=["aerial"], metavar="MODEL",
-        help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
-        "key_every=5,key_lost=0.5")  # fmt: skip
-    add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
-        help="compare the torchvision baseline with an untrained detector with a temporal module; "
-        "--models is then torch or onnx")  # fmt: skip
-    add("--size", nargs=2, type=at_least_one, default=[192, 320], metavar=("H", "W"),
-        help="of the network's input with --untrained (192 320)")  # fmt: skip
-    add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
-    add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
-    add("--tracker", default="byte", help="byte, sort, iou or none")
-    add("--threads", type=at_least_one, help="CPU threads of the model")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--apart", action="store_true",
-        help="run every round in a subprocess")  # fmt: skip
+    infer = add_infer(parts)
     evaluate = parts.add_parser("eval", help="an evaluation, frames per second")
     evaluate.set_defaults(run=run_eval)
     add = evaluate.add_argument
@@ -83,27 +68,34 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
-    return int(text)
+def add_infer(parts: Any) -> argparse.ArgumentParser:
+    """Add the part infer, the one with the most options."""
+    infer = parts.add_parser("infer", help="from a video to results, stage by stage")
+    infer.set_defaults(run=run_infer)
+    add = infer.add_argument
+    add("source", nargs="?", help="video file or folder of images; none: a synthetic clip")
+    add("--models", nargs="+", default=["aerial"], metavar="MODEL",
+        help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
+        "key_every=5,key_lost=0.5")  # fmt: skip
+    add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
+        help="compare the torchvision baseline with an untrained detector with a temporal module; "
+        "--models is then torch or onnx")  # fmt: skip
+    add("--size", nargs=2, type=at_least_one, default=[192, 320], metavar=("H", "W"),
+        help="of the network's input with --untrained (192 320)")  # fmt: skip
+    add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
+    add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
+    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--threads", type=at_least_one, help="CPU threads of the model")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--apart", action="store_true",
+        help="run every round in a subprocess")  # fmt: skip
+    return infer
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from rnndet.errors import RnndetError
-
-    try:
-        return args.run(args)
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"benchmark: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("benchmark: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return run_tool("benchmark", args.run, args, interrupted="interrupted; nothing was written")
 
 
 def run_infer(args: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from rnndet.cli.errors import run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet cache_frames", description=__doc__)
@@ -22,24 +24,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
+    return run_tool(
+        "cache_frames", run, parse(argv), interrupted="interrupted; run it again to continue"
+    )
 
-    try:
-        from tqdm import tqdm
 
-        from rnndet.data.formats import read_set, reader_options
-        from rnndet.data.frames import make_cache
+def run(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
 
-        options = reader_options(args.option)
-        videos = read_set(args.format, args.root, args.split, **options).videos
-        count = sum(make_cache(video, Path(args.cache)) for video in tqdm(videos, unit="video"))
-    except RnndetError as error:
-        print(f"cache_frames: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("cache_frames: interrupted; run it again to continue", file=sys.stderr)
-        return 130
+    from rnndet.data.formats import read_set, reader_options
+    from rnndet.data.frames import make_cache
+
+    options = reader_options(args.option)
+    videos = read_set(args.format, args.root, args.split, **options).videos
+    count = sum(make_cache(video, Path(args.cache)) for video in tqdm(videos, unit="video"))
     print(f"{count} frames decoded; {len(videos)} videos are in {args.cache}")
     return 0
 

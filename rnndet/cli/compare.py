@@ -7,6 +7,8 @@ over resampled videos; a difference whose interval excludes 0 is marked.
 import argparse
 import sys
 
+from rnndet.cli.errors import run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet compare", description=__doc__)
@@ -22,19 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
-
-    try:
-        return run(args)
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"compare: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("compare: interrupted", file=sys.stderr)
-        return 130
+    return run_tool("compare", run, parse(argv))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,10 @@ import logging
 import sys
 from pathlib import Path
 
+from rnndet.cli.arguments import at_least_one
+from rnndet.cli.errors import run_tool
+from rnndet.errors import InputError
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -50,36 +54,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     level = logging.ERROR if args.command == "check" else logging.INFO  # check prints all lines
     logging.basicConfig(level=level, format="%(message)s")
     sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
-    from rnndet.errors import RnndetError
-
-    try:
-        commands = {"check": check, "stats": stats, "convert": convert, "show": show}
-        return commands[args.command](args)
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"dataset: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("dataset: interrupted", file=sys.stderr)
-        return 130
+    commands = {"check": check, "stats": stats, "convert": convert, "show": show}
+    return run_tool("dataset", commands[args.command], args)
 
 
 def check(args: argparse.Namespace) -> int:
     from rnndet.data.checks.run import check_dataset
     from rnndet.data.formats import reader_options
-    from rnndet.errors import InputError
 
     report = check_dataset(
         args.format, args.root, args.split, decode=args.decode, skip_bad=args.skip_bad,

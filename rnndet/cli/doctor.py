@@ -107,8 +107,9 @@ def av1(works: bool | None) -> Finding:
     return Finding("decoder av1", "works" if works else missing)
 
 
-def shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
+def shared_memory() -> Finding:
     """Report the size of shared memory."""
+    folder = Path("/dev/shm")
     if not folder.is_dir():
         return Finding("shared memory", "none")
     disk = os.statvfs(folder)

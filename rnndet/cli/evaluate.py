@@ -10,6 +10,9 @@ import logging
 import sys
 from pathlib import Path
 
+from rnndet.cli.errors import run_tool
+from rnndet.errors import RnndetError
+
 # Options that only apply while weights are run, and their defaults.
 NEEDS_WEIGHTS = {
     "ablate_memory": None,
@@ -68,25 +71,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from rnndet.errors import RnndetError
-
-    try:
-        check(args)
-        return run(args)
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"evaluate: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("evaluate: interrupted", file=sys.stderr)
-        return 130
+    return run_tool("evaluate", run, args)
 
 
 def check(args: argparse.Namespace) -> None:
     """Raise RnndetError for options that do not fit together."""
-    from rnndet.errors import RnndetError
-
     if bool(args.weights) == bool(args.predictions):
         raise RnndetError("give weights, or --predictions FILE")
     if args.weights and not args.data:
@@ -102,15 +91,18 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check(args)
     from rnndet.evaluation.score import build_metrics, format_tables, protocol, score
     from rnndet.system.distributed import world
+    from rnndet.system.files import output_errors
 
     latencies = [ms / 1000 for ms in args.latency]
     runs, data = load(args) if args.predictions else (None, None)
     # An invalid request must be reported before the model runs for an hour.
     names = requested_metrics(args, runs, latencies)
     if args.out:
-        make_folder(Path(args.out))
+        with output_errors(Path(args.out)):
+            Path(args.out).mkdir(parents=True, exist_ok=True)
     if runs is None:
         with world() as here:
             runs, data = predict(args, here)
@@ -129,7 +121,6 @@ def run(args: argparse.Namespace) -> int:
 
 def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) -> list[str]:
     """The names of --metrics, after a check of them and of --tracker; runs: None for weights."""
-    from rnndet.errors import RnndetError
     from rnndet.evaluation.metrics.streaming import is_timed
     from rnndet.evaluation.score import build_metrics, metric_names
     from rnndet.registry import lookup
@@ -142,15 +133,6 @@ def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) ->
     if "streaming" in names and not (timed or latencies):
         raise RnndetError("streaming: the time of the frames is not known; give --latency MS")
     return names
-
-
-def make_folder(path: Path) -> None:
-    from rnndet.errors import OutputError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be made: {error.strerror}") from None
 
 
 def read(args: argparse.Namespace, classes: tuple[str, ...]):

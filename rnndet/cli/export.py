@@ -8,6 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from rnndet.cli.errors import run_tool
+from rnndet.errors import OutputError
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet export", description=__doc__)
@@ -24,20 +27,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
-
-    try:
-        return run(args)
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"export: {error}", file=sys.stderr)
-        return error.exit_code
+    return run_tool("export", run, parse(argv))
 
 
 def run(args: argparse.Namespace) -> int:
-    from rnndet.errors import OutputError
     from rnndet.inference.runtimes.export_onnx import export_checked
     from rnndet.models.checkpoint import load_model
     from rnndet.models.zoo import file_sha256, find_weights

@@ -14,6 +14,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from rnndet.cli.arguments import at_least_one
+from rnndet.errors import RnndetError
+
 log = logging.getLogger("infer")
 
 
@@ -85,12 +88,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
-    return int(text)
-
-
 def seconds(text: str) -> float:
     try:
         value = float(text)
@@ -104,8 +101,6 @@ def seconds(text: str) -> float:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     set_up_log(args)
-    from rnndet.errors import RnndetError
-
     try:
         check(args)
         jobs, summary_name = list_jobs(args)
@@ -126,7 +121,6 @@ def run(
     summary_name: str,
 ) -> int:
     """Run the jobs and write the summary; the exit code."""
-    from rnndet.errors import RnndetError
     from rnndet.inference.batch.jobs import run_jobs
     from rnndet.inference.batch.run import exit_code_of
     from rnndet.inference.results import write_run_summary
@@ -162,7 +156,6 @@ def set_up_log(args: argparse.Namespace) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise RnndetError for mistakes that can be found before a model is loaded."""
-    from rnndet.errors import RnndetError
     from rnndet.inference.writers import export_names
     from rnndet.system.lock import check_writable
 
@@ -185,7 +178,6 @@ def check(args: argparse.Namespace) -> None:
 
 def list_jobs(args: argparse.Namespace) -> tuple[list[Any], str]:
     """The jobs of this process, and the name of its summary."""
-    from rnndet.errors import RnndetError
     from rnndet.inference.batch.jobs import find_jobs, jobs_of_shard
 
     jobs = find_jobs(args.source)
@@ -285,7 +277,7 @@ def say(args: argparse.Namespace, line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def report(error: Any, args: argparse.Namespace) -> int:
+def report(error: RnndetError, args: argparse.Namespace) -> int:
     """Print a user's mistake as one line; its exit code."""
     if args.debug:
         traceback.print_exception(error)

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from rnndet.cli.errors import run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet plot", description=__doc__)
@@ -14,20 +16,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
+    return run_tool("plot", run, parse(argv))
 
-    try:
-        from rnndet.training.plots import plot_run, write_csv
 
-        print(write_csv(args.run, args.out))
-        for path in plot_run(args.run, args.out):
-            print(path)
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"plot: {error}", file=sys.stderr)
-        return error.exit_code
+def run(args: argparse.Namespace) -> int:
+    from rnndet.training.plots import plot_run, write_csv
+
+    print(write_csv(args.run, args.out))
+    for path in plot_run(args.run, args.out):
+        print(path)
     return 0
 
 

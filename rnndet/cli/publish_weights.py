@@ -7,6 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from rnndet.cli.errors import run_tool
+from rnndet.errors import RnndetError
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet publish_weights", description=__doc__)
@@ -17,20 +20,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
+    return run_tool("publish_weights", run, parse(argv))
 
-    try:
-        from rnndet.models import zoo
-        from rnndet.models.publish import publish
-        from rnndet.system.shipped import PACKAGE
 
-        if zoo.WEIGHTS_DIR.is_relative_to(PACKAGE):
-            raise RnndetError(f"{PACKAGE} is an installed package; run this in a checkout")
-        path = publish(Path(args.source), args.name, licence=args.licence)
-    except RnndetError as error:
-        print(f"publish_weights: {error}", file=sys.stderr)
-        return error.exit_code
+def run(args: argparse.Namespace) -> int:
+    from rnndet.models import zoo
+    from rnndet.models.publish import publish
+    from rnndet.system.shipped import PACKAGE
+
+    if zoo.WEIGHTS_DIR.is_relative_to(PACKAGE):
+        raise RnndetError(f"{PACKAGE} is an installed package; run this in a checkout")
+    path = publish(Path(args.source), args.name, licence=args.licence)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 

@@ -8,6 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from rnndet.cli.errors import run_tool
+from rnndet.errors import RnndetError
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -26,16 +29,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
-
-    try:
-        return run(args)
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"recall: {error}", file=sys.stderr)
-        return error.exit_code
+    return run_tool("recall", run, parse(argv))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
 
     from rnndet.benchmarks.recall import VARIANTS, gradient_reach, recalled, train_to_recall
     from rnndet.benchmarks.recall_plots import plot_recall
-    from rnndet.errors import RnndetError
     from rnndet.evaluation.score import write_report
     from rnndet.registry import lookup
 

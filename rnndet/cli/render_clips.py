@@ -7,6 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from rnndet.cli.errors import run_tool
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet render_clips", description=__doc__)
@@ -19,25 +21,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    from rnndet.errors import RnndetError
+    interrupted = "interrupted; no annotation file was written"
+    return run_tool("render_clips", run, parse(argv), interrupted=interrupted)
 
-    try:
-        from rnndet.data.rendered import render_set
 
-        path = render_set(
-            Path(args.root),
-            clips=args.clips,
-            length=args.length,
-            first_seed=args.first_seed,
-            split=args.split,
-        )
-    except RnndetError as error:
-        print(f"render_clips: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("render_clips: interrupted; no annotation file was written", file=sys.stderr)
-        return 130
+def run(args: argparse.Namespace) -> int:
+    from rnndet.data.rendered import render_set
+
+    path = render_set(
+        Path(args.root),
+        clips=args.clips,
+        length=args.length,
+        first_seed=args.first_seed,
+        split=args.split,
+    )
     print(f"{args.clips} clips: {path}")
     return 0
 

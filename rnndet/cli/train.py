@@ -8,6 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
+from rnndet.cli.errors import run_tool
 from rnndet.system.shipped import find_recipe, recipe_names
 
 
@@ -34,40 +35,34 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from rnndet.errors import RnndetError
+    interrupted = "interrupted; continue from the last save with --resume"
+    return run_tool("train", run, args, interrupted=interrupted)
 
-    try:
-        from rnndet.config import load_config
-        from rnndet.system.distributed import world
-        from rnndet.system.signals import Stopped
-        from rnndet.training.checkpoints import holds_run
-        from rnndet.training.run import run_training
 
-        config = load_config(find_recipe(args.config), changes=args.set)
-        folder = Path(args.out or Path("runs") / Path(args.config).stem)
-        resume = args.resume == "last" or (args.resume == "auto" and holds_run(folder))
-        with world() as here:
-            try:
-                run_training(
-                    config,
-                    folder,
-                    device=args.device,
-                    resume=resume,
-                    quiet=args.quiet,
-                    world=here,
-                )
-            except Stopped as stopped:
-                if here.is_first:
-                    print(f"train: {stopped}; saved; continue with --resume", file=sys.stderr)
-                return stopped.exit_code
-    except RnndetError as error:
-        if args.debug:
-            raise
-        print(f"train: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("train: interrupted; continue from the last save with --resume", file=sys.stderr)
-        return 130
+def run(args: argparse.Namespace) -> int:
+    from rnndet.config import load_config
+    from rnndet.system.distributed import world
+    from rnndet.system.signals import Stopped
+    from rnndet.training.checkpoints import holds_run
+    from rnndet.training.run import run_training
+
+    config = load_config(find_recipe(args.config), changes=args.set)
+    folder = Path(args.out or Path("runs") / Path(args.config).stem)
+    resume = args.resume == "last" or (args.resume == "auto" and holds_run(folder))
+    with world() as here:
+        try:
+            run_training(
+                config,
+                folder,
+                device=args.device,
+                resume=resume,
+                quiet=args.quiet,
+                world=here,
+            )
+        except Stopped as stopped:
+            if here.is_first:
+                print(f"train: {stopped}; saved; continue with --resume", file=sys.stderr)
+            return stopped.exit_code
     print(f"weights: {folder / 'weights.pt'}")
     return 0
 

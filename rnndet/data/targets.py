@@ -1,13 +1,15 @@
 """Convert between the boxes of one frame as files give them and a Target; checks every box."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord
 from rnndet.structures import Target
 
 MAX_TRACK = 2**53  # what every format that stores numbers can hold
@@ -93,6 +95,18 @@ def target_rows(target: Target) -> Iterator[TargetRow]:
     columns = (target.boxes.tolist(), target.labels.tolist(), tracks, target.ignore.tolist())
     for box, label, track, ignore in zip(*columns, strict=True):
         yield TargetRow(tuple(box), label, track, ignore)
+
+
+def relabelled(video: VideoRecord, old: Sequence[str], new: Sequence[str]) -> VideoRecord:
+    """Convert the labels of a video from indices into `old` to indices into `new`."""
+    table = torch.tensor([*(new.index(name) for name in old), ANY_CLASS])  # [-1] is ANY_CLASS
+    frames = []
+    for frame in video.frames:
+        if frame.target is not None:
+            target = replace(frame.target, labels=table[frame.target.labels])
+            frame = replace(frame, target=target)
+        frames.append(frame)
+    return replace(video, frames=tuple(frames))
 
 
 def _shown(box: Box) -> str:

@@ -41,7 +41,7 @@ def predict_ablations(
     foreign_frames: int = FOREIGN_FRAMES,
     positions: Sequence[int] | None = None,
     corrupted: Mapping[str, Collection[int]] | None = None,
-    progress: Callable[[], None] | None = None,
+    progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Predictions]:
     """Predictions for several uses of the temporal state, by name in USES, in a single pass.
 
@@ -72,9 +72,8 @@ def predict_ablations(
         for block in _blocks(frames_of(video), BLOCK):
             for use, frame, detections in run.block(block):
                 collectors[use].add(frame.index, detections)
-            if progress is not None:
-                for _ in block:
-                    progress()
+            for _ in block:
+                progress()
         foreign, foreign_position = run.left, position
         for use in uses:
             predictions[use].add(collectors[use].video())

@@ -26,7 +26,7 @@ def predict(
     videos: Iterable[tuple[VideoRecord, Iterable[Frame]]],
     *,
     corrupted: Mapping[str, Collection[int]] | None = None,
-    progress: Callable[[], None] | None = None,
+    progress: Callable[[], object] = lambda: None,
 ) -> Predictions:
     """Run each video through the stream, which is reset before it.
 
@@ -43,8 +43,7 @@ def predict(
             began = time.perf_counter()
             detections = stream.step(frame).detections
             collector.add(frame.index, detections, seconds=time.perf_counter() - began)
-            if progress is not None:
-                progress()
+            progress()
         predictions.add(collector.video())
     return predictions
 
@@ -61,7 +60,7 @@ def evaluate_set(
     keys: KeyFrames | None = None,
     max_videos: int | None = None,
     world: World | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] = lambda total: None,
 ) -> dict[str, Predictions]:
     """Run a model over a set of videos, as rnndet evaluate does; returns the runs by use.
 
@@ -84,7 +83,7 @@ def evaluate_set(
     corrupted = {v.name: corrupted_frames(v, plans[v.name]) for v in videos if v.name in plans}
     frames_of = partial(_frames, cache=cache, plans=plans)
     frame_count = sum(len(videos[position].frames) for position in share)
-    tick = None if progress is None else partial(progress, frame_count)
+    tick = partial(progress, frame_count)
 
     if uses:
         runs = predict_ablations(
@@ -102,14 +101,14 @@ def evaluate_set(
         pairs = ((videos[position], frames_of(videos[position])) for position in share)
         runs = {"": predict(stream, pairs, corrupted=corrupted, progress=tick)}
 
+    facts = {
+        "score floor": SCORE_FLOOR,
+        "every": every,
+        "key frames": "all" if keys is None else f"every {keys.every}, lost {keys.lost:g}",
+        "degraded": "no" if degrade is None else f"{degrade}, seed {degrade_seed}",
+    }
     for use, run in runs.items():
-        run.about = {
-            "score floor": SCORE_FLOOR,
-            "every": every,
-            "key frames": "all" if keys is None else f"every {keys.every}, lost {keys.lost:g}",
-            "degraded": "no" if degrade is None else f"{degrade}, seed {degrade_seed}",
-            "memory": use or "carried",
-        }
+        run.about = facts | {"memory": use or "carried"}
     return _gathered(runs, world)
 
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from rnndet.data.corruption.plan import Degrader, Plan
 from rnndet.data.frames import load
-from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.records import VideoRecord, VideoSet
+from rnndet.data.targets import relabelled
 from rnndet.errors import RnndetError
 from rnndet.structures import Frame
 
@@ -30,18 +30,9 @@ def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
         )
     if data.classes == classes:
         return data
-    label_of = torch.tensor([classes.index(name) for name in data.classes])
-
-    def relabelled(record: FrameRecord) -> FrameRecord:
-        if record.target is None:
-            return record
-        labels = record.target.labels
-        known = labels.clamp(min=0)  # a region of no class keeps its -1
-        target = replace(record.target, labels=torch.where(labels < 0, labels, label_of[known]))
-        return replace(record, target=target)
-
-    videos = (replace(v, frames=tuple(map(relabelled, v.frames))) for v in data.videos)
-    return VideoSet(classes, tuple(videos))
+    return VideoSet(
+        classes, tuple(relabelled(video, data.classes, classes) for video in data.videos)
+    )
 
 
 def spread(videos: Sequence[VideoRecord], limit: int | None) -> Sequence[VideoRecord]:

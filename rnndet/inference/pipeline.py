@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
-from types import TracebackType
 from typing import Any, Self
 
 from rnndet.structures import Frame, FrameResult
@@ -21,14 +20,12 @@ POLL = 0.1  # seconds between checks whether the other side has stopped
 PATIENCE = 10.0  # seconds that a reader gets to return from a decoder after the consumer stopped
 
 
-def prefetch(
-    frames: Iterable[Frame], timer: Timer = NO_TIMER, *, depth: int = DEPTH
-) -> Iterator[Frame]:
+def prefetch(frames: Iterable[Frame], timer: Timer = NO_TIMER) -> Iterator[Frame]:
     """Yield the frames, read by another thread ahead of the caller; close it to stop the thread.
 
     timer: measures the stage decode.
     """
-    queue: Queue[tuple[str, Any]] = Queue(depth)
+    queue: Queue[tuple[str, Any]] = Queue(DEPTH)
     stopped = Event()
 
     def put(kind: str, value: Any) -> None:
@@ -112,12 +109,7 @@ class WriteBehind:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, *rest: object) -> None:
         if self._is_direct:
             return
         self._queue.put(None)

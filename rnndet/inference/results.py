@@ -7,14 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 import rnndet
 from rnndet.errors import OutputError
-from rnndet.inference.writers import EXPORTS, ExportedVideo
+from rnndet.inference.writers import EXPORTS
+from rnndet.inference.writers.base import ExportedVideo
 from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.system.files import replace, write_text
 from rnndet.system.lock import FolderLock
@@ -296,12 +296,7 @@ class ResultFiles:
         for export in self._exports:
             export.check_old()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *rest: object) -> None:
         try:
             if kind is not None:
                 for export in self._exports:
@@ -309,4 +304,4 @@ class ResultFiles:
                 if self._json is not None:
                     self._json.abort()
         finally:
-            self._lock.__exit__(kind, error, trace)
+            self._lock.__exit__(kind, *rest)

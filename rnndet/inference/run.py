@@ -66,10 +66,9 @@ def track(
     source: the path of a video, of a folder of images or of an image; a camera number; or any
     iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
     tracker: none, iou, sort or byte. scene_cuts: reset state and tracks where another scene begins,
-    see `rnndet.video.SceneCut`. coast: seconds for which `predicted` contains a missed track, see
-    `rnndet.tracking.TrackSmoother`. key_every: the model sees every n-th frame, and a frame in
-    which less than the share key_lost of the boxes could be propagated, see
-    `rnndet.video.KeyFrames`. The model stays on its device.
+    see `SceneCut`. coast: seconds for which `predicted` contains a missed track, see
+    `TrackSmoother`. key_every: the model sees every n-th frame, and a frame in which less than the
+    share key_lost of the boxes could be propagated, see `KeyFrames`. The model stays on its device.
     Raises RnndetError (InputError for a source that cannot be opened); for wrong names at the call.
 
     >>> model = load_model("aerial")  # doctest: +SKIP

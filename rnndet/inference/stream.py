@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.inference.runtimes import Runtime, as_runtime, scaled
+from rnndet.inference.runtimes import Runtime, as_runtime
+from rnndet.inference.runtimes.base import scaled
 from rnndet.structures import Detections, Frame, FrameResult
 from rnndet.system.timing import NO_TIMER, Timer
-from rnndet.tracking import Tracker, TrackSmoother
+from rnndet.tracking import Tracker
+from rnndet.tracking.smoothing import TrackSmoother
 from rnndet.video.key_frames import KeyFrames
 from rnndet.video.scene_cut import SceneCut
+from rnndet.video.sources.base import size_text
 
 if TYPE_CHECKING:
     from rnndet.models.video_detector import VideoDetector
@@ -166,8 +169,8 @@ class Stream:
         size = (image.shape[0], image.shape[1])
         if self._size_hw is not None and size != self._size_hw:
             raise RnndetError(
-                f"frame {frame.index}: the size changed from {_size_text(self._size_hw)} to "
-                f"{_size_text(size)}; call reset() before frames of another video"
+                f"frame {frame.index}: the size changed from {size_text(self._size_hw)} to "
+                f"{size_text(size)}; call reset() before frames of another video"
             )
         self._size_hw = size
         return scaled(image, self.runtime.input_spec)
@@ -271,7 +274,3 @@ class EveryFrame(NullPart):
 
     def keep(self, image: np.ndarray, detections: Detections) -> None:
         """Do nothing."""
-
-
-def _size_text(size_hw: tuple[int, int]) -> str:
-    return f"{size_hw[1]}x{size_hw[0]}"

@@ -11,18 +11,17 @@ from rnndet.system.files import atomic_file, write_text
 MAX_BYTES = 16_000_000  # limit of a file in the repository
 
 
-def publish(source: Path, name: str, *, licence: str, folder: Path | None = None) -> Path:
-    """Write `<folder>/<name>.pt` and its entry in `<folder>/weights.toml`; returns the file.
+def publish(source: Path, name: str, *, licence: str) -> Path:
+    """Write `<name>.pt` and its entry in `weights.toml` to `zoo.WEIGHTS_DIR`; returns the file.
 
     Of the configuration, [model], [clip], [augment] and [train] are kept, without paths. Raises
     WeightsError (source), RnndetError (name, size), OutputError.
     """
-    folder = folder or zoo.WEIGHTS_DIR
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise RnndetError(f"name {name!r}: use lower-case letters, digits and _ only")
     content = checkpoint.read_checkpoint(source)
     checkpoint.model_from_checkpoint(content, where=str(source))  # it must build and fit
-    target = folder / f"{name}.pt"
+    target = zoo.WEIGHTS_DIR / f"{name}.pt"
     kept = {key: content[key] for key in ("format", "classes", "step", "figures", "model")}
     with atomic_file(target) as part:
         checkpoint.save_checkpoint(part, kept | {"config": without_paths(content["config"])})
@@ -36,7 +35,7 @@ def publish(source: Path, name: str, *, licence: str, folder: Path | None = None
         "licence": licence,
         "card": f"{name.split('_')[0]}.md",
     }
-    write_entry(folder / "weights.toml", name, entry)
+    write_entry(zoo.WEIGHTS_DIR / "weights.toml", name, entry)
     return target
 
 

@@ -33,21 +33,21 @@ def versions(device: torch.device) -> dict[str, str]:
     return described | {"cores": str(os.cpu_count()), "threads": str(torch.get_num_threads())}
 
 
-def commit(folder: Path = ROOT) -> str:
+def commit() -> str:
     """The commit of a checkout, followed by "+" if tracked files have changed; else "unknown"."""
-    if not (folder / ".git").exists():
+    if not (ROOT / ".git").exists():
         return "unknown"
     try:
-        number = _git(folder, "rev-parse", "--short=12", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        number = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return number + ("+" if changed else "")
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _git(*arguments: str) -> str:
     finished = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
+        ["git", "-C", str(ROOT), *arguments],
         capture_output=True,
         text=True,
         timeout=10,

@@ -45,7 +45,7 @@ def atomic_file(
         try:
             yield part
             if durable:
-                _sync(part)
+                sync(part)
             if previous is not None and path.exists():
                 os.replace(path, previous)
             os.replace(part, path)
@@ -117,7 +117,8 @@ def output_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until the data of a file is on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

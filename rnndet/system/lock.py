@@ -10,7 +10,6 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from rnndet.errors import OutputError
@@ -50,12 +49,7 @@ class FolderLock:
                 ) from None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         assert self._descriptor is not None
         descriptor, self._descriptor = self._descriptor, None
         if sys.platform == "win32":  # an open file cannot be removed there

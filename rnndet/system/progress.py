@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 from time import monotonic
-from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
@@ -86,12 +85,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()
 
 

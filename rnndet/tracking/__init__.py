@@ -7,7 +7,6 @@ from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
 from rnndet.tracking.byte import ByteTracker
 from rnndet.tracking.iou import IouTracker
-from rnndet.tracking.smoothing import TrackSmoother
 from rnndet.tracking.sort import SortTracker
 
 
@@ -50,5 +49,3 @@ TRACKERS: dict[str, Callable[..., Tracker | None]] = {
     "sort": SortTracker,
     "byte": ByteTracker,
 }
-
-__all__ = ["TRACKERS", "ByteTracker", "IouTracker", "SortTracker", "TrackSmoother", "Tracker"]

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rnndet.errors import OutputError, RnndetError
+from rnndet.errors import RnndetError
+from rnndet.system.files import output_errors
 
 
 class MetricsLog:
@@ -15,11 +16,9 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, *, board: bool = False) -> None:
-        try:
+        with output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
         self._board = _summary_writer(path.parent / "tensorboard") if board else None
 
     def write(self, *, step: int, **values: Any) -> None:

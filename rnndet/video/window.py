@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from types import TracebackType
 from typing import Self
 
 import cv2
@@ -59,12 +58,7 @@ class Window:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

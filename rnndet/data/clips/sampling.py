@@ -33,12 +33,7 @@ class ClipSampler:
         table: dict[int, dict[str, list[tuple[VideoRecord, Sequence[int]]]]] = {}
         frames: Counter[int] = Counter()
         for video in video_set.videos:
-            shown = defaultdict(list)
-            for position, record in enumerate(video.frames):
-                if record.target is not None:
-                    for label in set(record.target.labels[~record.target.ignore].tolist()):
-                        shown[label].append(position)
-            for label, positions in shown.items():
+            for label, positions in _positions_by_label(video).items():
                 groups = table.setdefault(label, {})
                 groups.setdefault(video.group or video.name, []).append((video, positions))
                 frames[label] += len(positions)
@@ -86,6 +81,16 @@ def hold_out(video_set: VideoSet, groups: Sequence[str]) -> tuple[VideoSet, Vide
     rest = tuple(v for v in video_set.videos if v.group not in groups)
     held = tuple(v for v in video_set.videos if v.group in groups)
     return VideoSet(video_set.classes, rest), VideoSet(video_set.classes, held)
+
+
+def _positions_by_label(video: VideoRecord) -> dict[int, list[int]]:
+    """The positions of the frames that show each label; ignored boxes do not count."""
+    shown: dict[int, list[int]] = defaultdict(list)
+    for position, record in enumerate(video.frames):
+        if record.target is not None:
+            for label in set(record.target.labels[~record.target.ignore].tolist()):
+                shown[label].append(position)
+    return shown
 
 
 def _below(limit: int, generator: torch.Generator) -> int:

@@ -2,14 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from rnndet.data.formats.video_builder import MAX_FRAMES, VideoBuilder
 from rnndet.data.records import VideoRecord, VideoSet
-from rnndet.data.targets import ANY_CLASS
+from rnndet.data.targets import relabelled
 from rnndet.errors import InputError
 from rnndet.structures import VideoInfo
 from rnndet.video.sources.base import safe_name
@@ -82,19 +79,8 @@ def join(sets: Iterable[VideoSet]) -> VideoSet:
     """
     sets = list(sets)
     classes = tuple(dict.fromkeys(name for part in sets for name in part.classes))
-    videos = [_relabelled(video, part.classes, classes) for part in sets for video in part.videos]
+    videos = [relabelled(video, part.classes, classes) for part in sets for video in part.videos]
     names = Counter(video.name for video in videos)
     if twice := [name for name, count in names.items() if count > 1]:
         raise InputError(f"two videos are called {twice[0]}; rename one")
     return VideoSet(classes, tuple(videos))
-
-
-def _relabelled(video: VideoRecord, old: Sequence[str], new: Sequence[str]) -> VideoRecord:
-    """Convert the labels of a video from indices into `old` to indices into `new`."""
-    table = torch.tensor([*(new.index(name) for name in old), ANY_CLASS])  # [-1] is ANY_CLASS
-    frames = []
-    for frame in video.frames:
-        assert frame.target is not None, video.name
-        target = replace(frame.target, labels=table[frame.target.labels])
-        frames.append(replace(frame, target=target))
-    return replace(video, frames=tuple(frames))

@@ -1,7 +1,7 @@
 """Metrics of predictions against the ground truth, by name."""
 
-from rnndet.evaluation.metrics.base import Metric, Numbers, compute
-from rnndet.evaluation.metrics.coco_ap import CocoAP, best_f1
+from rnndet.evaluation.metrics.base import Metric
+from rnndet.evaluation.metrics.coco_ap import CocoAP
 from rnndet.evaluation.metrics.delay import AverageDelay
 from rnndet.evaluation.metrics.flicker import Flicker
 from rnndet.evaluation.metrics.mot import Mot
@@ -31,6 +31,3 @@ def unit(name: str) -> str | None:
     """
     units = {key: value for metric in METRICS.values() for key, value in metric.units.items()}
     return units.get(name.split("/")[0].split("@")[0])
-
-
-__all__ = ["METRICS", "CocoAP", "Metric", "Numbers", "best_f1", "compute", "unit"]

@@ -14,5 +14,3 @@ RESCORERS: dict[str, Callable[[EvaluatedVideo], EvaluatedVideo]] = {
     "track_smooth": track_smooth,
 }
 OFFLINE = {"seq_nms"}
-
-__all__ = ["OFFLINE", "RESCORERS", "seq_nms", "track_smooth"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import rnndet
 from rnndet.errors import OutputError
-from rnndet.system.files import atomic_file, output_errors
+from rnndet.system.files import atomic_file, output_errors, sync
 from rnndet.video.sources.identity import fingerprint
 
 NAME = "done.json"
@@ -43,7 +42,8 @@ class DoneRecord:
         }
         for file in files:
             if file.is_file():
-                _sync(file)
+                with output_errors(file):
+                    sync(file)
         with atomic_file(folder / NAME, durable=True) as part:
             part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -117,8 +117,3 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _sync(path: Path) -> None:
-    with output_errors(path), path.open("rb+") as file:
-        os.fsync(file.fileno())

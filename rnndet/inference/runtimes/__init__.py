@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnndet.errors import DeviceError, WeightsError
-from rnndet.inference.runtimes.base import Runtime, scaled
+from rnndet.inference.runtimes.base import Runtime
 from rnndet.models.zoo import file_sha256, find_weights
 from rnndet.registry import lookup
 
@@ -116,6 +116,3 @@ def _why_not_onnx(weights: Path, device: str) -> str | None:
     if not weights.with_suffix(".onnx").is_file():
         return f"no {weights.stem}.onnx; rnndet export makes it"
     return None
-
-
-__all__ = ["RUNTIMES", "Runtime", "as_runtime", "open_runtime", "scaled"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Condition
-from types import TracebackType
 from typing import Any, Self
 
 from rnndet.inference.runtimes.base import Image, Runtime, StateArrays
@@ -144,10 +143,5 @@ class Member:
         self._batcher.join()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._batcher.leave()

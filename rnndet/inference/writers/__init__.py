@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rnndet.inference.writers.base import Export, ExportedVideo
+from rnndet.inference.writers.base import Export
 from rnndet.inference.writers.coco import CocoExport
 from rnndet.inference.writers.csv_table import CsvExport
 from rnndet.inference.writers.cvat import CvatExport
@@ -32,6 +32,3 @@ def export_names(texts: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         lookup(name, EXPORTS, what="--save")
     return tuple(dict.fromkeys(names))
-
-
-__all__ = ["EXPORTS", "Export", "ExportedVideo", "export_names"]

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnndet.errors import RnndetError
-from rnndet.models.detectors.base import FrameDetector, Prepared
+from rnndet.models.detectors.base import FrameDetector
 from rnndet.models.detectors.faster_rcnn import FasterRCNN
 from rnndet.models.detectors.fcos import FCOS
 from rnndet.models.detectors.retinanet import RetinaNet
 from rnndet.models.detectors.ssdlite import SSDLite
 from rnndet.registry import check_options, lookup
-
-__all__ = ["DETECTORS", "FrameDetector", "Prepared", "build_detector"]
 
 DETECTORS: dict[str, type[FrameDetector]] = {
     "faster_rcnn": FasterRCNN,

@@ -34,17 +34,15 @@ def build_backbone(
     *,
     weights: str | None = None,
     strides: Sequence[int] = (8, 16, 32),
-    fold_batch_norm: bool = False,
-    trainable_from: int = 0,
 ) -> tuple[nn.Module, dict[str, str], list[int]]:
     """Build a torchvision backbone; also returns {layer name: level name} and channels per level.
 
     A level is the last layer with its stride; a stride given twice selects the first and the last.
     Batch norm is frozen: its statistics and its scale are constants. weights: None (random), the
     name of torchvision's published weights for this backbone (may download), or a file ending in
-    .pth or .pt with a state_dict of torchvision's classification model. fold_batch_norm,
-    trainable_from: see `finish_backbone`. Raises `RnndetError` for a name, stride or
-    weights that do not exist, `WeightsError` for weights that do not fit.
+    .pth or .pt with a state_dict of torchvision's classification model. Raises
+    `RnndetError` for a name, stride or weights that do not exist, `WeightsError` for weights that
+    do not fit.
     """
     if name not in backbone_names():
         raise RnndetError(
@@ -57,7 +55,6 @@ def build_backbone(
     backbone = classifier.features if hasattr(classifier, "features") else classifier
     freeze_batch_norms(backbone)
     layers, channels = _layers_at(backbone, strides, name=name)
-    finish_backbone(backbone, fold_batch_norm=fold_batch_norm, trainable_from=trainable_from)
     return backbone, layers, channels
 
 

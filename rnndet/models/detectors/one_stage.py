@@ -42,8 +42,8 @@ class OneStage(FrameDetector):
       max(size).
     - weights: "COCO_V1" loads torchvision's published weights, which need backbone "resnet50" and
       two extra levels.
-    - backbone_weights: for the backbone alone, see `backbones.build_backbone`; extra_levels,
-      fold_batch_norm and trainable_backbone_from are explained there as well.
+    - backbone_weights: for the backbone alone, see `backbones.build_backbone`; extra_levels: see
+      `build_pyramid` there; fold_batch_norm, trainable_backbone_from: see `finish_backbone`.
     - resize_in_training: if False, frames must have network scale in train mode.
 
     Raises `RnndetError` for options that do not fit together.

@@ -95,16 +95,14 @@ def _capture_options(options: str) -> Iterator[None]:
     """
     settings = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": options, "OPENCV_FFMPEG_LOGLEVEL": "-8"}
     with _environment, _quiet():
-        before = {key: os.environ.get(key) for key in settings}
+        before = {key: os.environ[key] for key in settings if key in os.environ}
         os.environ.update(settings)
         try:
             yield
         finally:
-            for key, value in before.items():
-                if value is None:
-                    os.environ.pop(key, None)
-                else:
-                    os.environ[key] = value
+            for key in settings:
+                os.environ.pop(key, None)
+            os.environ.update(before)
 
 
 def frame_rate(fps: float) -> Fraction | None:

@@ -61,7 +61,6 @@ class IsolatedSource(Source):
         self,
         source: str,
         *,
-        name: str | None = None,
         max_pixels: int = MAX_PIXELS,
         live: LiveOptions | None = None,
         limit: float = FRAME_LIMIT,
@@ -70,7 +69,7 @@ class IsolatedSource(Source):
         self._stop = live.stop
         network = [live.allow_network, live.timeout, live.max_reconnects]
         self._source, self._limit = source, math.inf if _is_live(source) else limit
-        self._request = json.dumps([source, name, max_pixels, network])
+        self._request = json.dumps([source, max_pixels, network])
         self._counts: ReadCounts | None = None
         self._child: _Child | None = None
         self._child, self.info = self._start()
@@ -259,13 +258,13 @@ def serve() -> None:
         if not part:
             os._exit(1)
         request += part
-    source, name, max_pixels, network = json.loads(request)
+    source, max_pixels, network = json.loads(request)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of libraries must not mix with the frames
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         live = LiveOptions(*network)
-        with open_source(source, name=name, max_pixels=max_pixels, live=live) as opened:
+        with open_source(source, max_pixels=max_pixels, live=live) as opened:
             info = {field.name: getattr(opened.info, field.name) for field in fields(VideoInfo)}
             info["fps"] = None if info["fps"] is None else str(info["fps"])
             _send(out, info)

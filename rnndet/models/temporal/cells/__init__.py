@@ -15,8 +15,6 @@ from rnndet.models.temporal.cells.gated_hold import GatedHoldCell
 from rnndet.models.temporal.cells.min_gru import MinGRUCell
 from rnndet.models.temporal.cells.two_frame import TwoFrameCell
 
-__all__ = ["CELLS", "RecurrentCell"]
-
 
 class RecurrentCell(Protocol):
     """Interface of a cell, which is built as `Cell(in_channels, hidden_channels, **options)`.
