@@ -67,7 +67,7 @@ def start_from(model: VideoDetector, path: str | Path) -> list[str]:
         raise WeightsError(f"{path}: train.init: none of its weights fits this model")
     model.load_state_dict(fitting, strict=False)
     fresh = sorted(own.keys() - fitting.keys())
-    logger.info("%s: %d tensors loaded, %d start fresh", path, len(fitting), len(fresh))
+    logger.info("%s: %d tensors loaded, %d newly initialised", path, len(fitting), len(fresh))
     return fresh
 
 
