@@ -88,7 +88,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch):
 
 def test_other_dictionary_is_refused(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "m.pt")
-    with pytest.raises(WeightsError, match="not a rnndet checkpoint"):
+    with pytest.raises(WeightsError, match="not an rnndet checkpoint"):
         load_model(tmp_path / "m.pt")
 
 

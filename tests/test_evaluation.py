@@ -515,7 +515,7 @@ def test_missing_trackeval_is_reported_before_the_model_runs(monkeypatch, capsys
         (["w.pt", "--data", "d", "--metrics", "streaming", "--ablate-memory"], "give --latency MS"),
         (["w.pt", "--data", "d", "--tracker", "best"], "choose one of: byte"),
         (["w.pt", "--data", "d", "--samples", "-1"], "--samples -1"),
-        (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be made"),
+        (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be created"),
     ],
 )
 def test_tool_reports_invalid_requests(arguments, message, capsys) -> None:

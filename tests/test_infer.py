@@ -207,7 +207,7 @@ def test_list_of_sources_is_run_like_several_arguments(infer, clip, tmp_path, ca
 def test_empty_list_does_not_stop_the_other_sources(infer, clip, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("# nothing\n")
     assert infer(tmp_path / "list.txt", clip, "--max-frames", 1, "--no-video") == 1
-    assert "names no source" in capsys.readouterr().err
+    assert "lists no source" in capsys.readouterr().err
     assert (tmp_path / "sky" / "detections.jsonl").exists()
 
 

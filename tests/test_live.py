@@ -156,9 +156,9 @@ def test_other_size_after_a_lost_connection_is_scaled():
 
 
 def test_source_without_an_image_is_refused_at_once():
-    with pytest.raises(InputError, match="fake: gives no image"):
+    with pytest.raises(InputError, match="fake: sends no image"):
         live()
-    with pytest.raises(InputError, match="fake: gives no image"):
+    with pytest.raises(InputError, match="fake: sends no image"):
         live(FakeCapture([]), max_reconnects=1000)
 
 

@@ -259,7 +259,7 @@ def test_auto_without_a_graph_reports_why_it_chose_torch(weights):
     weights.with_suffix(".onnx").unlink()
     runtime, why = open_runtime(weights, kind="auto")
     assert runtime.name == "torch"
-    assert "no tiny.onnx; rnndet export makes it" in why
+    assert "no tiny.onnx; create it with rnndet export" in why
 
 
 def test_missing_graph_names_the_command(weights):

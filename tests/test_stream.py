@@ -208,7 +208,7 @@ def test_run_video_is_lazy():
 
 
 class Twice:
-    """Key frames: every second frame; in the others the boxes are half a pixel further right."""
+    """Key frames: every second frame; in between, boxes are half a pixel further right."""
 
     every, lost, is_between = 2, 0.0, False
 

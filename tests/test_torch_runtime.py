@@ -134,7 +134,7 @@ def test_fault_of_the_compiler_is_one_line(monkeypatch):
     monkeypatch.setattr(torch, "compile", compile_)
     compiled = TorchRuntime(tiny_model(), compiled=True)
     _, state = compiled.detect([noise()], [SIZE_HW], None)
-    with pytest.raises(DeviceError, match=r"--compile: No working C\+\+ compiler; leave it out"):
+    with pytest.raises(DeviceError, match=r"--compile: No working C\+\+ compiler; omit it"):
         compiled.detect([noise()], [SIZE_HW], state)
 
 

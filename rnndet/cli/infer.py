@@ -34,7 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--no-scene-cuts",
         action="store_true",
-        help="keep state and tracks where the scene changes",
+        help="do not reset state and tracks at scene cuts",
     )
     add(
         "--key-every",
@@ -48,7 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="run it also where less than this share of the boxes could be propagated, 0 to 1",
+        help="also run it where less than this share of the boxes could be propagated, 0 to 1",
     )
     add("--start", type=seconds, default=0.0, help="begin at this time of each source, in seconds")
     add("--end", type=seconds, help="stop each source at this time, in seconds")
@@ -161,7 +161,7 @@ def set_up_log(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise RnndetError for mistakes that can be found before a model is loaded."""
+    """Raise RnndetError for errors that can be detected before a model is loaded."""
     from rnndet.errors import RnndetError
     from rnndet.inference.writers import export_names
     from rnndet.system.lock import check_writable
@@ -173,12 +173,12 @@ def check(args: argparse.Namespace) -> None:
     if args.coast and args.tracker == "none":
         raise RnndetError("--coast: only tracks are shown while missed; use a --tracker")
     if args.compile and args.batch_sources > 1:
-        raise RnndetError("--compile: for one source at a time; leave out --batch-sources")
+        raise RnndetError("--compile: processes one source at a time; omit --batch-sources")
     if args.show:
         from rnndet.video.window import check_display
 
         if args.batch_sources > 1:
-            raise RnndetError("--show: shows one source at a time; leave out --batch-sources")
+            raise RnndetError("--show: shows one source at a time; omit --batch-sources")
         check_display()
     check_writable(Path(args.out))
 
@@ -286,7 +286,7 @@ def say(args: argparse.Namespace, line: str) -> None:
 
 
 def report(error: Any, args: argparse.Namespace) -> int:
-    """Print a user's mistake as one line; its exit code."""
+    """Print an error that the user can fix in one line; returns its exit code."""
     if args.debug:
         traceback.print_exception(error)
     if args.log_json:

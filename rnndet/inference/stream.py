@@ -1,4 +1,4 @@
-"""Detect and track objects frame by frame: `Stream` keeps all the state between two frames."""
+"""Detect and track objects frame by frame: `Stream` holds all state between frames."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class Stream:
     def prepare(self, frame: Frame) -> np.ndarray:
         """Check a frame and scale it for the network: (h, w, 3) uint8.
 
-        Forgets what came before where the frame has `restart`.
+        Resets state and tracks if the frame has `restart`.
         """
         if frame.restart:
             self._restart()
@@ -180,7 +180,7 @@ class Stream:
         gap: int = 0,
         timer: Timer = NO_TIMER,
     ) -> Detections:
-        """Run the model and keep its state; detections >= score_floor, without ids.
+        """Run the model and store its state; returns detections >= score_floor, without ids.
 
         Between key frames: the boxes of the last key frame, propagated. image: the result of
         `prepare`; size_hw, gap: of the original frame.
@@ -200,7 +200,7 @@ class Stream:
         return track(detections, self.tracker, min_score=self.min_score, time=time)
 
     def _result(self, frame: Frame, detections: Detections, *, is_cut: bool) -> FrameResult:
-        """Add what is shown of the tracks beside the detections."""
+        """Add the displayed tracks to the detections."""
         propagated = self.keys.is_between
         if detections.ids is None:
             return FrameResult(frame, detections, is_cut, propagated=propagated)
@@ -232,7 +232,7 @@ def run_video(stream: Stream, source: Iterable[Frame]) -> Iterator[FrameResult]:
 
 
 class NullPart:
-    """A part of a stream that is left out: it has no state."""
+    """Placeholder for a disabled part of a stream; has no state."""
 
     def reset(self) -> None:
         """Do nothing."""
@@ -255,7 +255,7 @@ class NoTracker(NullPart):
 
 
 class NoCuts(NullPart):
-    """In place of `SceneCut`: the video is one scene."""
+    """Replaces `SceneCut` when it is disabled: never reports a cut."""
 
     def update(self, image: np.ndarray) -> bool:
         return False

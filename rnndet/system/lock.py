@@ -42,7 +42,7 @@ class FolderLock:
             self._folder.mkdir(parents=True, exist_ok=True)
             try:
                 while not self._try_to_lock():
-                    pass  # its last holder has just removed the file: make a new one
+                    pass  # its last holder has just removed the file: create a new one
             except BlockingIOError:
                 raise OutputError(
                     f"{self._folder}: another run is writing its results there; wait for its end, "

@@ -32,7 +32,7 @@ class Window:
         self.wants_end = False
 
     def show(self, image: np.ndarray) -> None:
-        """Show an image, (H, W, 3) uint8 RGB, and return at once."""
+        """Show an image, (H, W, 3) uint8 RGB, without blocking."""
         if self.wants_end:
             return
         if not self._is_open:

@@ -1,4 +1,4 @@
-"""Read MOTChallenge and sets in its layout (DanceTrack, SportsMOT, those of writers/mot.py).
+"""Read MOTChallenge and sets in its layout (DanceTrack, SportsMOT, output of writers/mot.py).
 
     <root>/<split>/<sequence>/seqinfo.ini
                               img1/%06d.jpg, or <sequence>.mp4 where there is no img1

@@ -76,7 +76,7 @@ def build_record(builder: VideoBuilder, file: Path, video: Path, info: VideoInfo
 
 
 def join(sets: Iterable[VideoSet]) -> VideoSet:
-    """Join sets to one, with all classes in the order of first occurrence.
+    """Join sets into one, with all classes in the order of first occurrence.
 
     Raises InputError if two videos have the same name.
     """

@@ -14,7 +14,7 @@ from rnndet.evaluation.records import EvaluatedVideo
 WINDOW = 10  # frames before and after
 TINY = 1e-10  # on both sides of the mean's fraction: an object seen once does not move
 GROUPS = ("slow", "medium", "fast")  # above .9, .7 to .9, below .7
-UNKNOWN = len(GROUPS)  # the group of a target whose motion is not known
+UNKNOWN = len(GROUPS)  # the group of a target with unknown motion
 
 
 def motion_iou(video: EvaluatedVideo) -> list[np.ndarray]:

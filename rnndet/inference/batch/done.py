@@ -1,4 +1,4 @@
-"""Record finished videos in done.json, so that a rerun does only what is missing."""
+"""Record finished videos in done.json, so that a rerun skips them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DoneRecord:
     """The content of done.json that is known before a video is run."""
 
     job: Mapping[str, Any]  # see `describe_job`
-    source: str  # as it is shown to people, without a password
+    source: str  # as displayed, without a password
     strict: bool = False  # write no record of an incomplete source
 
     def write(self, folder: Path, *, frames: int, is_complete: bool, files: Iterable[Path]) -> None:

@@ -32,7 +32,7 @@ INTERRUPTED = {"exit_code": 130, "interrupted": True}
 class ResultOptions:
     """The options that change the results of a video: done.json records all of them, no others.
 
-    A run takes these options from nowhere else, so none can be missing from the record. Each has
+    This is the only source of these options, so none can be missing from the record. Each has
     the name that it has in rnndet infer.
     """
 
