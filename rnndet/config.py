@@ -22,7 +22,7 @@ from rnndet.registry import (
     convert,
 )
 
-RENAMED = {  # keys and names of rnndet 0.1 before December 2026; checkpoints of then still load
+RENAMED = {  # settings of checkpoint format 1; such checkpoints are upgraded when read
     "train.lr_trunk": "train.lr_backbone",
     "train.lr_memory": "train.lr_temporal",
     "train.restoration": "train.distillation",
@@ -41,7 +41,7 @@ class TemporalConfig:
 
     # none | conv_rnn | conv_lstm | conv_gru | bottleneck_lstm | min_gru | gated_hold | two_frame
     cell: str = "conv_lstm"
-    site: Literal["neck", "backbone"] = "neck"  # whose features it sees: neck is after the FPN
+    site: Literal["neck", "backbone"] = "neck"  # its input: neck is after the FPN
     levels: tuple[str, ...] = ("0", "1", "2")  # feature levels that get a cell, finest first
     hidden: Count = 32  # channels of the state; 0: as many as the features have
     fusion: str = "blend"  # blend | residual | replace; state for cells that hold features
@@ -204,7 +204,7 @@ def config_from_dict(tree: dict[str, Any], *, where: str) -> Config:
 
 
 def _check_renamed(tree: dict[str, Any]) -> None:
-    """Raise RnndetError for a key that has another name today."""
+    """Raise RnndetError for a key that has been renamed."""
     for old, new in RENAMED.items():
         *path, last = old.split(".")
         table: Any = tree
@@ -215,7 +215,7 @@ def _check_renamed(tree: dict[str, Any]) -> None:
 
 
 def upgrade_config(tree: dict[str, Any]) -> dict[str, Any]:
-    """The plain data of a checkpoint of format 1 with the names of today; see `RENAMED`."""
+    """The configuration of a checkpoint of format 1 with the current names; see `RENAMED`."""
     tree = {name: dict(table) for name, table in tree.items()}
     for old, new in RENAMED.items():
         *path, last = old.split(".")
