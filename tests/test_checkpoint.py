@@ -1,3 +1,5 @@
+"""Checkpoints: save, load, refuse."""
+
 import hashlib
 import os
 import pickle
@@ -60,7 +62,7 @@ def test_missing_file_is_named(tmp_path):
         load_model(tmp_path / "none.pt")
 
 
-def test_cut_file_is_refused(saved):
+def test_truncated_file_is_refused(saved):
     _, path = saved
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="incomplete"):

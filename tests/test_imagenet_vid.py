@@ -1,3 +1,5 @@
+"""Reader of ImageNet VID and DET."""
+
 import shutil
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Reader of labelled folders."""
+
 import json
 
 import pytest

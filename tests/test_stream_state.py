@@ -1,4 +1,4 @@
-"""A recording in parts, with the state carried in a file, gives what the whole gives."""
+"""A recording in parts, with the state saved in a file, equals the whole recording."""
 
 import json
 from fractions import Fraction
