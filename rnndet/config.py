@@ -43,7 +43,7 @@ class TemporalConfig:
     cell: str = "conv_lstm"
     site: Literal["neck", "backbone"] = "neck"  # its input: neck is after the FPN
     levels: tuple[str, ...] = ("0", "1", "2")  # feature levels that get a cell, finest first
-    hidden: Count = 32  # channels of the state; 0: as many as the features have
+    hidden: Count = 32  # channels of the state; 0: the same as the features
     fusion: str = "blend"  # blend | residual | replace; state for cells that hold features
     gate_bias: float = 2.0  # blend: 2 starts the gate at 0.88 in favour of the recurrent state
     memory_scale: float = 8.0  # amplitude of the cell's output; training calibrates it per level
@@ -88,9 +88,9 @@ class ClipConfig:
     length: AtLeastOne = 8  # frames of one window: the span of backpropagation through time
     windows: AtLeastOne = 1  # windows of one clip; the state is carried across, detached
     streamed: Share = 1.0  # share of the rows with clips of all windows; the rest have one window
-    stride_min: AtLeastOne = 1  # a clip takes every n-th frame, n drawn from here ...
-    stride_max: AtLeastOne = 3  # ... to here: slow and fast motion from the same videos
-    classes: Literal["even", "natural"] = "even"  # rare classes as often as common ones?
+    stride_min: AtLeastOne = 1  # a clip has every n-th frame, n from stride_min ...
+    stride_max: AtLeastOne = 3  # ... to stride_max: slow and fast motion from the same videos
+    classes: Literal["even", "natural"] = "even"  # even: rare classes as often as common classes
     # share of the labelled frames in the detector's losses; the temporal module sees all frames
     labelled: Annotated[float, Range(0, 1, low_is_open=True)] = 1.0
 
@@ -124,7 +124,7 @@ class TrainConfig:
     steps: AtLeastOne = 10_000  # optimiser steps: windows
     batch: AtLeastOne = 8  # rows of a step, over all processes
     accumulate: AtLeastOne = 1  # gradient accumulation: batches per step and process
-    # > 0: activation checkpointing; backbone and neck run in so many chunks of the images
+    # > 0: activation checkpointing; backbone and neck run in this many chunks of the images
     activation_checkpoints: Count = 0
     lr: NotNegative = 1e-3  # neck and head of the detector
     lr_backbone: NotNegative = 3e-4

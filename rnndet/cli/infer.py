@@ -79,7 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="run N sources at a time through one model, each with its own state")  # fmt: skip
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--overwrite", action="store_true", help="replace results of an earlier run")
-    add("--quiet", action="store_true", help="print errors and nothing else")
+    add("--quiet", action="store_true", help="print errors only")
     add("--log-json", action="store_true", help="progress and messages as JSON lines on stderr")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
@@ -270,7 +270,7 @@ def make_batch(
 
 
 def say(args: argparse.Namespace, line: str) -> None:
-    """Print a message; if nobody reads any more (`| head`), the run continues silently."""
+    """Print a message; if the output pipe is closed (`| head`), the run continues silently."""
     if args.quiet:
         return
     if args.log_json:

@@ -103,7 +103,7 @@ def image_path(video: VideoRecord, record: FrameRecord, cache: Path | None) -> P
 
 
 def is_cached(video: VideoRecord, cache: Path | None) -> bool:
-    """True if the cache holds all frames of this video, decoded from the file as it is now.
+    """True if the cache holds all frames of this video, decoded from the current file.
 
     A cache without the video files, as on another machine, is trusted.
     """

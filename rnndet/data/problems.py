@@ -1,6 +1,6 @@
 """Collect the problems of the files of a data set, so that one run reports all of them.
 
-A reader reports an entry that it leaves out with `add`, counts a harmless correction with
+A reader reports a left-out entry with `add`, counts a harmless correction with
 `correct`, and continues. The caller decides whether data with left-out entries may be used:
 `stop_if_any`.
 """

@@ -13,7 +13,7 @@ from rnndet.structures import Target
 MAX_TRACK = 2**53  # the largest id that every format can store
 LARGEST = 1e6  # pixels; a larger coordinate is a mistake, not an object that leaves the image
 ANY_CLASS = -1  # label of an ignore region that belongs to no class
-SHARES_HINT = "boxes lie within 0..1: are they shares instead of pixels?"  # a correction
+SHARES_HINT = "boxes lie within 0..1: are they relative instead of in pixels?"  # a correction
 
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels from 0, exclusive edges
 

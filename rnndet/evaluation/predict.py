@@ -67,7 +67,7 @@ def evaluate_set(
 
     uses: of the temporal state, from `ablation.USES`; without them one plain run, named "".
     degrade, degrade_seed: corrupt the frames by their `named_plan`.
-    every, max_videos: use only every N-th frame, and at most so many videos.
+    every, max_videos: use every N-th frame, and at most this many videos.
     keys: the model processes only the key frames.
     world: each process runs its share of the videos. The first gets all runs, the rest none.
     progress: called after each frame with the total number of frames.

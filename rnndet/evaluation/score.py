@@ -212,7 +212,7 @@ def protocol(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> 
 
 
 def format_number(name: str, value: float) -> str:
-    """A number as tables show it: shares in per cent, others as they are, `-` if undefined.
+    """Format a number for a table: shares in per cent, other numbers unscaled, `-` if undefined.
 
     >>> format_number("AP50", 0.5), format_number("delay@0.1", 3.25)
     ('50.0', '3.25')

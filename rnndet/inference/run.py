@@ -150,7 +150,7 @@ def run_source(
         folder, source.info, stream.runtime.classes, header=about, save=options.save,
         trails=options.trails, show=show, overwrite=options.overwrite,
     ) as files:  # fmt: skip
-        forget_done(folder)  # it must never lie beside results of another run
+        forget_done(folder)  # it must never accompany results of another run
         run.write_frames(files, depth=0 if show is not None or not options.is_threaded else DEPTH)
         summary = run.summary(folder, files, seconds=perf_counter() - begin)
         files.finish(summary)

@@ -18,7 +18,7 @@ from rnndet.video.scene_cut import SceneCut
 if TYPE_CHECKING:
     from rnndet.models.video_detector import VideoDetector
 
-TRACKER_FLOOR = 0.1  # scores from here on reach the tracker; ByteTrack's lower threshold
+TRACKER_FLOOR = 0.1  # minimum score for the tracker; ByteTrack's lower threshold
 HELD_SHARE = 0.5  # an object with an id stays visible down to this share of min_score
 
 
@@ -31,11 +31,11 @@ class Stream:
     has an id: this bridges frames in which the object is hard to see.
 
     Args:
-        model: a `VideoDetector` or a `Runtime`, used as it is and where it is: in eval mode, with
+        model: a `VideoDetector` or a `Runtime`, used unchanged, on its device: in eval mode, with
             its current `score_threshold`. That must not lie above `score_floor`: a lower one costs
             time, a higher one hides detections from the tracker.
         tracker: None: detections have no ids.
-        min_score: scores from here on are reported.
+        min_score: minimum score of the reported detections.
         cuts: detects scene cuts. At a cut the recurrent state is emptied and all tracks end,
             because state of the previous scene degrades the detections of the next. None: never.
         keys: chooses the frames that the model sees; in between, boxes are propagated by template
@@ -89,7 +89,7 @@ class Stream:
         return min(self.min_score, TRACKER_FLOOR)
 
     def reset(self) -> None:
-        """Forget everything: the next frame begins a new video, and ids start at 1."""
+        """Reset all state: the next frame begins a new video, and ids start at 1."""
         self.tracker.reset()
         self._restart()
 
@@ -245,7 +245,7 @@ class NullPart:
 
 
 class NoTracker(NullPart):
-    """In place of a `Tracker`: detections stay without ids."""
+    """Replaces a `Tracker`: detections have no ids."""
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         return detections
@@ -262,7 +262,7 @@ class NoCuts(NullPart):
 
 
 class EveryFrame(NullPart):
-    """In place of `KeyFrames`: the model sees every frame."""
+    """Replaces `KeyFrames`: the model runs on every frame."""
 
     every, lost, is_between = 1, 0.0, False
 

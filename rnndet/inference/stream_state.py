@@ -29,7 +29,7 @@ class Position:
 
 
 def save_stream(path: str | Path, stream: Stream, position: Position) -> None:
-    """Write everything that the frame after `position` depends on, atomically.
+    """Write all state that the frame after `position` depends on, atomically.
 
     Raises OutputError.
     """

@@ -34,7 +34,7 @@ def save_checkpoint(
     """Write plain data atomically: after a crash the file is the old or the new one, complete.
 
     The content's sha256 is stored with it. keep_previous: keep the existing file as
-    `previous_of(path)`. Raises OutputError if the file cannot be written; then nothing changes.
+    `previous_of(path)`. Raises OutputError if the file cannot be written; the old file remains.
     """
     path = Path(path)
     previous = previous_of(path) if keep_previous else None

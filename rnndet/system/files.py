@@ -82,7 +82,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Make an empty folder, in place of any leftover of that name; remove it at the end."""
+    """Create an empty folder, replacing a leftover of that name; remove it at the end."""
     try:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)

@@ -23,7 +23,7 @@ class FolderLock:
     """Context manager that holds the lock of a folder; the folder is made where it is missing.
 
     The operating system releases the lock when the process ends in any way, so a lock file that
-    was left behind blocks nobody. At the end the lock file is removed, and an empty folder too.
+    was left behind does not block. At the end the lock file is removed, and an empty folder too.
 
     Raises OutputError: another process holds the lock, or the folder cannot be made or written to.
 

@@ -1,4 +1,4 @@
-"""Training losses: the detector's own, feature distillation from clean frames, and stability."""
+"""Training losses: the detector's losses, feature distillation from clean frames, and stability."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Trainer:
         )
 
     def run(self, loader: StepLoader, end: int) -> None:
-        """Train until `end` steps are done; save and validate where they are due before that."""
+        """Train until `end` steps are done; save and validate at their intervals."""
         train, state = self.config.train, self.state
         reported = state.step
         self.timer.reset()
@@ -167,7 +167,7 @@ class Trainer:
         that are logged the gates; {} if the step had no loss or was skipped.
         """
         self.model.train()
-        if self.schedule.begin_step(self.state.step):  # DDP looks at what trains once, when built
+        if self.schedule.begin_step(self.state.step):  # DDP reads requires_grad when built
             self.parallel = self.world.parallel(self.criterion, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         with self._out_of_memory(), self._gates() as gates:

@@ -77,7 +77,7 @@ def check_display() -> None:
     if sys.platform not in ("win32", "darwin") and not display:
         raise DeviceError(
             "--show: there is no display (DISPLAY and WAYLAND_DISPLAY are not set); leave --show "
-            "out and look at annotated.mp4"
+            "out and open annotated.mp4"
         )
     try:
         probe = subprocess.run(

@@ -54,7 +54,7 @@ def check_dataset(
     Entries that the reader leaves out are errors, with `skip_bad` notes. `decode` selects how many
     images are decoded, see `check_images`; only those are compared between splits.
 
-    Raises InputError if nothing of a split can be read, RnndetError for an unknown choice.
+    Raises InputError if a split cannot be read, RnndetError for an unknown choice.
     """
     findings: list[Finding] = []
     sets: dict[str, VideoSet] = {}

@@ -82,7 +82,7 @@ def read(
             where, _, reason = str(error).partition(": ")
             problems.add(where, "", reason)
     if not records:
-        problems.stop_if_any()  # an empty set helps nobody, even with --skip-bad
+        problems.stop_if_any()  # an empty set is an error even with --skip-bad
     return VideoSet(names, tuple(records))
 
 

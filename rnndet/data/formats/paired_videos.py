@@ -1,4 +1,4 @@
-"""Find and open the videos that lie beside their label files, and join them to one set."""
+"""Find and open the videos next to their label files, and join them into one set."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -125,7 +125,7 @@ def _below(root: Path, file: Path) -> str:
         return Path(os.path.abspath(file)).relative_to(os.path.abspath(root)).as_posix()
     except ValueError:
         raise OutputError(
-            f"{file}: lies outside {root}; write images too, or choose a folder that holds it"
+            f"{file}: lies outside {root}; write images too, or choose a parent folder of it"
         ) from None
 
 

@@ -50,7 +50,7 @@ def motion_groups(motion: np.ndarray) -> np.ndarray:
 def _of_sorted(ids: np.ndarray, index: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Motion IoU of targets sorted by track, then frame: (N,), (N,), (N, 4) -> (N,)."""
     total, count = np.full(len(ids), TINY), np.full(len(ids), TINY)
-    for step in range(1, WINDOW + 1):  # two boxes `step` apart are at least so many frames apart
+    for step in range(1, WINDOW + 1):  # two boxes `step` apart are at least `step` frames apart
         near = (ids[step:] == ids[:-step]) & (index[step:] - index[:-step] <= WINDOW)
         first = np.flatnonzero(near)
         overlap = iou(boxes[first], boxes[first + step], dtype=np.float64)

@@ -51,7 +51,7 @@ class DoneRecord:
 def describe_job(
     source: str, *, model_sha256: str | None, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return everything that the results of a video depend on, as plain data. Raises InputError.
+    """Return all inputs that the results of a video depend on, as plain data. Raises InputError.
 
     options: those that change the results; values that JSON has no type for become text.
     """

@@ -83,7 +83,7 @@ class BatchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything that the sources of a run share.
+    """State shared by the sources of a run.
 
     header: added to the header of detections.jsonl; its "model" is that of `describe_model`. stop:
     whether the run is to end. say: called with each line for the user; say_error: with the error of

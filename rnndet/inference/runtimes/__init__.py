@@ -24,7 +24,7 @@ NVIDIA = Path("/proc/driver/nvidia")  # exists if the driver is loaded (Linux)
 
 
 def as_runtime(model: VideoDetector | Runtime) -> Runtime:
-    """Return a runtime as it is, a `VideoDetector` in a `TorchRuntime`."""
+    """Wrap a `VideoDetector` in a `TorchRuntime`; return a runtime unchanged."""
     if isinstance(model, Runtime):
         return model
     from rnndet.inference.runtimes.torch_runtime import TorchRuntime

@@ -1,4 +1,4 @@
-"""The interface of everything that runs a model frame by frame; imports no torch."""
+"""The interface of runtimes, which run a model frame by frame; imports no torch."""
 
 from __future__ import annotations
 

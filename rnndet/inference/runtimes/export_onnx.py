@@ -34,7 +34,7 @@ TRACED_HW = (270, 480)  # of the frame that the graph is traced with
 BOX_LIMIT, SCORE_LIMIT = 0.01, 1e-4  # pixels; largest differences of the two runtimes
 ALONE_LIMIT = 1e-3  # of all detections
 FAR = 1.0  # pixels: boxes further apart are two objects
-FLOOR = 0.05  # scores from here on are compared
+FLOOR = 0.05  # minimum score of the compared detections
 CLIP_SEED = 7  # the clip of rnndet infer
 
 

@@ -109,7 +109,7 @@ class TemporalHead(nn.Module):
     - channels: C of every level of the frame detector at this site.
     - cell: a name in `CELLS`; options: its keyword arguments. Each level has its own cell.
     - levels: the levels with a cell; all other levels pass through unchanged.
-    - hidden: channels of the state; 0: as many as the level has.
+    - hidden: channels of the state; 0: the same as the level.
     - fusion: a name in `FUSIONS`; "state" is for `gated_hold` and `two_frame`, and they need it.
       gate_bias and memory_scale initialise it, see `calibrate`.
 

@@ -193,7 +193,7 @@ def image_files(path: str | Path) -> list[Path]:
 def matches(pattern: str) -> list[Path]:
     """The files and folders that match a glob with *, ?, [...] or **, in natural order.
 
-    An existing parent folder is taken literally, whatever characters it has.
+    An existing parent folder is taken literally, with any characters.
     """
     path = Path(pattern)
     if path.parent.is_dir():

@@ -134,7 +134,7 @@ class IsolatedSource(Source):
                 continue
             self.close()
             raise InputError(
-                f"{shown}: the decoder gave nothing for {self._limit:g} s and was ended; "
+                f"{shown}: the decoder sent nothing for {self._limit:g} s and was stopped; "
                 "the file is damaged or malicious"
             )
         if message is None:

@@ -12,11 +12,11 @@ MAX_LIST_BYTES = 2**24
 
 
 def expand(text: str) -> list[str]:
-    """The sources that `text` stands for, each for `open_source`.
+    """Expand `text` into sources for `open_source`.
 
-    An existing name is that file, whatever characters it has; a text file (.txt) is a list. A
+    An existing name is that file, with any characters; a text file (.txt) is a list. A
     pattern with *, ? or [...] stands for its matches in natural order; images of the same folder
-    are a single source. Other text stands for itself, even where it does not exist.
+    are a single source. Other text is returned unchanged, even if no such file exists.
 
     Raises:
         InputError: a list cannot be read, or names no source.

@@ -183,7 +183,7 @@ class LiveSource(Source):
             self._read_until_lost()
         except cv2.error as error:
             log.warning("%s: %s", self._shown_name, str(error).strip().splitlines()[-1])
-        finally:  # after any error, so that nobody waits for a frame forever
+        finally:  # after any error, so that no reader waits forever
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()

@@ -1,7 +1,7 @@
 """Open a source of frames: a video file, images, a camera, or a URL where URLs are allowed.
 
 Every source gives each frame once, in order and in RGB; no frame of a file is dropped, because a
-recurrent model needs the frames between those that a caller looks at.
+recurrent model also needs the frames that a caller does not use.
 """
 
 import itertools
