@@ -2,7 +2,7 @@
 
 python examples/ray_batch.py clips/*.mp4 --out out -- --tracker sort --no-video
 
-Options after "--" are those of `rnndet infer`. The results are those of `rnndet infer`, and a
+Options after "--" are options of `rnndet infer`. The results equal `rnndet infer`, and a
 second run processes only the videos that are not finished. On a cluster every machine needs this
 checkout, the sources and --out under the same paths.
 """
@@ -21,11 +21,11 @@ from rnndet.cli import infer  # noqa: E402
 from rnndet.inference.batch.jobs import Job  # noqa: E402
 
 EXAMPLES = str(Path(__file__).resolve().parent)
-WORKER_DIED = 3  # exit code of a video whose worker died, the same as of an unreadable video
+WORKER_DIED = 3  # exit code if a worker dies, the same as for an unreadable video
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Split the command line into the options of this file and those of `rnndet infer`."""
+    """Split the command line into the options of this script and of `rnndet infer`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     order = [*given.source, "--out", given.out, "--resume", "--quiet", *options]
     args = infer.parse(order)
     if args.shard:
-        print("ray_batch: Ray distributes the sources; leave out --shard", file=sys.stderr)
+        print("ray_batch: Ray distributes the sources; omit --shard", file=sys.stderr)
         return 2
     try:
         infer.check(args)

@@ -79,7 +79,7 @@ def scale(boxes: Array, *, factor_xy: tuple[float, float]) -> Array:
 
 
 def nms(boxes: Array, groups: NDArray[np.integer], *, limit: float, most: int) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression: rows of the kept boxes, in order, at most `most`.
+    """Greedy non-maximum suppression: rows of the remaining boxes, in order, at most `most`.
 
     boxes (D, 4) are sorted by descending score. A box is removed if its IoU with a kept box of the
     same group (D,) is above `limit`. Works in blocks and ends as soon as `most` boxes are kept.

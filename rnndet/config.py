@@ -22,7 +22,7 @@ from rnndet.registry import (
     convert,
 )
 
-RENAMED = {  # keys and names of rnndet 0.1 before December 2026; checkpoints of then still load
+RENAMED = {  # settings of checkpoint format 1; such checkpoints are upgraded when read
     "train.lr_trunk": "train.lr_backbone",
     "train.lr_memory": "train.lr_temporal",
     "train.restoration": "train.distillation",
@@ -41,9 +41,9 @@ class TemporalConfig:
 
     # none | conv_rnn | conv_lstm | conv_gru | bottleneck_lstm | min_gru | gated_hold | two_frame
     cell: str = "conv_lstm"
-    site: Literal["neck", "backbone"] = "neck"  # whose features it sees: neck is after the FPN
+    site: Literal["neck", "backbone"] = "neck"  # its input: neck is after the FPN
     levels: tuple[str, ...] = ("0", "1", "2")  # feature levels that get a cell, finest first
-    hidden: Count = 32  # channels of the state; 0: as many as the features have
+    hidden: Count = 32  # channels of the state; 0: the same as the features
     fusion: str = "blend"  # blend | residual | replace; state for cells that hold features
     gate_bias: float = 2.0  # blend: 2 starts the gate at 0.88 in favour of the recurrent state
     memory_scale: float = 8.0  # amplitude of the cell's output; training calibrates it per level
@@ -87,11 +87,11 @@ class ClipConfig:
 
     length: AtLeastOne = 8  # frames of one window: the span of backpropagation through time
     windows: AtLeastOne = 1  # windows of one clip; the state is carried across, detached
-    streamed: Share = 1.0  # share of the rows whose clips have all windows; the others have one
-    stride_min: AtLeastOne = 1  # a clip takes every n-th frame, n drawn from here ...
-    stride_max: AtLeastOne = 3  # ... to here: slow and fast motion from the same videos
-    classes: Literal["even", "natural"] = "even"  # rare classes as often as common ones?
-    # share of the labelled frames that give the detector's losses; the temporal module sees all
+    streamed: Share = 1.0  # share of the rows with clips of all windows; the rest have one window
+    stride_min: AtLeastOne = 1  # a clip has every n-th frame, n from stride_min ...
+    stride_max: AtLeastOne = 3  # ... to stride_max: slow and fast motion from the same videos
+    classes: Literal["even", "natural"] = "even"  # even: rare classes as often as common classes
+    # share of the labelled frames in the detector's losses; the temporal module sees all frames
     labelled: Annotated[float, Range(0, 1, low_is_open=True)] = 1.0
 
 
@@ -101,7 +101,7 @@ class AugmentConfig:
 
     # height, width of the training image, in network pixels
     crop: tuple[Annotated[int, Range(32)], Annotated[int, Range(32)]] = (256, 256)
-    zoom_min: Positive = 0.6  # scale relative to the one that inference uses, log-uniform
+    zoom_min: Positive = 0.6  # scale relative to the scale of inference, log-uniform
     zoom_max: Positive = 1.5
     on_object: Share = 0.85  # share of crops placed so that a random object is inside
     mosaic: Share = 0.0  # share of clips made of four clips side by side
@@ -119,12 +119,12 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Optimisation, losses, loading, and what a run writes and when."""
+    """Optimisation, losses, data loading, and when a run logs, saves and validates."""
 
     steps: AtLeastOne = 10_000  # optimiser steps: windows
     batch: AtLeastOne = 8  # rows of a step, over all processes
     accumulate: AtLeastOne = 1  # gradient accumulation: batches per step and process
-    # > 0: activation checkpointing; backbone and neck run in so many chunks of the images
+    # > 0: activation checkpointing; backbone and neck run in this many chunks of the images
     activation_checkpoints: Count = 0
     lr: NotNegative = 1e-3  # neck and head of the detector
     lr_backbone: NotNegative = 3e-4
@@ -138,25 +138,25 @@ class TrainConfig:
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: tuple[int, ...] = ()  # steps
     clip_norm: Positive = 3.0  # largest gradient norm
-    ema: ShareBelowOne = 0.999  # decay of the averaged weights, which are the ones that are kept
+    ema: ShareBelowOne = 0.999  # decay of the averaged weights, which are saved and validated
     freeze: tuple[Literal["backbone", "neck", "head", "temporal"], ...] = ()
     unfreeze: Count = 0  # step at which the frozen parts begin to train; 0: never
     amp: Literal["bfloat16", "float16", "off"] = (
         "bfloat16"  # autocast on CUDA; float16 scales losses
     )
-    # checkpoint, or name of shipped weights, whose tensors are taken where names and shapes agree
+    # checkpoint or name of shipped weights; tensors are loaded where names and shapes agree
     init: str = ""
     seed: int = 0
     augment_on: Literal["cpu", "device"] = "cpu"  # by loader processes, or by threads on the device
     workers: Count = 0  # loader processes, or threads where augment_on = "device"
     prefetch: Count = 2  # augment_on = "device": steps whose clips are prepared in advance
     loader_timeout: AtLeastOne = 300  # seconds for one batch before the run ends with an error
-    threads: int = 0  # of torch on the CPU; 0 leaves it alone
+    threads: int = 0  # of torch on the CPU; 0: torch's default
     log_every: AtLeastOne = 20  # steps
     tensorboard: bool = False  # also write events for TensorBoard into the run folder
     save_every: Count = 200
     validate_every: Count = 0  # 0: at the end only
-    validate_videos: Count = 0  # 0: all of the held-out ones
+    validate_videos: Count = 0  # 0: all held-out videos
     validate_frames: Count = 0  # of each video, from its beginning; 0: all
 
 
@@ -193,7 +193,7 @@ def load_config(path: str | Path, *, changes: Sequence[str] = ()) -> Config:
 
 
 def config_from_dict(tree: dict[str, Any], *, where: str) -> Config:
-    """Build a Config from plain data, as stored in a checkpoint; `where` begins the messages."""
+    """Build a Config from plain data, as stored in a checkpoint; `where` prefixes the messages."""
     try:
         _check_renamed(tree)
         config = convert(Config, tree, what="")
@@ -204,7 +204,7 @@ def config_from_dict(tree: dict[str, Any], *, where: str) -> Config:
 
 
 def _check_renamed(tree: dict[str, Any]) -> None:
-    """Raise RnndetError for a key that has another name today."""
+    """Raise RnndetError for a key that has been renamed."""
     for old, new in RENAMED.items():
         *path, last = old.split(".")
         table: Any = tree
@@ -215,7 +215,7 @@ def _check_renamed(tree: dict[str, Any]) -> None:
 
 
 def upgrade_config(tree: dict[str, Any]) -> dict[str, Any]:
-    """The plain data of a checkpoint of format 1 with the names of today; see `RENAMED`."""
+    """The configuration of a checkpoint of format 1 with the current names; see `RENAMED`."""
     tree = {name: dict(table) for name, table in tree.items()}
     for old, new in RENAMED.items():
         *path, last = old.split(".")
@@ -234,7 +234,7 @@ def upgrade_config(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
-    """Plain dicts, lists, strings and numbers: what a checkpoint stores."""
+    """Plain dicts, lists, strings and numbers, as stored in a checkpoint."""
     plain = dataclasses.asdict(config)
     return _listed(plain)
 
@@ -250,7 +250,7 @@ def _listed(value: Any) -> Any:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():  # a device may be endless
-            raise RnndetError(f"{path}: not a file; give the path of a TOML file")
+            raise RnndetError(f"{path}: not a file; expected the path of a TOML file")
         if path.stat().st_size > MAX_BYTES:
             raise RnndetError(f"{path}: larger than 1 MB, not a configuration")
         with path.open("rb") as file:
@@ -276,7 +276,7 @@ def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def parse_change(change: str, *, flag: str) -> tuple[str, Any]:
     """KEY=VALUE, as `flag` takes it on the command line: the key, and the value as TOML reads it.
 
-    What is not TOML is text: a bare word needs no quotes. Raises RnndetError.
+    A value that is not TOML is text, so words need no quotes. Raises RnndetError.
     """
     key, sign, text = change.partition("=")
     if not sign or not key.strip():

@@ -19,7 +19,7 @@ class InputError(RnndetError):
 
 
 class NothingFoundError(InputError):
-    """A folder or a list has no item of the requested kind; it is most likely the wrong one."""
+    """A folder or list without any item of the requested kind, probably the wrong path."""
 
     exit_code = 2
 

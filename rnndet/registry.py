@@ -74,14 +74,14 @@ def check_options(
     what: str,
     given: Collection[str] = (),
 ) -> None:
-    """Check options against the signature of what they are passed to by keyword.
+    """Check keyword options against the signature of the callable that receives them.
 
     given: parameters that the caller passes itself. Raises RnndetError for an option that does not
-    exist, one of `given`, one that is missing, and a value that its annotation does not allow.
+    exist, an option of `given`, a missing option, and a value that its annotation does not allow.
     """
     parameters = inspect.signature(build).parameters
     check_names(options, list(parameters), what=what)
-    # of the class itself, never of an instance, which is what the ignored rule is about
+    # of the class itself, never of an instance, as the ignored rule assumes
     called = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]
     hints = typing.get_type_hints(called, include_extras=True)
     for name, parameter in parameters.items():

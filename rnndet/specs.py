@@ -21,8 +21,8 @@ class InputSpec:
     """
 
     shorter: int  # pixels: a frame is scaled until its shorter edge reaches this ...
-    longer: int  # ... or its longer edge this, whichever comes first
-    fixed_hw: tuple[int, int] | None  # or scaled to exactly this size, whatever its shape
+    longer: int  # ... or its longer edge, whichever is reached first
+    fixed_hw: tuple[int, int] | None  # or scaled to exactly this size, with any aspect ratio
     divisor: int  # then padded with 0 at the right and bottom to a multiple of this
     mean: tuple[float, ...]  # normalised as (x / 255 - mean) / std, RGB
     std: tuple[float, ...]

@@ -40,7 +40,7 @@ class VideoInfo:
     width: int
     height: int
     fps: Fraction | None  # None where the source has no rate
-    length: int | None  # a hint for progress bars only; None where unknown (camera)
+    length: int | None  # a hint for progress bars only; None if unknown (camera)
     rotation: int = 0  # degrees, from the metadata of the source; already applied to its frames
 
 
@@ -125,5 +125,5 @@ class FrameResult:
 
     @property
     def shown(self) -> Detections:
-        """The detections to display: smoothed where there is smoothing."""
+        """The detections to display: smoothed if the stream smooths tracks."""
         return self.detections if self.smoothed is None else self.smoothed

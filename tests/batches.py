@@ -1,4 +1,4 @@
-"""What the tests of batches share: the tool, a tiny model on disk, small clips."""
+"""Shared by the tests of batches: the tool, a tiny model on disk, small clips."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Small data made on the spot: a labelled set of moving squares, and a tiny model."""
+"""Fixtures: a labelled set of moving squares, and a tiny model."""
 
 import json
 from types import SimpleNamespace
@@ -49,7 +49,7 @@ def detections(boxes, scores, labels, ids=None) -> Detections:
     )  # fmt: skip
 
 
-class AsItIs:
+class IdentityInput:
     """An input specification that leaves every frame its size, for models of a few lines."""
 
     shorter = longer = 0
@@ -59,12 +59,12 @@ class AsItIs:
         return height, width
 
 
-class FewLines(torch.nn.Module):
-    """What a model of a few lines needs so that a stream takes it; `encode` and `decode` follow."""
+class StubModel(torch.nn.Module):
+    """Base of stub models for a stream; subclasses define `encode` and `decode`."""
 
     classes: tuple[str, ...] = ("thing",)
     score_threshold = 0.0
-    detector = SimpleNamespace(input_spec=AsItIs())
+    detector = SimpleNamespace(input_spec=IdentityInput())
     temporal = SimpleNamespace(cells={})
 
     def step(self, frames, state, *, original_sizes, timer):
@@ -72,7 +72,7 @@ class FewLines(torch.nn.Module):
 
 
 def tiny_config(**temporal) -> Config:
-    """A configuration of a tiny FCOS with a memory on both levels; seconds to build and run."""
+    """A configuration of a tiny FCOS with temporal modules on both levels, fast to run."""
     temporal = {"levels": ["0", "1"], "hidden": 8} | temporal
     model = {"detector": "fcos", "options": TINY_OPTIONS, "temporal": temporal}
     return config_from_dict({"model": model}, where="test")

@@ -172,7 +172,7 @@ def _from_one(box: Numbers) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a format has its files, and what its reader makes of the small set."""
+    """The files of a format, and the expected result of its reader on the small set."""
 
     label_files: Callable[[str, Numbers], Files]
     images: str  # folder of the images of the video {name}

@@ -165,7 +165,7 @@ def test_nothing_imports_the_scripts_in_tools():
         for use in imports(file, tree)
         if is_within(use.name, "tools")
     ]
-    report("what a tool does is a function of rnndet", wrong)
+    report("tools call functions of rnndet", wrong)
 
 
 @pytest.mark.parametrize("module", HOMES)
@@ -246,7 +246,7 @@ UNPICKLES = {"pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads",
 
 
 def unsafe(call: ast.Call) -> str:
-    """What is unsafe in a call; "" where nothing is."""
+    """The unsafe part of a call; "" if it is safe."""
     name = dotted(call.func)
     if name in RUNS_CODE | UNPICKLES:
         return f"{name}() runs whatever it is given"
@@ -312,7 +312,7 @@ def test_no_module_is_a_grab_bag():
     for file in trees():
         parts = file.removesuffix(".py").split("/")
         wrong += [f"{file}:1" for part in parts if part in ("utils", "misc", "common", "helpers")]
-    report("a module is named after what it holds", wrong)
+    report("modules have specific names", wrong)
 
 
 def test_importing_the_package_loads_neither_torch_nor_cv2():

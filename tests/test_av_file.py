@@ -150,7 +150,7 @@ def test_file_with_audio_only_is_refused(tmp_path):
         open_source(path)
 
 
-def test_damaged_stream_costs_frames_and_not_the_video(tmp_path):
+def test_damaged_stream_loses_frames_and_not_the_video(tmp_path):
     path = encode(
         tmp_path / "clip.ts", form="mpegts", length=12, size_hw=(96, 128), codec="mpeg2video"
     )
@@ -171,7 +171,7 @@ def test_large_images_are_refused_before_they_are_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [VideoFile, AvFile])
-def test_file_is_complete_and_half_a_file_is_not(tmp_path, kind):
+def test_half_a_file_is_truncated_and_the_complete_file_is_not(tmp_path, kind):
     path = encode(tmp_path / "clip.mkv", length=50, codec="mpeg4", size_hw=(96, 128))
     with kind(path) as source:
         assert len(list(source)) == 50

@@ -1,4 +1,4 @@
-"""Trunks: which layers, frozen batch norm, folding, weights."""
+"""Backbones: selected layers, frozen batch norm, folding, weights."""
 
 import pytest
 import torch

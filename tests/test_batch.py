@@ -1,4 +1,4 @@
-"""Many videos by tools/infer.py: shards, done.json, runs that are killed and go on."""
+"""Batches of rnndet infer: shards, done.json, killed and resumed runs."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def wait_until(true, process: subprocess.Popen) -> None:
     raise AssertionError(f"the tool did not get there; exit {process.poll()}")
 
 
-def test_two_shards_one_killed_and_rerun_give_what_one_run_gives(infer, weights, clips, tmp_path):
+def test_shards_with_a_killed_and_repeated_run_equal_a_single_run(infer, weights, clips, tmp_path):
     out, alone = tmp_path / "out", tmp_path / "alone"
     assert load_tool().main(order(weights, alone, *clips)) == 0
     killed, other = sorted(range(2), key=lambda k: -len(shards_of(clips)[k]))
@@ -119,7 +119,7 @@ def test_resume_with_other_options_names_them_and_continues(infer, clips, capsys
 
 
 def test_record_has_exactly_the_options_that_change_results(infer, clips, tmp_path):
-    """Also those of earlier versions, so that their results need not be made again."""
+    """Including records of earlier versions, so that their results remain valid."""
     given = ["--max-frames", 2, "--threads", 1, "--batch-sources", 2, "--resume", "--save", "mot"]
     assert infer(clips[4], *given, "--start", 0.04, "--trails", 3) == 0
     record = json.loads((tmp_path / "out" / "c" / "done.json").read_text())
@@ -225,11 +225,11 @@ def test_impossible_shard_is_exit_2(infer, clips, capsys):
 
 
 @pytest.mark.parametrize("flag", ["--shard=0/1", "--resume"])
-def test_a_state_that_goes_from_video_to_video_is_refused_in_a_batch(infer, clips, tmp_path, flag):
+def test_saved_state_is_refused_in_a_batch(infer, clips, tmp_path, flag):
     assert infer(clips[4], flag, "--save-state", tmp_path / "s.pt") == 2
 
 
-def test_decoding_apart_changes_nothing_and_a_crash_there_costs_one_source(
+def test_isolated_decoding_gives_equal_results_and_a_crash_fails_a_single_source(
     weights, clips, tmp_path, capsys, monkeypatch
 ):
     class Crashing(IsolatedSource):
@@ -265,7 +265,7 @@ def record(folder, **options):
     return job
 
 
-def test_record_comes_back(folder):
+def test_record_round_trips(folder):
     found = find_done(folder, record(folder, start=0.1, save=("a", "b")))
     assert (found["frames"], found["files"], found["exit_code"]) == (1, ["r.jsonl"], 0)
     assert not list(folder.glob("*.part*"))
@@ -349,7 +349,7 @@ def objects_of(out):
     return found
 
 
-def test_bad_source_beside_others_costs_itself_alone(weights, tmp_path):
+def test_bad_source_in_a_batch_does_not_affect_the_rest(weights, tmp_path):
     clip = write_clip(tmp_path / "a.mp4", length=4, seed=0)
     given = order(weights, tmp_path / "out", clip, tmp_path / "none.mp4", "--batch-sources", 2)
     assert load_tool().main(given) == 1

@@ -1,3 +1,5 @@
+"""Reader of BDD100K MOT."""
+
 import json
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""tools/benchmark.py: the shipped path is timed, and the numbers are consistent."""
+"""rnndet benchmark: the shipped path is timed, and the numbers are consistent."""
 
 import importlib.util
 import json
@@ -92,7 +92,7 @@ def weights(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def report(clip):
-    """Of the tiny model with memory against the one without, two rounds."""
+    """The tiny model with a temporal module against the same without, two rounds."""
     contenders = [
         Contender("with", tiny_stream(tracker="byte"), {"tracker": "byte"}),
         Contender("without", tiny_stream(cell="none"), {"tracker": "none"}),
@@ -101,7 +101,7 @@ def report(clip):
         return measure(contenders, source, frames=FEW, rounds=2)
 
 
-# what is timed
+# timed stages
 
 
 def lines_of_frames(folder: Path) -> list[dict]:
@@ -313,10 +313,10 @@ def test_the_report_has_every_stage_and_shares_that_sum_to_1(report):
 
 
 def test_parameters_and_their_ratio(report):
-    with_memory, without = report["models"]
+    recurrent, without = report["models"]
     assert without["memory_parameters"] == 0
-    assert with_memory["parameters"] - with_memory["memory_parameters"] == without["parameters"]
-    assert report["parameter_ratio"] == with_memory["parameters"] / without["parameters"] > 1
+    assert recurrent["parameters"] - recurrent["memory_parameters"] == without["parameters"]
+    assert report["parameter_ratio"] == recurrent["parameters"] / without["parameters"] > 1
 
 
 def test_lines_begin_with_the_machine_and_hold_every_row(report):

@@ -1,4 +1,4 @@
-"""rnndet/boxes.py: IoU and areas in the precision of the boxes, or in another."""
+"""Boxes: IoU and areas in the precision of the boxes or of a given dtype."""
 
 import numpy as np
 

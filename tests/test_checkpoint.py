@@ -1,3 +1,5 @@
+"""Checkpoints: save, load, refuse."""
+
 import hashlib
 import os
 import pickle
@@ -60,7 +62,7 @@ def test_missing_file_is_named(tmp_path):
         load_model(tmp_path / "none.pt")
 
 
-def test_cut_file_is_refused(saved):
+def test_truncated_file_is_refused(saved):
     _, path = saved
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="incomplete"):
@@ -88,7 +90,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch):
 
 def test_other_dictionary_is_refused(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "m.pt")
-    with pytest.raises(WeightsError, match="not a rnndet checkpoint"):
+    with pytest.raises(WeightsError, match="not an rnndet checkpoint"):
         load_model(tmp_path / "m.pt")
 
 

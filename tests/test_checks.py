@@ -1,3 +1,5 @@
+"""Checks of data sets."""
+
 import json
 import shutil
 

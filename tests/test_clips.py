@@ -1,3 +1,5 @@
+"""Training clips: ClipDataset."""
+
 from dataclasses import replace
 
 import pytest

@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/coco_ap.py: hand-computed values, and pycocotools called directly."""
+"""COCO AP: hand-computed values, and equality with pycocotools."""
 
 import contextlib
 import io

@@ -1,3 +1,5 @@
+"""Reader of CocoVID."""
+
 import json
 
 import pytest

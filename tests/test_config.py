@@ -1,3 +1,5 @@
+"""Configurations: defaults, ranges, bases, errors."""
+
 import pytest
 
 from rnndet.config import Config, config_from_dict, config_to_dict, load_config

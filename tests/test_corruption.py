@@ -1,4 +1,4 @@
-"""rnndet/data/corruption/plan.py: plans, images, and the two ways to apply them."""
+"""Corruption: plans, images, and equality of clip-wise and frame-wise corruption."""
 
 from itertools import groupby
 

@@ -1,3 +1,5 @@
+"""Training losses of a window."""
+
 from dataclasses import replace
 
 import pytest

@@ -1,3 +1,5 @@
+"""Reader of CVAT for video."""
+
 import pytest
 from labelled_sets import read_notes, write_images, write_video
 
@@ -164,7 +166,7 @@ def test_invalid_track_is_reported(tmp_path, element, message):
     [
         ("<annotations/>", r"clip\.xml: not an export .* CVAT for video"),
         (export('<image id="0"/>'), r"clip\.xml: not an export .* CVAT for video"),
-        (export(wh=(640, 480)), r"labels images of 640x480, but those of .* have 64x48"),
+        (export(wh=(640, 480)), r"labels images of 640x480, but the images of .* have 64x48"),
         (export(wh=("wide", 48)), "width> is not a whole number: 'wide'"),
         (export(size="<size>0</size>"), "a task of 0 frames"),
         (export(size="<size>1000000000000</size>"), "a task of 1000000000000 frames"),

@@ -1,3 +1,5 @@
+"""Statistics of a labelled set."""
+
 import json
 import sys
 

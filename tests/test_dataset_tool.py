@@ -1,4 +1,4 @@
-"""tools/dataset.py as a user runs it, and the images that it draws."""
+"""rnndet dataset end to end, and the images that it draws."""
 
 import importlib.util
 import json

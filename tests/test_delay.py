@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/delay.py: values by hand, and a literal implementation."""
+"""Average delay: hand-computed values, and a literal implementation."""
 
 import math
 

@@ -90,7 +90,7 @@ def torchvision_detections(net: nn.Module, images: list[Tensor]) -> list[dict[st
 
 
 def spread(detector: FrameDetector) -> FrameDetector:
-    """The detector with a head whose scores and boxes differ, and without a cap on candidates."""
+    """The detector with distinct scores and boxes, and without a cap on candidates."""
     torch.manual_seed(3)
     wide = 0.3 if detector.head_spec.scores == "centre" else 0.15  # no score reaches 1.0
     for key, tensor in detector.net.head.named_parameters():
@@ -114,10 +114,10 @@ def random_features(detector: FrameDetector, pixels: Tensor) -> dict[str, Tensor
 
 def assert_same_set(ours: Detections, theirs: dict[str, Tensor]) -> None:
     """Equal to 1e-3 px and 1e-5 of score, in any order: rounding may swap near scores."""
-    wanted = {key: value.numpy() for key, value in theirs.items()}
+    expected = {key: value.numpy() for key, value in theirs.items()}
     one = np.column_stack([ours.boxes / 1e-3, ours.scores / 1e-5, 2 * ours.labels])
-    other = [wanted["boxes"] / 1e-3, wanted["scores"] / 1e-5, 2 * (wanted["labels"] - 1)]
-    assert len(one) == len(wanted["scores"])
+    other = [expected["boxes"] / 1e-3, expected["scores"] / 1e-5, 2 * (expected["labels"] - 1)]
+    assert len(one) == len(expected["scores"])
     near = (np.abs(one[:, None] - np.column_stack(other)) <= 1).all(-1)
     assert near.any(0).all() and near.any(1).all()
 
@@ -150,8 +150,8 @@ def test_features_equal_torchvisions(name):
     detector = make(name).eval()
     with torch.no_grad():
         pixels = detector.prepare(IMAGES).pixels
-        found, wanted = features(detector, pixels), detector.net.backbone(pixels)
-    assert all(torch.equal(found[level], wanted[level]) for level in detector.neck_channels)
+        found, expected = features(detector, pixels), detector.net.backbone(pixels)
+    assert all(torch.equal(found[level], expected[level]) for level in detector.neck_channels)
 
 
 @every_family
@@ -412,7 +412,7 @@ PUBLISHED = {
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, factory, weights) -> None:
-    """Make torchvision's weights those of a random model whose batch norms tell `eps` apart."""
+    """Replace torchvision's weights by random ones, with batch norms that depend on `eps`."""
     torch.manual_seed(4)
     model = factory(weights=None, weights_backbone=None, num_classes=91)
     for module in model.modules():
@@ -421,7 +421,8 @@ def publish(monkeypatch: pytest.MonkeyPatch, factory, weights) -> None:
             nn.init.constant_(module.weight, 1e-2)
     state = model.state_dict()
     monkeypatch.setattr(weights, "get_state_dict", lambda self, *args, **kwargs: dict(state))
-    for slow in ("kaiming_normal_", "kaiming_uniform_"):  # what is built from here on gets loaded
+    # models built from here on get loaded weights
+    for slow in ("kaiming_normal_", "kaiming_uniform_"):
         monkeypatch.setattr(nn.init, slow, lambda tensor, **kwargs: tensor.data.zero_())
 
 
@@ -437,12 +438,12 @@ def test_published_weights_give_torchvisions_outputs(name, monkeypatch):
     assert len(ours) > 0
     same = len(theirs["scores"])  # there the background takes places
     np.testing.assert_allclose(ours.scores[:same], theirs["scores"], rtol=1e-4)
-    if detector.head_spec is not None:  # many scores are equal: which are kept says nothing
+    if detector.head_spec is not None:  # many scores are equal, so the selection is arbitrary
         with torch.no_grad():
             pixels = detector.prepare(images).pixels
-            wanted = net.head(list(net.backbone(pixels).values()))
+            expected = net.head(list(net.backbone(pixels).values()))
             found = detector.head(features(detector, pixels))
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(found, expected)
     # the same options without weights take a checkpoint of it
     structure = build_detector(name, 90, options)
     structure.load_state_dict(detector.state_dict())

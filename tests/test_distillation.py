@@ -1,3 +1,5 @@
+"""Feature distillation loss."""
+
 import pytest
 import torch
 

@@ -23,9 +23,9 @@ from rnndet.system.distributed import world
 from rnndet.evaluation.metrics import CocoAP
 from rnndet.evaluation.score import score
 from rnndet.structures import Frame, Target
-from conftest import FewLines, detections
+from conftest import StubModel, detections
 
-class Model(FewLines):
+class Model(StubModel):
     def encode(self, frames, original_sizes=None):
         return frames.float().mean().expand(1, 1, 2, 2)
     def decode(self, code, state=None):

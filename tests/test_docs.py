@@ -1,4 +1,4 @@
-"""What the documents say of the tests."""
+"""The documents name existing tests."""
 
 import re
 from pathlib import Path

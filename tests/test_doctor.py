@@ -1,3 +1,5 @@
+"""rnndet doctor."""
+
 import json
 
 from test_tools import run

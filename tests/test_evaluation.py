@@ -1,4 +1,4 @@
-"""rnndet/evaluation/predict.py, videos.py and ablation.py, with a small model with memory."""
+"""Evaluation of a small recurrent model: prediction, videos, ablations, the tool."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import FewLines, detections, write_coco_vid
+from conftest import StubModel, detections, write_coco_vid
 from rnndet.config import Config, config_from_dict
 from rnndet.data.corruption.pixels import Corruption
 from rnndet.data.corruption.plan import named_plan
@@ -38,7 +38,7 @@ from rnndet.video.key_frames import choose_key_frames
 BOX = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
 
 
-class LastBright(FewLines):
+class LastBright(StubModel):
     """State: the mean of the last bright frame. Detects the object if frame or state is bright.
 
     The score is 0.5 plus a thousandth of the state.
@@ -84,7 +84,7 @@ def video(name: str, count: int, *, height: int = 32) -> VideoRecord:
     )
 
 
-# Brightness of each frame: without memory the object is not detected in the dark (0).
+# Brightness of each frame: without recurrent state the object is not detected in the dark (0).
 LIGHT = {"one": [100, 0, 0], "two": [0, 0, 50], "three": [30, 0]}
 VIDEOS = [video(name, len(light)) for name, light in LIGHT.items()]
 
@@ -171,7 +171,7 @@ def test_ablations_equal_streams_whose_state_is_set_by_hand() -> None:
 
 
 def tiny_model() -> tuple[VideoDetector, Config]:
-    """FCOS with random weights and a memory, on small images."""
+    """FCOS with random weights and a temporal module, on small images."""
     torch.manual_seed(0)
     options = {"size": [128, 128], "channels": 32, "head_convs": 1}
     tree = {"model": {"options": options, "temporal": {"cell": "conv_lstm", "hidden": 4}}}
@@ -513,7 +513,7 @@ def test_missing_trackeval_is_reported_before_the_model_runs(monkeypatch, capsys
         (["--predictions", "none.npz", "--every", "2"], "--every: only while weights are run"),
         # These come before the weights, which are not there, are looked for.
         (["w.pt", "--data", "d", "--metrics", "map"], "choose one of: coco_ap"),
-        (["w.pt", "--data", "d", "--metrics", "streaming", "--ablate-memory"], "give --latency MS"),
+        (["w.pt", "--data", "d", "--metrics", "streaming", "--ablate-memory"], "set --latency MS"),
         (["w.pt", "--data", "d", "--tracker", "best"], "choose one of: byte"),
         (["w.pt", "--data", "d", "--samples", "-1"], "--samples -1"),
         (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be written"),

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of rnndet do what they show."""
+"""Doctests of the docstrings of rnndet."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""Every export says what detections.jsonl says, in a form that its readers take."""
+"""Every export has the numbers of detections.jsonl, in a form that its readers accept."""
 
 import contextlib
 import csv
@@ -83,7 +83,7 @@ def video(tmp_path) -> Path:
 
 
 def boxes_of(record) -> dict[int, list[tuple]]:
-    """Frame -> sorted (class, id, box) of what a reader has found."""
+    """Frame -> sorted (class, id, box) of a reader's result."""
     return {
         frame.index: sorted(
             (label, track, tuple(round(v, 2) for v in box))
@@ -222,7 +222,7 @@ def test_crops_are_the_pixels_of_each_box_by_class(tmp_path):
     assert (tmp_path / "crops" / "bird" / "000003_2.jpg").exists()
 
 
-def test_crop_of_a_box_beyond_the_edge_is_what_is_in_the_image(tmp_path):
+def test_crop_of_a_box_beyond_the_edge_is_clipped_to_the_image(tmp_path):
     found = detections([(-5, 60, 10.5, 70, 0.9, 0, 0), (200, 10, 210, 20, 0.8, 0, 0)])
     write("crops", tmp_path, [FrameResult(Frame(frame_image(0), 0, 0.0), found)])
     (file,) = tmp_path.rglob("*.jpg")

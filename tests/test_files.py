@@ -1,4 +1,4 @@
-"""system/files.py: a file or folder has its old content or its new one, never a part."""
+"""Atomic files and folders: the old or the complete new content, never a part."""
 
 import pytest
 

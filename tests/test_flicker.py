@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/flicker.py: values by hand."""
+"""Flicker: hand-computed values."""
 
 import math
 from collections.abc import Sequence

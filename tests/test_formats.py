@@ -1,4 +1,4 @@
-"""What all dataset formats have in common, on the small sets of labelled_sets.py."""
+"""All dataset formats, on the small sets of labelled_sets.py."""
 
 import math
 import re

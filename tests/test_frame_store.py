@@ -1,4 +1,4 @@
-"""data/frames.py: FrameStore, and clips that are augmented on the training device."""
+"""FrameStore, and clips that are augmented on the training device."""
 
 import dataclasses
 

@@ -1,3 +1,5 @@
+"""Frames of a labelled set, and the cache of decoded frames."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Records of gate activations."""
+
 import pytest
 import torch
 
@@ -18,13 +20,13 @@ GATES = {
 
 def head(cell, **options):
     holds = getattr(CELLS[cell], "holds_features", False)
-    own = {"hidden": 0, "fusion": "state"} if holds else {"hidden": 4}
-    return TemporalHead({"0": 8}, levels=("0",), cell=cell, **own, **options)
+    settings = {"hidden": 0, "fusion": "state"} if holds else {"hidden": 4}
+    return TemporalHead({"0": 8}, levels=("0",), cell=cell, **settings, **options)
 
 
-def watched(memory):
-    with watch_gates(memory) as statistics:
-        memory({"0": torch.randn(6, 8, 4, 4)}, None, 3)
+def watched(module):
+    with watch_gates(module) as statistics:
+        module({"0": torch.randn(6, 8, 4, 4)}, None, 3)
     return statistics()
 
 
@@ -35,13 +37,13 @@ def test_every_gate_of_a_cell_is_recorded(cell):
 
 
 def test_gate_of_the_fusion_starts_at_its_bias():
-    memory = head("conv_rnn", gate_bias=2.0)
-    assert watched(memory)["0/blend"] == pytest.approx(0.88, abs=0.01)
+    module = head("conv_rnn", gate_bias=2.0)
+    assert watched(module)["0/blend"] == pytest.approx(0.88, abs=0.01)
 
 
 def test_shares_of_decided_gates():
-    memory = head("gated_hold", options={"update_bias": -30.0})
-    assert {k: round(v, 3) for k, v in watched(memory).items()} == {
+    module = head("gated_hold", options={"update_bias": -30.0})
+    assert {k: round(v, 3) for k, v in watched(module).items()} == {
         "0/z": 0.0,
         "0/z/shut": 1.0,
         "0/z/open": 0.0,
@@ -49,6 +51,6 @@ def test_shares_of_decided_gates():
 
 
 def test_nothing_is_recorded_after_the_block():
-    memory = head("conv_gru")
-    watched(memory)
-    assert not any(module._forward_hooks for module in memory.modules())
+    module = head("conv_gru")
+    watched(module)
+    assert not any(part._forward_hooks for part in module.modules())

@@ -31,7 +31,7 @@ def sources(tmp_path):
     return [str(tmp_path / name) for name in ("a b.mp4", "shots.of.today", "one.png")]
 
 
-def test_name_is_the_one_of_the_opened_source(sources, monkeypatch, tmp_path):
+def test_name_equals_the_name_of_the_opened_source(sources, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path / "shots.of.today")
     for source in [*sources, "."]:
         with open_source(source) as opened:
@@ -92,7 +92,7 @@ def test_fingerprint_of_a_url_hides_its_password():
     assert "secret" not in str(fingerprint("rtsp://me:secret@host/1"))
 
 
-def test_pattern_of_images_is_known_by_its_files(tmp_path):
+def test_pattern_of_images_is_identified_by_its_files(tmp_path):
     for number in (1, 2):
         write_image(tmp_path / f"f{number}.png", np.zeros((4, 4, 3), np.uint8))
     for pattern in (str(tmp_path / "f%d.png"), str(tmp_path / "*.png")):

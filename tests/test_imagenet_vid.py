@@ -1,3 +1,5 @@
+"""Reader of ImageNet VID and DET."""
+
 import shutil
 from pathlib import Path
 
@@ -88,7 +90,7 @@ def test_folder_that_cannot_be_read_is_an_error(root, monkeypatch):
 def test_det_image_that_a_list_names_twice_is_counted(root):
     put(root, "train/x/y_1", annotation(), kind="DET")
     name = make_list(root, "train/x/y_1 1\ntrain/x/y_1 2\n")
-    assert corrections(root, index=name) == ["1 frames that a list names twice taken once"]
+    assert corrections(root, index=name) == ["1 duplicate frames in a list used once"]
 
 
 def test_reads_all_frames_of_all_videos(root):
@@ -244,7 +246,7 @@ def test_det_images_are_videos_of_one_frame(root):
 def test_repeated_lines_are_taken_once(root):
     index = make_list(root, "val/a/000001 1\nval/a/000001 2\n")
     assert summary(load(root, index=index)) == {"a": [1]}
-    assert corrections(root, index=index) == ["1 frames that a list names twice taken once"]
+    assert corrections(root, index=index) == ["1 duplicate frames in a list used once"]
 
 
 @pytest.mark.parametrize(

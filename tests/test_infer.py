@@ -1,4 +1,4 @@
-"""tools/infer.py and rnndet.track, end to end on a tiny model with random weights."""
+"""rnndet infer and rnndet.track, end to end on a tiny model with random weights."""
 
 import importlib.util
 import inspect
@@ -95,7 +95,7 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_frames_in_are_frames_out_and_the_json_has_its_parts(infer, clip, tmp_path, capsys):
+def test_every_frame_is_written_and_the_json_has_header_and_summary(infer, clip, tmp_path, capsys):
     assert infer(clip) == 0
     header, *frames, summary = read_lines(tmp_path / "sky" / "detections.jsonl")
     assert header["type"] == "header"
@@ -157,7 +157,7 @@ def test_without_a_source_the_demo_runs_and_may_be_repeated(infer, tmp_path):
     assert len(read_lines(tmp_path / "demo" / "detections.jsonl")) == 4
 
 
-def test_one_of_several_sources_that_fails_gives_exit_1_and_the_others_are_done(
+def test_failed_source_among_several_gives_exit_1_and_the_rest_are_processed(
     infer, clip, tmp_path, capsys
 ):
     assert infer(tmp_path / "missing.mp4", clip, "--max-frames", 1, "--no-video") == 1
@@ -184,7 +184,7 @@ def test_part_that_ends_before_it_begins_is_a_usage_error(infer, clip, capsys):
     assert "--end 1: expected more than --start, 2" in capsys.readouterr().err
 
 
-def test_a_source_is_not_changed_by_the_one_before_it(infer, clip, long_clip, tmp_path):
+def test_results_of_a_source_do_not_depend_on_the_previous_source(infer, clip, long_clip, tmp_path):
     assert infer(long_clip, clip, "--no-video", "--max-frames", 10) == 0
     after = read_lines(tmp_path / "sky" / "detections.jsonl")
     assert infer(clip, "--no-video", "--max-frames", 10, "--overwrite") == 0
@@ -207,7 +207,7 @@ def test_list_of_sources_is_run_like_several_arguments(infer, clip, tmp_path, ca
 def test_empty_list_does_not_stop_the_other_sources(infer, clip, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("# nothing\n")
     assert infer(tmp_path / "list.txt", clip, "--max-frames", 1, "--no-video") == 1
-    assert "names no source" in capsys.readouterr().err
+    assert "lists no source" in capsys.readouterr().err
     assert (tmp_path / "sky" / "detections.jsonl").exists()
 
 
@@ -243,7 +243,7 @@ def test_pattern_of_images_is_one_source_with_its_gaps(infer, tmp_path, capsys):
     assert "warning: 1 images are missing" in capsys.readouterr().out
 
 
-def test_cut_file_is_a_warning_and_exit_1_only_with_strict(infer, tmp_path, capsys):
+def test_truncated_file_is_a_warning_and_exit_1_only_with_strict(infer, tmp_path, capsys):
     path = tmp_path / "cut.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (80, 64))
     for frame in SyntheticClip(1, length=12, size_hw=(64, 80)):
@@ -264,7 +264,7 @@ def test_large_images_are_exit_3(infer, clip, capsys):
     assert "--max-pixels" in capsys.readouterr().err
 
 
-def test_turned_video_is_upright_and_its_header_says_so(infer, clip, tmp_path):
+def test_rotated_video_is_upright_and_its_header_has_the_rotation(infer, clip, tmp_path):
     data = bytearray(clip.read_bytes())
     at = data.index(b"tkhd") + 44
     matrix = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
@@ -277,7 +277,7 @@ def test_turned_video_is_upright_and_its_header_says_so(infer, clip, tmp_path):
         assert (video.info.width, video.info.height, video.info.rotation) == (64, 80, 0)
 
 
-def test_address_without_permission_is_exit_3_and_hides_its_password(infer, tmp_path, capsys):
+def test_url_without_permission_is_exit_3_and_hides_its_password(infer, tmp_path, capsys):
     assert infer("rtsp://me:secret@127.0.0.1:9/1") == 3
     printed = capsys.readouterr()
     assert "--allow-network" in printed.err
@@ -285,7 +285,7 @@ def test_address_without_permission_is_exit_3_and_hides_its_password(infer, tmp_
     assert "secret" not in printed.err + printed.out + written
 
 
-def test_signal_ends_a_live_source_that_gives_nothing(infer, tmp_path):
+def test_signal_ends_a_live_source_without_frames(infer, tmp_path):
     done = threading.Event()
 
     class Camera(BaseHTTPRequestHandler):
@@ -378,7 +378,7 @@ def test_name_that_no_file_can_have_is_exit_3(infer, capsys):
     assert "File name too long" in capsys.readouterr().err
 
 
-def test_made_up_clip_does_not_replace_a_real_one_of_its_name(infer, clip, tmp_path, capsys):
+def test_synthetic_clip_does_not_replace_a_file_of_the_same_name(infer, clip, tmp_path, capsys):
     real = tmp_path / "demo.mp4"
     real.write_bytes(clip.read_bytes())
     assert infer(real, "--max-frames", 2) == 0
@@ -398,10 +398,10 @@ def test_counts_below_one_are_usage_errors(infer, flag):
     assert stop.value.code == 2
 
 
-# what is written
+# written files
 
 
-def test_saved_is_what_is_named_and_the_json_lines_always(infer, clip, tmp_path):
+def test_requested_files_and_the_json_lines_are_saved(infer, clip, tmp_path):
     assert infer(clip, "--save", "mot,csv", "--save", "coco", "--max-frames", 3) == 0
     assert sorted(path.name for path in (tmp_path / "sky").iterdir()) == [
         "coco.json", "coco_images.json", "detections.csv", "detections.jsonl", "done.json",
@@ -431,7 +431,7 @@ def test_coasting_without_a_tracker_is_a_usage_error(infer, clip):
     assert infer(clip, "--coast", 0.5, "--tracker", "none") == 2
 
 
-def test_annotated_video_of_an_uneven_one_keeps_its_times(infer, tmp_path):
+def test_annotated_video_keeps_variable_timestamps(infer, tmp_path):
     pytest.importorskip("av")
     times = [0, 0.02, 0.1, 0.5, 0.54, 1.5]
     with VideoSink(tmp_path / "uneven.mp4", size_hw=(64, 80), fps=25) as sink:
@@ -473,7 +473,7 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_full_disk_is_exit_4_and_keeps_the_whole_lines(infer, tmp_path, capsys):
+def test_full_disk_is_exit_4_and_keeps_the_complete_lines(infer, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 255, (64, 80, 3)).astype(np.uint8)
     with VideoSink(tmp_path / "noise.mp4", size_hw=(64, 80), fps=30) as sink:
         for k in range(100):
@@ -506,7 +506,7 @@ def test_second_run_into_the_same_folder_is_exit_4(infer, weights, long_clip, tm
     assert not (tmp_path / "long" / ".lock").exists()
 
 
-def test_reader_that_goes_away_is_no_error(weights, clip, tmp_path):
+def test_closed_output_pipe_is_no_error(weights, clip, tmp_path):
     order = [sys.executable, TOOL, "--weights", weights, "--out", tmp_path, "--device", "cpu", clip]
     process = subprocess.Popen(
         list(map(str, order)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -518,10 +518,10 @@ def test_reader_that_goes_away_is_no_error(weights, clip, tmp_path):
     assert (tmp_path / "sky" / "detections.jsonl").exists()
 
 
-# how it goes on
+# messages, signals and failures
 
 
-def test_log_as_json_is_all_there_is(infer, clip, tmp_path, monkeypatch, capsys):
+def test_log_json_prints_json_lines_only(infer, clip, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(logging.root, "handlers", [])
     assert infer("--log-json", "--save", "csv", clip, tmp_path / "missing.mp4") == 1
     printed = capsys.readouterr()
@@ -632,7 +632,7 @@ def test_signal_finishes_frame_and_files(weights, long_clip, tmp_path, number, c
 KILLS = int(os.environ.get("RNNDET_KILLS", "2"))
 
 
-def test_kill_leaves_whole_lines(weights, long_clip, tmp_path):
+def test_kill_leaves_complete_lines(weights, long_clip, tmp_path):
     dice = random.Random(0)
     path = tmp_path / "long" / "detections.part.jsonl"
     for _ in range(KILLS):
@@ -646,7 +646,7 @@ def test_kill_leaves_whole_lines(weights, long_clip, tmp_path):
         assert [line["index"] for line in lines[1:]] == list(range(len(lines) - 1))
 
 
-def test_run_is_summed_up_with_its_failed_sources(infer, clip, tmp_path):
+def test_summary_lists_failed_sources(infer, clip, tmp_path):
     infer(tmp_path / "missing.mp4", clip, "--max-frames", 1, "--no-video")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [source["exit_code"] for source in summary["sources"]] == [3, 0]

@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/intervals.py: resampling of videos, with a metric that is a mean."""
+"""Intervals: resampling of videos, with a metric that is a mean."""
 
 import math
 from collections.abc import Sequence

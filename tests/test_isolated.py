@@ -96,7 +96,7 @@ def test_hang_of_the_decoder_is_an_input_error(clip):
         pid = source.pid
         os.kill(pid, signal.SIGSTOP)
         source._limit = 0.3  # the start of the process takes longer
-        with pytest.raises(InputError, match=r"gave nothing for 0\.3 s and was ended"):
+        with pytest.raises(InputError, match=r"sent nothing for 0\.3 s and was stopped"):
             list(frames)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -1,3 +1,5 @@
+"""Reader of KITTI tracking."""
+
 from functools import partial
 
 import labelled_sets

@@ -1,3 +1,5 @@
+"""Reader of labelled folders."""
+
 import json
 
 import pytest
@@ -181,7 +183,7 @@ def test_video_with_two_kinds_of_labels_is_a_problem(folder):
     (folder / "c.json").write_text(json.dumps(coco()))
     (folder / "c.xml").write_text(XML)
     images(folder / "c")
-    with pytest.raises(RnndetError, match=r"c\.json: c has other labels too; keep one file"):
+    with pytest.raises(RnndetError, match=r"c\.json: c has further labels"):
         read(folder)
 
 

@@ -82,7 +82,7 @@ def test_list_is_relative_to_its_folder(folder):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "names no source"), (b"# only\n\n", "names no source"), (b"\xff\xd8\xff", "UTF-8")],
+    [(b"", "lists no source"), (b"# only\n\n", "lists no source"), (b"\xff\xd8\xff", "UTF-8")],
 )
 def test_bad_list_is_named_with_its_reason(folder, content, reason):
     Path("list.txt").write_bytes(content)

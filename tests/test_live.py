@@ -156,9 +156,9 @@ def test_other_size_after_a_lost_connection_is_scaled():
 
 
 def test_source_without_an_image_is_refused_at_once():
-    with pytest.raises(InputError, match="fake: gives no image"):
+    with pytest.raises(InputError, match="fake: sends no image"):
         live()
-    with pytest.raises(InputError, match="fake: gives no image"):
+    with pytest.raises(InputError, match="fake: sends no image"):
         live(FakeCapture([]), max_reconnects=1000)
 
 
@@ -185,7 +185,7 @@ def test_number_that_no_camera_can_have_is_an_input_error():
         Camera(99999999999)
 
 
-def test_nothing_else_is_printed_about_a_missing_camera(capfd):
+def test_missing_camera_prints_nothing(capfd):
     with pytest.raises(InputError):
         Camera(93)
     assert capfd.readouterr().err == ""
@@ -205,7 +205,7 @@ def clip(tmp_path_factory) -> Path:
 
 @contextmanager
 def serve(answer, port: int = 0) -> Iterator[int]:
-    """An HTTP server whose GET calls `answer(handler)`; yields its port."""
+    """An HTTP server that calls `answer(handler)` for GET; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -425,7 +425,7 @@ def test_rtsp_camera_is_read(tmp_path):
         assert (source.info.name, source.info.length) == ("127.0.0.1_cam", None)
 
 
-def test_url_cannot_lead_to_a_file_or_a_playlist(clip):
+def test_url_cannot_refer_to_a_file_or_a_playlist(clip):
     def elsewhere(handler) -> None:
         handler.send_response(302)
         handler.send_header("Location", f"file://{clip}")

@@ -38,7 +38,7 @@ def test_folder_that_another_process_holds_is_refused(holder, tmp_path):
     assert (tmp_path / "out" / ".lock").exists()
 
 
-def test_lock_of_a_killed_process_blocks_nobody(holder, tmp_path):
+def test_lock_of_a_killed_process_is_released(holder, tmp_path):
     holder.kill()
     holder.wait()
     assert (tmp_path / "out" / ".lock").exists()
@@ -56,7 +56,7 @@ def test_lock_file_and_an_empty_folder_are_removed(tmp_path):
     ]  # fmt: skip
 
 
-def test_lock_file_removed_by_its_last_holder_is_made_again(tmp_path, monkeypatch):
+def test_lock_file_removed_by_its_last_holder_is_recreated(tmp_path, monkeypatch):
     import rnndet.system.lock as module
 
     lock, tries = module._lock, []

@@ -1,3 +1,5 @@
+"""Matching of targets to anchors, batched."""
+
 import pytest
 import torch
 from torchvision.models.detection._utils import Matcher, SSDMatcher

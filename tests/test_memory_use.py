@@ -1,4 +1,4 @@
-"""A long video takes no more memory than a short one.
+"""Main memory use does not grow with the length of the video.
 
 RNNDET_FRAMES=20000 runs the long check, which takes half a minute.
 """
@@ -61,7 +61,7 @@ run_source(stream, Long(), sys.argv[1], RunOptions(save=()), on_frame=resident)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
-def test_memory_is_flat(tmp_path):
+def test_memory_use_is_constant(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(FRAMES)]
     shown = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     early, late = map(float, shown.stdout.split())

@@ -1,3 +1,5 @@
+"""VideoDetector: clips, steps and state."""
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ OPTIONS += [{"cell": "conv_lstm", "site": "backbone"}]
 
 
 @pytest.mark.parametrize("temporal", OPTIONS, ids=str)
-def test_clip_of_16_frames_gives_what_16_steps_give(temporal):
+def test_clip_of_16_frames_equals_16_steps(temporal):
     """Compared before the detection head: suppression of equal scores may flip on rounding."""
     model, frames, state = tiny_model(**temporal), noise(16), None
     with torch.inference_mode():

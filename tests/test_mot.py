@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/mot.py: values by hand."""
+"""Tracking metrics: hand-computed values."""
 
 import math
 import sys
@@ -51,10 +51,10 @@ def test_an_exchange_of_ids() -> None:
 
 
 def test_classes_are_averaged_and_switches_are_summed() -> None:
-    steady = video(
+    constant = video(
         *(evaluated(i, [Detection(BOX, 0.9, 1, 1)], [Target(BOX, 1, 1)]) for i in range(4))
     )
-    numbers = score(swap(), steady)
+    numbers = score(swap(), constant)
     assert numbers["IDF1"] == pytest.approx((0.5 + 1) / 2)
     assert (numbers["IDF1/a"], numbers["IDF1/b"]) == (pytest.approx(0.5), pytest.approx(1))
     assert (numbers["IDSW"], numbers["IDSW/a"], numbers["IDSW/b"]) == (2, 2, 0)

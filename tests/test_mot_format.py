@@ -1,3 +1,5 @@
+"""Reader of MOTChallenge."""
+
 import numpy as np
 import pytest
 from labelled_sets import read_notes

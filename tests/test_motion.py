@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/motion.py and matching.py, and the overlaps of rnndet/boxes.py."""
+"""Motion groups, matching and overlaps."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_window_ends_ten_frames_away() -> None:
     assert motion(frame(0, (0, 1)), frame(11, (200, 1))) == [[1.0], [1.0]]
 
 
-def test_tracks_are_told_apart_by_identity_not_by_place() -> None:
+def test_tracks_are_distinguished_by_identity_not_by_position() -> None:
     rows = motion(frame(0, (0, 1), (500, 2)), frame(1, (510, 2), (0, 1)))
     assert rows[0] == pytest.approx([1.0, 90 / 110])
     assert rows[1] == pytest.approx([90 / 110, 1.0])

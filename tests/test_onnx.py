@@ -1,4 +1,4 @@
-"""Exported graphs and the runtime that needs no torch: the graph finds what the model finds."""
+"""Exported graphs and the runtime without torch: detections equal those of the model."""
 
 import builtins
 import subprocess
@@ -64,7 +64,7 @@ def exported(model, folder, **about):
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    """A tiny model with memory, and its graph."""
+    """A tiny model with a temporal module, and its graph."""
     model = with_cell("conv_lstm")
     return model, exported(model, tmp_path_factory.mktemp("graph"))
 
@@ -146,7 +146,7 @@ def test_video_that_joins_a_running_batch_has_an_empty_state(graph):
     assert not np.allclose(both[0].scores[:5], fresh.scores[:5], atol=1e-5)
 
 
-def test_graph_gives_what_is_above_the_threshold_that_was_set(graph):
+def test_graph_returns_detections_above_the_current_threshold(graph):
     runtime, (frame,) = OnnxRuntime(graph[1]), noise(1)
     (low,), _ = runtime.detect([frame.image], [SIZE_HW], None)
     threshold = runtime.score_threshold = float(np.median(low.scores))
@@ -226,12 +226,12 @@ def weights(tmp_path, graph):
 
 
 @pytest.mark.parametrize("kind, name", [("torch", "torch"), ("onnx", "onnx"), ("auto", "onnx")])
-def test_runtime_is_the_one_that_was_asked_for(weights, kind, name):
+def test_requested_runtime_is_used(weights, kind, name):
     assert open_runtime(weights, kind=kind)[0].name == name
 
 
 @pytest.mark.parametrize("kind", ["onnx", "auto"])
-def test_graph_gets_the_threads_that_were_asked_for(weights, kind, monkeypatch):
+def test_graph_uses_the_requested_threads(weights, kind, monkeypatch):
     asked = []
 
     class Spied(OnnxRuntime):
@@ -244,7 +244,7 @@ def test_graph_gets_the_threads_that_were_asked_for(weights, kind, monkeypatch):
     assert asked == [1]
 
 
-def test_torch_gets_the_threads_that_were_asked_for(weights):
+def test_torch_uses_the_requested_threads(weights):
     open_runtime(weights, kind="torch", device="cpu", threads=2)
     assert torch.get_num_threads() == 2
 
@@ -259,7 +259,7 @@ def test_auto_without_a_graph_reports_why_it_chose_torch(weights):
     weights.with_suffix(".onnx").unlink()
     runtime, why = open_runtime(weights, kind="auto")
     assert runtime.name == "torch"
-    assert "no tiny.onnx; rnndet export makes it" in why
+    assert "no tiny.onnx; create it with rnndet export" in why
 
 
 def test_missing_graph_names_the_command(weights):
@@ -302,7 +302,7 @@ def test_other_files_are_refused(tmp_path):
 
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no graph")
-    with pytest.raises(WeightsError, match="not a graph that onnxruntime takes"):
+    with pytest.raises(WeightsError, match="onnxruntime cannot load the graph"):
         open_runtime(broken)
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])

@@ -1,4 +1,4 @@
-"""The wheel: it is complete, and works away from the checkout, read-only and without HOME."""
+"""The wheel is complete and works outside the checkout, read-only and without HOME."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ def test_wheel_has_every_module(wheel):
     assert modules == {name for name in wheel.namelist() if name.endswith(".py")}
 
 
-def test_wheel_has_the_weights_the_recipes_and_the_mark_of_a_typed_package(wheel):
+def test_wheel_has_the_weights_the_recipes_and_the_typed_marker(wheel):
     names = set(wheel.namelist())
     shipped = [*ROOT.glob("weights/*.pt"), *ROOT.glob("configs/*.toml"), ROOT / "weights/aerial.md"]
     assert {f"rnndet/{path.relative_to(ROOT).as_posix()}" for path in shipped} <= names

@@ -1,4 +1,4 @@
-"""pipeline.py and batching.py: threads change nothing but the time."""
+"""Threads and batches change no result."""
 
 import threading
 import time
@@ -42,7 +42,7 @@ def failing(count, error):
     raise error
 
 
-# reading ahead
+# prefetch
 
 
 def test_prefetched_frames_are_in_order():
@@ -126,7 +126,7 @@ def test_error_of_a_file_is_raised_also_at_ctrl_c():
 
 
 @pytest.mark.parametrize("error", [InputError("broken"), KeyboardInterrupt()])
-def test_what_was_found_before_an_error_is_written(error):
+def test_results_before_an_error_are_written(error):
     written = []
 
     def write(result):
@@ -320,7 +320,7 @@ def test_error_of_the_model_reaches_every_video():
     assert failed == [1, 1]
 
 
-def test_video_that_fails_holds_nobody():
+def test_failed_video_does_not_block_the_batch():
     batcher = Batcher(TorchRuntime(tiny_model()))
 
     def bad():

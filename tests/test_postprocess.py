@@ -1,4 +1,4 @@
-"""rnndet/models/postprocess.py and the suppression, against torchvision's."""
+"""Postprocessing and suppression equal torchvision's."""
 
 import copy
 from dataclasses import replace
@@ -23,7 +23,7 @@ one_stage = pytest.mark.parametrize("name", ONE_STAGE)
 
 @cache
 def built(name):
-    """A small detector in eval mode whose scores differ from anchor to anchor."""
+    """A small detector in eval mode with different scores for each anchor."""
     torch.manual_seed(0)
     options = {"size": [96, 128], "backbone": "mobilenet_v3_small"}
     if name != "ssdlite":
@@ -72,10 +72,10 @@ def test_anchors_equal_torchvisions(name, size_hw):
     detector = make(name)
     prepared, features = seen(detector, size_hw=size_hw)
     images = ImageList(prepared.pixels, prepared.image_sizes)
-    (wanted,) = detector.net.anchor_generator(images, list(features.values()))
+    (expected,) = detector.net.anchor_generator(images, list(features.values()))
     grids = tuple(tuple(level.shape[-2:]) for level in features.values())
     anchors, levels = anchors_of(detector.head_spec, prepared.padded_hw, grids)
-    np.testing.assert_allclose(anchors, wanted.numpy(), atol=1e-4)
+    np.testing.assert_allclose(anchors, expected.numpy(), atol=1e-4)
     assert len(levels) == len(anchors)
 
 
@@ -86,8 +86,8 @@ def test_suppression_equals_torchvisions(seed):
     boxes = np.hstack([low, low + generator.uniform(2, 40, (300, 2))]).astype(np.float32)
     labels = generator.integers(0, 3, 300)
     scores = np.linspace(1, 0.1, 300, dtype=np.float32)
-    wanted = batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.5)
-    assert nms(boxes, labels, limit=0.5, most=300).tolist() == wanted.tolist()
+    expected = batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.5)
+    assert nms(boxes, labels, limit=0.5, most=300).tolist() == expected.tolist()
 
 
 def test_suppression_stops_at_the_limit():
@@ -115,7 +115,7 @@ def test_candidates_are_capped_as_torchvisions(name, cap):
     outputs, anchors, levels, size_hw = raw(detector)
     generator = np.random.default_rng(0)
     outputs = {key: generator.normal(size=v.shape).astype("f4") for key, v in outputs.items()}
-    outputs["cls_logits"][:, 0] = -30  # torchvision's candidates are those of background as well
+    outputs["cls_logits"][:, 0] = -30  # torchvision also counts the background among the candidates
     found_by_cap = {}
     for most in (cap, 10**6):
         detector.net.topk_candidates = most
@@ -224,7 +224,7 @@ def test_prepared_pixels_equal_torchvisions(name, sizes):
     detector = make(name)
     generator = torch.Generator().manual_seed(2)
     images = [torch.randint(0, 256, (3, *s), generator=generator, dtype=torch.uint8) for s in sizes]
-    wanted, _ = detector.net.transform([image / 255 for image in images])
+    expected, _ = detector.net.transform([image / 255 for image in images])
     prepared = detector.prepare(images)
-    torch.testing.assert_close(prepared.pixels, wanted.tensors, rtol=0, atol=1e-5)
-    assert prepared.image_sizes == wanted.image_sizes
+    torch.testing.assert_close(prepared.pixels, expected.tensors, rtol=0, atol=1e-5)
+    assert prepared.image_sizes == expected.image_sizes

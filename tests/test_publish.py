@@ -1,3 +1,5 @@
+"""Publishing weights."""
+
 import pytest
 import torch
 

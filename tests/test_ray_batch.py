@@ -35,7 +35,7 @@ def test_without_ray_one_line_names_the_extra(example, monkeypatch, capsys):
     assert capsys.readouterr().err == "ray_batch: Ray is not installed; pip install 'rnndet[ray]'\n"
 
 
-def test_a_task_writes_what_the_tool_writes(example, weights, tmp_path):
+def test_task_writes_the_files_of_rnndet_infer(example, weights, tmp_path):
     clip = write_clip(tmp_path / "a.mp4", length=4, seed=0)
     assert load_tool().main(order(weights, tmp_path / "alone", clip)) == 0
     given = tuple(order(weights, tmp_path / "out", clip, "--resume"))
@@ -60,7 +60,7 @@ def writers_of(path: Path) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_dead_worker_costs_a_retry_and_a_poison_video_is_listed_once(weights, tmp_path):
+def test_dead_worker_is_retried_and_a_failing_video_is_listed_once(weights, tmp_path):
     pytest.importorskip("ray", reason="needs the extra ray")
     lengths = {"a.mp4": 150, "x/sky.mp4": 20, "poison.mp4": 150, "y/sky.mp4": 30}
     clips = [write_clip(tmp_path / name, length=n, seed=n) for name, n in lengths.items()]

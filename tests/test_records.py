@@ -1,4 +1,4 @@
-"""rnndet/evaluation/records.py: the data of a run, in memory and in a file."""
+"""Evaluation records: the data of a run, in memory and in a file."""
 
 import json
 from dataclasses import fields

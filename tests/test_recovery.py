@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/recovery.py: values by hand."""
+"""Recovery: hand-computed values."""
 
 import math
 from collections.abc import Collection

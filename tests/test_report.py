@@ -1,3 +1,5 @@
+"""The HTML report."""
+
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -202,7 +204,7 @@ def test_at_most_two_worst_frames_of_a_video_and_no_neighbours():
     assert worst_frames(run, 1) == [("many", 0)]
 
 
-def test_a_track_is_thick_where_found_thin_where_missed_and_absent_without_target(tmp_path):
+def test_track_is_thick_if_detected_thin_if_missed_and_absent_without_target(tmp_path):
     targets, hit = [Target(BOX)], [Detection(BOX)]
     frames = [evaluated(i, hit, targets) for i in range(4)]
     frames += [evaluated(i, (), targets) for i in range(4, 6)]

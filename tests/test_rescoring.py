@@ -1,4 +1,4 @@
-"""Seq-NMS and smoothing by tracks, on videos that can be worked by hand."""
+"""Seq-NMS and smoothing by tracks, on hand-computed videos."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from rnndet.evaluation.rescoring import RESCORERS, seq_nms, track_smooth
 
 
 def video(*frames) -> EvaluatedVideo:
-    """Frames of (x, score, label): boxes of 40 x 40 pixels whose left edge is x."""
+    """Frames of (x, score, label): boxes of 40 x 40 pixels with left edge x."""
     made = []
     for index, rows in enumerate(frames):
         rows = sorted(rows, key=lambda row: -row[1])

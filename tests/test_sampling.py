@@ -1,3 +1,5 @@
+"""ClipSampler: classes, scene groups, strides."""
+
 from collections import Counter
 from dataclasses import replace
 

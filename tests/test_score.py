@@ -1,4 +1,4 @@
-"""rnndet/evaluation/score.py: rows, subsets, comparison."""
+"""Scores: rows, subsets, comparison."""
 
 import math
 from dataclasses import replace
@@ -48,7 +48,7 @@ def run(*found: str, corrupted: str = "") -> Predictions:
     return predictions
 
 
-def test_temporal_metrics_are_of_whole_videos_only() -> None:
+def test_temporal_metrics_are_computed_on_complete_videos_only() -> None:
     metrics = build_metrics(["coco_ap", "stability"], ("a",))
     rows, _ = score({"": run("1101", corrupted="0010")}, metrics)
     assert "fragment" in rows[ALL] and "AP50_slow" in rows[ALL]

@@ -1,3 +1,5 @@
+"""Sharding of sources."""
+
 import random
 
 import pytest
@@ -79,7 +81,7 @@ def test_slurm_arrays_may_begin_and_step_as_they_like(environment, shard):
         ("auto", {"RANK": "0", "WORLD_SIZE": "2"} | slurm(0, 2, 0, 1), "choose by --shard"),
     ],
 )
-def test_shard_that_cannot_be_is_one_clear_line(text, environment, message):
+def test_impossible_shard_is_an_error_in_one_line(text, environment, message):
     with pytest.raises(RnndetError, match=message) as caught:
         read_shard(text, environment)
     assert "\n" not in str(caught.value)

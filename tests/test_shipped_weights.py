@@ -1,4 +1,4 @@
-"""The files in weights/: whole, small, listed, without places of the machine that made them."""
+"""Shipped weights are complete, small, listed, and contain no local paths."""
 
 import re
 import shutil
@@ -43,10 +43,10 @@ def test_file_contains_no_path(name):
 
 
 def test_pair_differs_in_the_temporal_module_only():
-    with_memory, without = load_model("aerial"), load_model("aerial_frame")
-    assert with_memory.temporal.cells and not without.temporal.cells
-    assert with_memory.classes == without.classes
-    theirs = with_memory.detector.state_dict()
+    recurrent, without = load_model("aerial"), load_model("aerial_frame")
+    assert recurrent.temporal.cells and not without.temporal.cells
+    assert recurrent.classes == without.classes
+    theirs = recurrent.detector.state_dict()
     for name, tensor in without.detector.state_dict().items():
         assert torch.equal(tensor, theirs[name]), name
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rnndet
-from conftest import FewLines, detections
+from conftest import StubModel, detections
 from rnndet.errors import RnndetError
 from rnndet.inference.run import RunOptions, run_source
 from rnndet.inference.stream import Stream
@@ -139,7 +139,7 @@ def test_restored_smoother_continues():
 # in a stream
 
 
-class Blinking(FewLines):
+class Blinking(StubModel):
     """One box that moves 2 px a frame, missing in frames 5 to 9, of class 1 in frame 3."""
 
     classes = ("cube", "ball")

@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/stability.py: hand-computed values, and invariants."""
+"""Stability: hand-computed values, and invariants."""
 
 import math
 from dataclasses import replace
@@ -227,7 +227,7 @@ def test_order_of_videos_changes_nothing() -> None:
     assert metric.combine(parts[::-1]) == pytest.approx(numbers)
 
 
-def test_a_part_given_twice_is_a_video_counted_twice() -> None:
+def test_part_given_twice_counts_as_two_videos() -> None:
     metric = Stability(("a", "b"))
     one, two = (metric.measure(random_video(seed)) for seed in range(2))
     again = metric.measure(replace(random_video(1), name="copy"))

@@ -1,3 +1,5 @@
+"""Stability loss."""
+
 import pytest
 import torch
 

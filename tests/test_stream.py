@@ -1,4 +1,4 @@
-"""Stream: the state, the thresholds and the errors, with a model of a few lines."""
+"""Stream: state, thresholds and errors, with a stub model."""
 
 from dataclasses import replace
 from types import MappingProxyType
@@ -76,7 +76,7 @@ def test_stream_equals_manual_calls_of_the_runtime():
     assert stream.state == state
 
 
-def test_video_after_a_reset_gives_what_it_gives_alone():
+def test_video_after_a_reset_equals_the_video_alone():
     a, b = frames(4), frames(3, start=100)
     alone = [r.detections.scores for r in run_video(Stream(Counter()), b)]
     stream = Stream(Counter())
@@ -208,7 +208,7 @@ def test_run_video_is_lazy():
 
 
 class Twice:
-    """Key frames: every second frame; in the others the boxes are half a pixel further right."""
+    """Key frames: every second frame; in between, boxes are half a pixel further right."""
 
     every, lost, is_between = 2, 0.0, False
 

@@ -1,4 +1,4 @@
-"""A recording in parts, with the state carried in a file, gives what the whole gives."""
+"""A recording in parts, with the state saved in a file, equals the whole recording."""
 
 import json
 from fractions import Fraction
@@ -132,7 +132,7 @@ def test_saved_options_are_those_of_earlier_versions(tmp_path):
 def test_weights_are_refused_as_a_state(tmp_path):
     own = model()
     save_checkpoint(tmp_path / "w.pt", model_content(own, tiny_config(), step=0))
-    with pytest.raises(WeightsError, match="not the state of a stream"):
+    with pytest.raises(WeightsError, match="no stream state"):
         load_stream(tmp_path / "w.pt", make_stream(own, **OPTIONS))
 
 

@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/streaming.py: schedules worked out by hand."""
+"""Streaming AP: hand-computed schedules."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Memory: every cell in CELLS keeps the contract; the equations match a scalar calculation."""
+"""Temporal module: every cell in CELLS keeps the contract and matches its scalar equations."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""system/timing.py: seconds by stage."""
+"""StageTimer: seconds by stage."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The tools as a user runs them: files in, files out; on mistakes one line and an exit code."""
+"""The tools end to end: files in, files out; errors are one line and an exit code."""
 
 import importlib.util
 import json
@@ -123,7 +123,7 @@ def test_evaluate_writes_figures_of_a_trained_run(config, coco_vid_root, tmp_pat
 
 
 def test_help_of_every_tool_imports_nothing_heavy():
-    """In one process; what an earlier tool has imported counts for its successors too."""
+    """In one process; imports of an earlier tool count for the later ones too."""
     check = (
         "import sys\n"
         "from rnndet.cli.main import TOOLS, main\n"
@@ -193,4 +193,4 @@ def test_training_starts_from_the_name_of_shipped_weights(coco_vid_root, tmp_pat
     out = ["--out", tmp_path / "run", "--device", "cpu", "--quiet"]
     with caplog.at_level("INFO"):
         assert run("train", "aerial_frame", *out, *changes) == 0
-    assert "aerial_frame.pt: 136 tensors" in caplog.text  # all but those of the classes
+    assert "aerial_frame.pt: 136 tensors" in caplog.text  # all except the class-dependent tensors

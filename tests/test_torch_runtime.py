@@ -1,4 +1,4 @@
-"""torch_runtime.py: what it changes for speed leaves the results as they are."""
+"""TorchRuntime: optimisations leave the results unchanged."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from rnndet.models.video_detector import build_model
 
 
 def unfolded():
-    """A model whose frozen batch norms are not the identity."""
+    """A model with frozen batch norms that are not the identity."""
     options = {**TINY_OPTIONS, "fold_batch_norm": False}
     tree = {"model": {"options": options, "temporal": {"levels": ["0"], "hidden": 4}}}
     torch.manual_seed(0)
@@ -64,7 +64,7 @@ def test_half_precision_gives_nearly_equal_scores():
 
 @pytest.fixture
 def traced(monkeypatch):
-    """torch.compile without a compiler for the CPU, which would take a minute; what it is given."""
+    """Run torch.compile without a compiler, which would take a minute; records its options."""
     calls, compile_ = [], torch.compile
 
     def without_compiler(step, **options):
@@ -92,7 +92,7 @@ def test_compiled_step_equals_the_model(traced, videos):
     assert traced == [{"mode": "default", "dynamic": False}]
 
 
-def test_compiled_step_computes_in_half_precision_where_that_is_asked_for(traced):
+def test_compiled_step_computes_in_half_precision_on_request(traced):
     model = tiny_model()
     model.score_threshold = 0.001
     scores = []
@@ -134,7 +134,7 @@ def test_fault_of_the_compiler_is_one_line(monkeypatch):
     monkeypatch.setattr(torch, "compile", compile_)
     compiled = TorchRuntime(tiny_model(), compiled=True)
     _, state = compiled.detect([noise()], [SIZE_HW], None)
-    with pytest.raises(DeviceError, match=r"--compile: No working C\+\+ compiler; leave it out"):
+    with pytest.raises(DeviceError, match=r"--compile: No working C\+\+ compiler; omit it"):
         compiled.detect([noise()], [SIZE_HW], state)
 
 

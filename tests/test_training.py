@@ -1,3 +1,5 @@
+"""Training runs."""
+
 import dataclasses
 import json
 import signal

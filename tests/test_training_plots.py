@@ -1,3 +1,5 @@
+"""Plots of a training run."""
+
 import json
 
 import pytest

@@ -1,4 +1,4 @@
-"""tools/train.py under torchrun, on the CPU."""
+"""rnndet train under torchrun, on the CPU."""
 
 import json
 import os

@@ -1,3 +1,5 @@
+"""Augmentation of clips."""
+
 from dataclasses import replace
 
 import pytest

@@ -1,3 +1,5 @@
+"""Reader of UA-DETRAC."""
+
 from functools import partial
 
 import labelled_sets

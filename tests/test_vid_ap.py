@@ -1,4 +1,4 @@
-"""rnndet/evaluation/metrics/vid_ap.py: hand-computed values."""
+"""ILSVRC AP: hand-computed values."""
 
 import math
 from dataclasses import replace
@@ -154,8 +154,10 @@ def test_detection_on_an_ignored_target_of_another_class_is_a_false_alarm() -> N
 
 
 @pytest.mark.parametrize(("left", "expected"), [(350.0, 1.0), (352.0, 0.5)])
-def test_region_of_no_class_takes_what_lies_half_in_it(left: float, expected: float) -> None:
-    # The region ends at x = 400: of 100 columns from 350 on it holds 50, from 352 on 48.
+def test_region_of_no_class_absorbs_detections_that_lie_half_in_it(
+    left: float, expected: float
+) -> None:
+    # The region ends at x = 400: of 100 columns from 350 on it covers 50, from 352 on 48.
     true, ignore = [(BOX, 0, 1), ((200.0, 0.0, 400.0, 300.0), -1, -1)], [False, True]
     detections = [((left, 0.0, left + 100, 100.0), 0.9, 0), (BOX, 0.7, 0)]
     assert ap(frame(0, detections, true, ignore)) == expected
@@ -181,7 +183,7 @@ def test_no_video_at_all_gives_nan() -> None:
     assert all(math.isnan(value) for value in VidAP(("a",)).combine([]).values())
 
 
-def test_nothing_found_gives_zero() -> None:
+def test_no_detections_give_zero() -> None:
     assert ap(frame(0, [], [(BOX, 0, 1)])) == 0.0
 
 
@@ -195,7 +197,7 @@ def test_order_of_videos_changes_nothing(compat: bool) -> None:
 
 
 @pytest.mark.parametrize("compat", [False, True])
-def test_a_part_given_twice_is_a_video_seen_twice(compat: bool) -> None:
+def test_part_given_twice_counts_as_two_videos(compat: bool) -> None:
     metric = VidAP(("a", "b"), fgfa_compat=compat)
     one, two = random_video(1), random_video(2)
     later = tuple(replace(f, index=f.index + 100) for f in two.frames)

@@ -1,4 +1,4 @@
-"""Faulty videos: damaged, cut, with wrong headers, hostile names and unusual images."""
+"""Faulty videos: damaged, truncated, with wrong headers, hostile names and unusual images."""
 
 import struct
 from fractions import Fraction
@@ -32,7 +32,7 @@ def write_noise(path: Path, *, length: int = 60) -> Path:
     return path
 
 
-def test_damage_in_the_middle_of_an_mp4_costs_few_frames(tmp_path):
+def test_damage_in_the_middle_of_an_mp4_loses_few_frames(tmp_path):
     path = write_noise(tmp_path / "clip.mp4")
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
@@ -63,7 +63,7 @@ def test_lost_frame_is_a_gap_of_the_next_frame(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])
-def test_cut_file_is_truncated_and_a_complete_file_is_not(tmp_path, suffix):
+def test_truncated_file_is_reported_and_a_complete_file_is_not(tmp_path, suffix):
     path = write_avi(tmp_path / f"clip{suffix}", length=12, size_hw=(240, 320))
     with open_source(path) as source:
         assert (len(list(source)), source.counts.truncated) == (12, False)

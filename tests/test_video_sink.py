@@ -222,7 +222,7 @@ def test_frames_without_a_usable_time_follow_in_the_frame_rate(tmp_path, times):
         assert [frame.time for frame in source] == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-3)
 
 
-def test_json_lines_end_with_a_whole_line_on_a_full_disk(tmp_path):
+def test_json_lines_end_with_a_complete_line_on_a_full_disk(tmp_path):
     check = (
         "import resource, signal, sys\n"
         "from rnndet.errors import OutputError\n"

@@ -1,4 +1,4 @@
-"""Sources give every frame in order, and refuse bad input with one clear line."""
+"""Sources return every frame in order, and refuse bad input in one line."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_garbage_in_the_middle_keeps_later_indices(tmp_path):
         (np.random.default_rng(0).bytes(5000), "not a video"),
     ],
 )
-def test_what_is_not_a_video_is_refused(tmp_path, content, reason):
+def test_file_that_is_no_video_is_refused(tmp_path, content, reason):
     path = tmp_path / "bad.mp4"
     path.write_bytes(content)
     with pytest.raises(InputError) as error:

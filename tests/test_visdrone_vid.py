@@ -1,3 +1,5 @@
+"""Reader of VisDrone."""
+
 from functools import partial
 
 import labelled_sets

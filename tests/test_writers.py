@@ -1,4 +1,4 @@
-"""Labelled sets that are written: what they read back as, and what is refused or left behind."""
+"""Writers of labelled sets: read back equal, refusals, no partial files."""
 
 import json
 from dataclasses import replace

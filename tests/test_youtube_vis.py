@@ -1,3 +1,5 @@
+"""Reader of YouTube-VIS."""
+
 import json
 
 import numpy as np

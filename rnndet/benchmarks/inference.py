@@ -1,6 +1,6 @@
 """Measure where the time of a frame goes, stage by stage, for one or two models.
 
-What is measured is `run_source` itself on one thread, by the timer that it passes down. Two models
+`run_source` itself is measured, on one thread, by the timer that it passes down. Two models
 take turns (A B A B ...), so that both see the same background load on a shared machine, and are
 compared round by round.
 
@@ -50,7 +50,7 @@ NAMES = {
 }
 WARM_UP = 5  # frames at the start of each round that are not counted
 FAIR_ROUNDS = 5  # with fewer, ratios are unreliable
-NEGLIGIBLE_MS = 0.05  # a stage that does nothing: its ratio would be one of clock ticks
+NEGLIGIBLE_MS = 0.05  # shorter stages do nothing: their ratio would only compare clock ticks
 CLIP_SEED = 7  # the clip of rnndet infer
 
 Numbers = dict[str, float]  # by ROWS
@@ -76,7 +76,7 @@ class FrameTimes:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A pass over the source stage by stage, and another one with threads."""
+    """A pass over the source stage by stage, and a second pass with threads."""
 
     frames: list[FrameTimes]
     pipeline: float  # wall seconds per frame of the whole run
@@ -120,13 +120,14 @@ def measure(
 ) -> dict[str, Any]:
     """Return the report, plain data, on one or two contenders that take turns for `rounds` rounds.
 
-    A round is a pass over the first `frames` frames after `WARM_UP` others; a shorter source gives
-    as many as it has. Milliseconds per frame; `ratio` is A/B, None for one contender.
+    A round is a pass over the first `frames` frames after `WARM_UP` warm-up frames, or
+    over all remaining frames of a shorter source. Times are milliseconds per frame; `ratio` is
+    A/B, None for a single contender.
     Raises RnndetError for a camera, InputError for too few frames.
     """
     assert 1 <= len(contenders) <= 2, [contender.name for contender in contenders]
     if isinstance(source, Camera):
-        raise RnndetError(f"{source.info.source}: cannot be run twice; record a file, give that")
+        raise RnndetError(f"{source.info.source}: cannot be run twice; record a file and use it")
     about = machine(contenders[0].stream.runtime.device)  # the load, before this run adds to it
     results: list[list[Round]] = [[] for _ in contenders]
     with TemporaryDirectory(prefix="rnndet-benchmark-") as folder:

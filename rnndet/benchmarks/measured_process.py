@@ -1,8 +1,8 @@
 """Run a command and write its cost: python -m rnndet.benchmarks.measured_process REPORT COMMAND ...
 
 REPORT gets JSON: the exit code, the CPU seconds of the command and its children, and its peak
-memory in MiB. A process of its own measures it, because a command counts the peak memory of the
-process that starts it as its own, and this one is small.
+memory in MiB. It is measured from a separate small process, because the peak memory of a command
+includes that of the process that starts it.
 """
 
 import json

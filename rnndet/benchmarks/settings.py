@@ -22,7 +22,7 @@ class Setting:
     weights: str  # a name of weights/weights.toml, or a path
     tracker: str = "byte"
     score: Share = 0.3  # `min_score` of the stream
-    runtime: str = "torch"  # of `RUNTIMES`; compiled; or stock: the torchvision baseline
+    runtime: str = "torch"  # of `RUNTIMES`; compiled; or "stock", the torchvision baseline
     key_every: AtLeastOne = 1
     key_lost: Share = 0.0
 

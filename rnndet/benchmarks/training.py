@@ -13,7 +13,7 @@ from rnndet.config import Config
 from rnndet.training.run import build_run
 from rnndet.training.trainer import STAGES, Trainer
 
-WARM_UP = 3  # steps that are not counted: the first ones allocate, and start the loaders
+WARM_UP = 3  # steps that are not counted: the first allocate memory and start the loaders
 
 
 def measure_training(config: Config, *, steps: int, device: str = "auto") -> dict[str, Any]:

@@ -64,7 +64,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         part.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     if args.part == "infer" and len(args.models) > 2:
-        infer.error(f"--models takes one or two, found {len(args.models)}; put SOURCE before it")
+        infer.error(f"--models: at most two models, found {len(args.models)}; put SOURCE before it")
     return args
 
 

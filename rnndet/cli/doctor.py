@@ -1,6 +1,6 @@
 """Report versions, device, video codecs and shipped weights, for users and for bug reports.
 
-Each problem is followed by what to do. The exit code is 1 if there is one.
+Each problem is reported with its remedy. The exit code is 1 if there is a problem.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Finding:
 
     name: str
     value: str
-    advice: str | None = None  # what to do; None without a problem
+    advice: str | None = None  # the remedy; None without a problem
 
 
 def examine() -> list[Finding]:

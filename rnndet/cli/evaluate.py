@@ -42,7 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "all: all of them")  # fmt: skip
     add("--tracker", default="byte", help="for the metric mot: byte, sort, iou, none")
     add("--rescore", choices=["seq_nms", "track_smooth"],
-        help="with --predictions: a baseline without temporal model; kept in --out")  # fmt: skip
+        help="with --predictions: a baseline without temporal module; stored in --out")  # fmt: skip
     add("--latency", type=float, nargs="+", default=[], metavar="MS",
         help="trace for streaming; default: the times measured in the run")  # fmt: skip
     add("--samples", type=int, default=0, metavar="N",
@@ -131,7 +131,7 @@ def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) ->
     build_metrics(names, (), latencies=latencies)
     lookup(args.tracker, TRACKERS, what="tracker")
     if "streaming" in names and not (timed or latencies):
-        raise RnndetError("streaming: the time of the frames is not known; give --latency MS")
+        raise RnndetError("streaming: the frame times are unknown; set --latency MS")
     return names
 
 
@@ -168,7 +168,7 @@ def load(args: argparse.Namespace):
 
 
 def rescored(args: argparse.Namespace, runs):
-    """The runs after --rescore, which is recorded in their names and protocol; kept in --out."""
+    """The runs after --rescore, which is recorded in their names and protocol; stored in --out."""
     from tqdm import tqdm
 
     from rnndet.evaluation.records import save_predictions

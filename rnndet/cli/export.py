@@ -1,7 +1,7 @@
 """Write a trained model as an ONNX graph that infer.py --runtime onnx runs without torch.
 
 rnndet export aerial writes weights/aerial.onnx, beside weights/aerial.pt. The graph and
-the model are then compared frame by frame; a graph with other detections is not kept.
+the model are then compared frame by frame; a graph with different detections is deleted.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"compared with torch over {close.frames} frames, {close.detections} detections: boxes "
         f"within {close.box:.2g} px, scores within {close.score:.2g}, "
-        f"{close.alone} detected by one of them only"
+        f"{close.alone} detected by only one of the two"
     )
     print(f"{out} ({out.stat().st_size / 1e6:.1f} MB, sha256 {file_sha256(out)})")
     return 0

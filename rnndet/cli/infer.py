@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--no-scene-cuts",
         action="store_true",
-        help="keep state and tracks where the scene changes",
+        help="do not reset state and tracks at scene cuts",
     )
     add(
         "--key-every",
@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="run it also where less than this share of the boxes could be propagated, 0 to 1",
+        help="also run it where less than this share of the boxes could be propagated, 0 to 1",
     )
     add("--start", type=seconds, default=0.0, help="begin at this time of each source, in seconds")
     add("--end", type=seconds, help="stop each source at this time, in seconds")
@@ -82,7 +82,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="run N sources at a time through one model, each with its own state")  # fmt: skip
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--overwrite", action="store_true", help="replace results of an earlier run")
-    add("--quiet", action="store_true", help="print errors and nothing else")
+    add("--quiet", action="store_true", help="print errors only")
     add("--log-json", action="store_true", help="progress and messages as JSON lines on stderr")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
@@ -155,7 +155,7 @@ def set_up_log(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise RnndetError for mistakes that can be found before a model is loaded."""
+    """Raise RnndetError for errors that can be detected before a model is loaded."""
     from rnndet.inference.writers import export_names
     from rnndet.system.lock import check_writable
 
@@ -166,12 +166,12 @@ def check(args: argparse.Namespace) -> None:
     if args.coast and args.tracker == "none":
         raise RnndetError("--coast: only tracks are shown while missed; use a --tracker")
     if args.compile and args.batch_sources > 1:
-        raise RnndetError("--compile: for one source at a time; leave out --batch-sources")
+        raise RnndetError("--compile: processes one source at a time; omit --batch-sources")
     if args.show:
         from rnndet.video.window import check_display
 
         if args.batch_sources > 1:
-            raise RnndetError("--show: shows one source at a time; leave out --batch-sources")
+            raise RnndetError("--show: shows one source at a time; omit --batch-sources")
         check_display()
     check_writable(Path(args.out))
 
@@ -262,7 +262,7 @@ def make_batch(
 
 
 def say(args: argparse.Namespace, line: str) -> None:
-    """Print a message; if nobody reads any more (`| head`), the run continues silently."""
+    """Print a message; if the output pipe is closed (`| head`), the run continues silently."""
     if args.quiet:
         return
     if args.log_json:
@@ -278,7 +278,7 @@ def say(args: argparse.Namespace, line: str) -> None:
 
 
 def report(error: RnndetError, args: argparse.Namespace) -> int:
-    """Print a user's mistake as one line; its exit code."""
+    """Print an error that the user can fix in one line; returns its exit code."""
     if args.debug:
         traceback.print_exception(error)
     if args.log_json:

@@ -59,7 +59,7 @@ def load(
 class FrameStore:
     """Load frames as tensors on one device and keep the first `budget` bytes of them there.
 
-    Kept frames are never evicted: after one pass over data that fits, nothing is decoded again.
+    Stored frames are never evicted: after one pass over data that fits, nothing is decoded again.
     Frames beyond the budget are decoded each time. Safe to use from several threads.
     """
 
@@ -95,7 +95,7 @@ def _store_key(video: VideoRecord, record: FrameRecord) -> tuple[Path | None, in
 
 
 def image_path(video: VideoRecord, record: FrameRecord, cache: Path | None) -> Path:
-    """Return the path of a frame's image: the data set's own file, or the one in the cache."""
+    """Return the path of a frame's image: the file of the data set, or the cached file."""
     if record.image is not None:
         return record.image
     assert cache is not None, video.name
@@ -103,7 +103,7 @@ def image_path(video: VideoRecord, record: FrameRecord, cache: Path | None) -> P
 
 
 def is_cached(video: VideoRecord, cache: Path | None) -> bool:
-    """True if the cache holds all frames of this video, decoded from the file as it is now.
+    """True if the cache holds all frames of this video, decoded from the current file.
 
     A cache without the video files, as on another machine, is trusted.
     """

@@ -1,7 +1,7 @@
-"""Collect what is wrong with the files of a data set, so that one run reports all of it.
+"""Collect the problems of the files of a data set, so that one run reports all of them.
 
-A reader reports an entry that it leaves out with `add`, counts a harmless correction with
-`correct`, and goes on. The caller decides whether data with left-out entries may be used:
+A reader reports a left-out entry with `add`, counts a harmless correction with
+`correct`, and continues. The caller decides whether data with left-out entries may be used:
 `stop_if_any`.
 """
 
@@ -48,7 +48,7 @@ class Problems:
         self.found.append(Problem(f"{file}: {place}" if place else str(file), reason))
 
     def add_error(self, file: str | Path, error: InputError) -> None:
-        """Report a file that is left out; its name is not repeated where the message has it."""
+        """Report a file that is left out; its name is not repeated if the message contains it."""
         self.add(file, "", str(error).removeprefix(f"{file}: "))
 
     def correct(self, what: str, count: int = 1) -> None:

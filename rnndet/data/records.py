@@ -25,7 +25,7 @@ class VideoRecord:
     fps: float | None
     frames: tuple[FrameRecord, ...]  # in temporal order
     path: Path | None = None  # the video file; None where frames are images
-    group: str | None = None  # scene group: videos filmed in one place, to be kept in one split
+    group: str | None = None  # scene group: videos of the same place, for one split
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Convert between the boxes of one frame as files give them and a Target; checks every box."""
+"""Convert between the boxes of one frame in a file and a Target; checks every box."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,10 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord
 from rnndet.structures import Target
 
-MAX_TRACK = 2**53  # what every format that stores numbers can hold
+MAX_TRACK = 2**53  # the largest id that every format can store
 LARGEST = 1e6  # pixels; a larger coordinate is a mistake, not an object that leaves the image
 ANY_CLASS = -1  # label of an ignore region that belongs to no class
-SHARES_HINT = "boxes lie within 0..1: are they shares instead of pixels?"  # a correction
+SHARES_HINT = "boxes lie within 0..1: are they relative instead of in pixels?"  # a correction
 
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels from 0, exclusive edges
 
@@ -42,7 +42,7 @@ class TargetBuilder:
     ) -> None:
         """Add a box; `entry` is its place in the file, for messages.
 
-        `track` is the object's identity in its video, -1 where the file has none.
+        `track` is the object's identity in its video, -1 if the file has none.
         """
         if not all(math.isfinite(v) and abs(v) <= LARGEST for v in box):
             self._problems.add(self._file, entry, f"box {_shown(box)} is not in pixels")

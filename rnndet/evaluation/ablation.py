@@ -19,7 +19,7 @@ from rnndet.structures import Detections, Frame
 USES = {
     "carried": "the state is carried from frame to frame, as in inference",
     "reset": "the state is reset before every frame",
-    "foreign": "before every frame the state is the one that another video left",
+    "foreign": "before every frame the state is set to a state of another video",
     "shuffled": "the frames are in random order, within blocks",
     "identical": "every frame is repeated REPEATS times, from a reset",
 }
@@ -151,7 +151,7 @@ class _VideoRun:
 
 
 def _state_after(stream: Stream, frames: Iterable[Frame]) -> State | None:
-    """The state that frames of a video leave."""
+    """The state after some frames of a video."""
     for _ in run_video(stream, frames):
         pass
     return stream.state

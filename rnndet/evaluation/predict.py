@@ -66,9 +66,9 @@ def evaluate_set(
 
     uses: of the temporal state, from `ablation.USES`; without them one plain run, named "".
     degrade, degrade_seed: corrupt the frames by their `named_plan`.
-    every, max_videos: use only every N-th frame, and at most so many videos.
+    every, max_videos: use every N-th frame, and at most this many videos.
     keys: the model processes only the key frames.
-    world: each process runs its share of the videos. The first gets all runs, the others none.
+    world: each process runs its share of the videos. The first gets all runs, the rest none.
     progress: called after each frame with the total number of frames.
 
     Sets the model's `score_threshold` to SCORE_FLOOR. Raises RnndetError for impossible values.
@@ -128,7 +128,7 @@ def _frames(
 
 
 def _gathered(runs: dict[str, Predictions], world: World) -> dict[str, Predictions]:
-    """The runs over the videos of all processes, in the first process; {} in the others."""
+    """The runs over the videos of all processes, in the first process; {} in the rest."""
     first, *others = world.gather(runs) or [{}]
     for other in others:
         for use, run in other.items():

@@ -35,7 +35,7 @@ class EvaluatedFrame:
     target_labels: np.ndarray  # (G,) int32; -1 = ignored region of no class
     target_ids: np.ndarray  # (G,) int64, unique within the video; -1 = unknown
     target_ignore: np.ndarray  # (G,) bool
-    labelled: bool = True  # False: the ground truth is not known
+    labelled: bool = True  # False: the ground truth is unknown
     corrupted: bool = False  # the image was corrupted on purpose
     seconds: float = math.nan  # time of the model for this frame; NaN = not measured
 
@@ -107,7 +107,7 @@ class Predictions:
 class FrameCollector:
     """Collects the frames of one video, in any order.
 
-    corrupted: indices of the frames whose images were corrupted.
+    corrupted: indices of the corrupted frames.
     """
 
     def __init__(self, video: VideoRecord, *, corrupted: Collection[int] = ()) -> None:
@@ -215,7 +215,7 @@ def save_predictions(path: str | Path, predictions: Predictions) -> None:
         "found": np.array([len(f.scores) for f in frames], np.int64),
         "known": np.array([len(f.target_labels) for f in frames], np.int64),
     }
-    empty = evaluated_frame(0, Detections.empty(), None)  # gives shapes where there are no frames
+    empty = evaluated_frame(0, Detections.empty(), None)  # defines shapes without frames
     for name, key in (_DETECTION_KEYS | _TARGET_KEYS).items():
         arrays[key] = np.concatenate([getattr(f, name) for f in [empty, *frames]])
     with atomic_file(path) as part, part.open("wb") as file:
@@ -223,14 +223,14 @@ def save_predictions(path: str | Path, predictions: Predictions) -> None:
 
 
 def load_predictions(path: str | Path) -> Predictions:
-    """Read what `save_predictions` wrote. Raises InputError."""
+    """Read a file of `save_predictions`. Raises InputError."""
     path = Path(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         head = json.loads(str(arrays["head"]))
         if head["version"] != VERSION:
-            raise InputError(f"{path}: made by another version; evaluate the model again")
+            raise InputError(f"{path}: written by another version; evaluate the model again")
         return _unpacked(head, arrays)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file of predictions") from None

@@ -100,7 +100,7 @@ def score(
 
 
 def subsets(run: Predictions) -> dict[str, Predictions]:
-    """All frames and, if some were corrupted, the corrupted frames and the others."""
+    """All frames and, if some were corrupted, the corrupted and the clean frames separately."""
     parts = {ALL_FRAMES: run}
     if any(frame.corrupted for video in run.videos for frame in video.frames):
         corrupted = run.map(lambda video: video.only(lambda frame: frame.corrupted))
@@ -176,11 +176,11 @@ def check_same(a: Predictions, b: Predictions) -> None:
     frames_b = {v.name: [f.index for f in v.frames] for v in b.videos}
     for name in sorted(frames_a.keys() | frames_b.keys()):
         if frames_a.get(name) != frames_b.get(name):
-            raise RnndetError(f"the runs have different frames of {name}; evaluate both alike")
+            raise RnndetError(f"the runs have different frames of {name}; evaluate the same frames")
     for video_a, video_b in zip(a.videos, b.videos, strict=True):
         if not all(map(_same_targets, video_a.frames, video_b.frames)):
             raise RnndetError(
-                f"the runs have different labels of {video_a.name}; evaluate both alike"
+                f"the runs have different labels of {video_a.name}; use the same labels"
             )
 
 
@@ -190,7 +190,7 @@ def _same_targets(a: EvaluatedFrame, b: EvaluatedFrame) -> bool:
 
 
 def protocol(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """The facts that a comparison of numbers depends on; by run where the runs differ.
+    """The settings that a comparison of numbers depends on; by run where the runs differ.
 
     The runs have the same frames, see `check_same`.
     """
@@ -212,7 +212,7 @@ def protocol(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> 
 
 
 def format_number(name: str, value: float) -> str:
-    """A number as tables show it: shares in per cent, others as they are, `-` if undefined.
+    """Format a number for a table: shares in per cent, other numbers unscaled, `-` if undefined.
 
     >>> format_number("AP50", 0.5), format_number("delay@0.1", 3.25)
     ('50.0', '3.25')

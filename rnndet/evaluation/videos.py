@@ -36,7 +36,7 @@ def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
 
 
 def spread(videos: Sequence[VideoRecord], limit: int | None) -> Sequence[VideoRecord]:
-    """At most `limit` videos, evenly spaced in the list, since neighbours are often alike."""
+    """At most `limit` videos, evenly spaced in the list, since neighbours are often similar."""
     if limit is None or limit >= len(videos):
         return videos
     if limit < 1:

@@ -1,6 +1,6 @@
-"""Read and write on threads of their own beside the model, at most a few frames apart.
+"""Read and write on separate threads, at most a few frames ahead of or behind the model.
 
-Order, results and errors are those of a single thread: an error of the source is raised where the
+Order, results and errors are as on a single thread: an error of the source is raised where the
 frame would have come, an error of a file at the next frame or at the end, and results before either
 are written.
 """

@@ -42,7 +42,7 @@ class Summary:
     cuts: int  # scene cuts
     propagated: int  # frames between key frames
     interrupted: bool
-    codec: str | None  # of the video; None without one
+    codec: str | None  # of the annotated video; None without it
     note: str | None  # hint about playing the video
     read: ReadCounts | None = None  # losses while reading, where there can be any
     warnings: tuple[str, ...] = ()  # of the source
@@ -68,7 +68,7 @@ class Summary:
             lines.append(f"scene cuts: {self.cuts}; state and tracks were reset there")
         if self.propagated:
             keys = self.frames - self.propagated
-            lines.append(f"key frames: {keys} of {self.frames}; boxes propagated in the others")
+            lines.append(f"key frames: {keys} of {self.frames}; boxes propagated in the rest")
         lines += [f"warning: {text}" for text in self._losses()]
         lines += [f"warning: {text}" for text in self.warnings]
         if self.note is not None:
@@ -77,7 +77,7 @@ class Summary:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the source gave all of its frames, as far as it was run."""
+        """Whether all frames of the source were read, up to where the run ended."""
         return self.read is None or self.read.is_complete
 
     def _losses(self) -> Iterator[str]:
@@ -92,7 +92,7 @@ class Summary:
         if self.read.reconnects:
             yield f"the connection was lost; {self.read.reconnects} attempts to reconnect"
         if self.read.truncated and self.read.expected is None:
-            yield "the source was given up: it sent no more images"
+            yield "gave up on the source: it sent no more images"
         elif self.read.truncated:
             yield (
                 f"the file ends early: it claims {self.read.expected} frames; "
@@ -184,7 +184,7 @@ class Tally:
 
 
 class ResultFiles:
-    """The files of one run: created at the first frame, given their names when complete.
+    """The files of one run: created at the first frame, renamed to their final names when complete.
 
     detections.jsonl is always written; save names the `EXPORTS` beside it. trails: see `Annotator`.
     show is called with each annotated image, for a window. Use as a context manager, which locks
@@ -222,7 +222,7 @@ class ResultFiles:
 
     @property
     def codec(self) -> str | None:
-        """Codec of the annotated video; None without one."""
+        """Codec of the annotated video; None without a video."""
         return next((export.codec for export in self._exports if export.codec is not None), None)
 
     @property
@@ -266,7 +266,7 @@ class ResultFiles:
         return json_lines
 
     def finish(self, summary: Summary) -> None:
-        """Complete all files and give them their names; without a frame there are no files."""
+        """Complete and rename all files; without a frame there are no files."""
         if self._json is None:
             return
         for export in self._exports:

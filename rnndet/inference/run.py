@@ -47,7 +47,7 @@ class RunOptions:
     load_state: str | Path | None = None  # continue from the state that another run saved there
     save_state: str | Path | None = None  # save the state there, also when interrupted
     done: DoneRecord | None = None  # written when the results are complete
-    is_threaded: bool = True  # read and write on threads of their own
+    is_threaded: bool = True  # read and write on separate threads
 
 
 def track(
@@ -61,7 +61,7 @@ def track(
     key_every: int = 1,
     key_lost: float = 0.0,
 ) -> Iterator[FrameResult]:
-    """Return a generator over the results of a video; nothing is kept, so it may be of any length.
+    """Return a generator over the results of a video, which may be endless: no result is stored.
 
     source: the path of a video, of a folder of images or of an image; a camera number; or any
     iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
@@ -129,11 +129,11 @@ def run_source(
 
     show: called with each annotated image, on this thread. on_frame: called after each frame. stop:
     asked after each frame; if it returns true, or at Ctrl-C, the files are completed and the
-    summary says "interrupted". timer: measures the stages decode, draw and write and those of
+    summary has `interrupted`. timer: measures the stages decode, draw and write and those of
     `Stream.step`.
 
     Raises OutputError if there are results already and `overwrite` is false, if another process
-    writes to the folder, or on a full disk; InputError if the source gives no frame.
+    writes to the folder, or on a full disk; InputError if the source has no frame.
 
     >>> stream = make_stream(load_model("aerial"))  # doctest: +SKIP
     >>> with open_source("clip.mp4") as source:  # doctest: +SKIP
@@ -149,7 +149,7 @@ def run_source(
         folder, source.info, stream.runtime.classes, header=about, save=options.save,
         trails=options.trails, show=show, overwrite=options.overwrite,
     ) as files:  # fmt: skip
-        forget_done(folder)  # it must never lie beside results of another run
+        forget_done(folder)  # it must never accompany results of another run
         run.write_frames(files, depth=0 if show is not None or not options.is_threaded else DEPTH)
         summary = run.summary(folder, files, seconds=perf_counter() - begin)
         files.finish(summary)
@@ -163,7 +163,7 @@ def run_source(
 
 
 class _Run:
-    """Runs the frames of one video, and keeps its counts."""
+    """Runs the frames of one video and counts them."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class _Run:
                 return
 
     def _frames(self) -> Iterator[Frame]:
-        """The frames of the source, prefetched; not of a live source, whose frames would age."""
+        """The frames of the source; prefetched, except live frames, which would become stale."""
         frames = itertools.islice(self._source, self._options.max_frames)
         if self._source.is_live or not self._options.is_threaded:
             return timed(frames, self._timer)

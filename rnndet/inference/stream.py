@@ -1,4 +1,4 @@
-"""Detect and track objects frame by frame: `Stream` keeps all the state between two frames."""
+"""Detect and track objects frame by frame: `Stream` holds all state between frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rnndet.video.sources.base import size_text
 if TYPE_CHECKING:
     from rnndet.models.video_detector import VideoDetector
 
-TRACKER_FLOOR = 0.1  # scores from here on reach the tracker; ByteTrack's lower threshold
+TRACKER_FLOOR = 0.1  # minimum score for the tracker; ByteTrack's lower threshold
 HELD_SHARE = 0.5  # an object with an id stays visible down to this share of min_score
 
 
@@ -34,11 +34,11 @@ class Stream:
     has an id: this bridges frames in which the object is hard to see.
 
     Args:
-        model: a `VideoDetector` or a `Runtime`, used as it is and where it is: in eval mode, with
+        model: a `VideoDetector` or a `Runtime`, used unchanged, on its device: in eval mode, with
             its current `score_threshold`. That must not lie above `score_floor`: a lower one costs
             time, a higher one hides detections from the tracker.
         tracker: None: detections have no ids.
-        min_score: scores from here on are reported.
+        min_score: minimum score of the reported detections.
         cuts: detects scene cuts. At a cut the recurrent state is emptied and all tracks end,
             because state of the previous scene degrades the detections of the next. None: never.
         keys: chooses the frames that the model sees; in between, boxes are propagated by template
@@ -92,7 +92,7 @@ class Stream:
         return min(self.min_score, TRACKER_FLOOR)
 
     def reset(self) -> None:
-        """Forget everything: the next frame begins a new video, and ids start at 1."""
+        """Reset all state: the next frame begins a new video, and ids start at 1."""
         self.tracker.reset()
         self._restart()
 
@@ -156,7 +156,7 @@ class Stream:
     def prepare(self, frame: Frame) -> np.ndarray:
         """Check a frame and scale it for the network: (h, w, 3) uint8.
 
-        Forgets what came before where the frame has `restart`.
+        Resets state and tracks if the frame has `restart`.
         """
         if frame.restart:
             self._restart()
@@ -183,7 +183,7 @@ class Stream:
         gap: int = 0,
         timer: Timer = NO_TIMER,
     ) -> Detections:
-        """Run the model and keep its state; detections >= score_floor, without ids.
+        """Run the model and store its state; returns detections >= score_floor, without ids.
 
         Between key frames: the boxes of the last key frame, propagated. image: the result of
         `prepare`; size_hw, gap: of the original frame.
@@ -203,7 +203,7 @@ class Stream:
         return track(detections, self.tracker, min_score=self.min_score, time=time)
 
     def _result(self, frame: Frame, detections: Detections, *, is_cut: bool) -> FrameResult:
-        """Add what is shown of the tracks beside the detections."""
+        """Add the displayed tracks to the detections."""
         propagated = self.keys.is_between
         if detections.ids is None:
             return FrameResult(frame, detections, is_cut, propagated=propagated)
@@ -235,7 +235,7 @@ def run_video(stream: Stream, source: Iterable[Frame]) -> Iterator[FrameResult]:
 
 
 class NullPart:
-    """A part of a stream that is left out: it has no state."""
+    """Placeholder for a disabled part of a stream; has no state."""
 
     def reset(self) -> None:
         """Do nothing."""
@@ -248,7 +248,7 @@ class NullPart:
 
 
 class NoTracker(NullPart):
-    """In place of a `Tracker`: detections stay without ids."""
+    """Replaces a `Tracker`: detections have no ids."""
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         return detections
@@ -258,14 +258,14 @@ class NoTracker(NullPart):
 
 
 class NoCuts(NullPart):
-    """In place of `SceneCut`: the video is one scene."""
+    """Replaces `SceneCut` when it is disabled: never reports a cut."""
 
     def update(self, image: np.ndarray) -> bool:
         return False
 
 
 class EveryFrame(NullPart):
-    """In place of `KeyFrames`: the model sees every frame."""
+    """Replaces `KeyFrames`: the model runs on every frame."""
 
     every, lost, is_between = 1, 0.0, False
 

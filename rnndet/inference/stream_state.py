@@ -29,7 +29,7 @@ class Position:
 
 
 def save_stream(path: str | Path, stream: Stream, position: Position) -> None:
-    """Write everything that the frame after `position` depends on, atomically.
+    """Write all state that the frame after `position` depends on, atomically.
 
     Raises OutputError.
     """
@@ -45,7 +45,7 @@ def save_stream(path: str | Path, stream: Stream, position: Position) -> None:
 
 
 def load_stream(path: str | Path, stream: Stream) -> Position:
-    """Give a stream the state of a saved one, and return its last frame.
+    """Load a saved state into a stream, and return its last frame.
 
     Raises WeightsError: no such file, damaged, or saved with other weights or options.
     """
@@ -113,12 +113,12 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read what `_write` wrote; checks the file's checksums and never runs code from it."""
+    """Read a file of `_write`; verifies its checksums and never runs code from it."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
         raise WeightsError(
-            f"{path}: not the state of a stream, or incomplete; infer.py --save-state makes them"
+            f"{path}: no stream state, or incomplete; create one with rnndet infer --save-state"
         )
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -129,7 +129,7 @@ def _read(path: Path) -> dict[str, Any]:
         pass
     except (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile):
         raise WeightsError(f"{path}: is damaged; run without --load-state") from None
-    raise WeightsError(f"{path}: not the state of a stream; infer.py --save-state makes them")
+    raise WeightsError(f"{path}: no stream state; create one with rnndet infer --save-state")
 
 
 def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:

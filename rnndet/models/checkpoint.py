@@ -34,7 +34,7 @@ def save_checkpoint(
     """Write plain data atomically: after a crash the file is the old or the new one, complete.
 
     The content's sha256 is stored with it. keep_previous: keep the existing file as
-    `previous_of(path)`. Raises OutputError if the file cannot be written; then nothing changes.
+    `previous_of(path)`. Raises OutputError if the file cannot be written; the old file remains.
     """
     path = Path(path)
     previous = previous_of(path) if keep_previous else None
@@ -104,7 +104,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if content.get("format") == 1:
         content = upgrade_from_1(content, where=str(path))
     if content.get("format") != FORMAT or "model" not in content:
-        raise WeightsError(f"{path}: not a rnndet checkpoint; rnndet train makes them")
+        raise WeightsError(f"{path}: not an rnndet checkpoint; create one with rnndet train")
     return content
 
 
@@ -146,7 +146,7 @@ def read_saved(path: str | Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: incomplete or not a checkpoint: {reason}") from None
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: not a rnndet checkpoint; rnndet train makes them")
+        raise WeightsError(f"{path}: not an rnndet checkpoint; create one with rnndet train")
     check_plain(content, where=str(path))
     stored = content.pop("sha256", None)  # absent in files from before November 2026
     if stored is None and (member := damaged_member(path)) is not None:

@@ -38,7 +38,7 @@ class Output:
 class VideoDetector(nn.Module):
     """Detects objects in windows of T >= 1 frames; how a clip is cut does not change the result.
 
-    Keeps no state itself: `forward` takes the state that the previous call returned, None at the
+    Stateless: `forward` takes the state that the previous call returned, None at the
     start of a video. Training losses are computed by `rnndet.training.criterion.Criterion`.
 
     >>> config = ModelConfig(options={"size": [64, 96], "backbone": "mobilenet_v3_small"})
@@ -152,7 +152,7 @@ class VideoDetector(nn.Module):
         return self.detector.neck(features) if self.site == "neck" else features
 
     def head_features(self, features: Features) -> Features:
-        """Features that the detection head takes, from the output of the temporal module."""
+        """Features for the detection head, from the output of the temporal module."""
         return self.detector.neck(features) if self.site == "backbone" else features
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnndet.errors import WeightsError
 
-ADVICE = "give a checkpoint that rnndet train or rnndet publish_weights made"
+ADVICE = "use a checkpoint of rnndet train or rnndet publish_weights"
 # Suffixes of other kinds of files.
 OTHER_SUFFIXES = {
     ".safetensors": "a safetensors file",
@@ -81,7 +81,7 @@ def check_plain(value: Any, *, where: str, name: str = "") -> None:
 
 
 def _other_kind(path: Path) -> str:
-    """Name the kind of a file that is not an archive, and what to give instead."""
+    """Name the format of a file that is not an archive, and the expected format."""
     with path.open("rb") as file:
         head = file.read(16)
     kind = OTHER_SUFFIXES.get(path.suffix.lower())
@@ -91,4 +91,4 @@ def _other_kind(path: Path) -> str:
         kind = "a bare pickle (torch.save before 1.6, or Python's), which may hold code"
     if kind is not None:
         return f"{kind}, not a checkpoint of rnndet; {ADVICE}"
-    return "incomplete or not a checkpoint; rnndet train makes them"
+    return "incomplete or not a checkpoint; create one with rnndet train"

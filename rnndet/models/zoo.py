@@ -14,7 +14,7 @@ WEIGHTS_DIR = shipped_folder("weights")
 
 
 def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:
-    """The file of a name or a path, and its sha256 where weights.toml gives one."""
+    """The file of a name or a path, and its sha256 if weights.toml lists it."""
     table = published_weights()
     name = str(name_or_path)
     if name in table:

@@ -86,7 +86,7 @@ def store_of_attempt(store: distributed.Store, attempt: str) -> distributed.Stor
 
 @contextmanager
 def world() -> Iterator[World]:
-    """Join the processes that torchrun started (RANK, WORLD_SIZE); a `World` of one without it.
+    """Join the processes of torchrun (RANK, WORLD_SIZE); without it a `World` of this process.
 
     The backend is gloo on the CPU and NCCL between GPUs.
     """

@@ -57,8 +57,8 @@ def _git(*arguments: str) -> str:
 
 
 def machine(name: str = "cpu") -> dict[str, Any]:
-    """What numbers hold for that were measured here; `words` says all of it in one line."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # Linux: what this process may use
+    """The machine that measurements are valid for; `words` summarises it in one line."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux: the cores of this process
     cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
     device = torch.device(name)
     threads, kind = torch.get_num_threads(), _cpu_name()
@@ -81,7 +81,7 @@ def _cpu_name() -> str:
 
 
 def peak_memory_mib() -> float | None:
-    """The most main memory this process has held so far, in MiB; None where it is not known."""
+    """Peak main memory of this process so far, in MiB; None if unknown."""
     status = Path("/proc/self/status")  # Linux; getrusage would also count a parent's, before exec
     if status.exists():
         for line in status.read_text(encoding="utf-8").splitlines():

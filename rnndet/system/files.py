@@ -67,7 +67,7 @@ def write_text(path: str | Path, text: str) -> None:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new empty folder NAME.part; when the block ends, put it in the place of `path`.
 
-    Parent folders are made as needed. An older folder `path`, with all that it holds, is removed
+    Parent folders are made as needed. An older folder `path`, with all its contents, is removed
     only then. After an error the temporary folder is removed and `path` is as it was.
     Raises OutputError, one line, for an OSError inside the block or at the rename.
 
@@ -82,7 +82,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Make an empty folder, in place of any leftover of that name; remove it at the end."""
+    """Create an empty folder, replacing a leftover of that name; remove it at the end."""
     try:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
@@ -92,7 +92,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(part: Path, path: Path) -> None:
-    """Rename a complete file or folder to `path`; a folder there is removed with all it holds."""
+    """Rename a complete file or folder to `path`; an existing folder is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         shutil.rmtree(path)

@@ -22,7 +22,7 @@ class FolderLock:
     """Context manager that holds the lock of a folder; the folder is made where it is missing.
 
     The operating system releases the lock when the process ends in any way, so a lock file that
-    was left behind blocks nobody. At the end the lock file is removed, and an empty folder too.
+    was left behind does not block. At the end the lock file is removed, and an empty folder too.
 
     Raises OutputError: another process holds the lock, or the folder cannot be made or written to.
 
@@ -41,7 +41,7 @@ class FolderLock:
             self._folder.mkdir(parents=True, exist_ok=True)
             try:
                 while not self._try_to_lock():
-                    pass  # its last holder has just removed the file: make a new one
+                    pass  # its last holder has just removed the file: create a new one
             except BlockingIOError:
                 raise OutputError(
                     f"{self._folder}: another run is writing its results there; wait for its end, "

@@ -90,7 +90,7 @@ class Progress:
 
 
 class SourcesBar:
-    """A progress bar over several sources on a terminal; elsewhere nothing."""
+    """A progress bar over several sources, on a terminal only."""
 
     def __init__(self, count: int, *, quiet: bool) -> None:
         hidden = quiet or count < 2 or not sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""Stop a run at SIGINT or SIGTERM after its current step or frame, so that nothing is lost."""
+"""Stop a run at SIGINT or SIGTERM after its current step or frame, without loss of results."""
 
 import signal
 from collections.abc import Iterator

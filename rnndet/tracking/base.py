@@ -1,4 +1,4 @@
-"""The part that all trackers share: their tracks, and how they are reset, saved and restored."""
+"""Base class of trackers: hold, reset, save and restore tracks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Tracking that also uses detections of low score, after those of high score."""
+"""Two-stage tracking: match high-score detections first, then low-score detections."""
 
 from dataclasses import replace
 
@@ -16,13 +16,13 @@ from rnndet.tracking.tracks import Motion, to_arrays
 Mask = NDArray[np.bool_]
 
 # Buffers of the matching stages: boxes of 1.6 and 3 times their size. The wide buffer, larger than
-# in C-BIoU, reaches twice the size of an object; it is for what the narrow buffer leaves unmatched.
+# in C-BIoU, reaches twice the size of an object; for detections unmatched by the narrow buffer.
 NARROW, WIDE = 0.3, 1.0
 RECENT = 0.35  # seconds: a track missed for longer is not matched to detections of low score
 
 
 class ByteTracker(BaseTracker):
-    """Match detections of high score to tracks, then those of low score to the unmatched tracks.
+    """Match high-score detections to tracks, then low-score detections to the unmatched tracks.
 
     Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", ECCV
     2022, arXiv 2110.06864, algorithm 1. Differences:
@@ -31,7 +31,7 @@ class ByteTracker(BaseTracker):
       of 15-40 px may move by their own size between frames and then have a plain IoU of 0;
     - the filter works in seconds (see `ConstantVelocity`);
     - several classes: a detection of a class that the track has not had matches at a higher cost,
-      so that an object misclassified in a frame keeps its id. Labels stay those of the detector;
+      so that an object misclassified in a frame keeps its id. Labels are not changed;
     - of two boxes for the same object, of any classes, the lower score is removed first
       (`duplicate_iou`).
 
@@ -76,7 +76,7 @@ class ByteTracker(BaseTracker):
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Return the detections without duplicates, with ids; call once per frame, also if empty.
 
-        time is in seconds. Boxes, scores, labels and order are those of the detector. Id 0 means
+        time is in seconds. Boxes, scores, labels and order are unchanged. Id 0 means
         that the detection has no track yet: its track is tentative, or its score is too low to
         start a track.
         """

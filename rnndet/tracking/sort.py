@@ -11,7 +11,7 @@ class SortTracker(IouTracker):
     Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016, arXiv 1602.00763.
     Differences: the filter works in seconds on log sizes (see `ConstantVelocity`), a track needs
     two hits instead of three, and it survives `max_age` seconds instead of one frame. Classes are
-    ignored. The options are those of `IouTracker`.
+    ignored. Options as for `IouTracker`.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from rnndet.models.video_detector import VideoDetector
 
 logger = logging.getLogger(__name__)
 
-LAST = "last.pt"  # everything that is needed to resume; the one before it is last.prev.pt
+LAST = "last.pt"  # everything needed to resume; the previous checkpoint is last.prev.pt
 WEIGHTS = "weights.pt"  # the averaged weights of the last save
 BEST = "best.pt"  # the averaged weights with the best validation
 
@@ -37,7 +37,7 @@ def holds_run(folder: Path) -> bool:
 
 
 def load_run(folder: Path, config: Config) -> dict[str, Any]:
-    """What `save_run` got as `run`, from last.pt, or from last.prev.pt where that is damaged.
+    """Load the `run` of `save_run` from last.pt, or from last.prev.pt if that is damaged.
 
     `best` is raised to the figure of best.pt: a step is saved before it is validated. Sections of
     the configuration that change the clips cause a warning. Raises WeightsError if there is no
@@ -47,7 +47,7 @@ def load_run(folder: Path, config: Config) -> dict[str, Any]:
     run = _read_last(path)
     saved, current = run["config"], config_to_dict(config)
     if saved["model"] != current["model"]:
-        raise WeightsError(f"{path}: made with another [model]; not resumed")
+        raise WeightsError(f"{path}: trained with another [model]; not resumed")
     for section in ("data", "clip", "augment"):
         if saved.get(section) != current[section]:
             logger.warning("[%s] has changed since the run began: the clips will differ", section)
@@ -57,7 +57,7 @@ def load_run(folder: Path, config: Config) -> dict[str, Any]:
 def start_from(model: VideoDetector, path: str | Path) -> list[str]:
     """Load the weights of a checkpoint where names and shapes agree.
 
-    Returns the names of the tensors that keep their fresh values. Raises WeightsError if the file
+    Returns the names of the tensors that are newly initialised. Raises WeightsError if the file
     is no checkpoint, or none of its weights fits.
     """
     content = read_checkpoint(path)
@@ -67,7 +67,7 @@ def start_from(model: VideoDetector, path: str | Path) -> list[str]:
         raise WeightsError(f"{path}: train.init: none of its weights fits this model")
     model.load_state_dict(fitting, strict=False)
     fresh = sorted(own.keys() - fitting.keys())
-    logger.info("%s: %d tensors loaded, %d start fresh", path, len(fitting), len(fresh))
+    logger.info("%s: %d tensors loaded, %d newly initialised", path, len(fitting), len(fresh))
     return fresh
 
 

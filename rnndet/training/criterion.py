@@ -1,4 +1,4 @@
-"""Training losses: the detector's own, feature distillation from clean frames, and stability."""
+"""Training losses: the detector's losses, feature distillation from clean frames, and stability."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WindowLosses:
     """The losses of one window and the state after it."""
 
     terms: dict[str, Tensor]  # name -> scalar, without weights; empty if there is nothing to learn
-    count: Tensor | None  # scalar, see `Losses`; None where no frame is supervised
+    count: Tensor | None  # scalar, see `Losses`; None if no frame is supervised
     state: State
 
 
@@ -57,7 +57,7 @@ class Criterion(nn.Module):
     ) -> WindowLosses:
         """Run the model over the window and compare it with the targets and the clean frames.
 
-        state: what the previous window of the same rows returned. supervised: (T, B) bool, the
+        state: returned for the previous window of the same rows. supervised: (T, B) bool, the
         labelled frames that the detector's losses are computed on; None for all of them. The other
         frames move the state only.
         """
@@ -97,7 +97,7 @@ class Criterion(nn.Module):
         return {level: torch.cat([chunk[level] for chunk in chunks]) for level in chunks[0]}
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a part of the network, with activation checkpointing where that is on."""
+        """Call a part of the network, with activation checkpointing if enabled."""
         if not self.activation_checkpoints:
             return function(*arguments)
         return checkpoint(function, *arguments, use_reentrant=False)

@@ -30,7 +30,7 @@ def part_of(name: str) -> str:
 def build_optimizer(
     model: nn.Module, config: TrainConfig
 ) -> tuple[torch.optim.Optimizer, list[Tensor]]:
-    """AdamW over what trains, and the frozen parameters; freezes the parts in `train.freeze`.
+    """AdamW over the trained parameters, and the frozen ones; freezes the parts in `train.freeze`.
 
     Parts that are unfrozen later have their place in the optimiser from the start. Raises
     RnndetError if no parameter is left.
@@ -133,7 +133,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], *, steps: int) -> None:
-        """Replace the average by a saved one of `steps` updates."""
+        """Load a saved average of `steps` updates."""
         for name, tensor in tensors.items():
             self.tensors[name].copy_(tensor)
         self.steps = steps

@@ -42,7 +42,7 @@ def run_training(
     quiet: bool = False,
     world: World | None = None,
 ) -> None:
-    """Train as the configuration says, into a run folder.
+    """Train a configuration and write the run folder.
 
     world: the processes that torchrun started; None for this process alone. Raises RnndetError:
     bad configuration or data, a folder that holds a run already (without `resume`), or none (with
@@ -110,7 +110,7 @@ def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume
     Raises OutputError if it cannot be written, or holds a run that is not to be resumed.
     """
     if holds_run(folder) and not resume:
-        raise OutputError(f"{folder}: holds a run; --resume continues it, or choose another --out")
+        raise OutputError(f"{folder}: contains a run; use --resume, or choose another --out")
     write_text(folder / "config.json", json.dumps(config_to_dict(config), indent=2) + "\n")
     write_text(folder / "versions.json", json.dumps(versions(device), indent=2) + "\n")
 
@@ -153,14 +153,14 @@ def read_source(source: SourceConfig, *, what: str) -> VideoSet:
 
 
 def check_unique_names(sets: dict[str, VideoSet]) -> None:
-    """Raise RnndetError if two videos have one name, by which evaluation tells videos apart."""
+    """Raise RnndetError if two videos have the same name: evaluation identifies videos by name."""
     origin: dict[str, str] = {}
     for name, video_set in sets.items():
         for video in video_set.videos:
             if video.name in origin:
                 raise RnndetError(
                     f"validation video {video.name!r} is in {origin[video.name]} and in {name}; "
-                    "names must be unique: remove or rename one of the two"
+                    "names must be unique: remove or rename one"
                 )
             origin[video.name] = name
 
@@ -170,7 +170,7 @@ def start_model(
 ) -> tuple[VideoDetector, bool]:
     """The model to train, and whether its temporal module has fresh weights.
 
-    The weights are those of `train.init`, except in a run that is resumed.
+    The weights come from `train.init`, except in a resumed run.
     """
     model = build_model(model_to_build(config, resume=resume), classes)
     fresh = list(model.state_dict())
@@ -211,7 +211,7 @@ def build_dataset(
 
 
 def cache_folder(config: Config) -> Path | None:
-    """The folder of decoded frames, if there is one."""
+    """The folder of decoded frames, or None."""
     return Path(config.data.cache) if config.data.cache else None
 
 

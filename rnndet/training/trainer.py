@@ -54,7 +54,7 @@ Evaluate = Callable[[VideoDetector], dict[str, float]]
 
 @dataclass(slots=True)
 class TrainState:
-    """What changes from step to step, besides weights and optimiser."""
+    """The state of a run that changes per step, besides weights and optimiser."""
 
     step: int = 0  # steps done, skipped ones included
     bad_steps: int = 0  # consecutive steps that were skipped
@@ -74,7 +74,7 @@ class Trainer:
       module with fresh weights.
     - exact_timing: wait for the GPU around each timed stage.
 
-    Raises RnndetError if train.batch cannot be shared out, or nothing is left to train.
+    Raises RnndetError if train.batch cannot be divided, or no parameter is trained.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Trainer:
         )
 
     def run(self, loader: StepLoader, end: int) -> None:
-        """Train until `end` steps are done; save and validate where they are due before that."""
+        """Train until `end` steps are done; save and validate at their intervals."""
         train, state = self.config.train, self.state
         reported = state.step
         self.timer.reset()
@@ -167,7 +167,7 @@ class Trainer:
         that are logged the gates; {} if the step had no loss or was skipped.
         """
         self.model.train()
-        if self.schedule.begin_step(self.state.step):  # DDP looks at what trains once, when built
+        if self.schedule.begin_step(self.state.step):  # DDP reads requires_grad when built
             self.parallel = self.world.parallel(self.criterion, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         with self._out_of_memory(), self._gates() as gates:
@@ -251,7 +251,7 @@ class Trainer:
         return terms | {"loss": weighted_sum(terms, self.config.train, zero=zero)}
 
     def _count_weight(self, count: Tensor | None) -> Tensor | float:
-        """Factor that makes a mean over processes the mean over everything that they counted."""
+        """Factor that turns a mean over processes into the mean over all counted items."""
         if self.world.size == 1:
             return 1.0
         local = torch.zeros((), device=self.device) if count is None else count.detach().float()
@@ -292,7 +292,7 @@ class Trainer:
 
     @contextmanager
     def _out_of_memory(self) -> Iterator[None]:
-        """Turn torch's error into one that reports the sizes, and two settings that reduce them."""
+        """Convert torch's out-of-memory error: report the sizes and settings that reduce them."""
         train, clip = self.config.train, self.config.clip
         try:
             yield
@@ -330,7 +330,7 @@ class Trainer:
             self.average.update(self.model)
 
     def _skip(self, figures: dict[str, float], batches: list[ClipBatch]) -> None:
-        """Leave out a step whose loss is not finite, and clear the state that it left.
+        """Skip a step with a non-finite loss, and reset the state after it.
 
         Raises RnndetError after BAD_STEPS such steps in a row.
         """
@@ -344,8 +344,8 @@ class Trainer:
         if state.bad_steps >= BAD_STEPS:
             raise RnndetError(
                 f"{BAD_STEPS} steps in a row had a loss that is not finite ({losses}), the last "
-                f"one on {places}; lower the learning rates or look at these frames; "
-                f"{self.folder / 'last.pt'} holds the last good state"
+                f"one on {places}; lower the learning rates or check these frames; "
+                f"{self.folder / 'last.pt'} has the last finite state"
             )
         if state.recurrent is not None:
             all_rows = torch.ones(len(self.rows), dtype=torch.bool, device=self.device)
@@ -354,7 +354,7 @@ class Trainer:
     # -- validation and reporting
 
     def validate(self) -> None:
-        """Evaluate the averaged weights, log the figures, and keep the weights if they are best."""
+        """Evaluate the averaged weights, log the figures, and save the weights if they are best."""
         if self.evaluate is None or self.log is None:
             return
         current = {n: t.detach().clone() for n, t in self.model.state_dict().items()}
@@ -427,7 +427,7 @@ class Trainer:
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
+        """Restore the state of `state_dict`."""
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])

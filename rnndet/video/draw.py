@@ -191,9 +191,9 @@ def _free_place(
     frame_wh: tuple[int, int],
     taken: Sequence[Block],
 ) -> tuple[int, int]:
-    """Left and top of a block above, below or beside a box, where it covers the least.
+    """Left and top of a block above, below or beside a box, at the position of least overlap.
 
-    The block lies inside the frame if it fits. Of equal places the first in this order is taken.
+    The block lies inside the frame if it fits. Of equal positions the first in this order is used.
     """
     x1, y1, x2, y2 = outline
     (block_w, block_h), (width, height) = block_wh, frame_wh

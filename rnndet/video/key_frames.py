@@ -14,7 +14,7 @@ from rnndet.errors import RnndetError
 from rnndet.structures import Detections
 
 MIN_SCORE = 0.05  # boxes of a lower score stay in place: they are many, and seldom shown
-MAX_BOXES = 20  # boxes that are matched, those of the highest scores; the cost grows with them
+MAX_BOXES = 20  # boxes with the highest scores are matched; the cost grows with their number
 CONTEXT = 0.3  # of the size of a box, added on each side of the template for its outline ...
 MAX_CONTEXT = 8  # ... in pixels at most
 REACH = 8  # pixels around the expected position that are searched, in each direction ...
@@ -168,7 +168,7 @@ def _match(
     """The offset of the best match of a box, (2,) pixels, or None."""
     height, width = before.shape
     context = np.clip(CONTEXT * (box[2:] - box[:2]), 1, MAX_CONTEXT)
-    inside = (width - REACH, height - REACH)  # pixels at the edge may leave in the next frame
+    inside = (width - REACH, height - REACH)  # pixels at the border may leave the image
     start = np.clip(np.rint(box[:2] - context), REACH, inside).astype(int)  # x, y
     size = np.clip(np.rint(box[2:] + context), REACH, inside).astype(int) - start
     if size.min() < MIN_TEMPLATE:
@@ -184,7 +184,7 @@ def _match(
     first = target - np.minimum(radius, target // block) * block  # of the search window
     room = ((width, height) - target - size) // block
     last = target + size + np.minimum(radius, room) * block
-    if target.min() < 0 or room.min() < 0:  # it leaves the image with its expected motion
+    if target.min() < 0 or room.min() < 0:  # the box leaves the image with its expected motion
         return expected.astype(np.float32)
     window = after[first[1] : last[1], first[0] : last[0]]
     if block > 1:

@@ -20,7 +20,7 @@ class SceneCut:
     running mean, so that a fast pan gives a single cut at most (the rule of PySceneDetect's
     AdaptiveDetector, without its future frames). The median ignores changes in less than half of
     the image, such as an object that comes near. Blank and very dark frames are not compared, so
-    that a dropout is not a cut and recurrent state is kept through it.
+    a dropout is not a cut and the recurrent state survives it.
 
     A new scene with nearly the same colours in each cell is not detected.
 

@@ -71,7 +71,7 @@ class JsonLinesSink:
             self._file.close()
 
     def abort(self) -> None:
-        """Close the file and keep the lines written so far."""
+        """Close the file; the lines written so far remain."""
         self._file.close()
 
     def _line(self, value: Mapping[str, Any]) -> None:
@@ -165,11 +165,9 @@ class VideoSink:
     ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() != ".mp4":
-            raise OutputError(
-                f"{self.path}: video is written as mp4; give a name that ends in .mp4"
-            )
+            raise OutputError(f"{self.path}: video is written as mp4; use a name that ends in .mp4")
         if self.path.is_dir():
-            raise OutputError(f"{self.path}: is a folder; give the name of a file")
+            raise OutputError(f"{self.path}: is a folder; expected the name of a file")
         self._part = part_of(self.path)
         self._size_hw = size_hw
         self._frames = 0
@@ -187,7 +185,7 @@ class VideoSink:
 
     @property
     def note(self) -> str | None:
-        """A line for the user where the file does not play everywhere, else None."""
+        """A warning if some players cannot play the file, else None."""
         if self.codec == "h264":
             return None
         return (
@@ -216,7 +214,7 @@ class VideoSink:
         self._frames += 1
 
     def close(self) -> None:
-        """Finish, check and rename the file; without frames no file is left."""
+        """Finish, check and rename the file; without frames no file is written."""
         if self._writer is None:
             return
         if self._frames == 0:

@@ -31,7 +31,7 @@ class Window:
         self.wants_end = False
 
     def show(self, image: np.ndarray) -> None:
-        """Show an image, (H, W, 3) uint8 RGB, and return at once."""
+        """Show an image, (H, W, 3) uint8 RGB, without blocking."""
         if self.wants_end:
             return
         if not self._is_open:
@@ -71,7 +71,7 @@ def check_display() -> None:
     if sys.platform not in ("win32", "darwin") and not display:
         raise DeviceError(
             "--show: there is no display (DISPLAY and WAYLAND_DISPLAY are not set); leave --show "
-            "out and look at annotated.mp4"
+            "out and open annotated.mp4"
         )
     try:
         probe = subprocess.run(

@@ -31,7 +31,7 @@ def note(where: str, text: str) -> Finding:
 
 
 def first_of(texts: Sequence[str]) -> str:
-    """Shorten to the first text and the number of the others: one line per kind and video.
+    """Shorten to the first text and the number of further texts: one line per kind and video.
 
     >>> first_of(["frame 3 is listed 2 times", "frame 5 is listed 2 times"])
     'frame 3 is listed 2 times, and 1 more such'

@@ -66,7 +66,7 @@ def check_images(videos: VideoSet, split: str, *, decode: str = "sample") -> Ima
 def fingerprint(image: np.ndarray) -> bytes | None:
     """Return 16 bytes that are equal for copies of an image (H, W, 3); None for a flat image.
 
-    A copy that was compressed again has a different fingerprint. Flat images say nothing.
+    A copy that was compressed again has a different fingerprint. Flat images are not compared.
     """
     cells = image.mean(2, dtype=np.float32)
     for axis in (0, 1):
@@ -83,7 +83,7 @@ def _present(video: VideoRecord, where: str) -> tuple[list[Finding], list[FrameR
     if video.path is not None:
         if _is_there(video.path):
             return [], list(video.frames)
-        return [error(where, f"{video.path}: no such video file, or an empty one")], []
+        return [error(where, f"{video.path}: video file is missing or empty")], []
     records, missing = [], []
     for record in video.frames:
         assert record.image is not None, video.name
@@ -121,7 +121,7 @@ def _spread(records: Sequence[FrameRecord], count: int | None) -> Sequence[Frame
 def _decode(
     video: VideoRecord, records: Sequence[FrameRecord], where: str, result: ImageReport
 ) -> int:
-    """Decode some frames and add findings to the result; returns the number of unreadable ones."""
+    """Decode some frames and add findings to the result; returns how many are unreadable."""
     unreadable, sizes = [], []
     for index, image in _images(video, records):
         if isinstance(image, str):
@@ -144,7 +144,7 @@ def _decode(
 def _images(
     video: VideoRecord, records: Sequence[FrameRecord]
 ) -> Iterator[tuple[int, np.ndarray | str]]:
-    """Yield index and image of some frames; for an unreadable one, the reason instead."""
+    """Yield index and image of some frames, or the reason if a frame is unreadable."""
     if video.path is not None:
         yield from _images_of_file(video.path, {record.index for record in records})
         return

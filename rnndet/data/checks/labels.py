@@ -61,7 +61,7 @@ def _emptiness(video: VideoRecord, where: str) -> Iterator[Finding]:
 class _Sighting(NamedTuple):
     """One box with an identity."""
 
-    place: int  # of its frame among the labelled ones
+    place: int  # of its frame among the labelled frames
     frame: int
     track: int
     label: int

@@ -49,12 +49,12 @@ def check_dataset(
     skip_bad: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Read the splits and check each, and each against the others.
+    """Read the splits, check each, and compare them with each other.
 
     Entries that the reader leaves out are errors, with `skip_bad` notes. `decode` selects how many
     images are decoded, see `check_images`; only those are compared between splits.
 
-    Raises InputError if nothing of a split can be read, RnndetError for an unknown choice.
+    Raises InputError if a split cannot be read, RnndetError for an unknown choice.
     """
     findings: list[Finding] = []
     sets: dict[str, VideoSet] = {}
@@ -79,7 +79,7 @@ def check_dataset(
 def read_findings(
     problems: Problems, videos: VideoSet, split: str, *, skip_bad: bool
 ) -> list[Finding]:
-    """Convert what the reader of `videos` reported to findings.
+    """Convert the problems and corrections reported by the reader of `videos` to findings.
 
     It is an error if nearly all boxes lie within 0..1: the reader has dropped them as too small.
     """

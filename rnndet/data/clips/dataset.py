@@ -22,7 +22,7 @@ from rnndet.data.frames import FrameStore
 from rnndet.data.records import VideoSet
 from rnndet.structures import Target
 
-# First seeds of streamed clips and of corruption plans; those of random clips start at 0.
+# First seeds of streamed clips and of corruption plans; seeds of random clips start at 0.
 STREAMS, PLANS = 1 << 40, 1 << 41
 
 
@@ -39,7 +39,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class ClipBatch:
-    """B windows of T frames of one size; row b continues row b of the batch before, or begins."""
+    """B windows of T frames; row b continues row b of the previous batch or begins a clip."""
 
     frames: Tensor  # (T, B, 3, H, W) uint8 RGB
     targets: list[list[Target | None]]  # [T][B]
@@ -66,8 +66,8 @@ class ClipDataset(Dataset[Window]):
         sources: (set, weight, its cache folder or None).
         size_hw: the model's input size, which determines the scale of the images; the clips have
             size `augment.crop`, already at network scale.
-        keep_clean: a window also holds its frames before corruption.
-        device: where frames are augmented, and where up to keep_bytes of decoded frames are kept.
+        keep_clean: a window also contains its frames before corruption.
+        device: on which frames are augmented and up to keep_bytes of decoded frames are cached.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class ClipDataset(Dataset[Window]):
 class WindowSampler(Sampler[list[int]]):
     """Yield the items of each step in order, in batches of `batch` rows, from `first_step` on.
 
-    rows: those of the dataset's rows to use; their number is a multiple of `batch`.
+    rows: rows of the dataset to use; their number is a multiple of `batch`.
     """
 
     def __init__(self, dataset: ClipDataset, rows: range, *, batch: int, first_step: int) -> None:

@@ -114,7 +114,7 @@ def crop_resize(clip: Clip, region: Region, *, out_hw: tuple[int, int]) -> Clip:
 def resize(frames: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """(T, 3, H, W) uint8 -> (T, 3, *size_hw) uint8, bilinear with antialiasing.
 
-    CUDA has no kernel for this on uint8, so there it goes by float32 and back.
+    CUDA has no uint8 kernel for this, so there the frames are converted to float32 and back.
     """
     if frames.device.type == "cpu":
         return F.interpolate(frames, size_hw, mode="bilinear", antialias=True)

@@ -223,7 +223,7 @@ def _decoys(
 ) -> list[Box]:
     """Return one to three rectangles of the size of the objects at random places.
 
-    Without decoys an occluder would reveal where the object is.
+    Without decoys an occluder would reveal the position of the object.
     """
     height, width = size_hw
     places = []

@@ -5,7 +5,7 @@ fail. Training uses random plans, evaluation one fixed plan per video (`named_pl
 drawn first and applied later, and determines every pixel: the same plan gives the same bytes for a
 clip at once and for its frames one by one. pixels.py computes the pixels.
 
-The terms corruption and severity are those of Hendrycks and Dietterich 2019, "Benchmarking Neural
+The terms corruption and severity are as in Hendrycks and Dietterich 2019, "Benchmarking Neural
 Network Robustness to Common Corruptions and Perturbations", arXiv 1903.12261. Different: severity
 is continuous from 0 to 1 instead of five levels, kinds and strengths are our own, and a corruption
 lasts for a run of frames.
@@ -152,7 +152,7 @@ def corrupt(
 
 
 class Degrader:
-    """Apply a plan to a stream of frames; keeps the last frame shown, for freezes.
+    """Apply a plan to a stream of frames; stores the last frame shown, for freezes.
 
     `plan[i]`, and `targets[i]` if there is one, belong to the i-th frame of the video.
 

@@ -57,7 +57,7 @@ def read_set(
         skip_bad: leave out entries that cannot be used and count them in the log, instead of
             raising InputError with the first of them.
         problems: collects the problems and corrections, for callers that report all of them.
-        options: those of the format's reader.
+        options: keyword arguments of the format's reader.
 
     Raises InputError (files that cannot be read, entries that cannot be used) or RnndetError (an
     unknown format or option).

@@ -106,7 +106,7 @@ class _Reader:
     def _known(
         self, entries: dict[int, Entry], what: str, key: str, table: dict[int, Entry]
     ) -> list[Entry]:
-        """Return the entries whose `key` is an id in `table`; the others are problems."""
+        """Return the entries whose `key` is an id in `table`; all other entries are problems."""
         known = []
         for entry in entries.values():
             if isinstance(entry[key], int) and entry[key] in table:
@@ -149,7 +149,7 @@ class _Reader:
         )
 
     def _wrong_video(self, video: Entry) -> str:
-        """Return what is wrong with the values of a video; "" if they are right."""
+        """Describe an invalid value of a video; "" if all are valid."""
         given = {key: value for key, value in video.items() if value is not None}
         if not is_folder(str(video["name"])):
             return f"name {video['name']!r} cannot be that of a folder"
@@ -186,7 +186,7 @@ class _Reader:
 
 
 def _wrong_image(image: Entry) -> str:
-    """Return what is wrong with the numbers of an image; "" if they are right."""
+    """Describe an invalid number of an image; "" if all are valid."""
     number = image["frame_id"]
     is_frame = type(number) is int and 0 <= number < MAX_FRAMES
     if is_frame and is_size(image["width"]) and is_size(image["height"]):

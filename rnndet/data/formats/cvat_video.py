@@ -100,7 +100,7 @@ def _check_size(task: Element, info: VideoInfo, file: Path) -> None:
     height = _number(task, "original_size/height", file, default=info.height)
     if (width, height) != (info.width, info.height):
         raise InputError(
-            f"{file}: labels images of {width}x{height}, but those of {info.source} have "
+            f"{file}: labels images of {width}x{height}, but the images of {info.source} have "
             f"{info.width}x{info.height}"
         )
 

@@ -56,7 +56,7 @@ def read(
     ignore_unknown: bool = False,
     unlabelled: bool = False,
 ) -> VideoSet:
-    """Read all frames of `Data/VID/<split>`, or those of a list file.
+    """Read all frames of `Data/VID/<split>`, or the frames of a list file.
 
     A DET image becomes a video of one frame without identities; its objects of other classes are
     counted and left out. A frame without an image, without XML, or whose XML is broken or has
@@ -138,7 +138,7 @@ def _index_file(index: str, root: Path, base: Path) -> Path:
 
 
 def _listed(file: Path, base: Path, split: str, problems: Problems) -> Selection:
-    """Select what a list file names; the module's docstring defines the kinds of lines."""
+    """Select the frames and videos of a list file; the module's docstring defines its lines."""
     lines = list(rows(file, problems, columns=2, separator=None))
     seconds = [fields[1] for _, fields in lines if len(fields) == 4]
     names_frames = len(seconds) > 1 and set(seconds) == {"1"}
@@ -162,7 +162,7 @@ def _listed(file: Path, base: Path, split: str, problems: Problems) -> Selection
             repeated = len(known.intersection(numbers))
             known.update(numbers)
         if repeated:
-            problems.correct("frames that a list names twice taken once", repeated)
+            problems.correct("duplicate frames in a list used once", repeated)
     return selection
 
 

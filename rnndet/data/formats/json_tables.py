@@ -60,16 +60,16 @@ def table(
 
 
 def is_name(value: object) -> bool:
-    """Return True for a name: text in one line that every file can hold, or a whole number."""
+    """Return True for a valid name: one line of text that every file can store, or an integer."""
     text = str(value) if isinstance(value, str) or type(value) is int else ""
     is_half = any("\ud800" <= letter <= "\udfff" for letter in text)  # of a pair of UTF-16
     return bool(text.strip()) and len(text.splitlines()) == 1 and "\0" not in text and not is_half
 
 
 def is_folder(name: str) -> bool:
-    """Return True if a video may have this name: a folder below the one that it is put in.
+    """Return True if a video may have this name: it is a path to a subfolder.
 
-    Caches and writers make a folder of that name and replace what is in it.
+    Caches and writers create a folder of that name and replace its contents.
 
     >>> is_folder("field/01"), is_folder("../field")
     (True, False)

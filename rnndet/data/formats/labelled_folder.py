@@ -66,7 +66,7 @@ def read(
     def read_file(file: Path) -> VideoSet:
         video = video_of(file, videos)
         if labels_of[file.stem] > 1:
-            raise InputError(f"{file}: {video.name} has other labels too; keep one file")
+            raise InputError(f"{file}: {video.name} has further labels; keep one label file")
         match file.suffix.lower():
             case ".json":
                 return _read_coco(file, video, classes, problems)

@@ -1,4 +1,4 @@
-"""Read MOTChallenge and sets in its layout (DanceTrack, SportsMOT, those of writers/mot.py).
+"""Read MOTChallenge and sets in its layout (DanceTrack, SportsMOT, output of writers/mot.py).
 
     <root>/<split>/<sequence>/seqinfo.ini
                               img1/%06d.jpg, or <sequence>.mp4 where there is no img1
@@ -82,7 +82,7 @@ def read(
             where, _, reason = str(error).partition(": ")
             problems.add(where, "", reason)
     if not records:
-        problems.stop_if_any()  # an empty set helps nobody, even with --skip-bad
+        problems.stop_if_any()  # an empty set is an error even with --skip-bad
     return VideoSet(names, tuple(records))
 
 

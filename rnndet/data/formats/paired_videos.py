@@ -1,4 +1,4 @@
-"""Find and open the videos that lie beside their label files, and join them to one set."""
+"""Find and open the videos next to their label files, and join them into one set."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,7 +73,7 @@ def build_record(builder: VideoBuilder, file: Path, video: Path, info: VideoInfo
 
 
 def join(sets: Iterable[VideoSet]) -> VideoSet:
-    """Join sets to one, with all classes in the order of first occurrence.
+    """Join sets into one, with all classes in the order of first occurrence.
 
     Raises InputError if two videos have the same name.
     """

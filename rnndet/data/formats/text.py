@@ -41,7 +41,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_xml(path: Path) -> Element:
-    """Read an XML file and return its root. Raises InputError in one line; refuses a DOCTYPE.
+    """Read an XML file and return its root; refuses a DOCTYPE. Raises InputError.
 
     A DOCTYPE may define entities that expand without end or name other files; annotations do not
     need one.
@@ -95,7 +95,7 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
     'data/a/b.jpg'
     """
     if not (is_path_inside(name) or (allow_outside and is_path(name))):
-        raise InputError(f"{where}: {name!r} lies outside {root} or is no path; give one within it")
+        raise InputError(f"{where}: {name!r} lies outside {root} or is no path; use one within it")
     return root / os.path.normpath(name)
 
 

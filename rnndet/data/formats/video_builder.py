@@ -115,7 +115,7 @@ def folders_in(folder: Path) -> list[str]:
 def read_each(
     files: Sequence[Path], read_file: Callable[[Path], Content], problems: Problems
 ) -> tuple[Content, ...]:
-    """Read every file with `read_file`; one that raises InputError is a problem and left out.
+    """Read every file with `read_file`; a file that raises InputError is a problem and left out.
 
     Raises InputError with the problems if no file can be read.
     """
@@ -133,7 +133,7 @@ def read_each(
 def images_by_number(folder: Path, *, first: int) -> dict[int, Path]:
     """Return the images of a folder by frame index: the number that ends the name, minus `first`.
 
-    Raises InputError: no folder, no images, or an image without a number of its own.
+    Raises InputError: no folder, no images, or an image without a unique number.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images")

@@ -38,7 +38,7 @@ def read(root: Path, split: str, problems: Problems) -> VideoSet:
     if folder is None:
         tried = ", ".join(str(place) for place in places)
         raise NothingFoundError(
-            f"no videos found; expected a folder `annotations` in one of {tried}"
+            f"no videos found; expected a folder `annotations` in any of {tried}"
         )
     images = folder / "sequences"
     files = label_files(

@@ -141,7 +141,7 @@ class _Reader:
 
 
 def _wrong_video(video: Entry) -> str:
-    """Return what is wrong with the values of a video; "" if they are right."""
+    """Describe an invalid value of a video; "" if all are valid."""
     sizes, names = (video["width"], video["height"]), video["file_names"]
     if not all(is_size(value) for value in sizes):
         return "width or height is not a number of pixels"

@@ -30,7 +30,7 @@ def write(videos: VideoSet, root: Path, split: str, *, images: bool = True) -> i
 
     CocoVID has no unlabelled frames: an image without annotations is an empty labelled frame. An
     ignore region of no class becomes one annotation with iscrowd 1 for each class. Identities of -1
-    are left out; others are kept and are unique within a video. Boxes read back equal.
+    are left out; all other ids are unique within a video. Boxes read back equal.
 
     With `images`, labelled frames go to `root/images/<split>/<video>/%06d.*`: image files are
     copied, frames of video files are written as JPEG of quality 92. Without, image and video
@@ -125,7 +125,7 @@ def _below(root: Path, file: Path) -> str:
         return Path(os.path.abspath(file)).relative_to(os.path.abspath(root)).as_posix()
     except ValueError:
         raise OutputError(
-            f"{file}: lies outside {root}; write images too, or choose a folder that holds it"
+            f"{file}: lies outside {root}; write images too, or choose a parent folder of it"
         ) from None
 
 

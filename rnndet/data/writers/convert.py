@@ -1,4 +1,4 @@
-"""Write a labelled set in another format and report what that format cannot hold."""
+"""Write a labelled set in another format and report what is lost in it."""
 
 from pathlib import Path
 
@@ -11,20 +11,20 @@ from rnndet.registry import lookup
 def convert(videos: VideoSet, root: Path, split: str, *, to: str, images: bool) -> list[str]:
     """Write one split in a format of WRITERS; returns notes on what was left out, one line each.
 
-    Raises what the writer raises, and RnndetError for an unknown format.
+    Raises the errors of the writer, and RnndetError for an unknown format.
     """
     return lookup(to, WRITERS, what="--to")(videos, root, split, images)
 
 
 def _coco_vid(videos: VideoSet, root: Path, split: str, images: bool) -> list[str]:
     left_out = coco_vid.write(videos, root, split, images=images)
-    return [f"{left_out} unlabelled frames left out: CocoVID has none"] if left_out else []
+    return [f"{left_out} unlabelled frames left out: CocoVID cannot store them"] if left_out else []
 
 
 def _imagenet_vid(videos: VideoSet, root: Path, split: str, images: bool) -> list[str]:
     has_names = not WNIDS.keys() >= set(videos.classes)
     ignored = imagenet_vid.write(videos, root, split, images=images, names=has_names)
-    lines = [f"{ignored} ignored boxes left out: ImageNet VID has none"] if ignored else []
+    lines = [f"{ignored} ignored boxes left out: ImageNet VID cannot store them"] if ignored else []
     if has_names:
         lines.append("objects have class names; read them with the option classes")
     if any(video.fps for video in videos.videos):

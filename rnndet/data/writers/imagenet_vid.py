@@ -91,7 +91,7 @@ def _write_images(video: VideoRecord, folder: Path) -> None:
 
 
 def _index(videos: VideoSet) -> str:
-    """Return one line per frame: its path below the split, and a number that counts from 1."""
+    """Return one line per frame: its path below the split, and its number, from 1."""
     paths = [f"{v.name}/{record.index:06d}" for v in videos.videos for record in v.frames]
     return "".join(f"{path} {number}\n" for number, path in enumerate(paths, start=1))
 

@@ -18,7 +18,7 @@ Numbers = dict[str, float]
 class Metric(ABC):
     """One family of numbers, for a fixed list of classes."""
 
-    rule: str  # how it counts, in one line: IoU, interpolation, detections per frame
+    rule: str  # the protocol in one line: IoU, interpolation, detections per frame
     columns: ClassVar[tuple[str, ...]]  # the numbers that tables show
     # Units of the numbers that are not shares of 1, by the part of their names before "/" or "@".
     units: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -29,13 +29,13 @@ class Metric(ABC):
 
     @abstractmethod
     def measure(self, video: EvaluatedVideo) -> Any:
-        """The contribution of one video. Frames that are not labelled have no ground truth."""
+        """The contribution of one video. Unlabelled frames have no ground truth."""
 
     @abstractmethod
     def combine(self, parts: Sequence[Any]) -> Numbers:
         """All numbers of the videos with these contributions; NaN where targets do not define one.
 
-        A part may be given more than once: the video then counts that often.
+        A part may occur several times: the video then counts that often.
         """
 
     def headline(self, parts: Sequence[Any]) -> Numbers:

@@ -52,7 +52,7 @@ class AverageDelay(Metric):
 
     columns = ("AD", "delay@0.1", "delay@0.4", "delay@1.6")
     units: ClassVar = {"AD": "frames", "delay": "frames"}
-    rule = "AD, IoU .5, delays up to 30 frames, at .1 to 3.2 false alarms per truth"
+    rule = "AD, IoU .5, delays up to 30 frames, at .1 to 3.2 false positives per target"
 
     def __init__(self, classes: Sequence[str]) -> None:
         """There are no options."""

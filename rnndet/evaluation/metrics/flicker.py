@@ -1,6 +1,6 @@
 """Flicker: temporal instability of the displayed boxes. Needs no ground truth.
 
-The definitions are this project's own. A detector with no output has zero flicker: compare models
+The definitions are specific to rnndet. A detector with no output has zero flicker: compare models
 at thresholds of equal recall.
 """
 

@@ -42,7 +42,7 @@ def on_ignored(frame: EvaluatedFrame, min_iou: np.ndarray | float) -> np.ndarray
 def greedy(iou: np.ndarray) -> np.ndarray:
     """The target that each detection is matched to, (D,) int64; -1 for none.
 
-    iou (D, G): of the pairs that may match, 0 for the others; detections by descending score. Each
+    iou (D, G): of the pairs that may match, else 0; detections by descending score. Each
     detection takes the unmatched target with the highest IoU.
 
     >>> greedy(np.array([[0.6, 0.9], [0.0, 0.8]])).tolist()

@@ -14,7 +14,7 @@ from rnndet.evaluation.records import EvaluatedVideo
 WINDOW = 10  # frames before and after
 TINY = 1e-10  # on both sides of the mean's fraction: an object seen once does not move
 GROUPS = ("slow", "medium", "fast")  # above .9, .7 to .9, below .7
-UNKNOWN = len(GROUPS)  # the group of a target whose motion is not known
+UNKNOWN = len(GROUPS)  # the group of a target with unknown motion
 
 
 def motion_iou(video: EvaluatedVideo) -> list[np.ndarray]:
@@ -50,7 +50,7 @@ def motion_groups(motion: np.ndarray) -> np.ndarray:
 def _of_sorted(ids: np.ndarray, index: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Motion IoU of targets sorted by track, then frame: (N,), (N,), (N, 4) -> (N,)."""
     total, count = np.full(len(ids), TINY), np.full(len(ids), TINY)
-    for step in range(1, WINDOW + 1):  # two boxes `step` apart are at least so many frames apart
+    for step in range(1, WINDOW + 1):  # two boxes `step` apart are at least `step` frames apart
         near = (ids[step:] == ids[:-step]) & (index[step:] - index[:-step] <= WINDOW)
         first = np.flatnonzero(near)
         overlap = iou(boxes[first], boxes[first + step], dtype=np.float64)

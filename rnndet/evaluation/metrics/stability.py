@@ -173,7 +173,7 @@ def _best_so_far(iou: np.ndarray) -> np.ndarray:
 def _assign(matches: np.ndarray, iou: np.ndarray, kept: np.ndarray, contested: np.ndarray) -> None:
     """Correct `matches` (T, G) where one detection may match several targets.
 
-    Those targets are assigned together; the detections of the others can match nothing else.
+    Those targets are assigned jointly; the detections of all other targets match nothing else.
     """
     columns = np.flatnonzero(contested)
     for count in np.unique(kept[kept > 0]):

@@ -85,13 +85,11 @@ def schedule(
     """
     fps = video.fps if fps is None else fps
     if fps is None or not fps > 0:
-        raise RnndetError(f"{video.name}: its frame rate is {fps}; give frames per second")
+        raise RnndetError(f"{video.name}: its frame rate is {fps}; set frames per second")
     if latencies is None:
         seconds = [frame.seconds for frame in video.frames]
         if not all(map(math.isfinite, seconds)):
-            raise RnndetError(
-                f"{video.name}: the time of its frames was not measured; give --latency MS"
-            )
+            raise RnndetError(f"{video.name}: its frame times were not measured; set --latency MS")
         cost: Callable[[int], float] = seconds.__getitem__
     else:
         trace = cycle(_checked(latencies))

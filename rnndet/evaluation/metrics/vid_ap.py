@@ -1,7 +1,7 @@
 """Average precision by the rule of ILSVRC's video task, also by the motion of the objects.
 
 IoU threshold .5, lower for small objects, all-point interpolation. Not comparable with COCO's AP50
-(flat threshold, 101 points). The rule and the motion groups are those of Zhu et al., "Flow-Guided
+(flat threshold, 101 points). Rule and motion groups as in Zhu et al., "Flow-Guided
 Feature Aggregation for Video Object Detection", ICCV 2017, and of its evaluation,
 github.com/msracver/Flow-Guided-Feature-Aggregation, lib/dataset/imagenet_vid_eval_motion.py.
 """
@@ -45,7 +45,7 @@ class VidAP(Metric):
 
     In every frame each detection, by descending score, is matched to the unmatched target of its
     class with the highest IoU that reaches the target's threshold; unmatched detections are false
-    positives. Sides are those of ILSVRC, xmax - xmin + 1, which is x2 - x1 of exclusive edges. A
+    positives. Sides as in ILSVRC, xmax - xmin + 1, which is x2 - x1 of exclusive edges. A
     false positive on an ignored target (see `on_ignored`) does not count; a region of no class
     absorbs detections of every class.
 

@@ -105,7 +105,7 @@ def legend(names: Sequence[str]) -> str:
 
 def mark_legend() -> str:
     """The meaning of the boxes on images."""
-    texts = {"missed": "missed target", "false": "false positive", "found": "found"}
+    texts = {"missed": "missed target", "false": "false positive", "found": "detected"}
     rows = []
     for kind, (colour, width, dash) in MARKS.items():
         rows.append((f'stroke="{colour}" stroke-dasharray="{dash}"', width, texts[kind]))
@@ -169,7 +169,7 @@ def bars(groups: Mapping[str, Sequence[Bar]]) -> str:
 
 
 def timeline(tracks: Sequence[Track], *, shaded: Sequence[Interval], extent: Interval) -> str:
-    """One line per target track and run over the frame number: thick found, thin missed.
+    """One line per target track and run over the frame number: thick if detected, thin if missed.
 
     Nothing is drawn where the target is absent. `shaded` frames have another background.
     """
@@ -356,7 +356,7 @@ def _bar(bar: Bar, paint: str, across: Callable[[float], float], y: float, thick
 
 
 def _span(span: Span, paint: str, across: Callable[[float], float], y: float, thick: float) -> str:
-    """A thick line in the run's colour if found, a thin one if missed; y: of the middle."""
+    """A line in the run's colour, thick if detected, thin if missed; y: of the middle."""
     start, end = across(span.start), across(span.end)
     if not span.found:
         return _line("missed", (start, y), (end, y))

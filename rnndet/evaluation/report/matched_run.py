@@ -40,7 +40,7 @@ class MatchedFrame:
         return found
 
     def missed(self, threshold: float) -> np.ndarray:
-        """(G,) bool: the counted targets that are not found."""
+        """(G,) bool: the counted targets that are not detected."""
         return is_counted(self.frame) & ~self.found(threshold)
 
     def true(self, threshold: float) -> np.ndarray:

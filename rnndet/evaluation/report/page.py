@@ -38,7 +38,7 @@ def worst_frames(run: Predictions, count: int) -> list[tuple[str, int]]:
     Errors are missed targets and false positives at the score threshold of the run's best F1 (all
     classes pooled, IoU .5). Among frames with equal errors, more misses come first, then the order
     of video names and frame numbers. At most two frames of a video are chosen, at least ten frames
-    apart, since neighbours look alike; frames without errors are never chosen.
+    apart, since neighbours look similar; frames without errors are never chosen.
     """
     matched = MatchedRun(run)
     ranked = []
@@ -240,8 +240,8 @@ def _timelines(
         lanes = [_lanes(run.videos.get(name, []), run.threshold) for run in matched.values()]
         parts.append(f"<h3>{escape(name)}</h3>" + _timeline(videos[name], lanes, classes))
     note = (
-        "The videos in which the first run misses most. Thick: found at IoU .5 and the run's score "
-        "of best F1; thin: missed; gap: no target, or not labelled. Shaded: corrupted frames."
+        "Videos with the most misses of the first run. Thick: detected at IoU .5 and the run's "
+        "score of best F1; thin: missed; gap: no target, or not labelled. Shaded: corrupted frames."
     )
     return _section("Tracks", charts.legend(list(matched)), *parts, note=note) if parts else ""
 
@@ -267,7 +267,7 @@ def _timeline(video: EvaluatedVideo, lanes: Sequence[_Lanes], classes: Sequence[
 
 
 def _lanes(frames: Sequence[MatchedFrame], threshold: float) -> _Lanes:
-    """The frames in which each target track is present, and whether it is found there."""
+    """The frames in which each target track is present, and whether it is detected there."""
     lanes: _Lanes = {}
     for m, end in zip(frames, _ends([m.frame for m in frames]), strict=True):
         known = is_counted(m.frame) & (m.frame.target_ids >= 0)

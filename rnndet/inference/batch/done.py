@@ -1,4 +1,4 @@
-"""Record finished videos in done.json, so that a rerun does only what is missing."""
+"""Record finished videos in done.json, so that a rerun skips them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DoneRecord:
     """The content of done.json that is known before a video is run."""
 
     job: Mapping[str, Any]  # see `describe_job`
-    source: str  # as it is shown to people, without a password
+    source: str  # as displayed, without a password
     strict: bool = False  # write no record of an incomplete source
 
     def write(self, folder: Path, *, frames: int, is_complete: bool, files: Iterable[Path]) -> None:
@@ -51,7 +51,7 @@ class DoneRecord:
 def describe_job(
     source: str, *, model_sha256: str | None, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return everything that the results of a video depend on, as plain data. Raises InputError.
+    """Return all inputs that the results of a video depend on, as plain data. Raises InputError.
 
     options: those that change the results; values that JSON has no type for become text.
     """

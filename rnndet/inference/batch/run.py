@@ -32,7 +32,7 @@ INTERRUPTED = {"exit_code": 130, "interrupted": True}
 class ResultOptions:
     """The options that change the results of a video: done.json records all of them, no others.
 
-    A run takes these options from nowhere else, so none can be missing from the record. Each has
+    This is the only source of these options, so none can be missing from the record. Each has
     the name that it has in rnndet infer.
     """
 
@@ -83,7 +83,7 @@ class BatchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything that the sources of a run share.
+    """State shared by the sources of a run.
 
     header: added to the header of detections.jsonl; its "model" is that of `describe_model`. stop:
     whether the run is to end. say: called with each line for the user; say_error: with the error of

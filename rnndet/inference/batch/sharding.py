@@ -48,7 +48,7 @@ def split(sizes: Sequence[int], count: int) -> list[list[int]]:
 
     Largest first, each to the shard with the smallest sum so far (Graham 1969: at most 4/3 of the
     best possible largest shard); the positions of a shard are in that order. The result depends
-    on the arguments alone, so that every process gets the same one.
+    on the arguments alone, so that every process computes the same assignment.
 
     >>> split([5, 1, 3, 3], 2)
     [[0, 1], [2, 3]]
@@ -73,7 +73,7 @@ def _from_environment(environment: Mapping[str, str]) -> Shard:
         found["SLURM_ARRAY_TASK_ID"] = _slurm_array(environment)
     if not found:
         names = ", ".join([*LAUNCHERS, "SLURM_ARRAY_TASK_ID"])
-        raise RnndetError(f"--shard auto: none of {names} is set; give --shard I/N")
+        raise RnndetError(f"--shard auto: none of {names} is set; use --shard I/N")
     if len(found) > 1:
         names = " and ".join(found)
         raise RnndetError(f"--shard auto: {names} are set; choose by --shard I/N")
@@ -95,7 +95,7 @@ def _slurm_array(environment: Mapping[str, str]) -> Shard:
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name)
     if text is None:
-        raise RnndetError(f"--shard auto: {name} is not set; set it, or give --shard I/N")
+        raise RnndetError(f"--shard auto: {name} is not set; set it, or use --shard I/N")
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise RnndetError(f"--shard auto: {name}={text!r}: expected a number")
     return int(text)

@@ -20,11 +20,11 @@ RUNTIMES = {
     "onnx": "the graph of rnndet export on onnxruntime, on a CPU",
     "auto": "onnx if it is installed, the graph exists and there is no GPU; torch otherwise",
 }
-NVIDIA = Path("/proc/driver/nvidia")  # exists where the driver is loaded (Linux)
+NVIDIA = Path("/proc/driver/nvidia")  # exists if the driver is loaded (Linux)
 
 
 def as_runtime(model: VideoDetector | Runtime) -> Runtime:
-    """Return a runtime as it is, a `VideoDetector` in a `TorchRuntime`."""
+    """Wrap a `VideoDetector` in a `TorchRuntime`; return a runtime unchanged."""
     if isinstance(model, Runtime):
         return model
     from rnndet.inference.runtimes.torch_runtime import TorchRuntime
@@ -44,7 +44,7 @@ def open_runtime(
     """Load weights for inference; return the runtime, and why this one was chosen.
 
     weights: a name in weights/weights.toml, a checkpoint or an exported graph. kind: of `RUNTIMES`;
-    a graph given by its file name (.onnx) is run by onnx whatever `kind` is. threads: of the CPU,
+    a graph given by its file name (.onnx) is run by onnx for any `kind`. threads: of the CPU,
     None for the default. half, compiled: see `TorchRuntime`; half on a GPU only, since CPUs compute
     it far slower. Raises RnndetError.
 
@@ -114,5 +114,5 @@ def _why_not_onnx(weights: Path, device: str) -> str | None:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed"
     if not weights.with_suffix(".onnx").is_file():
-        return f"no {weights.stem}.onnx; rnndet export makes it"
+        return f"no {weights.stem}.onnx; create it with rnndet export"
     return None

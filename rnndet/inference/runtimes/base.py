@@ -1,4 +1,4 @@
-"""The interface of everything that runs a model frame by frame; imports no torch."""
+"""The interface of runtimes, which run a model frame by frame; imports no torch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ StateArrays = dict[str, list[NDArray]]  # level name -> the cell's arrays, each 
 
 @runtime_checkable
 class Runtime(Protocol):
-    """A trained model, ready to run on one or more videos at once; keeps nothing between calls.
+    """A trained model, ready to run on one or more videos at once; stateless between calls.
 
-    A state is whatever `detect` returned, None where all videos begin; only `rows_of`, `joined`,
-    `to_arrays` and `from_arrays` look into it.
+    A state is the value that `detect` returned, None at the start of all videos; only
+    `rows_of`, `joined`, `to_arrays` and `from_arrays` access its contents.
     """
 
     name: str  # torch, onnx
@@ -44,7 +44,7 @@ class Runtime(Protocol):
 
         images: of one size, as `scaled` returns them; original_sizes: height and width of the
         original frames, in whose pixels the boxes are; timer: measures the stages preprocess,
-        network, temporal and head, as far as the runtime can tell them apart.
+        network, temporal and head, as far as the runtime separates them.
         """
         ...
 
@@ -53,7 +53,7 @@ class Runtime(Protocol):
         ...
 
     def joined(self, states: Sequence[Any]) -> Any:
-        """Join states of one video each into one state; None stands for a video that begins."""
+        """Join single-video states into one state; None is the initial state of a video."""
         ...
 
     def to_arrays(self, state: Any) -> StateArrays | None:

@@ -26,10 +26,10 @@ class _Request:
 
 
 class Batcher:
-    """Collects a frame of every member and runs them together; frames of one size are one call.
+    """Collects a frame of every member and runs them together, one call per frame size.
 
-    Each member is used from its own thread; the last one to ask does the work for all. So the
-    videos advance in lockstep, and a video that is slow to read delays the others. With key frames,
+    Each member runs on its own thread; the last to request runs the model for all. So the
+    videos advance in lockstep, and a video that is slow to read delays the rest. With key frames,
     which need not coincide, this holds at each key frame.
     """
 
@@ -40,7 +40,7 @@ class Batcher:
         self._changed = Condition()
 
     def join(self) -> None:
-        """Count one more video from now on."""
+        """Add a video to the batch."""
         with self._changed:
             self._members += 1
 
@@ -58,7 +58,7 @@ class Batcher:
             self._changed.wait_for(lambda: request.is_done)
 
     def _run_if_complete(self) -> None:
-        """Run the waiting requests once every member has one; the lock is held."""
+        """Run the waiting requests once every member has sent one. Requires the lock."""
         if not self._waiting or len(self._waiting) < self._members:
             return
         requests, self._waiting = self._waiting, []
@@ -87,7 +87,7 @@ class Batcher:
 
 
 class Member:
-    """The `Runtime` of one video among several, as a context manager; it takes part inside."""
+    """The `Runtime` of one video among several; a context manager, a batch member inside it."""
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher

@@ -1,6 +1,6 @@
 """Export a trained model as an ONNX graph: image and state in, raw outputs and new state out.
 
-Sizes and batch are dynamic: the graph takes all frames that the model takes. Its metadata describes
+Sizes and batch are dynamic: the graph accepts every frame size of the model. Its metadata describes
 the steps before it (scaling, normalisation) and after it (scores, boxes, suppression), which
 rnndet.inference.runtimes.onnx_runtime does; the graph itself is plain convolutions.
 """
@@ -33,8 +33,8 @@ OPSET = 17
 TRACED_HW = (270, 480)  # of the frame that the graph is traced with
 BOX_LIMIT, SCORE_LIMIT = 0.01, 1e-4  # pixels; largest differences of the two runtimes
 ALONE_LIMIT = 1e-3  # of all detections
-FAR = 1.0  # pixels: further apart are two objects
-FLOOR = 0.05  # scores from here on are compared
+FAR = 1.0  # pixels: boxes further apart are two objects
+FLOOR = 0.05  # minimum score of the compared detections
 CLIP_SEED = 7  # the clip of rnndet infer
 
 
@@ -44,7 +44,7 @@ class Parity:
 
     frames: int
     detections: int
-    alone: int  # of one runtime only: two boxes overlap by just the limit of the suppression
+    alone: int  # of one runtime only: two boxes overlap by exactly the threshold of the suppression
     box: float  # pixels, the largest difference of the matched ones
     score: float
 
@@ -150,9 +150,9 @@ def parity(
 
 
 def _matched(a: Detections, b: Detections) -> tuple[Detections, Detections, int]:
-    """Return the detections of both of the same objects, pair by pair, and the number without one.
+    """Match the detections of both runtimes; returns the pairs, and the number of unmatched ones.
 
-    Detections with a score at the floor are left out: one runtime alone may have them.
+    Detections with a score at the floor are ignored: only one of the runtimes may have them.
     """
     edge = FLOOR + 2 * SCORE_LIMIT
     a, b = (found[found.scores > edge] for found in (a, b))
@@ -218,7 +218,7 @@ def _nested(names: Sequence[str], tensors: Sequence[Tensor]) -> State:
 def _quiet() -> Iterator[None]:
     """Silence warnings of tracing about shapes in Python code: `parity` checks the graph.
 
-    The tracing exporter is deprecated; its successor takes 50 times as long.
+    The tracing exporter is deprecated, but its successor takes 50 times as long.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

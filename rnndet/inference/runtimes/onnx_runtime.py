@@ -64,7 +64,7 @@ class ExportSpec:
 
     @staticmethod
     def from_metadata(metadata: dict[str, str], *, where: str) -> ExportSpec:
-        """Read what `to_metadata` gave. Raises WeightsError for metadata of another program."""
+        """Read the output of `to_metadata`. Raises WeightsError for metadata of another program."""
         try:
             tree = {
                 key.removeprefix(PREFIX): json.loads(value)
@@ -87,7 +87,7 @@ class ExportSpec:
             )
         except (KeyError, TypeError, ValueError):
             raise WeightsError(
-                f"{where}: not a graph of rnndet (it lacks the metadata); rnndet export makes them"
+                f"{where}: not a graph of rnndet (no metadata); create one with rnndet export"
             ) from None
 
 
@@ -220,7 +220,7 @@ def _open(path: Path, threads: int | None) -> tuple[Any, str]:
             "onnxruntime is not installed; pip install 'rnndet[onnx]', or use --runtime torch"
         ) from None
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; rnndet export makes it")
+        raise WeightsError(f"{path}: no such file; create it with rnndet export")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     if threads is not None:
@@ -232,4 +232,4 @@ def _open(path: Path, threads: int | None) -> tuple[Any, str]:
         return session, onnxruntime.__version__
     except Exception as error:  # onnxruntime's exceptions have no common base
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: not a graph that onnxruntime takes: {reason}") from None
+        raise WeightsError(f"{path}: onnxruntime cannot load the graph: {reason}") from None

@@ -83,7 +83,7 @@ class TorchRuntime:
         timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], State]:
         """See `Runtime.detect`; a compiled step is measured as network, its temporal part too."""
-        if self._compiled is not None and state is not None:  # the first frame makes the state
+        if self._compiled is not None and state is not None:  # the first frame creates the state
             return self._detect_compiled(images, original_sizes, state, timer)
         with timer.stage("preprocess"):
             frames = self.to_tensors(images)
@@ -119,7 +119,7 @@ class TorchRuntime:
         except RuntimeError as error:  # of the compiler: no common base
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise DeviceError(
-                f"--compile: {reason[0]}; leave it out, or check that torch.compile works here"
+                f"--compile: {reason[0]}; omit it, or check that torch.compile works here"
             ) from error
         # the next run of a CUDA graph overwrites the output of this one
         state = {level: tuple(t.clone() for t in tensors) for level, tensors in state.items()}

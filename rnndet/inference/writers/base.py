@@ -15,7 +15,7 @@ from rnndet.system.files import output_errors, part_of, replace
 
 @dataclass(frozen=True, slots=True)
 class ExportedVideo:
-    """The video whose results are written."""
+    """The video of the written results."""
 
     info: VideoInfo
     size_hw: tuple[int, int]  # of the first frame; a container's claim may be wrong
@@ -56,14 +56,14 @@ class Export(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Complete the files and give them their names; older ones are replaced."""
+        """Complete the files and rename them to their final names, replacing older files."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Remove what is not complete. May be called twice, and before `begin`."""
+        """Remove incomplete files. May be called twice, and before `begin`."""
 
     def check_old(self) -> None:
-        """Raise OutputError if a path is taken by something that is no result of a run."""
+        """Raise OutputError if a path exists and is not a result of a run."""
         for path in self.paths:
             if path.is_dir():
                 raise OutputError(f"{path}: is a folder; remove it or use another --out")

@@ -1,6 +1,6 @@
 """Export cvat.xml (CVAT for video 1.1) for correction by hand; `data/formats/cvat_video` reads it.
 
-Each id becomes a track of one class: that with the largest sum of scores. A detection without a
+Each id becomes a track of the class with the largest sum of scores. A detection without a
 track becomes a track of one frame, numbered after the ids. Predicted boxes are written with
 occluded="1". The format is ordered by tracks, so all boxes of the video are kept in memory, about
 45 bytes each, until it ends.

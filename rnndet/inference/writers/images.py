@@ -22,7 +22,7 @@ from rnndet.video.sources.base import safe_name
 
 
 class ImagesExport(Export):
-    """A folder of images; an older one is replaced if it contains nothing else."""
+    """A folder of images; an older folder is replaced if it contains nothing else."""
 
     pattern: re.Pattern[str]  # names of images, which identify those of an earlier run
 

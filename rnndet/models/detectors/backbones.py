@@ -167,7 +167,7 @@ def _layers_at(
 ) -> tuple[dict[str, str], list[int]]:
     """{layer: level name} and channels, determined by running a small image."""
     if not strides:
-        raise RnndetError("model.detector.strides is empty; give at least one")
+        raise RnndetError("model.detector.strides is empty; set at least one stride")
     at_stride: dict[int, list[tuple[str, int]]] = {}
     for layer, output in _run_layers(backbone):
         at_stride.setdefault(64 // output.shape[-1], []).append((layer, output.shape[1]))
@@ -225,10 +225,10 @@ def _read_tensors(path: str) -> dict[str, Tensor]:
         raise WeightsError(f"cannot read backbone weights {path}: {error.strerror}") from error
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(
-            f"{path} is damaged or holds more than tensors; give a file with a state_dict only"
+            f"{path} is damaged or holds more than tensors; expected a file with a state_dict only"
         ) from error
     if not isinstance(state, dict):
-        raise WeightsError(f"{path} holds a {type(state).__name__}; give a file with a state_dict")
+        raise WeightsError(f"{path} holds a {type(state).__name__}; expected a state_dict")
     return state
 
 

@@ -248,14 +248,14 @@ class FrameDetector(nn.Module, ABC):
 
 
 def per_image(terms: dict[str, Tensor], prepared: Prepared) -> Losses:
-    """Losses whose terms are means over the images."""
+    """Losses with terms that are means over the images."""
     return Losses(terms, prepared.pixels.new_tensor(float(len(prepared.image_sizes))))
 
 
 def _torchvision_target(target: Target | None, device: torch.device) -> dict[str, Tensor]:
     if target is None:
         target = Target.empty()
-    has_area = (target.boxes[:, 2:] > target.boxes[:, :2]).all(1)  # torchvision refuses the others
+    has_area = (target.boxes[:, 2:] > target.boxes[:, :2]).all(1)  # torchvision refuses empty boxes
     kept = target[has_area & ~target.ignore]
     ids = torch.full_like(kept.labels, -1) if kept.ids is None else kept.ids
     # torchvision numbers classes from 1, 0 is background

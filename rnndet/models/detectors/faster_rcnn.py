@@ -74,7 +74,7 @@ PUBLISHED = {
 class FasterRCNN(FrameDetector):
     """torchvision's Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) with a feature pyramid.
 
-    The options are those of `OneStage`. `backbone` is a name for `backbones.build_backbone`,
+    Options as for `OneStage`. `backbone` is a name for `backbones.build_backbone`,
     "mobilenet_v3_large_fpn" or "mobilenet_v3_large_320_fpn", which are torchvision's published
     structures and need strides [32, 32]. `weights="COCO_V1"` exists for those two and "resnet50".
     Raises `RnndetError` for options that do not fit together.

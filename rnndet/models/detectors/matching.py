@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-NONE, BETWEEN = -1, -2  # background; overlap between the thresholds, left out of the loss
+NONE, BETWEEN = -1, -2  # background; overlap between the thresholds, ignored in the loss
 
 
 def padded_targets(targets: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

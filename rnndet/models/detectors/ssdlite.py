@@ -61,7 +61,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 class SSDLite(FrameDetector):
     """torchvision's SSDLite (Sandler et al. 2018, arXiv 1801.04381) on MobileNet V3.
 
-    Frames are scaled to exactly `size`, height and width, whatever their shape. `head_norm` is the
+    Frames of any aspect ratio are scaled to exactly `size`, height and width. `head_norm` is the
     norm of the extra levels and the head: "group" (trained) or "frozen" (constant batch norm, for
     weights that come with one). `weights="COCO_V1"` needs backbone "mobilenet_v3_large_reduced" and
     head_norm "frozen", and was trained at size [320, 320]. `backbone_weights` as in

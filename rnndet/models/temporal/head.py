@@ -74,7 +74,7 @@ class Residual(Fusion):
 
 
 class Replace(Fusion):
-    """m alone: remembers best and locates worst; everything passes through `hidden` channels."""
+    """m alone: the longest recall, the worst localisation; all passes `hidden` channels."""
 
     def forward(self, frame: Tensor, h: Tensor) -> Tensor:
         """frame P (N, C, H, W) and h (N, hidden, H, W) -> (N, C, H, W)."""
@@ -82,7 +82,7 @@ class Replace(Fusion):
 
 
 class Direct(nn.Module):
-    """h itself, for cells whose state is features: `gated_hold` and `two_frame`."""
+    """h itself, for cells with features as their state: `gated_hold` and `two_frame`."""
 
     scale: Tensor  # scalar; records what `calibrate` measured
 
@@ -104,12 +104,12 @@ FUSIONS: dict[str, type[nn.Module]] = {
 
 
 class TemporalHead(nn.Module):
-    """Maps features and state to features and new state on some levels; keeps no state itself.
+    """Maps features and state to features and new state on some levels; stateless itself.
 
     - channels: C of every level of the frame detector at this site.
     - cell: a name in `CELLS`; options: its keyword arguments. Each level has its own cell.
-    - levels: the levels with a cell; the others pass through unchanged.
-    - hidden: channels of the state; 0: as many as the level has.
+    - levels: the levels with a cell; all other levels pass through unchanged.
+    - hidden: channels of the state; 0: the same as the level.
     - fusion: a name in `FUSIONS`; "state" is for `gated_hold` and `two_frame`, and they need it.
       gate_bias and memory_scale initialise it, see `calibrate`.
 
@@ -199,7 +199,7 @@ class TemporalHead(nn.Module):
             if not (math.isfinite(std) and std > 0):
                 raise RnndetError(
                     f"features of level {level!r} have standard deviation {std}; "
-                    "calibrate on real frames with a detector whose weights are finite"
+                    "calibrate on real frames with finite detector weights"
                 )
             self.fusions[level].scale.fill_(SCALE_PER_STD * std)
 

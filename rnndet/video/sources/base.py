@@ -19,8 +19,8 @@ class ReadCounts:
     """Counts of frames of the last pass over a source, so far."""
 
     decoded: int
-    failed: int  # reads without a frame although a later read had one; they keep their index
-    expected: int | None  # what the source claims; often wrong
+    failed: int  # failed reads before a later frame; each uses up an index
+    expected: int | None  # as stated by the source; often wrong
     missing: int = 0  # numbers left out in a sequence of images
     dropped: int = 0  # of a live source: frames skipped because a newer frame was there
     reconnects: int = 0  # of a live source
@@ -50,7 +50,7 @@ class Source(ABC):
 
     @property
     def counts(self) -> ReadCounts | None:
-        """Counts of the last pass; None where no frame can be lost."""
+        """Counts of the last pass; None if no frame can be lost."""
         return None
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ _environment = threading.Lock()  # threads that open a source or reconnect share
 
 
 def existing_file(path: str | Path) -> Path:
-    """The absolute path of a readable file, in which no part can be taken for a protocol.
+    """The absolute path of a readable file, which FFmpeg cannot interpret as a protocol.
 
     Raises InputError with the reason where it is missing, a folder, empty or not readable.
     """
@@ -40,9 +40,9 @@ def existing_file(path: str | Path) -> Path:
     if not exists(path):
         raise InputError(f"{path}: no such file; check the path")
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a file; give the path of a file")
+        raise InputError(f"{path}: is a folder; expected the path of a file")
     if not path.is_file():
-        raise InputError(f"{path}: is not a regular file; give the path of a file")
+        raise InputError(f"{path}: is not a regular file; expected the path of a file")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again")
     if not os.access(path, os.R_OK):
@@ -89,7 +89,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _capture_options(options: str) -> Iterator[None]:
-    """Set what FFmpeg may open, and suppress messages of OpenCV and FFmpeg.
+    """Restrict the formats that FFmpeg may open, and suppress messages of OpenCV and FFmpeg.
 
     OpenCV reads these options from the environment only.
     """

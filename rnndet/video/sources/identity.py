@@ -42,7 +42,7 @@ def source_names(sources: Sequence[str]) -> list[str]:
 
 
 def source_name(source: str) -> str:
-    """The `info.name` that `open_source` gives."""
+    """The `info.name` of the source that `open_source` returns."""
     path = Path(source)
     if not exists(path) and source.isdecimal():
         return f"camera-{int(source)}"
@@ -81,7 +81,7 @@ def fingerprint(source: str) -> dict[str, Any]:
             return {"bytes": path.stat().st_size, "sha256_of_ends": _ends_sha256(path)}
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror}); check the path") from None
-    if is_url(source):  # the hash tells URLs apart that differ only in the masked query
+    if is_url(source):  # the hash distinguishes URLs that differ only in the masked query
         hidden = hashlib.sha256(re.sub(r":/+.*@", "://", source).encode("utf-8", "surrogateescape"))
         return {"text": without_password(source), "sha256": hidden.hexdigest()}
     if not source.isdecimal():

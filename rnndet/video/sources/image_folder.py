@@ -24,7 +24,7 @@ from rnndet.video.sources.base import (
 from rnndet.video.sources.capture import existing_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-UNREADABLE_SHARE = 0.05  # of the images; with more, the folder is most likely the wrong one
+UNREADABLE_SHARE = 0.05  # of the images; with more, the folder is probably the wrong one
 _NUMBER = re.compile(r"%(0?[0-9]{0,2})d")
 
 
@@ -32,7 +32,7 @@ class ImageFolder(Source):
     """The images of a folder or pattern in natural order (2 before 10), or a single image.
 
     Where the names differ in a single number, `index` follows that number, so that a missing image
-    leaves a gap and does not shift the others; so does an image that cannot be decoded. Times
+    leaves a gap and shifts no other index; so does an image that cannot be decoded. Times
     assume 25 frames per second; `info.fps` is None.
 
     Args:
@@ -193,7 +193,7 @@ def image_files(path: str | Path) -> list[Path]:
 def matches(pattern: str) -> list[Path]:
     """The files and folders that match a glob with *, ?, [...] or **, in natural order.
 
-    An existing parent folder is taken literally, whatever characters it has.
+    An existing parent folder is taken literally, with any characters.
     """
     path = Path(pattern)
     if path.parent.is_dir():

@@ -133,7 +133,7 @@ class IsolatedSource(Source):
                 continue
             self.close()
             raise InputError(
-                f"{shown}: the decoder gave nothing for {self._limit:g} s and was ended; "
+                f"{shown}: the decoder sent nothing for {self._limit:g} s and was stopped; "
                 "the file is damaged or malicious"
             )
         if message is None:
@@ -168,8 +168,8 @@ class _Child:
         )  # fmt: skip
         self.pid = self._process.pid
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once, and the pipe has ended
-            # not on the command line, where everybody could read the password of a URL
+        with contextlib.suppress(BrokenPipeError):  # it died at once, and the pipe is closed
+            # not on the command line, where every user could read the password of a URL
             self._process.stdin.write(request.encode() + b"\n")
             self._process.stdin.flush()
         self.messages: queue.Queue[tuple[dict[str, Any], np.ndarray | None] | None]

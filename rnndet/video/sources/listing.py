@@ -12,11 +12,11 @@ MAX_LIST_BYTES = 2**24
 
 
 def expand(text: str) -> list[str]:
-    """The sources that `text` stands for, each for `open_source`.
+    """Expand `text` into sources for `open_source`.
 
-    An existing name is that file, whatever characters it has; a text file (.txt) is a list. A
+    An existing name is that file, with any characters; a text file (.txt) is a list. A
     pattern with *, ? or [...] stands for its matches in natural order; images of the same folder
-    are a single source. Other text stands for itself, even where it does not exist.
+    are a single source. Other text is returned unchanged, even if no such file exists.
 
     Raises:
         InputError: a list cannot be read, or names no source.
@@ -48,9 +48,7 @@ def read_list(path: Path) -> list[str]:
     """
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
-            raise InputError(
-                f"{path}: too large for a list of sources; give a text file of less than 16 MiB"
-            )
+            raise InputError(f"{path}: too large for a list of sources; the limit is 16 MiB")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
@@ -63,7 +61,7 @@ def read_list(path: Path) -> list[str]:
         if line and not line.startswith("#"):
             sources += _listed(line, path.parent)
     if not sources:
-        raise InputError(f"{path}: names no source; write one per line, and # before comments")
+        raise InputError(f"{path}: lists no source; expected one per line, and # before comments")
     return sources
 
 

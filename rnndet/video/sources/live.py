@@ -69,7 +69,7 @@ class _Newest:
 class LiveSource(Source):
     """The newest frames of an endless source, with times of the monotonic clock.
 
-    A thread reads all the time. Frames that arrive faster than they are taken are dropped: they
+    A thread reads continuously. Frames that arrive faster than they are consumed are dropped: they
     use up an index, are counted, and are the `gap` of the next frame; recurrent state is kept.
     The first frame after a lost connection has `restart`, and a `gap` estimated from the time that
     has passed. Images of another size are scaled to the size of the first.
@@ -105,7 +105,7 @@ class LiveSource(Source):
         if first is None:
             self.close()
             raise InputError(
-                f"{shown_name}: gives no image; check that it is connected and not in use"
+                f"{shown_name}: sends no image; check that it is connected and not in use"
             )
         try:
             check_pixels(shown_name, first.image.shape, max_pixels)
@@ -183,7 +183,7 @@ class LiveSource(Source):
             self._read_until_lost()
         except cv2.error as error:
             log.warning("%s: %s", self._shown_name, str(error).strip().splitlines()[-1])
-        finally:  # after any error, so that nobody waits for a frame forever
+        finally:  # after any error, so that no reader waits forever
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()

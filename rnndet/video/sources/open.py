@@ -1,7 +1,7 @@
 """Open a source of frames: a video file, images, a camera, or a URL where URLs are allowed.
 
 Every source gives each frame once, in order and in RGB; no frame of a file is dropped, because a
-recurrent model needs the frames between those that a caller looks at.
+recurrent model also needs the frames that a caller does not use.
 """
 
 import itertools
@@ -44,7 +44,7 @@ VIDEO_SUFFIXES = (
     ".wmv", ".flv", ".ogv", ".3gp", ".mxf",
 )  # fmt: skip
 URL_SCHEMES = ("rtsp://", "http://", "https://")
-MAX_LENGTH = 1e8  # frames; a claimed length from here on is taken as unknown
+MAX_LENGTH = 1e8  # frames; a stated length from here on counts as unknown
 
 
 def open_source(
@@ -288,6 +288,6 @@ def _opened(url: str, timeout: float) -> cv2.VideoCapture:
 
 
 def _length(capture: cv2.VideoCapture) -> int | None:
-    """The claimed number of frames; None where it is unknown, as for a live stream."""
+    """The stated number of frames; None if unknown, as for a live stream."""
     claimed = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     return int(claimed) if 0 < claimed < MAX_LENGTH else None

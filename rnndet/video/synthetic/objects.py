@@ -82,7 +82,7 @@ def airplane(style: np.ndarray, phase: float) -> list[Part]:
 
 
 def bird(style: np.ndarray, phase: float) -> list[Part]:
-    """A bird whose wings are at `phase` of the beat (radians); style is (4,) in [0, 1]."""
+    """A bird with its wings at `phase` of the beat (radians); style is (4,) in [0, 1]."""
     chord, reach = 0.1 + 0.08 * style[0], 0.46 + 0.08 * style[1]
     beat = 0.25 + 0.65 * style[2]
     inner = beat * np.sin(phase) + 0.15

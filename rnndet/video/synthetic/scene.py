@@ -37,7 +37,7 @@ class Scene:
 
 
 def make_scene(rng: np.random.Generator, *, size_hw: tuple[int, int], drift_px: int) -> Scene:
-    """Draw a random scene for frames of `size_hw` whose clouds move at most `drift_px` pixels."""
+    """Draw a random scene for frames of `size_hw`; clouds move at most `drift_px` pixels."""
     height, width = size_hw
     margin = max(8, width // 5)
     full = (height + 2 * margin, width + 2 * margin)

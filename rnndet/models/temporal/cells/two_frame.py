@@ -16,7 +16,7 @@ class TwoFrameCell(GatedHoldCell):
 
     Video detectors without recurrence fuse the features of neighbouring frames, for example
     flow-guided feature aggregation (Zhu et al. 2017, arXiv 1703.10025); here there is one
-    neighbour, none from the future, and no flow. Parameters and cost are those of `gated_hold`, so
+    neighbour, none from the future, and no flow. Parameters and cost equal `gated_hold`, so
     the two differ in the recurrence only.
     """
 
