@@ -1,4 +1,4 @@
-"""Images per second of a configuration, and where the time goes."""
+"""Measure the speed of training steps of a configuration, stage by stage."""
 
 import resource
 from dataclasses import replace
