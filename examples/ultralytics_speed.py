@@ -12,6 +12,7 @@ and tracker are timed ("decode" to "track" of `rnndet benchmark`); nothing is dr
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -37,8 +38,12 @@ def main() -> None:
     os.environ["YOLO_VERBOSE"] = "False"
     import cv2
     import torch
-    from ultralytics import YOLO
-    from ultralytics import __version__ as version
+
+    try:
+        from ultralytics import YOLO
+        from ultralytics import __version__ as version
+    except ImportError:
+        sys.exit("ultralytics is not installed; pip install ultralytics")
 
     video = str(Path(args.video).resolve())
     os.chdir(args.folder)

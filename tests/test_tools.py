@@ -194,3 +194,9 @@ def test_training_starts_from_the_name_of_shipped_weights(coco_vid_root, tmp_pat
     with caplog.at_level("INFO"):
         assert run("train", "aerial_frame", *out, *changes) == 0
     assert "aerial_frame.pt: 136 tensors" in caplog.text  # all except the class-dependent tensors
+
+
+def test_help_into_a_closed_pipe_is_no_traceback():
+    order = ["bash", "-c", '"$0" -m rnndet --help | true', sys.executable]
+    done = subprocess.run(order, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""

@@ -3,7 +3,7 @@
 rnndet dataset check data/aerial --split train val
 rnndet dataset stats data/aerial --out out/aerial
 rnndet dataset convert data/aerial data/aerial_mot --to mot --images
-rnndet dataset show data/aerial --video field_01 --out field_01.mp4
+rnndet dataset show data/aerial --split val --video V_AIRPLANE_002 --out labels.mp4
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Write a trained model as an ONNX graph that infer.py --runtime onnx runs without torch.
+"""Write a trained model as an ONNX graph that rnndet infer --runtime onnx runs without torch.
 
 rnndet export aerial writes weights/aerial.onnx, beside weights/aerial.pt. The graph and
 the model are then compared frame by frame; a graph with different detections is deleted.

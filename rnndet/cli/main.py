@@ -1,5 +1,6 @@
 """Run one of the tools: `rnndet NAME ...`, or `python -m rnndet NAME ...`."""
 
+import contextlib
 import sys
 from importlib import import_module
 
@@ -32,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     name, *rest = arguments
     if name in ("-h", "--help"):
-        print(usage())
+        with contextlib.suppress(BrokenPipeError):  # `rnndet --help | head -1`
+            print(usage(), flush=True)
         return 0
     if name == "--version":
         print(f"rnndet {rnndet.__version__}")

@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.out or Path("runs") / Path(args.config).stem)
     resume = args.resume == "last" or (args.resume == "auto" and holds_run(folder))
     with world() as here:
+        if not here.is_first:  # every message once
+            logging.getLogger().setLevel(logging.WARNING)
         try:
             run_training(
                 config,
@@ -63,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
             if here.is_first:
                 print(f"train: {stopped}; saved; continue with --resume", file=sys.stderr)
             return stopped.exit_code
-    print(f"weights: {folder / 'weights.pt'}")
+        if here.is_first:
+            print(f"weights: {folder / 'weights.pt'}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """Communication between the processes of torchrun; a single process starts and sends nothing."""
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,7 +73,10 @@ class World:
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+        parameters = inspect.signature(DistributedDataParallel).parameters
+        new_name = "forward_sync_buffers"  # from torch 2.14 on
+        name = new_name if new_name in parameters else "broadcast_buffers"
+        return DistributedDataParallel(module, device_ids=devices, **{name: False})
 
 
 def store_of_attempt(store: distributed.Store, attempt: str) -> distributed.Store:
