@@ -45,7 +45,7 @@ def spread(model):
     for key, tensor in model.detector.net.head.named_parameters():
         if tensor.dim() == 4:
             nn.init.normal_(tensor, std=0.1 if "classification" in key else 0.2)
-        elif "cls_logits" in key:
+        elif "cls_logits" in key or key.startswith("outputs."):
             nn.init.constant_(tensor, -1)
     model.detector.head_spec = replace(model.detector.head_spec, most=300)
     return model

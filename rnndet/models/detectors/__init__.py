@@ -1,4 +1,4 @@
-"""Detectors for single frames, one file per torchvision family."""
+"""Detectors for single frames, one file per family."""
 
 from collections.abc import Mapping
 from typing import Any
