@@ -54,7 +54,7 @@ class TemporalConfig:
 class ModelConfig:
     """The network: a detector of single frames and a temporal module."""
 
-    detector: str = "fcos"  # ssdlite | fcos | retinanet | faster_rcnn
+    detector: str = "fcos"  # fcos | retinanet | ssdlite | faster_rcnn | nanodet_plus
     options: dict[str, Any] = field(default_factory=dict)  # of the detector's constructor
     temporal: TemporalConfig = field(default_factory=TemporalConfig)
 

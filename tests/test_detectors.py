@@ -23,8 +23,11 @@ OPTIONS = {
     "retinanet": {**PYRAMID, "head_convs": 1},
     "faster_rcnn": {**PYRAMID},
     "ssdlite": SMALL,
+    "nanodet_plus": {**PYRAMID, "backbone": "shufflenet_v2_x0_5", "head_convs": 1},
 }
 every_family = pytest.mark.parametrize("name", sorted(DETECTORS))
+# Those that torchvision has, to compare with; nanodet_plus has tests/test_nanodet_plus.py.
+torchvision_family = pytest.mark.parametrize("name", sorted(DETECTORS.keys() - {"nanodet_plus"}))
 
 
 @cache
@@ -145,7 +148,7 @@ def test_two_stage_detections_equal_torchvisions():
         assert_same_set(mine, other)
 
 
-@every_family
+@torchvision_family
 def test_features_equal_torchvisions(name):
     detector = make(name).eval()
     with torch.no_grad():
@@ -154,7 +157,7 @@ def test_features_equal_torchvisions(name):
     assert all(torch.equal(found[level], expected[level]) for level in detector.neck_channels)
 
 
-@every_family
+@torchvision_family
 def test_losses_equal_torchvisions(name):
     detector = make(name)
     torch.manual_seed(2)
@@ -334,7 +337,7 @@ def test_training_clips_keep_their_scale_if_asked(name):
     assert detector.eval().prepare([IMAGES[1]]).image_sizes != [(60, 100)]
 
 
-@every_family
+@torchvision_family
 def test_unknown_backbone_error_lists_names(name):
     with pytest.raises(RnndetError, match="mobilenet_v3_large"):
         make(name, backbone="mobilenet_v33")
@@ -369,7 +372,7 @@ def test_detector_without_classes_is_refused():
 
 
 def test_unknown_detector_error_lists_names():
-    with pytest.raises(RnndetError, match="faster_rcnn, fcos, retinanet, ssdlite"):
+    with pytest.raises(RnndetError, match="faster_rcnn, fcos, nanodet_plus, retinanet, ssdlite"):
         build_detector("yolo", 3, {})
 
 
@@ -426,7 +429,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, factory, weights) -> None:
         monkeypatch.setattr(nn.init, slow, lambda tensor, **kwargs: tensor.data.zero_())
 
 
-@every_family
+@torchvision_family
 def test_published_weights_give_torchvisions_outputs(name, monkeypatch):
     options, factory, weights, limits = PUBLISHED[name]
     publish(monkeypatch, factory, weights)
@@ -462,7 +465,7 @@ def test_faster_rcnn_with_resnet50_has_the_published_structure():
     assert generators[0].sizes == generators[1].sizes
 
 
-@every_family
+@torchvision_family
 def test_other_number_of_classes_starts_an_untrained_head_with_a_warning(name, monkeypatch, caplog):
     options, factory, weights, _ = PUBLISHED[name]
     publish(monkeypatch, factory, weights)
@@ -472,7 +475,7 @@ def test_other_number_of_classes_starts_an_untrained_head_with_a_warning(name, m
     assert (detect(detector, random_images((64, 64)))[0].labels < 2).all()
 
 
-@every_family
+@torchvision_family
 def test_published_weights_name_the_options_they_need(name):
     with pytest.raises(
         RnndetError, match=r"backbone.*mobilenet_v3_small|mobilenet_v3_small.*choose"
@@ -480,7 +483,7 @@ def test_published_weights_name_the_options_they_need(name):
         make(name, weights="COCO_V1")
 
 
-@every_family
+@torchvision_family
 def test_unknown_weights_error_lists_names(name):
     options = PUBLISHED[name][0]
     with pytest.raises(RnndetError, match="COCO_V1"):

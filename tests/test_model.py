@@ -37,6 +37,7 @@ FAMILIES = {
     "fcos": {"channels": 32, "head_convs": 1, "strides": [8, 16]},
     "retinanet": {"channels": 32, "head_convs": 1, "strides": [8, 16]},
     "faster_rcnn": {"channels": 32, "strides": [8, 16]},
+    "nanodet_plus": {"backbone": "shufflenet_v2_x0_5", "channels": 32, "head_convs": 1},
     "ssdlite": {"backbone": "mobilenet_v3_small"},
 }
 

@@ -45,7 +45,7 @@ def spread(model):
     for key, tensor in model.detector.net.head.named_parameters():
         if tensor.dim() == 4:
             nn.init.normal_(tensor, std=0.1 if "classification" in key else 0.2)
-        elif "cls_logits" in key:
+        elif "cls_logits" in key or key.startswith("outputs."):
             nn.init.constant_(tensor, -1)
     model.detector.head_spec = replace(model.detector.head_spec, most=300)
     return model
@@ -82,10 +82,11 @@ def test_graph_of_every_cell_equals_torch_over_100_frames(cell, tmp_path):
 
 
 @pytest.mark.parametrize("site", ["neck", "backbone"])
-@pytest.mark.parametrize("detector", ["fcos", "retinanet", "ssdlite"])
+@pytest.mark.parametrize("detector", ["fcos", "nanodet_plus", "retinanet", "ssdlite"])
 def test_graph_of_every_one_stage_detector_equals_torch_over_100_frames(detector, site, tmp_path):
     options = {"size": list(SIZE_HW), "backbone": "mobilenet_v3_small"}
     options |= {} if detector == "ssdlite" else {"channels": 32, "head_convs": 1}
+    options |= {"backbone": "shufflenet_v2_x0_5"} if detector == "nanodet_plus" else {}
     temporal = {"cell": "conv_gru", "levels": ["0", "1"], "hidden": 4, "site": site}
     tree = {"model": {"detector": detector, "options": options, "temporal": temporal}}
     torch.manual_seed(0)

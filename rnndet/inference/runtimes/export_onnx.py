@@ -101,7 +101,7 @@ def export_onnx(model: VideoDetector, path: Path, *, weights_file: str = "") -> 
     if model.detector.head_spec is None:
         raise RnndetError(
             f"{runtime.about['detector']} cannot be exported: it has two stages; one-stage "
-            "detectors can: fcos, retinanet, ssdlite"
+            "detectors can: fcos, nanodet_plus, retinanet, ssdlite"
         )
     spec, example = _described(model, runtime, weights_file)
     inputs = [IMAGE, *(state.name for state in spec.states)]

@@ -61,7 +61,7 @@ class TorchRuntime:
             if model.detector.head_spec is None:
                 raise RnndetError(
                     f"{self.about['detector']} cannot be compiled: it has two stages; "
-                    "one-stage detectors can: fcos, retinanet, ssdlite"
+                    "one-stage detectors can: fcos, nanodet_plus, retinanet, ssdlite"
                 )
             mode = "reduce-overhead" if self._device.type == "cuda" else "default"
             self._compiled = torch.compile(self.model.raw_step, mode=mode, dynamic=False)

@@ -1,4 +1,4 @@
-"""Detectors for single frames, one file per torchvision family."""
+"""Detectors for single frames, one file per family."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ from rnndet.errors import RnndetError
 from rnndet.models.detectors.base import FrameDetector
 from rnndet.models.detectors.faster_rcnn import FasterRCNN
 from rnndet.models.detectors.fcos import FCOS
+from rnndet.models.detectors.nanodet_plus import NanoDetPlus
 from rnndet.models.detectors.retinanet import RetinaNet
 from rnndet.models.detectors.ssdlite import SSDLite
 from rnndet.registry import check_options, lookup
@@ -14,6 +15,7 @@ from rnndet.registry import check_options, lookup
 DETECTORS: dict[str, type[FrameDetector]] = {
     "faster_rcnn": FasterRCNN,
     "fcos": FCOS,
+    "nanodet_plus": NanoDetPlus,
     "retinanet": RetinaNet,
     "ssdlite": SSDLite,
 }

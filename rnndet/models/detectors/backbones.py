@@ -19,7 +19,8 @@ from rnndet.registry import lookup
 
 # Families whose modules run in the order of registration, batch norm after convolution, as
 # IntermediateLayerGetter and folding need.
-FAMILIES = ("convnext_", "efficientnet_", "mobilenet_", "resnet", "resnext", "wide_resnet")
+FAMILIES = ("convnext_", "efficientnet_", "mobilenet_", "resnet", "resnext", "shufflenet_",
+            "wide_resnet")  # fmt: skip
 
 EXTRA_LEVELS: dict[int, tuple[str, ...]] = {0: (), 1: ("pool",), 2: ("p6", "p7")}
 
