@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from conftest import SIZE_HW, TRAINING_TREE, detections, tiny_config, tiny_model
+from conftest import SIZE_HW, TRAINING_TREE, detections, tiny_config, tiny_model, write_coco_vid
 from rnndet.benchmarks.training import measure_training
 from rnndet.config import SourceConfig, TrainConfig, config_from_dict
 from rnndet.data.formats import read_set
 from rnndet.errors import OutputError, RnndetError, WeightsError
-from rnndet.evaluation.predict import SCORE_FLOOR
+from rnndet.evaluation.predict import SCORE_FLOOR, predict
 from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import load_model, read_checkpoint
 from rnndet.models.detectors.base import Losses
@@ -184,6 +184,16 @@ def test_saved_weights_are_the_averaged_ones(coco_vid_root, tmp_path):
     kept = read_checkpoint(tmp_path / "run" / "weights.pt")["model"]
     assert all(torch.equal(tensor, kept[name]) for name, tensor in last["average"].items())
     assert not all(torch.equal(tensor, kept[name]) for name, tensor in last["model"].items())
+
+
+def test_first_average_is_mostly_the_first_step(coco_vid_root, tmp_path):
+    trainer, dataset = build_run(config_for(coco_vid_root, steps=1), tmp_path / "run", quiet=True)
+    begin = {n: t.clone() for n, t in trainer.model.state_dict().items()}
+    trainer.train(dataset)
+    for name, tensor in trainer.model.state_dict().items():
+        if tensor.is_floating_point():
+            expected = begin[name].lerp(tensor, 1 - 2 / 11)  # decay (1 + n) / (10 + n), n = 1
+            torch.testing.assert_close(trainer.average.tensors[name], expected)
 
 
 def test_saved_weights_are_the_validated_ones(coco_vid_root, tmp_path, monkeypatch):
@@ -422,6 +432,50 @@ def test_five_consecutive_non_finite_losses_stop_the_run(coco_vid_root, tmp_path
     monkeypatch.setattr(FCOS, "losses", lambda *_: bad)
     with pytest.raises(RnndetError, match=r"5 steps in a row.*on v[01] frames \d to \d"):
         train(coco_vid_root, tmp_path / "run", steps=20)
+
+
+def test_good_step_ends_a_series_of_skipped_ones(coco_vid_root, tmp_path, monkeypatch):
+    watch_states(monkeypatch, spoilt=range(1, 12, 2))
+    train(coco_vid_root, tmp_path / "run", steps=12)
+    assert sum("skipped" in line for line in log_of(tmp_path / "run")) == 6
+
+
+def test_finite_loss_with_a_gradient_that_is_not_finite_is_skipped(
+    coco_vid_root, tmp_path, monkeypatch
+):
+    from rnndet.models.detectors.fcos import FCOS
+
+    def losses(self, prepared, features):
+        zero = 0 * sum(level.sum() for level in features.values())
+        return Losses({"bad": zero.abs().sqrt()}, torch.tensor(1.0))  # 0, with a NaN gradient
+
+    monkeypatch.setattr(FCOS, "losses", losses)
+    with pytest.raises(RnndetError, match="5 steps in a row"):
+        train(coco_vid_root, tmp_path / "run", steps=20)
+    assert log_of(tmp_path / "run")[0].get("skipped")
+
+
+def test_detection_weight_0_leaves_the_detection_losses_out(coco_vid_root, tmp_path):
+    train(coco_vid_root, tmp_path / "run", steps=1, detection=0.0, distillation=1.0)
+    line = log_of(tmp_path / "run")[0]
+    assert "distillation" in line
+    assert "classification" not in line
+
+
+@pytest.mark.parametrize(("limit", "count"), [(1, 1), (0, 2)])
+def test_validation_runs_at_most_so_many_videos(tmp_path, monkeypatch, limit, count):
+    names = []
+
+    def recorded(stream, videos, **options):
+        pairs = list(videos)
+        names.extend(video.name for video, _ in pairs)
+        return predict(stream, pairs, **options)
+
+    write_coco_vid(tmp_path, videos=3)
+    monkeypatch.setattr("rnndet.training.run.predict", recorded)
+    config = with_data(config_for(tmp_path, steps=1, validate_videos=limit), holdout=("1", "2"))
+    run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    assert len(names) == count  # 0: all of them
 
 
 def test_init_loads_the_weights_that_fit(tmp_path):
