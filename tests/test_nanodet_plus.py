@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from rnndet.errors import RnndetError
@@ -28,6 +28,17 @@ def detector(**changes):
     torch.manual_seed(0)
     options = {"size": [64, 128], "backbone": "shufflenet_v2_x0_5", "channels": 32}
     return build_detector("nanodet_plus", 3, options | changes)
+
+
+def with_lively_weights(model):
+    """The model with random weights that keep the activations' size through all layers."""
+    torch.manual_seed(1)
+    for name, tensor in model.named_parameters():
+        if name.endswith("weight"):
+            nn.init.normal_(tensor, std=(2 / tensor[0].numel()) ** 0.5)
+        else:
+            nn.init.normal_(tensor, std=0.1)
+    return model
 
 
 class Graph:
@@ -102,7 +113,7 @@ class Graph:
 
 @pytest.mark.parametrize("size_hw", [(64, 64), (64, 192), (128, 64)])
 def test_network_equals_the_published_graph(size_hw):
-    model = detector().eval()
+    model = with_lively_weights(detector()).eval()
     pixels = torch.randn(2, 3, *size_hw)
     with torch.no_grad():
         levels = model.neck(model.backbone(pixels))
@@ -223,6 +234,22 @@ def test_class_of_the_target_decides_between_equal_boxes():
     found = assign_points(points, logits, boxes, target, torch.tensor([1]))
     assert found.nonzero().flatten().tolist() != []
     assert set((found >= 0).nonzero().flatten().tolist()) <= {5, 10}
+
+
+def test_losses_do_not_depend_on_the_order_of_the_images():
+    model = with_lively_weights(detector(resize_in_training=False)).train()
+    images = [torch.randint(0, 256, (3, 64, 128), dtype=torch.uint8) for _ in range(2)]
+    boxes = [[8.0, 8, 40, 56]], [[60.0, 4, 120, 30], [10.0, 30, 90, 60]]
+    targets = [
+        Target(torch.tensor(b), torch.arange(len(b)), None, torch.zeros(len(b)).bool())
+        for b in boxes
+    ]
+
+    def losses(order):
+        prepared = model.prepare([images[i] for i in order], [targets[i] for i in order])
+        return model.losses(prepared, model.neck(model.backbone(prepared.pixels))).terms
+
+    torch.testing.assert_close(losses([1, 0]), losses([0, 1]))
 
 
 def test_loss_falls_on_one_image():

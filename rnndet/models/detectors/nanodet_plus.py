@@ -375,14 +375,14 @@ def assign_points(
     want goes to the cheapest. NanoDet-Plus, `dsl_assigner.py`; after SimOTA (Ge et al. 2021, YOLOX,
     arXiv 2107.08430).
     """
-    none = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
+    assigned = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
     if not len(target_boxes):
-        return none
+        return assigned
     low, high = target_boxes[:, :2], target_boxes[:, 2:]
     inside = ((points[:, None] > low) & (points[:, None] < high)).all(-1)  # (A, G)
     rows = inside.any(1).nonzero().flatten()
     if not len(rows):
-        return none
+        return assigned
     overlap = box_iou(boxes[rows], target_boxes)  # (V, G)
     overlap = torch.where(inside[rows], overlap, 0.0)
     own = logits[rows][:, None]  # (V, 1, K)
@@ -397,8 +397,8 @@ def assign_points(
         chosen[cheapest, place] = True
     chosen &= inside[rows]
     cost = torch.where(chosen, cost, torch.inf)
-    none[rows] = torch.where(chosen.any(1), cost.argmin(1), -1)
-    return none
+    assigned[rows] = torch.where(chosen.any(1), cost.argmin(1), -1)
+    return assigned
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
