@@ -39,7 +39,8 @@ MAX_BYTES = 1_000_000  # a configuration is small; anything larger is another ki
 class TemporalConfig:
     """The temporal module. Default: a blend whose gate starts in favour of the recurrent state."""
 
-    # none | conv_rnn | conv_lstm | conv_gru | bottleneck_lstm | min_gru | gated_hold | two_frame
+    # none | conv_rnn | conv_lstm | identity_lstm | conv_gru | bottleneck_lstm | min_gru
+    # | gated_hold | two_frame
     cell: str = "conv_lstm"
     site: Literal["neck", "backbone"] = "neck"  # its input: neck is after the FPN
     levels: tuple[str, ...] = ("0", "1", "2")  # feature levels that get a cell, finest first
@@ -107,6 +108,7 @@ class AugmentConfig:
     mosaic: Share = 0.0  # share of clips made of four clips side by side
     flip: Share = 0.5
     reverse: Share = 0.5  # time reversal
+    still: Share = 0.0  # share of clips that are one frame, seen by a moving crop
     colour: Share = 0.8  # share of clips with changed brightness, contrast, saturation, hue
     corrupt: Share = 0.5  # share of clips with corrupted runs of frames (data/corruption)
     corrupt_share: ShareBelowOne = 0.4  # share of corrupted frames in such a clip
@@ -131,6 +133,10 @@ class TrainConfig:
     lr_temporal: NotNegative = 3e-3
     detection: NotNegative = 1.0  # weight of the detector's own losses
     distillation: NotNegative = 0.0  # of feature distillation from the clean frame
+    output_distillation: NotNegative = 0.0  # of class scores and boxes on the clean frame
+    # who sees the clean frame: "" is the model in training, without its temporal module; "init"
+    # the weights of train.init, frozen; else a checkpoint or a name of shipped weights
+    teacher: str = ""
     stability: NotNegative = 0.0  # of the loss on changes of an object's features between frames
     weight_decay: NotNegative = 1e-4
     warmup: Count = 200  # steps of linear warm-up
@@ -301,8 +307,9 @@ def _apply(tree: dict[str, Any], change: str) -> None:
 def _check(config: Config) -> None:
     """Raise RnndetError for settings that do not fit together; single values are checked before."""
     clip, augment, train = config.clip, config.augment, config.train
-    is_trained = train.detection > 0 or (
-        train.distillation > 0 and config.model.temporal.cell != "none"
+    has_cell = config.model.temporal.cell != "none"
+    is_trained = train.detection > 0 or train.output_distillation > 0 or (
+        train.distillation > 0 and has_cell
     )
     rules = [
         (clip.stride_min <= clip.stride_max, "clip.stride_min must be at most clip.stride_max"),
@@ -310,8 +317,9 @@ def _check(config: Config) -> None:
         (augment.run_min <= augment.run_max, "augment.run_min must be at most augment.run_max"),
         (config.data.keep_gib == 0 or train.augment_on == "device",
          'data.keep_gib needs train.augment_on = "device"'),
-        (is_trained, "train.detection must be above 0, unless train.distillation trains a temporal "
-         "module"),
+        (is_trained, "train.detection must be above 0, unless train.output_distillation trains the "
+         "model or train.distillation a temporal module"),
+        (train.teacher != "init" or train.init, 'train.teacher = "init" needs train.init'),
     ]  # fmt: skip
     for holds, message in rules:
         if not holds:

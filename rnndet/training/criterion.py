@@ -13,14 +13,16 @@ from torch.utils.checkpoint import checkpoint
 from rnndet.config import TrainConfig
 from rnndet.data.clips.dataset import ClipBatch
 from rnndet.models.detectors.base import Losses, Prepared
+from rnndet.models.detectors.distillation import output_distillation_loss
 from rnndet.models.temporal.losses import distillation_loss, object_cells, stability_loss
 from rnndet.models.temporal.state import Features, State
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Target
+from rnndet.training.teacher import Teacher, Teaching, check_features, check_outputs
 
 # Losses on the temporal module's features. The setting of the same name is the weight. They are
 # means over the images; the detector's losses are means over the matched cells.
-TEMPORAL_LOSSES = ("distillation", "stability")
+TEMPORAL_LOSSES = ("distillation", "output_distillation", "stability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +39,28 @@ class Criterion(nn.Module):
 
     Has no parameters besides the model's. Needs train mode.
 
-    - stability: also compute the loss "stability". "distillation" is computed wherever a batch has
-      clean frames. Both need a temporal module.
+    - teacher: sees the clean frames where a batch has them; None: the model itself, without its
+      temporal module.
+    - output_distillation, stability: also compute these losses. "distillation" is computed wherever
+      a batch has clean frames. It and "stability" need a temporal module.
     - activation_checkpoints: above 0, activations are recomputed in the backward pass instead of
       kept (Chen et al. 2016, arXiv 1604.06174); backbone and neck run in that many chunks of the
       T*B images.
     """
 
     def __init__(
-        self, model: VideoDetector, *, stability: bool = False, activation_checkpoints: int = 0
+        self,
+        model: VideoDetector,
+        *,
+        teacher: Teacher | None = None,
+        output_distillation: bool = False,
+        stability: bool = False,
+        activation_checkpoints: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
+        self.teacher = teacher
+        self.output_distillation = output_distillation
         self.stability = stability
         self.activation_checkpoints = activation_checkpoints
 
@@ -62,19 +74,18 @@ class Criterion(nn.Module):
         frames move the state only.
         """
         model, length = self.model, batch.frames.shape[0]
-        teacher = None
-        if batch.clean is not None:
-            with torch.no_grad():
-                teacher = model.encode(batch.clean).features
+        teaching = None if batch.clean is None else self._teach(batch.clean)
         prepared = self._prepare(batch)
         features = self._extract(prepared.pixels)
         features, state = self._run(model.temporal, features, state, length)
         terms = {}
-        if teacher is not None and model.temporal.levels:
-            terms["distillation"] = self._distillation(prepared, features, teacher)
+        if teaching is not None and model.temporal.levels:
+            terms["distillation"] = self._distillation(batch, prepared, features, teaching)
         if self.stability and model.temporal.levels:
             terms["stability"] = self._stability(prepared, features, length)
         features = model.head_features(features)
+        if teaching is not None and self.output_distillation:
+            terms["output_distillation"] = self._outputs(features, teaching)
         rows = supervised_images(batch.targets, supervised).to(batch.frames.device)
         if not len(rows):
             return WindowLosses(terms, None, state)
@@ -107,12 +118,39 @@ class Criterion(nn.Module):
         chosen = {level: feature[rows] for level, feature in features.items()}
         return self._run(self.model.detector.losses, prepared.select(rows), chosen)
 
-    def _distillation(self, prepared: Prepared, features: Features, teacher: Features) -> Tensor:
+    @torch.no_grad()
+    def _teach(self, clean: Tensor) -> Teaching:
+        if self.teacher is not None:
+            return self.teacher(clean)
+        features = self.model.encode(clean).features
+        outputs = {}
+        if self.output_distillation and self.model.detector.head_spec is not None:
+            outputs = self.model.detector.raw_outputs(self.model.head_features(features))
+        return Teaching(features, outputs, [])
+
+    def _distillation(
+        self, batch: ClipBatch, prepared: Prepared, features: Features, teaching: Teaching
+    ) -> Tensor:
+        """Feature distillation; objects are those of the targets, else of the teacher."""
         temporal = self.model.temporal
         boxes, _ = prepared.objects()
-        teacher = {level: teacher[level] for level in temporal.levels}
+        if teaching.boxes:
+            pairs = zip(flat(batch.targets), boxes, teaching.boxes, strict=True)
+            boxes = [seen if target is None else known for target, known, seen in pairs]
+        teacher = {level: teaching.features[level] for level in temporal.levels}
+        check_features(features, teacher)
         objects = object_cells(boxes, teacher, size_hw=prepared.padded_hw)
         return distillation_loss(features, teacher, objects, spread=temporal.spread())
+
+    def _outputs(self, features: Features, teaching: Teaching) -> Tensor:
+        detector = self.model.detector
+        if detector.head_spec is None:
+            check_outputs({}, {})
+        outputs = detector.raw_outputs(features)
+        check_outputs(outputs, teaching.outputs)
+        return output_distillation_loss(
+            outputs, teaching.outputs, scores=detector.head_spec.scores
+        )
 
     def _stability(self, prepared: Prepared, features: Features, length: int) -> Tensor:
         temporal = self.model.temporal

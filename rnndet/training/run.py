@@ -20,6 +20,7 @@ from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.metrics.coco_ap import CocoAP
 from rnndet.evaluation.predict import SCORE_FLOOR, predict
 from rnndet.inference.stream import Stream
+from rnndet.models.checkpoint import load_model
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.models.zoo import find_weights
 from rnndet.system.device import choose_device
@@ -28,6 +29,7 @@ from rnndet.system.environment import versions
 from rnndet.system.files import write_text
 from rnndet.training.checkpoints import holds_run, start_from
 from rnndet.training.samples import sample_sheet
+from rnndet.training.teacher import Teacher
 from rnndet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -94,6 +96,7 @@ def build_run(
         folder,
         device=chosen,
         evaluate=evaluate if held_out.videos else None,
+        teacher=build_teacher(config, device=chosen),
         calibrate=temporal_is_fresh,
         quiet=quiet,
         world=world,
@@ -179,6 +182,17 @@ def start_model(
     return model, any(name.startswith("temporal.") for name in fresh)
 
 
+def build_teacher(config: Config, *, device: torch.device) -> Teacher | None:
+    """The model of `train.teacher`, or None if the model in training is its own teacher."""
+    name = config.train.init if config.train.teacher == "init" else config.train.teacher
+    if not name:
+        return None
+    model = load_model(name, device=device)
+    resizes = config.model.options.get("resize_in_training", True)
+    model.detector.net.transform._skip_resize = not resizes  # the frames are those of the student
+    return Teacher(model)
+
+
 def model_to_build(config: Config, *, resume: bool) -> ModelConfig:
     """The [model] to build: without backbone weights if a checkpoint provides all weights."""
     options = dict(config.model.options)
@@ -204,7 +218,7 @@ def build_dataset(
         rows=train.batch,
         steps=train.steps,
         seed=train.seed,
-        keep_clean=train.distillation > 0,
+        keep_clean=train.distillation > 0 or train.output_distillation > 0,
         device=device if train.augment_on == "device" else "cpu",
         keep_bytes=int(config.data.keep_gib * 2**30),
     )

@@ -42,6 +42,7 @@ from rnndet.training.criterion import (
 from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
 from rnndet.training.optim import AveragedWeights, Schedule, build_optimizer
+from rnndet.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Trainer:
 
     - evaluate: gives the figures of a model in eval mode on the validation videos; None: no
       validation.
+    - teacher: the frozen model that sees the clean frames; None: the model itself.
     - calibrate: fit the temporal module's amplitude to the features of the first window; for a
       module with fresh weights.
     - exact_timing: wait for the GPU around each timed stage.
@@ -85,6 +87,7 @@ class Trainer:
         *,
         device: torch.device,
         evaluate: Evaluate | None = None,
+        teacher: Teacher | None = None,
         calibrate: bool = True,
         quiet: bool = False,
         world: World | None = None,
@@ -102,6 +105,8 @@ class Trainer:
         self.average = AveragedWeights(self.model, train.ema)
         self.criterion = Criterion(
             self.model,
+            teacher=teacher,
+            output_distillation=train.output_distillation > 0,
             stability=train.stability > 0,
             activation_checkpoints=train.activation_checkpoints,
         )

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from rnndet.config import AugmentConfig, ClipConfig
 from rnndet.data.clips import transforms
 from rnndet.data.clips.sampling import ClipSampler
-from rnndet.data.clips.transforms import Clip
+from rnndet.data.clips.transforms import Clip, Region
 from rnndet.data.corruption.plan import Plan, corrupt
 from rnndet.data.corruption.plan import plan as draw_plan
 from rnndet.data.frames import FrameStore
@@ -157,27 +157,48 @@ class ClipDataset(Dataset[Window]):
         )
         reverse = transforms.happens(augment.reverse, generator)
         records = choice.records[::-1] if reverse else choice.records
+        is_still = transforms.happens(augment.still, generator) or len(choice.video.frames) == 1
+        if is_still:
+            records = (records[total // 2],) * total
         chosen = [records[i] for i in shown]
         stacked = self.store.load(choice.video, chosen, cache=self.caches[which])  # (T, 3, H, W)
         frame_hw = (stacked.shape[-2], stacked.shape[-1])
-        zoom = torch.tensor([augment.zoom_min, augment.zoom_max]).log().tolist()
-        scale = transforms.inference_scale(self.size_hw, frame_hw)
-        scale *= float(np.exp(transforms.uniform(zoom[0], zoom[1], generator)))
-        region = transforms.choose_region(
-            frame_hw,
-            [record.target for record in records],
-            out_hw=out_hw,
-            scale=scale,
-            on_object=transforms.happens(augment.on_object, generator),
-            generator=generator,
-        )
+        regions = [
+            self._region(out_hw, frame_hw, [r.target for r in records], generator)
+            for _ in range(2 if is_still else 1)
+        ]
         clip = Clip(stacked, [record.target for record in chosen])
-        clip = transforms.crop_resize(clip, region, out_hw=out_hw)
+        if is_still:
+            shares = [position / max(1, total - 1) for position in shown]
+            clip = transforms.moving_crop(clip, *regions, shares=shares, out_hw=out_hw)
+        else:
+            clip = transforms.crop_resize(clip, regions[0], out_hw=out_hw)
         if transforms.happens(augment.flip, generator):
             clip = transforms.flip(clip)
         if transforms.happens(augment.colour, generator):
             clip = transforms.colour(clip, generator)
         return clip, f"{choice.video.name} frames {chosen[0].index} to {chosen[-1].index}"
+
+    def _region(
+        self,
+        out_hw: tuple[int, int],
+        frame_hw: tuple[int, int],
+        targets: Sequence[Target | None],
+        generator: Generator,
+    ) -> Region:
+        """Draw the region of a frame that becomes the image."""
+        augment = self.augment
+        zoom = torch.tensor([augment.zoom_min, augment.zoom_max]).log().tolist()
+        scale = transforms.inference_scale(self.size_hw, frame_hw)
+        scale *= float(np.exp(transforms.uniform(zoom[0], zoom[1], generator)))
+        return transforms.choose_region(
+            frame_hw,
+            targets,
+            out_hw=out_hw,
+            scale=scale,
+            on_object=transforms.happens(augment.on_object, generator),
+            generator=generator,
+        )
 
 
 class WindowSampler(Sampler[list[int]]):

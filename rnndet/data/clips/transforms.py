@@ -111,6 +111,30 @@ def crop_resize(clip: Clip, region: Region, *, out_hw: tuple[int, int]) -> Clip:
     return Clip(frames, targets)
 
 
+def moving_crop(
+    clip: Clip, first: Region, last: Region, *, shares: Sequence[float], out_hw: tuple[int, int]
+) -> Clip:
+    """Crop frame t from the region at shares[t] of the way from `first` to `last`, and resize it.
+
+    Gives frames of one photograph the motion of a camera. Shares are in [0, 1].
+    """
+    parts = []
+    for t, share in enumerate(shares):
+        x, y, width, height = (
+            a + share * (b - a)
+            for a, b in (
+                (first.x, last.x),
+                (first.y, last.y),
+                (first.width, last.width),
+                (first.height, last.height),
+            )
+        )
+        frame = Clip(clip.frames[t : t + 1], clip.targets[t : t + 1])
+        parts.append(crop_resize(frame, Region(x, y, width, height), out_hw=out_hw))
+    frames = torch.cat([part.frames for part in parts])
+    return Clip(frames, [part.targets[0] for part in parts])
+
+
 def resize(frames: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """(T, 3, H, W) uint8 -> (T, 3, *size_hw) uint8, bilinear with antialiasing.
 

@@ -201,6 +201,10 @@ class FrameDetector(nn.Module, ABC):
         assert self.head_spec is not None, "the head of this detector has two stages"
         return self.net.head(list(self._neck_levels(features).values()))
 
+    def raw_outputs(self, features: Features) -> dict[str, Tensor]:
+        """Outputs of a one-stage head before anything is decoded, see `output_distillation_loss`."""
+        return self.head(features)
+
     def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
         """Detections of each image in pixels of its original frame; needs eval mode."""
         assert not self.training, "detect() needs eval mode"

@@ -119,12 +119,16 @@ class NanoDetPlus(FrameDetector):
 
     def head(self, features: Features) -> dict[str, Tensor]:
         """Raw outputs: "cls_logits" (N, A, K + 1) and "bbox_regression" (N, A, 4) in strides."""
-        raw = self.net.head(list(self._neck_levels(features).values()))
+        raw = self.raw_outputs(features)
         background = torch.full_like(raw["cls_logits"][..., :1], -20.0)  # no background class
         return {
             "cls_logits": torch.cat([background, raw["cls_logits"]], -1),
             "bbox_regression": distances(raw["distributions"]),
         }
+
+    def raw_outputs(self, features: Features) -> dict[str, Tensor]:
+        """Class logits (N, A, K) and distributions of the sides (N, A, 4, REG_MAX + 1)."""
+        return self.net.head(list(self._neck_levels(features).values()))
 
     def _losses(
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]

@@ -82,7 +82,7 @@ class Replace(Fusion):
 
 
 class Direct(nn.Module):
-    """h itself, for cells with features as their state: `gated_hold` and `two_frame`."""
+    """h itself, for cells that hold features: `identity_lstm`, `gated_hold` and `two_frame`."""
 
     scale: Tensor  # scalar; records what `calibrate` measured
 
@@ -110,7 +110,7 @@ class TemporalHead(nn.Module):
     - cell: a name in `CELLS`; options: its keyword arguments. Each level has its own cell.
     - levels: the levels with a cell; all other levels pass through unchanged.
     - hidden: channels of the state; 0: the same as the level.
-    - fusion: a name in `FUSIONS`; "state" is for `gated_hold` and `two_frame`, and they need it.
+    - fusion: a name in `FUSIONS`; "state" is for cells that hold features, and they need it.
       gate_bias and memory_scale initialise it, see `calibrate`.
 
     Raises `RnndetError` if a level, cell, fusion or option is unknown or an option's type is wrong.
@@ -148,8 +148,9 @@ class TemporalHead(nn.Module):
             raise RnndetError(f"model.temporal.hidden = {hidden} must be at least 1, or 0")
         if (fusion == "state") != getattr(build_cell, "holds_features", False):
             raise RnndetError(
-                f"model.temporal: cell {cell!r} and fusion {fusion!r} do not fit: gated_hold and "
-                'two_frame need fusion = "state" and hidden = 0, the other cells another fusion'
+                f"model.temporal: cell {cell!r} and fusion {fusion!r} do not fit: identity_lstm, "
+                'gated_hold and two_frame need fusion = "state" and hidden = 0, the other cells '
+                "another fusion"
             )
         self.levels = tuple(levels)
         self.cells = nn.ModuleDict()

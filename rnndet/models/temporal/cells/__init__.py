@@ -12,6 +12,7 @@ from rnndet.models.temporal.cells.conv_gru import ConvGRUCell
 from rnndet.models.temporal.cells.conv_lstm import ConvLSTMCell
 from rnndet.models.temporal.cells.conv_rnn import ConvRNNCell
 from rnndet.models.temporal.cells.gated_hold import GatedHoldCell
+from rnndet.models.temporal.cells.identity_lstm import IdentityLSTMCell
 from rnndet.models.temporal.cells.min_gru import MinGRUCell
 from rnndet.models.temporal.cells.two_frame import TwoFrameCell
 
@@ -46,6 +47,7 @@ CELLS: dict[str, type] = {
     "conv_lstm": ConvLSTMCell,
     "conv_rnn": ConvRNNCell,
     "gated_hold": GatedHoldCell,
+    "identity_lstm": IdentityLSTMCell,
     "min_gru": MinGRUCell,
     "two_frame": TwoFrameCell,
 }

@@ -1,0 +1,107 @@
+"""ConvLSTM that starts as the identity: its internal state is a weighted mean of features."""
+
+import torch
+from torch import Tensor, nn
+
+from rnndet.errors import RnndetError
+from rnndet.models.temporal.cells.conv_rnn import at_least_float32, convolution
+from rnndet.models.temporal.gates import Gate
+
+
+class IdentityLSTMCell(nn.Module):
+    """ConvLSTM as wide as the features, whose first output is the frame's own features.
+
+    Names: input node g, input gate i, forget gate f, output gate o, internal state c, normaliser n,
+    hidden state h. With * a convolution, . an elementwise product, s the logistic sigmoid:
+
+        a_t = relu(W_a * x_t + U_a * c_{t-1} + b_a)
+        i_t = s(V_i a_t + b_i),  f_t = s(V_f a_t + b_f),  o_t = s(V_o a_t + b_o)
+        g_t = x_t + V_g a_t
+        n_t = min(f_t . n_{t-1} + i_t, limit)
+        c_t = c_{t-1} + min(i_t / n_t, 1) . (g_t - c_{t-1})
+        h_t = x_t + o_t . (c_t - x_t)
+
+    Below the limit, n_t . c_t = f_t . n_{t-1} . c_{t-1} + i_t . g_t: the LSTM's equation of the
+    internal state, divided by the sum of its weights. So c is a weighted mean of the input nodes
+    and is bounded by them without tanh. V_g starts at 0, so g_1 = c_1 = h_1 = x_1.
+
+    Sources: gates and internal state as in `ConvLSTMCell`; normaliser from the sLSTM of Beck et al.
+    2024, arXiv 2405.04517, eq. 8 to 10, with sigmoid gates, as there for f; the shared hidden layer
+    a, the identity in g and the output gate between frame and state are new. An LSTM of `hidden`
+    channels with tanh passes all it remembers through that bottleneck; this one does not.
+
+    - width: channels of a.
+    - input_bias, forget_bias, output_bias: initial b_i, b_f, b_o.
+    - limit: largest n. The larger it is, the less a frame can change a state that is kept long.
+    - separable: depthwise and pointwise convolutions for W_a and U_a.
+
+    h has the amplitude of the features already, so it needs `fusion = "state"`, and `hidden` equal
+    to the channels of the level.
+    """
+
+    holds_features = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        *,
+        kernel_size: int = 3,
+        width: int = 32,
+        input_bias: float = 2.0,
+        forget_bias: float = 0.0,
+        output_bias: float = 2.0,
+        limit: float = 30.0,
+        separable: bool = True,
+    ):
+        super().__init__()
+        if hidden_channels != in_channels:
+            raise RnndetError(
+                f"hidden = {hidden_channels} of this cell must be {in_channels}, the channels of "
+                "the features that are its state"
+            )
+        if width < 1:
+            raise RnndetError(f"width = {width} of this cell must be at least 1")
+        if not limit >= 1:
+            raise RnndetError(f"limit = {limit} of this cell must be at least 1")
+        self.out_channels = hidden_channels
+        self.width = width
+        self.limit = limit
+        self.input_conv = convolution(
+            in_channels, width, kernel_size, separable=separable, bias=True
+        )
+        self.hidden_conv = convolution(
+            hidden_channels, width, kernel_size, separable=separable, bias=False
+        )
+        self.gates = nn.Conv2d(width, 3 * hidden_channels, 1)  # i, f, o
+        self.change = nn.Conv2d(width, hidden_channels, 1, bias=False)  # V_g
+        for bias, start in zip(
+            self.gates.bias.data.chunk(3), (input_bias, forget_bias, output_bias), strict=True
+        ):
+            bias.fill_(start)
+        nn.init.zeros_(self.change.weight)
+        self.gate = nn.ModuleDict({name: Gate(name) for name in ("i", "f", "o")})
+
+    def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(c, n) of zeros for x (B, C, H, W)."""
+        return torch.zeros_like(x), torch.zeros_like(x)
+
+    def project(self, x: Tensor) -> Tensor:
+        """x and W_a * x + b_a of all frames, (N, C, H, W) -> (N, C + width, H, W)."""
+        return torch.cat([x, self.input_conv(x)], dim=1)
+
+    def forward(
+        self, projected: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One time step: h (B, C, H, W), of the features' amplitude, and the state (c, n)."""
+        c, n = state
+        x, a = projected.split([self.out_channels, self.width], dim=1)
+        a = torch.relu(a + self.hidden_conv(c.to(projected.dtype)))
+        i, f, o = at_least_float32(self.gates(a)).chunk(3, dim=1)
+        i, f, o = self.gate["i"](i), self.gate["f"](f), self.gate["o"](o)
+        x = at_least_float32(x)
+        g = x + at_least_float32(self.change(a))
+        n = (f * n + i).clamp(max=self.limit)
+        c = c + (i / n).clamp(max=1) * (g - c)
+        h = x + o * (c - x)
+        return h.to(projected.dtype), (c, n)

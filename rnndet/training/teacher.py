@@ -1,0 +1,78 @@
+"""A frozen model that shows what the trained model should find: the clean frames' features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rnndet.errors import RnndetError
+from rnndet.models.temporal.state import Features
+from rnndet.models.video_detector import VideoDetector
+
+SURE = 0.4  # score from which a detection of the teacher counts as an object
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """What the teacher gives for T*B clean frames, time-major."""
+
+    features: Features  # at the temporal module's site
+    outputs: dict[str, Tensor]  # see `FrameDetector.raw_outputs`; {} for a two-stage head
+    boxes: list[Tensor]  # (D, 4) of its detections from SURE, in pixels of the prepared images
+
+
+class Teacher:
+    """Runs a frozen model on single clean frames, without its temporal module.
+
+    Not a module, so that its weights are not part of the trained model.
+    """
+
+    def __init__(self, model: VideoDetector) -> None:
+        self.model = model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, frames: Tensor) -> Teaching:
+        """Frames (T, B, 3, H, W) uint8, as the model in training gets them."""
+        detector = self.model.detector
+        sizes = [(frames.shape[-2], frames.shape[-1])] * (frames.shape[0] * frames.shape[1])
+        has_network_scale = detector.net.transform._skip_resize
+        encoded = self.model.encode(frames, original_sizes=sizes if has_network_scale else None)
+        features = self.model.head_features(encoded.features)
+        outputs = {} if detector.head_spec is None else detector.raw_outputs(features)
+        found = detector.detect(encoded.prepared, features)
+        boxes = []
+        for image, (height, width) in zip(found, encoded.prepared.image_sizes, strict=True):
+            sure = torch.from_numpy(image.boxes[image.scores >= SURE])
+            factor = (width / frames.shape[-1], height / frames.shape[-2])
+            boxes.append((sure * sure.new_tensor(factor * 2)).to(frames.device))
+        return Teaching(encoded.features, outputs, boxes)
+
+
+def check_features(student: Features, teacher: Features) -> None:
+    """Raise RnndetError unless the features of the teacher's levels have equal shapes."""
+    for level, value in teacher.items():
+        if student[level].shape != value.shape:
+            raise RnndetError(
+                f"train.teacher: its features of level {level!r} are {tuple(value.shape)}, the "
+                f"model's {tuple(student[level].shape)}; feature distillation needs a teacher with "
+                "the same backbone, neck and site"
+            )
+
+
+def check_outputs(student: dict[str, Tensor], teacher: dict[str, Tensor]) -> None:
+    """Raise RnndetError unless the outputs can be compared."""
+    if not teacher:
+        raise RnndetError(
+            "train.output_distillation needs a one-stage detector; set it to 0 and use "
+            "train.distillation, which compares features"
+        )
+    for name, value in student.items():
+        other = teacher.get(name)
+        if other is None or other.shape != value.shape:
+            shape = "no" if other is None else str(tuple(other.shape))
+            raise RnndetError(
+                f"train.teacher: its head gives {shape} {name}, the model's {tuple(value.shape)}; "
+                "output distillation needs the same kind of head, classes and levels"
+            )
