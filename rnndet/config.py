@@ -308,8 +308,10 @@ def _check(config: Config) -> None:
     """Raise RnndetError for settings that do not fit together; single values are checked before."""
     clip, augment, train = config.clip, config.augment, config.train
     has_cell = config.model.temporal.cell != "none"
-    is_trained = train.detection > 0 or train.output_distillation > 0 or (
-        train.distillation > 0 and has_cell
+    is_trained = (
+        train.detection > 0
+        or train.output_distillation > 0
+        or (train.distillation > 0 and has_cell)
     )
     rules = [
         (clip.stride_min <= clip.stride_max, "clip.stride_min must be at most clip.stride_max"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import SIZE_HW
+from conftest import SIZE_HW, write_coco_vid
 from rnndet.config import AugmentConfig, ClipConfig
 from rnndet.data.clips.dataset import ClipDataset, WindowSampler, collate
 from rnndet.data.formats import read_set
@@ -163,3 +163,50 @@ def test_keep_clean_keeps_the_frames_before_corruption(coco_vid_root):
     corrupted = dataset(coco_vid_root, keep_clean=True, corrupt=1.0, corrupt_share=0.8)[0]
     assert torch.equal(corrupted.clean, clean)
     assert not torch.equal(corrupted.frames, clean)
+
+
+def positions(clip):
+    """The left edge of the first box in each frame."""
+    return [target.boxes[0, 0].item() for target in clip.targets]
+
+
+def test_frames_of_a_still_clip_are_crops_of_one_frame(coco_vid_root, monkeypatch):
+    clips = dataset(coco_vid_root, still=1.0)
+    loaded = []
+    load = clips.store.load
+    monkeypatch.setattr(
+        clips.store, "load", lambda *a, **k: loaded.append([r.index for r in a[1]]) or load(*a, **k)
+    )
+    for index in range(10):
+        clips[index]
+    assert all(len(set(indices)) == 1 for indices in loaded)
+
+
+def test_crop_of_a_still_clip_moves(coco_vid_root):
+    clips = dataset(coco_vid_root, still=1.0)
+    assert any(len(set(positions(clips[index]))) > 1 for index in range(10))
+
+
+def test_windows_of_a_still_clip_continue_its_movement(coco_vid_root):
+    """A streamed clip cut into windows shows the same frames as one long window."""
+    options = {"crop": (64, 64), "corrupt": 0.0, "colour": 0.0, "still": 1.0}
+
+    def windows(length, count):
+        clips = ClipDataset(
+            [(read_set("coco_vid", coco_vid_root, "train"), 1.0, None)],
+            size_hw=SIZE_HW,
+            clip=ClipConfig(length=length, windows=count),
+            augment=AugmentConfig(**options),
+            rows=1,
+            steps=count,
+            seed=1,
+        )
+        return torch.cat([clips[i].frames for i in range(count)])
+
+    assert torch.equal(windows(6, 1), windows(2, 3))
+
+
+def test_video_of_one_frame_is_seen_by_a_moving_crop(tmp_path):
+    write_coco_vid(tmp_path, videos=1, length=1)
+    clips = dataset(tmp_path)
+    assert any(len(set(positions(clips[index]))) > 1 for index in range(10))

@@ -7,11 +7,14 @@ import torch
 from windows import HOLD, criterion, head_input, losses, noise, target
 
 from conftest import tiny_model
-from rnndet.config import TrainConfig
+from rnndet.config import ModelConfig, TemporalConfig, TrainConfig
+from rnndet.errors import RnndetError
 from rnndet.models.temporal.losses import distillation_loss, object_cells
 from rnndet.models.temporal.state import detach_state
+from rnndet.models.video_detector import build_model
 from rnndet.structures import Target
 from rnndet.training.criterion import choose_supervised, weighted_sum
+from rnndet.training.teacher import Teacher
 
 
 def test_losses_come_from_labelled_frames_only():
@@ -146,3 +149,77 @@ def test_detector_losses_have_their_weight():
     terms = {"classification": torch.tensor(2.0), "distillation": torch.tensor(3.0)}
     config = TrainConfig(detection=0.25, distillation=0.5)
     assert weighted_sum(terms, config, zero=torch.tensor(0.0)) == 0.25 * 2 + 0.5 * 3
+
+
+def nanodet(seed=0, **temporal):
+    """A tiny one-stage model whose boxes are distributions."""
+    torch.manual_seed(seed)
+    options = {"size": [64, 96], "backbone": "shufflenet_v2_x0_5", "channels": 32, "head_convs": 1}
+    options |= {"resize_in_training": False}
+    temporal = TemporalConfig(levels=("0", "1"), hidden=4, **temporal)
+    return build_model(ModelConfig("nanodet_plus", options, temporal), ("a", "b"))
+
+
+UNLABELLED = [[None], [None]]
+
+
+@pytest.mark.parametrize("build", [tiny_model, nanodet])
+def test_output_distillation_vanishes_at_the_outputs_of_the_teacher(build):
+    model, frames = build(cell="none").train(), noise(2)
+    same, other = (
+        losses(model, frames, UNLABELLED, clean=clean, output_distillation=True)
+        for clean in (frames, noise(2, seed=7))
+    )
+    assert set(same) == {"output_distillation"}
+    assert same["output_distillation"] < other["output_distillation"]
+
+
+def test_teacher_sees_the_clean_frames():
+    model, frames, clean = nanodet().train(), noise(2), noise(2, seed=7)
+    teacher = Teacher(nanodet(seed=1))
+    given = {"clean": clean, "teacher": teacher}
+    found = losses(model, frames, UNLABELLED, **given)["distillation"]
+    features, _ = head_input(model, frames)
+    goal = {level: teacher(clean).features[level] for level in ("0", "1")}
+    cells = object_cells(teacher(clean).boxes, goal, size_hw=(64, 128))
+    expected = distillation_loss(features, goal, cells, spread=model.temporal.spread())
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def sure_teacher():
+    """A teacher that finds an object at every point."""
+    model = nanodet(seed=1)
+    for output in model.detector.net.head.outputs:
+        torch.nn.init.constant_(output.bias[:2], 5.0)
+    return Teacher(model)
+
+
+def test_objects_of_unlabelled_frames_are_those_of_the_teacher():
+    boxes = sure_teacher()(noise(2)).boxes
+    assert len(boxes) == 2 and all(len(image) for image in boxes)
+
+
+def test_teacher_is_not_trained():
+    model, teacher = nanodet().train(), sure_teacher()
+    given = {"clean": noise(2), "teacher": teacher, "output_distillation": True}
+    sum(losses(model, noise(2), UNLABELLED, **given).values()).backward()
+    assert all(p.grad is None for p in teacher.model.parameters())
+
+
+def test_teacher_with_other_classes_is_refused():
+    model = nanodet().train()
+    torch.manual_seed(0)
+    other = build_model(
+        ModelConfig("nanodet_plus", {"size": [64, 96], "channels": 32,
+                    "backbone": "shufflenet_v2_x0_5", "resize_in_training": False}), ("a",)
+    )  # fmt: skip
+    given = {"clean": noise(2), "teacher": Teacher(other), "output_distillation": True}
+    with pytest.raises(RnndetError, match=r"train\.teacher: its head gives"):
+        losses(model, noise(2), UNLABELLED, **given)
+
+
+def test_output_distillation_of_a_two_stage_detector_is_refused():
+    options = {"size": [64, 96], "backbone": "mobilenet_v3_small", "channels": 32}
+    model = build_model(ModelConfig("faster_rcnn", options, TemporalConfig(cell="none")), ("a",))
+    with pytest.raises(RnndetError, match="needs a one-stage detector"):
+        losses(model.train(), noise(2), UNLABELLED, clean=noise(2), output_distillation=True)

@@ -13,6 +13,7 @@ GATES = {
     "conv_lstm": {"f", "i", "o"},
     "conv_rnn": set(),
     "gated_hold": {"z"},
+    "identity_lstm": {"f", "i", "o"},
     "min_gru": {"z"},
     "two_frame": {"z"},
 }

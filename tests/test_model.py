@@ -10,9 +10,9 @@ from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.models.temporal.cells import CELLS
 from rnndet.models.video_detector import build_model
 
-HOLDING = ("gated_hold", "two_frame")
+HOLDING = ("gated_hold", "identity_lstm", "two_frame")
 OPTIONS = [{"cell": cell} for cell in ("none", *sorted(CELLS)) if cell not in HOLDING]
-OPTIONS += [HOLD, HOLD | {"cell": "two_frame"}]
+OPTIONS += [HOLD | {"cell": cell} for cell in HOLDING]
 OPTIONS += [{"cell": "conv_lstm", "options": {"peephole": True}}]
 OPTIONS += [{"cell": "conv_lstm", "options": {"coupled": True}}]
 OPTIONS += [{"cell": "conv_lstm", "site": "backbone"}]

@@ -29,7 +29,7 @@ from rnndet.tracking import ByteTracker
 
 pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).resolve().parent.parent
-HOLDING = {"gated_hold", "two_frame"}  # these need fusion "state"
+HOLDING = {"gated_hold", "identity_lstm", "two_frame"}  # these need fusion "state"
 
 
 def noise(count, *, size_hw=SIZE_HW, seed=0):

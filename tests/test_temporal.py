@@ -13,6 +13,7 @@ from rnndet.models.temporal.cells.conv_gru import ConvGRUCell
 from rnndet.models.temporal.cells.conv_lstm import ConvLSTMCell
 from rnndet.models.temporal.cells.conv_rnn import ConvRNNCell
 from rnndet.models.temporal.cells.gated_hold import GatedHoldCell
+from rnndet.models.temporal.cells.identity_lstm import IdentityLSTMCell
 from rnndet.models.temporal.cells.min_gru import MinGRUCell
 from rnndet.models.temporal.cells.two_frame import TwoFrameCell
 from rnndet.models.temporal.head import TemporalHead, run_cell
@@ -27,7 +28,7 @@ VARIANTS = [(name, {}) for name in sorted(CELLS)] + [
     ("conv_lstm", {"peephole": True, "coupled": True, "separable": True}),
     ("min_gru", {"spread": False}),
 ]
-HOLDING = ("gated_hold", "two_frame")  # their h is features
+HOLDING = ("gated_hold", "identity_lstm", "two_frame")  # their h is features
 BOUNDED = [(name, options) for name, options in VARIANTS if name not in HOLDING]  # h in [-1, 1]
 every_cell = pytest.mark.parametrize(
     ("cell", "options"), VARIANTS, ids=["-".join([name, *options]) for name, options in VARIANTS]
@@ -392,6 +393,62 @@ def test_gated_hold_keeps_its_state_where_the_gate_is_closed():
     x = torch.randn(4, 3, 2, 2)
     h, _ = run_cell(cell, x, cell.init_state(x[:1]), length=4)
     assert torch.allclose(h, x[:1].expand(4, -1, -1, -1), atol=1e-4)
+
+
+def test_identity_lstm_matches_its_equations():
+    limit = 1.5
+    cell = IdentityLSTMCell(1, 1, kernel_size=1, width=1, limit=limit, separable=False)
+    randomise(cell)
+    w, b = cell.input_conv[-1].weight.item(), cell.input_conv[-1].bias.item()
+    u, v_g = cell.hidden_conv[-1].weight.item(), cell.change.weight.item()
+    v, biases = numbers(cell.gates.weight), numbers(cell.gates.bias)
+    c = n = 0.0
+    x = torch.tensor(INPUTS)[:, None, None, None]
+    h, _ = run_cell(cell, x, cell.init_state(ZEROS), length=4)
+    for x, found, state in zip(INPUTS, numbers(h), run_scalar(cell, INPUTS), strict=True):
+        a = max(0.0, w * x + u * c + b)
+        i, f, o = (sigmoid(v_k * a + b_k) for v_k, b_k in zip(v, biases, strict=True))
+        n = min(f * n + i, limit)
+        c = c + min(i / n, 1.0) * (x + v_g * a - c)
+        assert state == pytest.approx((c, n), abs=1e-6)
+        assert found == pytest.approx(x + o * (c - x), abs=1e-6)
+
+
+def test_identity_lstm_starts_with_the_features_of_the_frame():
+    head = make_head("identity_lstm")
+    features = make_features(1, 2)
+    out, _ = head(features, None, 1)
+    assert all(torch.allclose(out[level], features[level], atol=1e-6) for level in CHANNELS)
+
+
+def test_internal_state_of_the_identity_lstm_is_a_mean_of_its_input_nodes():
+    cell = IdentityLSTMCell(3, 3)
+    for part in (cell.input_conv, cell.hidden_conv, cell.gates):
+        randomise(part)  # the input node stays x, as at the start
+    x = torch.randn(50, 3, 4, 4)
+    _, (c, _) = run_cell(cell, x, cell.init_state(x[:1]), length=50)
+    assert (c <= x.amax(0)).all() and (c >= x.amin(0)).all()
+
+
+def test_identity_lstm_weighs_all_frames_alike_while_it_forgets_nothing():
+    cell = IdentityLSTMCell(3, 3, forget_bias=30.0, output_bias=30.0)
+    nn.init.zeros_(cell.gates.weight)
+    x = torch.randn(6, 3, 2, 2)
+    h, _ = run_cell(cell, x, cell.init_state(x[:1]), length=6)
+    assert torch.allclose(h[-1], x.mean(0), atol=1e-5)
+
+
+def test_normaliser_of_the_identity_lstm_has_a_limit():
+    cell = IdentityLSTMCell(3, 3, forget_bias=30.0, limit=4.0)
+    x = torch.randn(40, 3, 2, 2)
+    _, (_, n) = run_cell(cell, x, cell.init_state(x[:1]), length=40)
+    assert torch.equal(n, torch.full_like(n, 4.0))
+
+
+@pytest.mark.parametrize("options", [{"width": 0}, {"limit": 0.5}, {"hidden_channels": 4}], ids=str)
+def test_identity_lstm_refuses_options_out_of_range(options):
+    with pytest.raises(RnndetError, match="must be"):
+        IdentityLSTMCell(**{"in_channels": 3, "hidden_channels": 3} | options)
 
 
 def test_two_frame_depends_on_the_previous_frame_and_no_older_one():

@@ -136,3 +136,20 @@ def test_resizing_by_float_differs_by_rounding():
     image = torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8)
     a, b = (f(image, (17, 23)) for f in (transforms.resize, transforms.resize_as_float))
     assert (a.int() - b.int()).abs().max() <= 1
+
+
+def test_moving_crop_goes_from_the_first_region_to_the_last():
+    clip = clip_of([20, 10, 30, 20], length=3)
+    first, last = Region(0, 0, 20, 10), Region(10, 4, 20, 10)
+    moved = transforms.moving_crop(clip, first, last, shares=[0.0, 0.5, 1.0], out_hw=(10, 20))
+    regions = [(0, 0), (5, 2), (10, 4)]
+    for frame, source, (x, y) in zip(moved.frames, clip.frames, regions, strict=True):
+        assert torch.equal(frame, source[:, y : y + 10, x : x + 20])
+
+
+def test_boxes_follow_the_moving_crop():
+    clip = clip_of([20, 10, 30, 20])
+    first, last = Region(10, 5, 30, 20), Region(15, 8, 30, 20)
+    moved = transforms.moving_crop(clip, first, last, shares=[0.0, 1.0], out_hw=(20, 30))
+    boxes = [target.boxes.tolist() for target in moved.targets]
+    assert boxes == [[[10.0, 5.0, 20.0, 15.0]], [[5.0, 2.0, 15.0, 12.0]]]

@@ -29,12 +29,15 @@ def head_input(model, frames, state=None):
     return model.head_features(features), state
 
 
-def criterion(model, frames, targets, state=None, *, clean=None, supervised=None, checkpoints=0):
+def criterion(
+    model, frames, targets, state=None, *, clean=None, supervised=None, checkpoints=0, **options
+):
     """What `Criterion` returns for a window; the model must be in train mode."""
     rows = frames.shape[1]
     begins = torch.zeros(rows, dtype=torch.bool)
     batch = ClipBatch(frames, targets, begins, ["test"] * rows, clean)
-    return Criterion(model, activation_checkpoints=checkpoints)(batch, state, supervised)
+    measure = Criterion(model, activation_checkpoints=checkpoints, **options)
+    return measure(batch, state, supervised)
 
 
 def losses(model, frames, targets, **given):

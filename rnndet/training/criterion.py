@@ -148,9 +148,7 @@ class Criterion(nn.Module):
             check_outputs({}, {})
         outputs = detector.raw_outputs(features)
         check_outputs(outputs, teaching.outputs)
-        return output_distillation_loss(
-            outputs, teaching.outputs, scores=detector.head_spec.scores
-        )
+        return output_distillation_loss(outputs, teaching.outputs, scores=detector.head_spec.scores)
 
     def _stability(self, prepared: Prepared, features: Features, length: int) -> Tensor:
         temporal = self.model.temporal

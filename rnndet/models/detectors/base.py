@@ -202,7 +202,7 @@ class FrameDetector(nn.Module, ABC):
         return self.net.head(list(self._neck_levels(features).values()))
 
     def raw_outputs(self, features: Features) -> dict[str, Tensor]:
-        """Outputs of a one-stage head before anything is decoded, see `output_distillation_loss`."""
+        """Outputs of a one-stage head before decoding, for `output_distillation_loss`."""
         return self.head(features)
 
     def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
