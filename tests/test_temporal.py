@@ -399,17 +399,18 @@ def test_identity_lstm_matches_its_equations():
     limit = 1.5
     cell = IdentityLSTMCell(1, 1, kernel_size=1, width=1, limit=limit, separable=False)
     randomise(cell)
-    w, b = cell.input_conv[-1].weight.item(), cell.input_conv[-1].bias.item()
+    cell.calibrate(r := 0.5)
+    w, b = cell.input_conv[-1].weight.item(), cell.bias.item()
     u, v_g = cell.hidden_conv[-1].weight.item(), cell.change.weight.item()
     v, biases = numbers(cell.gates.weight), numbers(cell.gates.bias)
     c = n = 0.0
     x = torch.tensor(INPUTS)[:, None, None, None]
     h, _ = run_cell(cell, x, cell.init_state(ZEROS), length=4)
     for x, found, state in zip(INPUTS, numbers(h), run_scalar(cell, INPUTS), strict=True):
-        a = max(0.0, w * x + u * c + b)
+        a = max(0.0, (w * x + u * c) / r + b)
         i, f, o = (sigmoid(v_k * a + b_k) for v_k, b_k in zip(v, biases, strict=True))
         n = min(f * n + i, limit)
-        c = c + min(i / n, 1.0) * (x + v_g * a - c)
+        c = c + min(i / n, 1.0) * (x + r * v_g * a - c)
         assert state == pytest.approx((c, n), abs=1e-6)
         assert found == pytest.approx(x + o * (c - x), abs=1e-6)
 
@@ -436,6 +437,18 @@ def test_identity_lstm_weighs_all_frames_alike_while_it_forgets_nothing():
     x = torch.randn(6, 3, 2, 2)
     h, _ = run_cell(cell, x, cell.init_state(x[:1]), length=6)
     assert torch.allclose(h[-1], x.mean(0), atol=1e-5)
+
+
+def test_gates_of_a_calibrated_identity_lstm_do_not_depend_on_the_amplitude():
+    def output(scale):
+        torch.manual_seed(0)
+        head = TemporalHead({"0": 8}, levels=("0",), cell="identity_lstm", hidden=0, fusion="state")
+        randomise(head.cells["0"].gates)
+        features = {"0": scale * torch.randn(6, 8, 4, 4)}
+        head.calibrate(features)
+        return head(features, None, 6)[0]["0"]
+
+    torch.testing.assert_close(output(0.01) / 0.01, output(1.0), atol=1e-4, rtol=1e-4)
 
 
 def test_normaliser_of_the_identity_lstm_has_a_limit():

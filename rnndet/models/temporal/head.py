@@ -189,7 +189,7 @@ class TemporalHead(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, features: Features) -> None:
-        """Set each level's `scale` from the features of one batch: scale = 4 * std(P).
+        """Fit each level to the features of one batch: scale = 4 * std(P), and the cell.
 
         The trainer calls it once before the first step, with features as `forward` gets them.
         Changes these buffers only. Do not call it on a trained head. Raises `RnndetError` if the
@@ -203,6 +203,8 @@ class TemporalHead(nn.Module):
                     "calibrate on real frames with finite detector weights"
                 )
             self.fusions[level].scale.fill_(SCALE_PER_STD * std)
+            if hasattr(self.cells[level], "calibrate"):
+                self.cells[level].calibrate(std)
 
 
 def run_cell(

@@ -14,16 +14,18 @@ class IdentityLSTMCell(nn.Module):
     Names: input node g, input gate i, forget gate f, output gate o, internal state c, normaliser n,
     hidden state h. With * a convolution, . an elementwise product, s the logistic sigmoid:
 
-        a_t = relu(W_a * x_t + U_a * c_{t-1} + b_a)
+        a_t = relu((W_a * x_t + U_a * c_{t-1}) / r + b_a)
         i_t = s(V_i a_t + b_i),  f_t = s(V_f a_t + b_f),  o_t = s(V_o a_t + b_o)
-        g_t = x_t + V_g a_t
+        g_t = x_t + r V_g a_t
         n_t = min(f_t . n_{t-1} + i_t, limit)
         c_t = c_{t-1} + min(i_t / n_t, 1) . (g_t - c_{t-1})
         h_t = x_t + o_t . (c_t - x_t)
 
     Below the limit, n_t . c_t = f_t . n_{t-1} . c_{t-1} + i_t . g_t: the LSTM's equation of the
     internal state, divided by the sum of its weights. So c is a weighted mean of the input nodes
-    and is bounded by them without tanh. V_g starts at 0, so g_1 = c_1 = h_1 = x_1.
+    and is bounded by them without tanh. V_g starts at 0, so g_1 = c_1 = h_1 = x_1. r is the standard
+    deviation of the features, see `calibrate`: their amplitude differs a hundredfold between
+    detectors, and gates that see numbers near 0 do not learn.
 
     Sources: gates and internal state as in `ConvLSTMCell`; normaliser from the sLSTM of Beck et al.
     2024, arXiv 2405.04517, eq. 8 to 10, with sigmoid gates, as there for f; the shared hidden layer
@@ -40,6 +42,7 @@ class IdentityLSTMCell(nn.Module):
     """
 
     holds_features = True
+    spread: Tensor  # scalar, r
 
     def __init__(
         self,
@@ -67,12 +70,14 @@ class IdentityLSTMCell(nn.Module):
         self.out_channels = hidden_channels
         self.width = width
         self.limit = limit
+        self.register_buffer("spread", torch.tensor(1.0))
         self.input_conv = convolution(
-            in_channels, width, kernel_size, separable=separable, bias=True
+            in_channels, width, kernel_size, separable=separable, bias=False
         )
         self.hidden_conv = convolution(
             hidden_channels, width, kernel_size, separable=separable, bias=False
         )
+        self.bias = nn.Parameter(torch.zeros(width, 1, 1))  # b_a
         self.gates = nn.Conv2d(width, 3 * hidden_channels, 1)  # i, f, o
         self.change = nn.Conv2d(width, hidden_channels, 1, bias=False)  # V_g
         for bias, start in zip(
@@ -82,12 +87,16 @@ class IdentityLSTMCell(nn.Module):
         nn.init.zeros_(self.change.weight)
         self.gate = nn.ModuleDict({name: Gate(name) for name in ("i", "f", "o")})
 
+    def calibrate(self, spread: float) -> None:
+        """Set r to the standard deviation of the features; before training only."""
+        self.spread.fill_(spread)
+
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(c, n) of zeros for x (B, C, H, W)."""
         return torch.zeros_like(x), torch.zeros_like(x)
 
     def project(self, x: Tensor) -> Tensor:
-        """x and W_a * x + b_a of all frames, (N, C, H, W) -> (N, C + width, H, W)."""
+        """x and W_a * x of all frames, (N, C, H, W) -> (N, C + width, H, W)."""
         return torch.cat([x, self.input_conv(x)], dim=1)
 
     def forward(
@@ -96,11 +105,12 @@ class IdentityLSTMCell(nn.Module):
         """One time step: h (B, C, H, W), of the features' amplitude, and the state (c, n)."""
         c, n = state
         x, a = projected.split([self.out_channels, self.width], dim=1)
-        a = torch.relu(a + self.hidden_conv(c.to(projected.dtype)))
+        a = a + self.hidden_conv(c.to(projected.dtype))
+        a = torch.relu(a / self.spread + self.bias)
         i, f, o = at_least_float32(self.gates(a)).chunk(3, dim=1)
         i, f, o = self.gate["i"](i), self.gate["f"](f), self.gate["o"](o)
         x = at_least_float32(x)
-        g = x + at_least_float32(self.change(a))
+        g = x + self.spread * at_least_float32(self.change(a))
         n = (f * n + i).clamp(max=self.limit)
         c = c + (i / n).clamp(max=1) * (g - c)
         h = x + o * (c - x)
