@@ -23,9 +23,9 @@ class IdentityLSTMCell(nn.Module):
 
     Below the limit, n_t . c_t = f_t . n_{t-1} . c_{t-1} + i_t . g_t: the LSTM's equation of the
     internal state, divided by the sum of its weights. So c is a weighted mean of the input nodes
-    and is bounded by them without tanh. V_g starts at 0, so g_1 = c_1 = h_1 = x_1. r is the standard
-    deviation of the features, see `calibrate`: their amplitude differs a hundredfold between
-    detectors, and gates that see numbers near 0 do not learn.
+    and is bounded by them without tanh. V_g starts at 0, so g_1 = c_1 = h_1 = x_1. r is the
+    standard deviation of the features, see `calibrate`: their amplitude differs a hundredfold
+    between detectors, and gates that see numbers near 0 do not learn.
 
     Sources: gates and internal state as in `ConvLSTMCell`; normaliser from the sLSTM of Beck et al.
     2024, arXiv 2405.04517, eq. 8 to 10, with sigmoid gates, as there for f; the shared hidden layer
