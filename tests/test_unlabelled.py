@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from labelled_sets import SIZE_HW, read_notes, write_images, write_video
 
+from rnndet.data.checks.run import check_dataset
 from rnndet.data.formats import read_set
 from rnndet.errors import InputError, RnndetError
+from rnndet.evaluation.dataset_stats import measure, text
 from rnndet.video.image import write_image
 
 
@@ -178,3 +180,17 @@ def test_empty_folder_is_refused(tmp_path):
 def test_missing_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
         read(tmp_path / "nowhere")
+
+
+def test_check_notes_once_that_nothing_is_labelled(tmp_path):
+    write_images(tmp_path / "1.png", tmp_path / "2.png")
+    report = check_dataset("unlabelled", tmp_path, ["train"])
+    assert [str(finding) for finding in report.findings] == [
+        "note: train: the set has no classes, and no frame is labelled"
+    ]
+    assert report.summary() == "0 errors, 1 note, 2 videos, 2 frames"
+
+
+def test_stats_count_frames_without_labels(tmp_path):
+    write_video(tmp_path / "bikes.avi", frames=3)
+    assert "frames 3, labelled frames 0" in text(measure(read(tmp_path)))

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.metrics.coco_ap import CocoAP
 from rnndet.evaluation.predict import SCORE_FLOOR, predict
 from rnndet.inference.stream import Stream
+from rnndet.models.checkpoint import read_checkpoint
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.models.zoo import find_weights
 from rnndet.system.device import choose_device
@@ -118,23 +119,24 @@ def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume
 def read_sources(config: Config) -> tuple[list[VideoSet], VideoSet]:
     """The training sets and the validation set: data.holdout of the first one, and data.val.
 
-    Raises RnndetError, among others for sets with different classes and for two validation videos
-    of one name.
+    All of them get the same classes, see `common_classes`. Raises RnndetError, among others for
+    sets with different classes, for two validation videos of one name, and for train.detection
+    above 0 without a label.
     """
     if not config.data.train:
         raise RnndetError("data.train is empty")
     train = {f"data.train.{i}": source for i, source in enumerate(config.data.train)}
     val = {f"data.val.{i}": source for i, source in enumerate(config.data.val)}
     sets = {name: read_source(source, what=name) for name, source in (train | val).items()}
-    classes = sets["data.train.0"].classes
-    for name, video_set in sets.items():
-        if video_set.classes != classes:
-            raise RnndetError(
-                f"{name} has the classes {', '.join(video_set.classes)}; the first source "
-                f"has {', '.join(classes)}"
-            )
+    classes = common_classes(sets, init=config.train.init)
+    sets = {name: dataclasses.replace(found, classes=classes) for name, found in sets.items()}
     train_sets = [sets[name] for name in train]
     train_sets[0], held_out = hold_out(train_sets[0], config.data.holdout)
+    if config.train.detection > 0 and not any(found.is_labelled for found in train_sets):
+        raise RnndetError(
+            "no training source has labels, which train.detection > 0 needs; set "
+            "train.detection=0 and train.distillation=1 to train the temporal module without labels"
+        )
     validated = {"data.holdout": held_out} | {name: sets[name] for name in val}
     check_unique_names(validated)
     videos = tuple(video for video_set in validated.values() for video in video_set.videos)
@@ -144,6 +146,27 @@ def read_sources(config: Config) -> tuple[list[VideoSet], VideoSet]:
         len(videos),
     )
     return train_sets, VideoSet(classes, videos)
+
+
+def common_classes(sets: Mapping[str, VideoSet], *, init: str) -> tuple[str, ...]:
+    """The classes of the sets that have classes, which must agree; without any, of the weights.
+
+    sets: by the names of their sources. Raises RnndetError.
+    """
+    named = {name: found.classes for name, found in sets.items() if found.classes}
+    if not named:
+        if not init:
+            raise RnndetError(
+                "no source has classes; set train.init to weights, whose classes are used then"
+            )
+        return tuple(read_checkpoint(find_weights(init)[0])["classes"])
+    first, classes = next(iter(named.items()))
+    for name, others in named.items():
+        if others != classes:
+            raise RnndetError(
+                f"{name} has the classes {', '.join(others)}; {first} has {', '.join(classes)}"
+            )
+    return classes
 
 
 def read_source(source: SourceConfig, *, what: str) -> VideoSet:
