@@ -19,7 +19,8 @@ def check_labels(videos: VideoSet, split: str) -> list[Finding]:
     Errors: a video without frames, two videos of the same name, a frame listed twice, an identity
     twice in a frame or with two classes in a video. Notes: gaps in the frame numbers, which are
     steps longer than the video's median step; videos without labels or objects, but only one note
-    for a set that has no classes either; objects that return after more than ABSENT labelled frames.
+    for a set that has no classes either; objects that return after more than ABSENT labelled
+    frames.
     """
     findings = [
         error(split, f"{count} videos have the name {name!r}")
