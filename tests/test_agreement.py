@@ -100,6 +100,18 @@ def test_frame_without_detections_is_labelled_and_empty(tmp_path):
     assert [len(target) for target in teacher_targets(tmp_path, [10, None])] == [1, 0]
 
 
+def test_box_of_less_than_a_pixel_is_no_target(tmp_path):
+    class FindsLine(FindsSquare):
+        def decode(self, encoded, state=None):
+            boxes = [[3, 3, 3.5, 20], [3, 3, 4, 20]]
+            found = detections(boxes, [0.9, 0.8], [0, 0])
+            return SimpleNamespace(state=state, detections=[[found]], losses=None)
+
+    (video,) = unlabelled(tmp_path, walk=[10]).videos
+    (frame,) = Teacher(FindsLine(), "start").label(video).frames
+    assert frame.target.boxes.tolist() == [[3, 3, 4, 20]]
+
+
 def test_state_of_the_teacher_is_reset_before_every_frame(tmp_path):
     """Its state would lower the score below the minimum from the second frame on."""
     assert [len(target) for target in teacher_targets(tmp_path, [10, 12, 14])] == [1, 1, 1]

@@ -55,7 +55,7 @@ class Teacher:
     ) -> VideoRecord:
         """The video with the teacher's targets instead of its own.
 
-        Targets get their ids from the linking of the metric flicker: boxes of the same class in
+        Boxes with a side below one pixel are left out, as by all formats. Targets get their ids from the linking of the metric flicker: boxes of the same class in
         consecutive frames, one-to-one, with an IoU of at least .5, over gaps of up to 3 frames.
         progress: called after each frame. Lowers the model's `score_threshold` if it is higher
         than min_score.
@@ -65,7 +65,9 @@ class Teacher:
         found = []
         for frame in iterate(video, cache=cache):
             stream.reset()
-            found.append(stream.step(frame).detections)
+            detections = stream.step(frame).detections
+            sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
+            found.append(detections[(sides >= 1).all(1)])  # as from every format
             progress()
         ids = link_boxes(
             [detections.boxes for detections in found],
