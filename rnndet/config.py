@@ -62,7 +62,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """One set of labelled videos."""
+    """One set of videos, with labels or without."""
 
     format: str = "coco_vid"
     root: str = "data"
@@ -73,7 +73,7 @@ class SourceConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Which labelled videos to train and to validate on."""
+    """Which videos to train and to validate on."""
 
     train: tuple[SourceConfig, ...] = (SourceConfig(),)
     val: tuple[SourceConfig, ...] = ()  # validated on, never trained on

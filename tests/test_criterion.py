@@ -14,7 +14,7 @@ from rnndet.models.temporal.state import detach_state
 from rnndet.models.video_detector import build_model
 from rnndet.structures import Target
 from rnndet.training.criterion import choose_supervised, weighted_sum
-from rnndet.training.teacher import Teacher
+from rnndet.training.teacher import CleanTeacher
 
 
 def test_losses_come_from_labelled_frames_only():
@@ -176,7 +176,7 @@ def test_output_distillation_vanishes_at_the_outputs_of_the_teacher(build):
 
 def test_teacher_sees_the_clean_frames():
     model, frames, clean = nanodet().train(), noise(2), noise(2, seed=7)
-    teacher = Teacher(nanodet(seed=1))
+    teacher = CleanTeacher(nanodet(seed=1))
     given = {"clean": clean, "teacher": teacher}
     found = losses(model, frames, UNLABELLED, **given)["distillation"]
     features, _ = head_input(model, frames)
@@ -191,7 +191,7 @@ def sure_teacher():
     model = nanodet(seed=1)
     for output in model.detector.net.head.outputs:
         torch.nn.init.constant_(output.bias[:2], 5.0)
-    return Teacher(model)
+    return CleanTeacher(model)
 
 
 def test_objects_of_unlabelled_frames_are_those_of_the_teacher():
@@ -213,7 +213,7 @@ def test_teacher_with_other_classes_is_refused():
         ModelConfig("nanodet_plus", {"size": [64, 96], "channels": 32,
                     "backbone": "shufflenet_v2_x0_5", "resize_in_training": False}), ("a",)
     )  # fmt: skip
-    given = {"clean": noise(2), "teacher": Teacher(other), "output_distillation": True}
+    given = {"clean": noise(2), "teacher": CleanTeacher(other), "output_distillation": True}
     with pytest.raises(RnndetError, match=r"train\.teacher: its head gives"):
         losses(model, noise(2), UNLABELLED, **given)
 

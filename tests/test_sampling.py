@@ -95,8 +95,22 @@ def test_video_whose_objects_are_ignored_is_never_drawn():
 
 
 def test_set_without_objects_is_an_error():
+    empty = replace(video("u", None), frames=(FrameRecord(0, Target.empty()),))
     with pytest.raises(RnndetError, match="no labelled object"):
-        ClipSampler(VideoSet(("a",), (video("u", None),)))
+        ClipSampler(VideoSet(("a",), (empty,)))
+
+
+@pytest.mark.parametrize("classes", ["even", "natural"])
+def test_every_frame_of_a_set_without_labels_is_drawn(classes):
+    videos = [video("u", None, length=6), video("still", None, length=1)]
+    drawn = draws(videos, 60, classes=classes)
+    frames = {(choice.video.name, r.index) for choice in drawn for r in choice.records}
+    assert frames == {("still", 0), *(("u", i) for i in range(6))}
+
+
+def test_still_picture_becomes_a_clip_of_one_repeated_frame():
+    (choice,) = draws([video("still", None, length=1)], 1)
+    assert [record.index for record in choice.records] == [0, 0, 0, 0]
 
 
 def test_hold_out_splits_whole_groups():

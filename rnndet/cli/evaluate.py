@@ -13,6 +13,8 @@ from pathlib import Path
 from rnndet.cli.errors import run_tool
 from rnndet.errors import RnndetError
 
+logger = logging.getLogger(__name__)
+
 # Options that only apply while weights are run, and their defaults.
 NEEDS_WEIGHTS = {
     "ablate_memory": None,
@@ -21,6 +23,7 @@ NEEDS_WEIGHTS = {
     "key_every": 1,
     "key_lost": 0.0,
     "max_videos": None,
+    "teacher": None,
 }
 
 
@@ -34,6 +37,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--split", default="val")
     add("--option", nargs="+", default=[], metavar="KEY=VALUE",
         help="of the format, docs/data.md; for example annotations=mine.json")  # fmt: skip
+    add("--teacher", metavar="WEIGHTS",
+        help="instead of labels: what these weights find on the clean frames, one by one; figures "
+        "are then agreement with them, not accuracy")  # fmt: skip
+    add("--teacher-score", type=float, default=0.4, metavar="SCORE",
+        help="minimum score of what --teacher finds; default 0.4")  # fmt: skip
     add("--skip-bad", action="store_true", help="skip entries of the labels that cannot be read")
     add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
     add("--cache", metavar="DIR", help="decoded frames, see rnndet cache_frames")
@@ -82,6 +90,10 @@ def check(args: argparse.Namespace) -> None:
         raise RnndetError("--data ROOT is needed to run weights")
     if args.rescore and not args.predictions:
         raise RnndetError("--rescore: only with --predictions FILE, see --out")
+    if args.predictions and args.data and args.format == "unlabelled":
+        raise RnndetError("--format unlabelled has no labels to replace; leave out --data")
+    if not 0 <= args.teacher_score <= 1:
+        raise RnndetError(f"--teacher-score {args.teacher_score:g}: expected a number from 0 to 1")
     if args.samples < 0:
         raise RnndetError(f"--samples {args.samples}: expected 0 (no intervals) or more")
     ignored = [f for f, default in NEEDS_WEIGHTS.items() if getattr(args, f) != default]
@@ -112,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
     metrics = build_metrics(names, classes, latencies=latencies)
     rows, intervals = score(runs, metrics, tracker=args.tracker, samples=args.samples)
     facts = protocol(runs, metrics)
+    if "labels" in facts:
+        print(f"{facts['labels']}\n")
     print(format_tables(rows, intervals, metrics, classes))
     print("\n" + "\n".join(f"{key}: {value}" for key, value in facts.items()))
     if args.out:
@@ -128,7 +142,14 @@ def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) ->
 
     timed = args.ablate_memory is None if runs is None else all(map(is_timed, runs.values()))
     names = metric_names(args.metrics, timed=timed or bool(latencies))
-    build_metrics(names, (), latencies=latencies)
+    metrics = build_metrics(names, (), latencies=latencies)
+    if args.weights and args.format == "unlabelled" and not args.teacher:
+        needy = [name for name, metric in metrics.items() if metric.needs_labels]
+        if needy:
+            raise RnndetError(
+                f"{args.data}: has no labels for {', '.join(needy)}; give --teacher WEIGHTS to "
+                "measure agreement with them, or only --metrics flicker, which needs no labels"
+            )
     lookup(args.tracker, TRACKERS, what="tracker")
     if "streaming" in names and not (timed or latencies):
         raise RnndetError("streaming: the frame times are unknown; set --latency MS")
@@ -136,7 +157,12 @@ def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) ->
 
 
 def read(args: argparse.Namespace, classes: tuple[str, ...]):
-    """The videos to evaluate, with the labels of a model that has these classes."""
+    """The videos to evaluate, with the labels of a model that has these classes.
+
+    With a teacher, which replaces the labels, only the videos matter.
+    """
+    from dataclasses import replace
+
     from rnndet.data.clips.sampling import hold_out
     from rnndet.data.formats import read_set, reader_options
     from rnndet.evaluation.videos import match_classes
@@ -145,7 +171,11 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
     data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
     if args.groups:
         _, data = hold_out(data, args.groups)
-    return match_classes(data, classes)
+    if not args.teacher:
+        return match_classes(data, classes)
+    if data.is_labelled:
+        logger.info("%s: its labels are ignored because of --teacher", args.data)
+    return replace(data, classes=classes)
 
 
 def load(args: argparse.Namespace):
@@ -196,6 +226,7 @@ def predict(args: argparse.Namespace, here):
     import torch
 
     from rnndet.evaluation.ablation import STANDARD
+    from rnndet.evaluation.agreement import Teacher
     from rnndet.evaluation.predict import evaluate_set
     from rnndet.evaluation.records import save_predictions
     from rnndet.models.checkpoint import load_model
@@ -208,6 +239,11 @@ def predict(args: argparse.Namespace, here):
         torch.set_num_threads(max(1, args.threads))
     device, why = choose_device(args.device)
     model = load_model(args.weights, device=device)
+    teacher = None
+    if args.teacher:
+        found = load_model(args.teacher, device=device)
+        teacher = Teacher(found, args.teacher, min_score=args.teacher_score)
+        teacher.check_classes(model.classes)
     data = read(args, model.classes)
     uses = () if args.ablate_memory is None else args.ablate_memory or STANDARD
     with Progress("evaluating", None, quiet=not here.is_first) as progress:
@@ -221,6 +257,7 @@ def predict(args: argparse.Namespace, here):
             every=args.every,
             keys=keys,
             max_videos=args.max_videos,
+            teacher=teacher,
             world=here,
             progress=progress.step_of,
         )
@@ -247,9 +284,10 @@ def write(args: argparse.Namespace, runs, *, data, facts, rows, intervals) -> No
     # The data does not contain the images that were evaluated if they were corrupted.
     plain = data is not None and all(run.about["degraded"] == "no" for run in runs.values())
     worst = worst_frames(first, 12) if plain else []
+    title = str(args.weights or ", ".join(args.predictions))
     write_html(
         out / "report.html",
-        title=str(args.weights or ", ".join(args.predictions)),
+        title=f"{title}: {facts['labels']}" if "labels" in facts else title,
         protocol=facts,
         rows=rows,
         runs=runs,

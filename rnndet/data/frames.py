@@ -74,7 +74,8 @@ class FrameStore:
     ) -> Tensor:
         """Load frames as (T, 3, H, W) uint8 RGB; raises InputError like `frames.load`."""
         tensors = {r.index: self._kept.get(_store_key(video, r)) for r in records}
-        missing = [r for r in records if tensors[r.index] is None]
+        # each once: a clip of a still picture repeats its only frame
+        missing = list({r.index: r for r in records if tensors[r.index] is None}.values())
         images = load(video, missing, cache=cache) if missing else []
         for record, image in zip(missing, images, strict=True):
             frame = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)

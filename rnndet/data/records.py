@@ -30,7 +30,12 @@ class VideoRecord:
 
 @dataclass(frozen=True, slots=True)
 class VideoSet:
-    """A labelled set of videos; labels are indices into `classes`."""
+    """A set of videos; labels are indices into `classes`."""
 
     classes: tuple[str, ...]
     videos: tuple[VideoRecord, ...]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether any frame is labelled."""
+        return any(frame.target is not None for video in self.videos for frame in video.frames)

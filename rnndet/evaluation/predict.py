@@ -10,6 +10,7 @@ from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
 from rnndet.evaluation.ablation import predict_ablations
+from rnndet.evaluation.agreement import Teacher
 from rnndet.evaluation.records import FrameCollector, Predictions
 from rnndet.evaluation.videos import corrupted_frames, degraded, spread, thinned
 from rnndet.inference.stream import Stream
@@ -59,6 +60,7 @@ def evaluate_set(
     every: int = 1,
     keys: KeyFrames | None = None,
     max_videos: int | None = None,
+    teacher: Teacher | None = None,
     world: World | None = None,
     progress: Callable[[int], object] = lambda total: None,
 ) -> dict[str, Predictions]:
@@ -68,11 +70,15 @@ def evaluate_set(
     degrade, degrade_seed: corrupt the frames by their `named_plan`.
     every, max_videos: use every N-th frame, and at most this many videos.
     keys: the model processes only the key frames.
+    teacher: its detections on the clean frames replace the labels: figures are agreement with it.
     world: each process runs its share of the videos. The first gets all runs, the rest none.
-    progress: called after each frame with the total number of frames.
+    progress: called after each frame, of the teacher also, with the total number of frames.
 
-    Sets the model's `score_threshold` to SCORE_FLOOR. Raises RnndetError for impossible values.
+    Sets the model's `score_threshold` to SCORE_FLOOR. Raises RnndetError for impossible values
+    and a teacher with other classes.
     """
+    if teacher is not None:
+        teacher.check_classes(model.classes)
     if uses and keys is not None:
         raise RnndetError("key frames: not with other uses of the memory, which need every frame")
     model.score_threshold = SCORE_FLOOR
@@ -83,7 +89,10 @@ def evaluate_set(
     corrupted = {v.name: corrupted_frames(v, plans[v.name]) for v in videos if v.name in plans}
     frames_of = partial(_frames, cache=cache, plans=plans)
     frame_count = sum(len(videos[position].frames) for position in share)
-    tick = partial(progress, frame_count)
+    tick = partial(progress, frame_count * (1 if teacher is None else 2))
+    if teacher is not None:
+        for position in share:
+            videos[position] = teacher.label(videos[position], cache=cache, progress=tick)
 
     if uses:
         runs = predict_ablations(
@@ -107,6 +116,8 @@ def evaluate_set(
         "key frames": "all" if keys is None else f"every {keys.every}, lost {keys.lost:g}",
         "degraded": "no" if degrade is None else f"{degrade}, seed {degrade_seed}",
     }
+    if teacher is not None:
+        facts["labels"] = teacher.rule
     for use, run in runs.items():
         run.about = facts | {"memory": use or "carried"}
     return _gathered(runs, world)

@@ -184,7 +184,9 @@ def with_targets(run: Predictions, data: VideoSet) -> Predictions:
         frames = (_with_target(frame, targets.get(frame.index)) for frame in video.frames)
         return replace(video, frames=tuple(frames))
 
-    return run.map(relabelled)
+    changed = run.map(relabelled)
+    changed.about.pop("labels", None)  # those of a teacher
+    return changed
 
 
 def _with_target(frame: EvaluatedFrame, target: Target | None) -> EvaluatedFrame:

@@ -18,7 +18,7 @@ from rnndet.models.temporal.losses import distillation_loss, object_cells, stabi
 from rnndet.models.temporal.state import Features, State
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Target
-from rnndet.training.teacher import Teacher, Teaching, check_features, check_outputs
+from rnndet.training.teacher import CleanTeacher, Teaching, check_features, check_outputs
 
 # Losses on the temporal module's features. The setting of the same name is the weight. They are
 # means over the images; the detector's losses are means over the matched cells.
@@ -52,7 +52,7 @@ class Criterion(nn.Module):
         self,
         model: VideoDetector,
         *,
-        teacher: Teacher | None = None,
+        teacher: CleanTeacher | None = None,
         output_distillation: bool = False,
         stability: bool = False,
         activation_checkpoints: int = 0,

@@ -1,9 +1,10 @@
 """Run a training from its configuration: read the data, build the model, train, validate."""
 
 import dataclasses
+import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from rnndet.data.formats import check_names, read_set
 from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import OutputError, RnndetError
+from rnndet.evaluation.agreement import Teacher
 from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.metrics.coco_ap import CocoAP
-from rnndet.evaluation.predict import SCORE_FLOOR, predict
+from rnndet.evaluation.metrics.flicker import Flicker
+from rnndet.evaluation.predict import SCORE_FLOOR, evaluate_set, predict
+from rnndet.evaluation.score import CORRUPTED_FRAMES, OTHER_FRAMES, subsets
 from rnndet.inference.stream import Stream
-from rnndet.models.checkpoint import load_model
+from rnndet.models.checkpoint import load_model, read_checkpoint
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.models.zoo import find_weights
 from rnndet.system.device import choose_device
@@ -29,8 +33,8 @@ from rnndet.system.environment import versions
 from rnndet.system.files import write_text
 from rnndet.training.checkpoints import holds_run, start_from
 from rnndet.training.samples import sample_sheet
-from rnndet.training.teacher import Teacher
-from rnndet.training.trainer import Trainer
+from rnndet.training.teacher import CleanTeacher
+from rnndet.training.trainer import Evaluate, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -84,18 +88,12 @@ def build_run(
     train_sets, held_out = read_sources(config)
     model, temporal_is_fresh = start_model(config, train_sets[0].classes, resume=resume)
     dataset = build_dataset(config, train_sets, device=chosen)
-    cache = cache_folder(config)
-
-    def evaluate(model: VideoDetector) -> dict[str, float]:
-        sample_sheet(model, spread(held_out, 4), folder / "samples.jpg", cache=cache)
-        return score(model, held_out, config, cache=cache)
-
     trainer = Trainer(
         config,
         model,
         folder,
         device=chosen,
-        evaluate=evaluate if held_out.videos else None,
+        evaluate=validation(config, held_out, folder, device=chosen),
         teacher=build_teacher(config, device=chosen),
         calibrate=temporal_is_fresh,
         quiet=quiet,
@@ -121,25 +119,28 @@ def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume
 def read_sources(config: Config) -> tuple[list[VideoSet], VideoSet]:
     """The training sets and the validation set: data.holdout of the first one, and data.val.
 
-    Raises RnndetError, among others for sets with different classes and for two validation videos
-    of one name.
+    All of them get the same classes, see `common_classes`. Raises RnndetError, among others for
+    sets with different classes, for two validation videos of one name, and for train.detection
+    above 0 without a label.
     """
     if not config.data.train:
         raise RnndetError("data.train is empty")
     train = {f"data.train.{i}": source for i, source in enumerate(config.data.train)}
     val = {f"data.val.{i}": source for i, source in enumerate(config.data.val)}
     sets = {name: read_source(source, what=name) for name, source in (train | val).items()}
-    classes = sets["data.train.0"].classes
-    for name, video_set in sets.items():
-        if video_set.classes != classes:
-            raise RnndetError(
-                f"{name} has the classes {', '.join(video_set.classes)}; the first source "
-                f"has {', '.join(classes)}"
-            )
+    classes = common_classes(sets, init=config.train.init)
+    sets = {name: dataclasses.replace(found, classes=classes) for name, found in sets.items()}
     train_sets = [sets[name] for name in train]
     train_sets[0], held_out = hold_out(train_sets[0], config.data.holdout)
+    if config.train.detection > 0 and not any(found.is_labelled for found in train_sets):
+        raise RnndetError(
+            "no training source has labels, which train.detection > 0 needs; set "
+            "train.detection=0 and train.distillation=1 to train the temporal module without labels"
+        )
     validated = {"data.holdout": held_out} | {name: sets[name] for name in val}
     check_unique_names(validated)
+    if len({found.is_labelled for found in validated.values() if found.videos}) > 1:
+        raise RnndetError("validation has sources with and without labels; leave one kind out")
     videos = tuple(video for video_set in validated.values() for video in video_set.videos)
     logger.info(
         "%d training videos, %d validation videos",
@@ -147,6 +148,27 @@ def read_sources(config: Config) -> tuple[list[VideoSet], VideoSet]:
         len(videos),
     )
     return train_sets, VideoSet(classes, videos)
+
+
+def common_classes(sets: Mapping[str, VideoSet], *, init: str) -> tuple[str, ...]:
+    """The classes of the sets that have classes, which must agree; without any, of the weights.
+
+    sets: by the names of their sources. Raises RnndetError.
+    """
+    named = {name: found.classes for name, found in sets.items() if found.classes}
+    if not named:
+        if not init:
+            raise RnndetError(
+                "no source has classes; set train.init to weights, whose classes are used then"
+            )
+        return tuple(read_checkpoint(find_weights(init)[0])["classes"])
+    first, classes = next(iter(named.items()))
+    for name, others in named.items():
+        if others != classes:
+            raise RnndetError(
+                f"{name} has the classes {', '.join(others)}; {first} has {', '.join(classes)}"
+            )
+    return classes
 
 
 def read_source(source: SourceConfig, *, what: str) -> VideoSet:
@@ -182,7 +204,7 @@ def start_model(
     return model, any(name.startswith("temporal.") for name in fresh)
 
 
-def build_teacher(config: Config, *, device: torch.device) -> Teacher | None:
+def build_teacher(config: Config, *, device: torch.device) -> CleanTeacher | None:
     """The model of `train.teacher`, or None if the model in training is its own teacher."""
     name = config.train.init if config.train.teacher == "init" else config.train.teacher
     if not name:
@@ -190,7 +212,7 @@ def build_teacher(config: Config, *, device: torch.device) -> Teacher | None:
     model = load_model(name, device=device)
     resizes = config.model.options.get("resize_in_training", True)
     model.detector.net.transform._skip_resize = not resizes  # the frames are those of the student
-    return Teacher(model)
+    return CleanTeacher(model)
 
 
 def model_to_build(config: Config, *, resume: bool) -> ModelConfig:
@@ -229,6 +251,58 @@ def cache_folder(config: Config) -> Path | None:
     return Path(config.data.cache) if config.data.cache else None
 
 
+def validation(
+    config: Config, held_out: VideoSet, folder: Path, *, device: torch.device
+) -> Evaluate | None:
+    """The validation of a model on these videos, see `Trainer`; None without videos.
+
+    Unlabelled videos are labelled by the weights of `train.init` before the first validation.
+    Raises RnndetError if these are needed and cannot be used.
+    """
+    if not held_out.videos:
+        return None
+    cache = cache_folder(config)
+    teacher = None if held_out.is_labelled else start_teacher(config, held_out, device=device)
+
+    @functools.cache
+    def labelled() -> VideoSet:
+        return held_out if teacher is None else label(held_out, teacher, config)
+
+    def evaluate(model: VideoDetector) -> dict[str, float]:
+        sample_sheet(model, spread(labelled(), 4), folder / "samples.jpg", cache=cache)
+        if teacher is None:
+            return score(model, held_out, config, cache=cache)
+        return agreement(model, labelled(), cache=cache)
+
+    return evaluate
+
+
+def start_teacher(config: Config, held_out: VideoSet, *, device: torch.device) -> Teacher:
+    """The weights of `train.init` as a teacher. Raises RnndetError if they cannot be one."""
+    if not config.train.init:
+        raise RnndetError(
+            "validation videos without labels are compared with train.init; set it to weights, or "
+            "validate on labelled videos"
+        )
+    teacher = Teacher(load_model(config.train.init, device=device), config.train.init)
+    teacher.check_classes(held_out.classes)
+    logger.info("validation: %s", teacher.rule)
+    return teacher
+
+
+def label(held_out: VideoSet, teacher: Teacher, config: Config) -> VideoSet:
+    """The part of the videos that is validated on, with the teacher's targets."""
+    train = config.train
+    chosen = spread(held_out, train.validate_videos or len(held_out.videos))
+    limit = train.validate_frames or None
+    parts = [dataclasses.replace(video, frames=video.frames[:limit]) for video in chosen]
+    videos = tuple(teacher.label(video, cache=cache_folder(config)) for video in parts)
+    targets = [frame.target for video in videos for frame in video.frames]
+    count = sum(len(target) for target in targets if target is not None)
+    logger.info("%s finds %d objects in %d frames", teacher.name, count, len(targets))
+    return VideoSet(held_out.classes, videos)
+
+
 def spread(held_out: VideoSet, limit: int) -> Sequence[VideoRecord]:
     """At most `limit` videos, spread over the set, so that a few still show all classes."""
     return held_out.videos[:: max(1, len(held_out.videos) // limit)][:limit]
@@ -246,3 +320,21 @@ def score(
     predictions = predict(Stream(model, min_score=0.0), videos)
     model.score_threshold = threshold
     return compute(CocoAP(held_out.classes), predictions)
+
+
+def agreement(model: VideoDetector, data: VideoSet, *, cache: Path | None) -> dict[str, float]:
+    """Agreement of a model with the targets of a teacher under the standard degradation.
+
+    COCO metrics on all frames; "AP50_corrupted", "AP50_other", and the same for AP, on the
+    corrupted and the other frames; and the metric flicker.
+    """
+    threshold = model.score_threshold
+    run = evaluate_set(model, data, degrade="standard", cache=cache)[""]
+    model.score_threshold = threshold
+    figures = compute(CocoAP(data.classes), run) | compute(Flicker(data.classes), run)
+    parts = subsets(run)
+    for name, subset in (("corrupted", CORRUPTED_FRAMES), ("other", OTHER_FRAMES)):
+        if subset in parts:
+            numbers = compute(CocoAP(data.classes), parts[subset])
+            figures |= {f"{key}_{name}": numbers[key] for key in ("AP50", "AP")}
+    return figures

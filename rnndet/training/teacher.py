@@ -23,7 +23,7 @@ class Teaching:
     boxes: list[Tensor]  # (D, 4) of its detections from SURE, in pixels of the prepared images
 
 
-class Teacher:
+class CleanTeacher:
     """Runs a frozen model on single clean frames, without its temporal module.
 
     Not a module, so that its weights are not part of the trained model.

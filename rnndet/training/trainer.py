@@ -42,7 +42,7 @@ from rnndet.training.criterion import (
 from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
 from rnndet.training.optim import AveragedWeights, Schedule, build_optimizer
-from rnndet.training.teacher import Teacher
+from rnndet.training.teacher import CleanTeacher
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Trainer:
         *,
         device: torch.device,
         evaluate: Evaluate | None = None,
-        teacher: Teacher | None = None,
+        teacher: CleanTeacher | None = None,
         calibrate: bool = True,
         quiet: bool = False,
         world: World | None = None,

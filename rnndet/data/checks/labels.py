@@ -18,18 +18,22 @@ def check_labels(videos: VideoSet, split: str) -> list[Finding]:
 
     Errors: a video without frames, two videos of the same name, a frame listed twice, an identity
     twice in a frame or with two classes in a video. Notes: gaps in the frame numbers, which are
-    steps longer than the video's median step; videos without labels or objects; objects that
-    return after more than ABSENT labelled frames.
+    steps longer than the video's median step; videos without labels or objects, but only one note
+    for a set that has no classes either; objects that return after more than ABSENT labelled
+    frames.
     """
     findings = [
         error(split, f"{count} videos have the name {name!r}")
         for name, count in Counter(video.name for video in videos.videos).items()
         if count > 1
     ]
+    has_labels = bool(videos.classes) or videos.is_labelled
+    if not has_labels:
+        findings.append(note(split, "the set has no classes, and no frame is labelled"))
     for video in videos.videos:
         where = f"{split}: {video.name}"
         findings += _frame_numbers(video, where)
-        findings += _emptiness(video, where)
+        findings += _emptiness(video, where, note_unlabelled=has_labels)
         findings += _identities(video, videos.classes, where)
     return findings
 
@@ -48,12 +52,13 @@ def _frame_numbers(video: VideoRecord, where: str) -> Iterator[Finding]:
         yield note(where, first_of(gaps))
 
 
-def _emptiness(video: VideoRecord, where: str) -> Iterator[Finding]:
+def _emptiness(video: VideoRecord, where: str, *, note_unlabelled: bool) -> Iterator[Finding]:
     targets = [record.target for record in video.frames if record.target is not None]
     if not video.frames:
         yield error(where, "has no frames")
     elif not targets:
-        yield note(where, "no frame is labelled")
+        if note_unlabelled:
+            yield note(where, "no frame is labelled")
     elif not any(len(target) for target in targets):
         yield note(where, "holds no object")
 

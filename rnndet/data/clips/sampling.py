@@ -1,12 +1,13 @@
 """Draw the frames of training clips: by class, then by scene group, then by video."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
 
 
@@ -23,7 +24,8 @@ class ClipSampler:
 
     A draw selects a class, a scene group with weight sqrt(number of videos), so that a place with
     many videos does not dominate, a video of the group uniformly, a frame with the class uniformly,
-    and a clip with that frame at a random position. Videos without objects are never drawn.
+    and a clip with that frame at a random position. Videos without objects are never drawn, except
+    from a set without any labelled frame: there all frames count as showing one and the same class.
     `classes` "even": every class with the same probability; "natural": by its share of the frames.
     Has no random state: every draw takes a Generator.
     """
@@ -32,8 +34,9 @@ class ClipSampler:
         # class -> scene group -> [(video, positions of the frames that show the class)]
         table: dict[int, dict[str, list[tuple[VideoRecord, Sequence[int]]]]] = {}
         frames: Counter[int] = Counter()
+        positions_of = _positions_by_label if video_set.is_labelled else _all_positions
         for video in video_set.videos:
-            for label, positions in _positions_by_label(video).items():
+            for label, positions in positions_of(video).items():
                 groups = table.setdefault(label, {})
                 groups.setdefault(video.group or video.name, []).append((video, positions))
                 frames[label] += len(positions)
@@ -83,7 +86,7 @@ def hold_out(video_set: VideoSet, groups: Sequence[str]) -> tuple[VideoSet, Vide
     return VideoSet(video_set.classes, rest), VideoSet(video_set.classes, held)
 
 
-def _positions_by_label(video: VideoRecord) -> dict[int, list[int]]:
+def _positions_by_label(video: VideoRecord) -> Mapping[int, Sequence[int]]:
     """The positions of the frames that show each label; ignored boxes do not count."""
     shown: dict[int, list[int]] = defaultdict(list)
     for position, record in enumerate(video.frames):
@@ -91,6 +94,11 @@ def _positions_by_label(video: VideoRecord) -> dict[int, list[int]]:
             for label in set(record.target.labels[~record.target.ignore].tolist()):
                 shown[label].append(position)
     return shown
+
+
+def _all_positions(video: VideoRecord) -> Mapping[int, Sequence[int]]:
+    """The positions of all frames, as those of one class."""
+    return {ANY_CLASS: range(len(video.frames))}
 
 
 def _below(limit: int, generator: torch.Generator) -> int:

@@ -16,6 +16,7 @@ from rnndet.data.formats import (
     labelled_folder,
     mot,
     ua_detrac,
+    unlabelled,
     visdrone_vid,
     youtube_vis,
 )
@@ -36,6 +37,7 @@ FORMATS = {
     "labelled_folder": labelled_folder.read,
     "mot": mot.read,
     "ua_detrac": ua_detrac.read,
+    "unlabelled": unlabelled.read,
     "visdrone_vid": visdrone_vid.read,
     "youtube_vis": youtube_vis.read,
 }

@@ -26,6 +26,7 @@ class Metric(ABC):
     whole_video_numbers: ClassVar[tuple[str, ...]] = ()  # if so: not these numbers
     needs_tracks: ClassVar[bool] = False  # measures the output of a tracker
     needs_times: ClassVar[bool] = False  # needs the time of every frame, or `latencies`
+    needs_labels: ClassVar[bool] = True  # compares with the ground truth
 
     @abstractmethod
     def measure(self, video: EvaluatedVideo) -> Any:

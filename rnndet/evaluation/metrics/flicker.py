@@ -58,6 +58,7 @@ class Flicker(Metric):
     All classes are pooled; `classes` is not used.
     """
 
+    needs_labels = False
     columns = ("flicker", "class_flips", "jitter", "score_wobble", "short_tracks")
     units: ClassVar = {"flicker": "per 1000 frames"}
 
@@ -68,10 +69,10 @@ class Flicker(Metric):
     def measure(self, video: EvaluatedVideo) -> _Part:
         """Link the boxes of all frames, and count."""
         frames = [_displayed(frame, self._min_score) for frame in video.frames]
-        holes = _holes([frame.index for frame in video.frames])
+        holes = holes_before([frame.index for frame in video.frames])
         links, flips = _class_flips(frames, holes)
         labels = [frame.labels for frame in frames]
-        by_frame = _link([f.boxes for f in frames], labels, holes, max_gap=MAX_GAP)
+        by_frame = link_boxes([f.boxes for f in frames], labels, holes, max_gap=MAX_GAP)
         tracks = np.concatenate([np.zeros(0, np.int64), *by_frame])
         times = np.repeat(np.arange(len(frames)), [len(n) for n in by_frame])
         order = np.lexsort((times, tracks))
@@ -133,13 +134,13 @@ def _displayed(frame: EvaluatedFrame, min_score: float) -> _Boxes:
     return _Boxes(frame.boxes[keep], frame.scores[keep], frame.labels[keep])
 
 
-def _holes(indices: Sequence[int]) -> np.ndarray:
+def holes_before(indices: Sequence[int]) -> np.ndarray:
     """(T,) bool: whether frames were left out before this one; the smallest step is normal."""
     steps = np.diff(indices)
     return np.append(False, steps > steps.min(initial=np.iinfo(np.int64).max))[: len(indices)]
 
 
-def _link(
+def link_boxes(
     boxes: Sequence[np.ndarray], groups: Sequence[np.ndarray], holes: np.ndarray, *, max_gap: int
 ) -> list[np.ndarray]:
     """The track number, from 0, of every box; boxes (D, 4) and groups (D,) by frame.
@@ -179,7 +180,7 @@ def _class_flips(frames: Sequence[_Boxes], holes: np.ndarray) -> tuple[int, int]
     """Links between consecutive frames regardless of the class, and those that change it."""
     kept = [_without_covered(frame) for frame in frames]
     one_group = [np.zeros(len(frame.labels)) for frame in kept]
-    tracks = _link([frame.boxes for frame in kept], one_group, holes, max_gap=0)
+    tracks = link_boxes([frame.boxes for frame in kept], one_group, holes, max_gap=0)
     links = flips = 0
     for i in range(1, len(kept)):
         _, before, now = np.intersect1d(

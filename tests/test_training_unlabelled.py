@@ -1,0 +1,179 @@
+"""Training on videos and pictures without labels."""
+
+import json
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from conftest import CLASSES, SIZE_HW, TRAINING_TREE, frame_image, tiny_config, tiny_model
+from rnndet.config import config_from_dict
+from rnndet.data.frames import FrameStore
+from rnndet.data.records import FrameRecord, VideoRecord
+from rnndet.errors import RnndetError
+from rnndet.evaluation.agreement import Teacher
+from rnndet.inference.stream import Stream
+from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
+from rnndet.structures import Frame
+from rnndet.training import run
+from rnndet.training.run import read_sources, run_training
+from rnndet.video.image import write_image
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """A folder with two videos of twelve frames and a picture."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name, label in (("street", 0), ("yard", 1)):
+        code, size = cv2.VideoWriter.fourcc(*"MJPG"), SIZE_HW[::-1]
+        writer = cv2.VideoWriter(str(folder / f"{name}.avi"), code, 10, size)
+        for index in range(12):
+            writer.write(np.ascontiguousarray(frame_image(index, label)[0][:, :, ::-1]))
+        writer.release()
+    write_image(folder / "still.png", frame_image(0, 0)[0])
+    return folder
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Weights of a tiny detector without temporal module."""
+    path, model = tmp_path / "start.pt", tiny_model(cell="none")
+    torch.nn.init.constant_(model.detector.net.head.regression_head.bbox_reg.bias, 1.0)  # size
+    save_checkpoint(path, model_content(model, tiny_config(cell="none"), step=0))
+    return path
+
+
+def source(root, **entries):
+    return {"format": "unlabelled", "root": str(root)} | entries
+
+
+def config_for(*sources, holdout=(), val=(), **train):
+    data = {"train": list(sources), "holdout": list(holdout), "val": list(val)}
+    train = TRAINING_TREE["train"] | {"detection": 0.0, "distillation": 1.0} | train
+    return config_from_dict(TRAINING_TREE | {"data": data, "train": train}, where="test")
+
+
+def test_temporal_module_is_trained_without_labels(videos, start, tmp_path):
+    config = config_for(source(videos), init=str(start), freeze=["backbone", "neck", "head"])
+    run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    trained, before = load_model(tmp_path / "run" / "weights.pt"), load_model(start)
+    assert trained.temporal.levels == ("0", "1")
+    own = before.state_dict()
+    assert all((trained.state_dict()[n] == t).all() for n, t in own.items())
+
+
+def test_classes_are_those_of_the_initial_weights(videos, start):
+    (train_set,), held_out = read_sources(config_for(source(videos), init=str(start)))
+    assert (train_set.classes, held_out.classes) == (CLASSES, CLASSES)
+
+
+def test_without_classes_and_initial_weights_nothing_is_read(videos):
+    with pytest.raises(RnndetError, match=r"^no source has classes; set train\.init"):
+        read_sources(config_for(source(videos)))
+
+
+def test_unlabelled_source_gets_the_classes_of_a_labelled_one(videos, coco_vid_root):
+    config = config_for(source(videos), {"root": str(coco_vid_root)}, detection=1.0)
+    train_sets, _ = read_sources(config)
+    assert [found.classes for found in train_sets] == [CLASSES, CLASSES]
+    assert [found.is_labelled for found in train_sets] == [False, True]
+
+
+def test_labelled_source_is_supervised_beside_an_unlabelled_one(videos, coco_vid_root, tmp_path):
+    config = config_for(source(videos), {"root": str(coco_vid_root)}, detection=1.0, batch=4)
+    run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    assert '"classification"' in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_detection_loss_without_labels_is_refused(videos, start):
+    config = config_for(source(videos), init=str(start), detection=1.0)
+    with pytest.raises(RnndetError, match=r"no training source has labels.*train\.detection=0"):
+        read_sources(config)
+
+
+def test_video_is_held_out_by_its_name(videos, start):
+    (train_set,), held_out = read_sources(
+        config_for(source(videos), init=str(start), holdout=["street"])
+    )
+    assert [video.name for video in train_set.videos] == ["still", "yard"]
+    assert [video.name for video in held_out.videos] == ["street"]
+
+
+def test_frame_that_a_clip_repeats_is_decoded_once(monkeypatch, tmp_path):
+    reads = []
+    monkeypatch.setattr(
+        "rnndet.data.frames.read_image",
+        lambda path: reads.append(path) or np.zeros((4, 6, 3), np.uint8),
+    )
+    record = FrameRecord(0, None, tmp_path / "still.png")
+    frames = FrameStore("cpu", budget=0).load(
+        VideoRecord("still", 4, 6, None, (record,)), [record] * 3
+    )
+    assert frames.shape == (3, 3, 4, 6)
+    assert len(reads) == 1
+
+
+# validation by agreement with the initial weights
+
+
+def test_unlabelled_videos_are_validated_by_agreement_with_the_initial_weights(
+    videos, start, tmp_path, caplog
+):
+    config = config_for(source(videos), init=str(start), holdout=["street"])
+    with caplog.at_level("INFO"):
+        run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    figures = {"AP50", "AP50_corrupted", "AP50_other", "flicker", "jitter"}
+    assert json.loads(lines[-1]).keys() >= {f"val/{name}" for name in figures}
+    assert f"agreement with {start} at >= 0.4 on clean frames, not accuracy" in caplog.text
+
+
+def test_initial_weights_agree_fully_with_themselves_on_the_frames_left_clean(
+    videos, start, tmp_path, monkeypatch
+):
+    model = load_model(start)
+    found = Stream(model, min_score=0.0).step(Frame(frame_image(0, 0)[0], 0, 0.0)).detections
+    # the weights are untrained: their third best score stands for a score of 0.4
+    monkeypatch.setattr(run, "Teacher", partial(Teacher, min_score=float(found.scores[2])))
+    config = config_for(source(videos), init=str(start), val=[source(videos)])
+    _, held_out = read_sources(config)
+    figures = run.validation(config, held_out, tmp_path, device=torch.device("cpu"))(model)
+    assert figures["AP50_other"] == pytest.approx(1.0)
+    assert figures["AP50_corrupted"] < 1
+    assert (tmp_path / "samples.jpg").is_file()
+
+
+def test_videos_are_labelled_once_for_all_validations(videos, start, tmp_path, monkeypatch):
+    labelled, label = [], Teacher.label
+    monkeypatch.setattr(
+        Teacher, "label", lambda self, video, **_: labelled.append(video) or label(self, video)
+    )
+    config = config_for(
+        source(videos), init=str(start), holdout=["street"], validate_every=1, validate_frames=3
+    )
+    run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    assert [(video.name, len(video.frames)) for video in labelled] == [("street", 3)]
+
+
+def test_validation_without_labels_needs_initial_weights(videos, coco_vid_root, tmp_path):
+    config = config_for({"root": str(coco_vid_root)}, val=[source(videos)])
+    with pytest.raises(RnndetError, match=r"compared with train\.init; set it to weights"):
+        run_training(config, tmp_path / "run", device="cpu", quiet=True)
+
+
+def test_initial_weights_of_other_classes_are_no_teacher(videos, start, tmp_path):
+    classes = {"options": {"classes": ["square", "disc"]}}
+    config = config_for(source(videos, **classes), init=str(start), holdout=["street"])
+    with pytest.raises(RnndetError, match=r"class 2 is bar instead of disc"):
+        run_training(config, tmp_path / "run", device="cpu", quiet=True)
+
+
+def test_validation_with_and_without_labels_is_refused(videos, start, coco_vid_root):
+    config = config_for(
+        source(videos), init=str(start), val=[source(videos), {"root": str(coco_vid_root)}]
+    )
+    with pytest.raises(RnndetError, match="sources with and without labels"):
+        read_sources(config)
