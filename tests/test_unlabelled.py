@@ -82,8 +82,9 @@ def test_videos_are_found_in_any_nesting_and_named_after_their_path(tmp_path):
 
 
 def test_every_video_is_a_scene_group_of_its_own(tmp_path):
-    write_images(tmp_path / "a" / "1.png", tmp_path / "2.png")
-    assert [video.group for video in read(tmp_path).videos] == ["2", "a/1"]
+    write_images(tmp_path / "a" / "1.png")
+    write_video(tmp_path / "bikes.avi", frames=2)
+    assert [video.group for video in read(tmp_path).videos] == ["a/1", "bikes"]
 
 
 def test_files_that_differ_in_the_suffix_keep_it_in_their_names(tmp_path):
