@@ -104,7 +104,7 @@ def comparison(result: Any) -> Iterator[str]:
     yield f"{'':<37}" + "".join(f"{column:>23}" for column in columns)
     rows = {
         "boxes on the corrupted frames": "boxes",
-        "- found in the clip as it is, too": "agreeing",
+        "- of them also in the clip as it is": "agreeing",
         "tracks in all frames": "tracks",
         "blinks (box lost and found again)": "blinks",
     }

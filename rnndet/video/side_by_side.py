@@ -37,10 +37,11 @@ def bar_height(height: int) -> int:
 
 def _font(shape: Sequence[int], caption: str) -> float:
     """The largest font, up to half the bar, with which a caption and the longest mark fit."""
-    height = bar_height(shape[0])
+    height, width = bar_height(shape[0]), shape[1]
     font = height / 50
-    needed = _size(caption, font)[0] + _size(LONGEST, font)[0] + height  # height: three gaps
-    return font * min(1.0, shape[1] / needed)
+    while font > 0.1 and sum(_size(text, font)[0] for text in (caption, LONGEST)) + height > width:
+        font *= 0.95  # widths do not grow in proportion to the font
+    return font
 
 
 def _bar(shape: Sequence[int], caption: str, mark: str, font: float) -> np.ndarray:
