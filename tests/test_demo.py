@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import detections, error_line, tiny_config
+from conftest import TINY_OPTIONS, detections, error_line
 from rnndet.cli.demo import main, open_clip, parse
+from rnndet.config import config_from_dict
 from rnndet.data.corruption.plan import Corruption, standard_plan
 from rnndet.errors import InputError, RnndetError
 from rnndet.inference.demo import (
@@ -37,9 +39,10 @@ from rnndet.video.sink import VideoSink
 from rnndet.video.sources.open import open_source
 from rnndet.video.synthetic.clip import SyntheticClip
 
+ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("drone", "bird")
-LENGTH, SIZE_HW = 20, (64, 96)
-NAME = "bikes"  # 3 of its first 20 frames are corrupted
+LENGTH, SIZE_HW = 6, (64, 96)
+NAME = "lane"  # its standard plan corrupts frames 0 and 1
 FILES = {"annotated.mp4", "detections.jsonl", "per_frame.jsonl", "side_by_side.mp4",
          "temporal.jsonl"}  # fmt: skip
 
@@ -47,7 +50,10 @@ FILES = {"annotated.mp4", "detections.jsonl", "per_frame.jsonl", "side_by_side.m
 def save_tiny(path: Path, **temporal) -> Path:
     """Weights of random numbers that detect something: their scores are shifted upwards."""
     torch.manual_seed(0)
-    config = tiny_config(**temporal)
+    temporal = {"levels": ["0", "1"], "hidden": 8} | temporal
+    options = TINY_OPTIONS | {"detections_per_frame": 6}
+    tree = {"model": {"detector": "fcos", "options": options, "temporal": temporal}}
+    config = config_from_dict(tree, where="test")
     model = build_model(config.model, CLASSES)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -173,6 +179,16 @@ def test_default_weights_have_a_published_pair(weights):
     assert f"{weights}_frame" in published_weights()
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_only_make_demo_installs_the_clip(tmp_path):
+    def steps(target: str) -> str:
+        order = ["make", "--dry-run", f"VENV={tmp_path}", target]
+        return subprocess.run(order, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert ".[demo]" in steps("demo")
+    assert ".[demo]" not in steps("test")
+
+
 # the tool
 
 
@@ -235,7 +251,7 @@ def test_demo_on_the_street_can_be_repeated(demo, installed_street, tmp_path):
 
 
 def test_demo_never_replaces_results_of_infer(demo, installed_street, tmp_path, capsys):
-    results = tmp_path / "out" / NAME
+    results = tmp_path / "out" / "bikes"
     results.mkdir(parents=True)
     for name in ("done.json", "detections.jsonl"):
         (results / name).write_text("of infer")
@@ -247,10 +263,10 @@ def test_demo_never_replaces_results_of_infer(demo, installed_street, tmp_path, 
 def test_folder_in_the_place_of_the_video_is_refused_before_the_first_run(
     demo, installed_street, tmp_path, capsys
 ):
-    (tmp_path / "out" / NAME / "side_by_side.mp4").mkdir(parents=True)
+    (tmp_path / "out" / "bikes" / "side_by_side.mp4").mkdir(parents=True)
     assert demo("--out", tmp_path / "out") == 4
     assert "is a folder" in error_line(capsys)
-    assert names(tmp_path / "out" / NAME) == {"side_by_side.mp4"}
+    assert names(tmp_path / "out" / "bikes") == {"side_by_side.mp4"}
 
 
 # the two halves
@@ -299,13 +315,17 @@ def test_error_in_the_middle_leaves_no_file(models, folder, tmp_path):
 
 
 def test_interrupted_first_run_is_not_followed_by_the_second(models, folder, tmp_path):
+    seen = []
+
     def stop(result):
-        raise KeyboardInterrupt
+        seen.append(result.frame.index)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
 
     with open_source(folder / f"{NAME}.mp4") as source:
         result = run_demo(source, *models, tmp_path, on_frame=stop)
     assert result.clean.interrupted
-    assert "side_by_side.mp4" not in names(tmp_path / NAME)
+    assert seen == [0, 1]
 
 
 def stub(cell: str, classes=CLASSES):
