@@ -9,6 +9,7 @@ from rnndet.errors import RnndetError
 from rnndet.registry import check_names
 
 TOOLS = {  # modules of rnndet.cli, in the order in which a user meets them
+    "demo": "detect and track on a street, with and without temporal context",
     "infer": "detect and track objects in videos, images, cameras and streams",
     "evaluate": "measure weights on labelled videos",
     "compare": "compare two evaluations of the same videos",
