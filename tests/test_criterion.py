@@ -176,7 +176,7 @@ def test_output_distillation_vanishes_at_the_outputs_of_the_teacher(build):
 
 def test_teacher_sees_the_clean_frames():
     model, frames, clean = nanodet().train(), noise(2), noise(2, seed=7)
-    teacher = CleanTeacher(nanodet(seed=1))
+    teacher = CleanTeacher(nanodet(seed=1), site="neck")
     given = {"clean": clean, "teacher": teacher}
     found = losses(model, frames, UNLABELLED, **given)["distillation"]
     features, _ = head_input(model, frames)
@@ -191,12 +191,18 @@ def sure_teacher():
     model = nanodet(seed=1)
     for output in model.detector.net.head.outputs:
         torch.nn.init.constant_(output.bias[:2], 5.0)
-    return CleanTeacher(model)
+    return CleanTeacher(model, site="neck")
 
 
 def test_objects_of_unlabelled_frames_are_those_of_the_teacher():
     boxes = sure_teacher()(noise(2)).boxes
     assert len(boxes) == 2 and all(len(image) for image in boxes)
+
+
+def test_features_of_the_teacher_are_those_of_the_site():
+    model = nanodet(site="backbone").train()
+    given = {"clean": noise(2), "teacher": CleanTeacher(nanodet(seed=1), site="backbone")}
+    assert losses(model, noise(2), UNLABELLED, **given)["distillation"] > 0
 
 
 def test_teacher_is_not_trained():
@@ -213,7 +219,11 @@ def test_teacher_with_other_classes_is_refused():
         ModelConfig("nanodet_plus", {"size": [64, 96], "channels": 32,
                     "backbone": "shufflenet_v2_x0_5", "resize_in_training": False}), ("a",)
     )  # fmt: skip
-    given = {"clean": noise(2), "teacher": CleanTeacher(other), "output_distillation": True}
+    given = {
+        "clean": noise(2),
+        "teacher": CleanTeacher(other, site="neck"),
+        "output_distillation": True,
+    }
     with pytest.raises(RnndetError, match=r"train\.teacher: its head gives"):
         losses(model, noise(2), UNLABELLED, **given)
 

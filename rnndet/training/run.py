@@ -212,7 +212,7 @@ def build_teacher(config: Config, *, device: torch.device) -> CleanTeacher | Non
     model = load_model(name, device=device)
     resizes = config.model.options.get("resize_in_training", True)
     model.detector.net.transform._skip_resize = not resizes  # the frames are those of the student
-    return CleanTeacher(model)
+    return CleanTeacher(model, site=config.model.temporal.site)
 
 
 def model_to_build(config: Config, *, resume: bool) -> ModelConfig:

@@ -26,11 +26,13 @@ class Teaching:
 class CleanTeacher:
     """Runs a frozen model on single clean frames, without its temporal module.
 
-    Not a module, so that its weights are not part of the trained model.
+    Not a module, so that its weights are not part of the trained model. site: of the trained
+    model's temporal module, where the features are compared; `model` may have another.
     """
 
-    def __init__(self, model: VideoDetector) -> None:
+    def __init__(self, model: VideoDetector, *, site: str) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.model.site = site
 
     @torch.no_grad()
     def __call__(self, frames: Tensor) -> Teaching:
