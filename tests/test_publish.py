@@ -18,6 +18,7 @@ def run(tmp_path, monkeypatch):
     content = model_content(tiny_model(), tiny_config(), step=3)
     content["config"]["data"]["cache"] = "/secret/place"
     content["config"]["train"]["init"] = "/secret/start.pt"
+    content["config"]["train"]["teacher"] = "/secret/teacher.pt"
     content["config"]["model"]["options"]["backbone_weights"] = "/secret/backbone.pth"
     content["optimizer"] = {"state": torch.zeros(10)}
     save_checkpoint(tmp_path / "run.pt", content)

@@ -40,9 +40,9 @@ def publish(source: Path, name: str, *, licence: str) -> Path:
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without [data] and without the paths of initial weights."""
+    """The configuration without [data] and without the paths of other weights."""
     options = {k: v for k, v in config["model"]["options"].items() if k != "backbone_weights"}
-    train = {k: v for k, v in config["train"].items() if k != "init"}
+    train = {k: v for k, v in config["train"].items() if k not in ("init", "teacher")}
     return {
         "model": config["model"] | {"options": options},
         "clip": config["clip"],
