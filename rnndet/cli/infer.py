@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rnndet.cli.arguments import at_least_one
+from rnndet.cli.arguments import CLASSES_HELP, at_least_one, class_names
 from rnndet.errors import RnndetError
 
 log = logging.getLogger("infer")
@@ -33,6 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--half", action="store_true", help="compute in half precision, on a GPU")
     add("--compile", action="store_true", help="compile the model first, which takes minutes")
     add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
+    add("--classes", metavar="NAMES", help=CLASSES_HELP)
     add("--tracker", default="byte", help="byte, sort, iou or none")
     add(
         "--no-scene-cuts",
@@ -205,6 +206,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         half=args.half,
         compiled=args.compile,
     )
+    args.classes = class_names(args.classes, runtime.classes)
     about = describe_model(runtime, args.weights)
     make_stream(runtime, **result_options(args).stream)  # raises now for wrong options
     say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) "

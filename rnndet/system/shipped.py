@@ -1,9 +1,9 @@
 """Find the files that travel with rnndet: the weights and the training recipes."""
 
-import difflib
 from pathlib import Path
 
 from rnndet.errors import RnndetError
+from rnndet.registry import nearest_hint
 
 PACKAGE = Path(__file__).resolve().parent.parent  # .../rnndet
 
@@ -39,8 +39,7 @@ def find_recipe(config: str) -> Path:
         return shipped_folder("configs") / f"{config}.toml"
     if path.exists():
         return path
-    near = difflib.get_close_matches(path.stem, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     raise RnndetError(
-        f"{config}: neither a config file nor a shipped recipe; {hint}recipes: {', '.join(names)}"
+        f"{config}: neither a config file nor a shipped recipe; "
+        f"{nearest_hint(path.stem, names)}recipes: {', '.join(names)}"
     )
