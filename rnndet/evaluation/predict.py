@@ -10,6 +10,7 @@ from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
 from rnndet.evaluation.ablation import predict_ablations
+from rnndet.evaluation.class_map import ClassMap, map_detections
 from rnndet.evaluation.records import FrameCollector, Predictions
 from rnndet.evaluation.videos import corrupted_frames, degraded, spread, thinned
 from rnndet.inference.stream import Stream
@@ -59,6 +60,7 @@ def evaluate_set(
     every: int = 1,
     keys: KeyFrames | None = None,
     max_videos: int | None = None,
+    class_map: ClassMap | None = None,
     world: World | None = None,
     progress: Callable[[int], object] = lambda total: None,
 ) -> dict[str, Predictions]:
@@ -68,6 +70,8 @@ def evaluate_set(
     degrade, degrade_seed: corrupt the frames by their `named_plan`.
     every, max_videos: use every N-th frame, and at most this many videos.
     keys: the model processes only the key frames.
+    class_map: the classes to evaluate; the data has its classes, see `only_classes`. None: those of
+    the model, which the data has, see `match_classes`.
     world: each process runs its share of the videos. The first gets all runs, the rest none.
     progress: called after each frame with the total number of frames.
 
@@ -97,7 +101,8 @@ def evaluate_set(
             progress=tick,
         )
     else:
-        stream = Stream(model, min_score=SCORE_FLOOR, keys=keys)
+        chosen = None if class_map is None else class_map.model_names
+        stream = Stream(model, min_score=SCORE_FLOOR, keys=keys, classes=chosen)
         pairs = ((videos[position], frames_of(videos[position])) for position in share)
         runs = {"": predict(stream, pairs, corrupted=corrupted, progress=tick)}
 
@@ -109,6 +114,8 @@ def evaluate_set(
     }
     for use, run in runs.items():
         run.about = facts | {"memory": use or "carried"}
+    if class_map is not None:
+        runs = {use: map_detections(run, class_map) for use, run in runs.items()}
     return _gathered(runs, world)
 
 
