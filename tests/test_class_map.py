@@ -143,6 +143,11 @@ def test_run_without_the_classes_of_the_map_is_refused():
         map_detections(run_with_labels([0], classes=("cat",)), FARM)
 
 
+def test_selected_class_that_a_run_lacks_is_refused():
+    with pytest.raises(RnndetError, match="the model has no class 'ox'"):
+        select_classes(run_with_labels([0]), ("cow", "ox"))
+
+
 def test_shipped_map_has_the_16_classes_of_imagenet_vid_that_coco_has():
     coco = FCOS_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     tree = tomllib.loads(find_class_map("coco_to_vid").read_text(encoding="utf-8"))

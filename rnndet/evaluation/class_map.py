@@ -122,12 +122,14 @@ def map_detections(run: Predictions, class_map: ClassMap) -> Predictions:
     Targets are unchanged: they have labels of the map already, see `videos.only_classes`. Raises
     RnndetError if the run lacks a class that the map has for the model.
     """
-    class_map.check_model(run.classes)
     return _relabelled(run, class_map, [DETECTION_FIELDS])
 
 
 def select_classes(run: Predictions, names: Sequence[str]) -> Predictions:
-    """The run with some of its classes; detections and targets of other classes are dropped."""
+    """The run with some of its classes; detections and targets of other classes are dropped.
+
+    Raises RnndetError for a class that the run does not have.
+    """
     class_map = same_names(names, total=len(run.classes))
     return _relabelled(run, class_map, [DETECTION_FIELDS, TARGET_FIELDS])
 
@@ -136,6 +138,7 @@ def _relabelled(
     run: Predictions, class_map: ClassMap, groups: Sequence[Sequence[str]]
 ) -> Predictions:
     """groups: of fields that are relabelled together; the first field of each has the labels."""
+    class_map.check_model(run.classes)
     table = class_map.label_table(run.classes)
 
     def change(frame: EvaluatedFrame) -> EvaluatedFrame:
