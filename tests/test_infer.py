@@ -420,6 +420,23 @@ def test_text_file_is_exit_3(infer, tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["clip.mp4"], "everyday"),
+        ([], "aerial"),  # of the rendered clip
+        (["clip.mp4", "--weights", "aerial"], "aerial"),
+        (["--weights", "everyday"], "everyday"),
+    ],
+)
+def test_weights_that_are_run_by_default(tmp_path, arguments, expected):
+    from rnndet.cli import infer as tool
+
+    args = tool.parse([*arguments, "--out", str(tmp_path)])
+    tool.check(args)
+    assert args.weights == expected
+
+
 def test_unknown_weights_are_exit_5(infer, clip):
     assert infer(clip, "--weights", "no_such_weights") == 5
 

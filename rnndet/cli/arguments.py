@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnndet.errors import InputError
+from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
 from rnndet.registry import choose_classes
 from rnndet.system.files import read_lines
 
+WEIGHTS_HELP = (
+    f"name in weights/weights.toml, or a file; default: {DEFAULT_WEIGHTS}, "
+    f"on rendered clips {CLIP_WEIGHTS}"
+)
 CLASSES_HELP = "only these classes: names by commas, or a text file with a name per line"
 
 
