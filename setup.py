@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 SHIPPED = {  # folder of the repository, and the files of it that are installed as rnndet/FOLDER
     "weights": ["*.pt", "*.md", "weights.toml"],
-    "configs": ["*.toml"],
+    "configs": ["*.toml", "classes/*.toml"],
 }
 
 setup(

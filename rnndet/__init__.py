@@ -1,7 +1,7 @@
 """Video object detection with recurrent state.
 
 >>> import rnndet
->>> model = rnndet.load_model("aerial")
+>>> model = rnndet.load_model("everyday")
 >>> for result in rnndet.track(model, "clip.mp4"):
 ...     print(f"{result.frame.time:.2f} s: {len(result.detections)} objects")
 0.00 s: ...

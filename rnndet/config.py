@@ -184,12 +184,12 @@ def load_config(path: str | Path, *, changes: Sequence[str] = ()) -> Config:
     Raises RnndetError that names the file and the key.
     """
     path = Path(path)
-    tree = _read_toml(path)
+    tree = read_toml(path)
     base = tree.pop("base", None)
     if base is not None:
         if not isinstance(base, str) or "\0" in base:
             raise RnndetError(f"{path}: base must be the name of a file, found {base!r}")
-        under = _read_toml(path.parent / base)
+        under = read_toml(path.parent / base)
         if "base" in under:
             raise RnndetError(f"{path}: base = {base!r} has a base itself; one level is allowed")
         tree = _overlay(under, tree)
@@ -253,7 +253,8 @@ def _listed(value: Any) -> Any:
     return value
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file of limited size. Raises RnndetError."""
     try:
         if path.exists() and not path.is_file():  # a device may be endless
             raise RnndetError(f"{path}: not a file; expected the path of a TOML file")

@@ -61,10 +61,42 @@ def check_names(names: Collection[str], known: Sequence[str], *, what: str) -> N
     """Raise RnndetError for the first of `names` that is not in `known`, with the nearest one."""
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
             path = f"{what}.{name}" if what else name
-            raise RnndetError(f"{path} is unknown; {hint}options: {', '.join(known)}")
+            raise RnndetError(
+                f"{path} is unknown; {nearest_hint(name, known)}options: {', '.join(known)}"
+            )
+
+
+def choose_classes(
+    names: Sequence[str], known: Sequence[str], *, what: str, owner: str = "the model"
+) -> tuple[str, ...]:
+    """Return the chosen class names in the order of `known`, each once.
+
+    Raises RnndetError for no name, and for a name that is not in `known`, with the nearest one.
+    what: names the setting; owner: whose classes `known` are.
+
+    >>> choose_classes(["car", "person"], ("person", "bicycle", "car"), what="classes")
+    ('person', 'car')
+    """
+    if isinstance(names, str):
+        raise RnndetError(f"{what} = {names!r}; expected a list of class names")
+    if not names:
+        raise RnndetError(f"{what}: names no class")
+    for name in names:
+        if name not in known:
+            hint = nearest_hint(name, known).strip() or f"its classes: {', '.join(known)}"
+            raise RnndetError(f"{what}: {owner} has no class {name!r}; {hint}")
+    return tuple(name for name in known if name in names)
+
+
+def nearest_hint(name: str, known: Sequence[str]) -> str:
+    """Return the question for the known name that is nearest to `name`; "" if none is near.
+
+    >>> nearest_hint("persn", ["person", "car"])
+    "did you mean 'person'? "
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def check_options(

@@ -107,7 +107,8 @@ def test_resume_runs_only_missing_sources_and_reports_it(infer, clips, tmp_path,
 @pytest.mark.parametrize(
     ("changed", "named"),
     [(["--max-frames", 2], "options.max_frames was 3, is 2"),
-     (["--max-frames", 3, "--tracker", "sort"], 'options.tracker was "byte", is "sort"')],
+     (["--max-frames", 3, "--tracker", "sort"], 'options.tracker was "byte", is "sort"'),
+     (["--max-frames", 3, "--classes", "bar"], 'options.classes was null, is ["bar"]')],
 )  # fmt: skip
 def test_resume_with_other_options_names_them_and_continues(infer, clips, capsys, changed, named):
     assert infer(clips[4], "--max-frames", 3) == 0
@@ -139,7 +140,24 @@ def test_record_has_exactly_the_options_that_change_results(infer, clips, tmp_pa
         "save": ["mot"],
         "trails": 3,
         "coast": 0.0,
+        "classes": None,
     }
+
+
+def test_record_of_a_version_without_classes_is_done(infer, clips, tmp_path):
+    assert infer(clips[4], "--max-frames", 2) == 0
+    path = tmp_path / "out" / "c" / "done.json"
+    record = json.loads(path.read_text())
+    del record["job"]["options"]["classes"]
+    path.write_text(json.dumps(record))
+    assert infer(clips[4], "--max-frames", 2, "--resume") == 0
+    assert summary_of(tmp_path / "out")["sources"][0]["skipped"] is True
+
+
+def test_resume_does_not_depend_on_the_order_of_the_classes(infer, clips, tmp_path):
+    assert infer(clips[4], "--max-frames", 2, "--classes", "bar,square") == 0
+    assert infer(clips[4], "--max-frames", 2, "--classes", "square,bar", "--resume") == 0
+    assert summary_of(tmp_path / "out")["sources"][0]["skipped"] is True
 
 
 def test_options_without_effect_do_not_matter(infer, clips, tmp_path):

@@ -509,6 +509,7 @@ def test_missing_trackeval_is_reported_before_the_model_runs(monkeypatch, capsys
     [
         ([], "give weights, or --predictions FILE"),
         (["w.pt"], "--data ROOT is needed"),
+        (["--predictions", "p.npz", "--map-classes", "m.toml"], "--map-classes: needs the labels"),
         (["--predictions", "none.npz"], "no such file of predictions"),
         (["--predictions", "none.npz", "--every", "2"], "--every: only while weights are run"),
         # These come before the weights, which are not there, are looked for.

@@ -22,6 +22,7 @@ import pytest
 import torch
 
 import rnndet
+from conftest import error_line
 from rnndet.config import config_from_dict
 from rnndet.errors import InputError, OutputError, RnndetError
 from rnndet.inference.batch.jobs import Job
@@ -129,6 +130,72 @@ def test_frames_between_key_frames_are_marked_and_counted(infer, clip, tmp_path,
     assert [line.get("followed", False) for line in frames] == [k % 3 > 0 for k in range(10)]
     assert summary["followed"] == 6
     assert "key frames: 4 of 10" in capsys.readouterr().out
+
+
+def labels_of(folder: Path) -> set[str]:
+    _, *frames, _ = read_lines(folder / "detections.jsonl")
+    return {item["label"] for line in frames for item in line["objects"]}
+
+
+def test_only_the_classes_of_the_option_are_detected(infer, clip, tmp_path):
+    assert infer(clip, "--classes", " bird,", "--max-frames", 3) == 0
+    assert labels_of(tmp_path / "sky") == {"bird"}
+
+
+def test_header_has_the_classes_of_the_model_and_of_the_option(infer, clip, tmp_path):
+    assert infer(clip, "--classes", "bird", "--max-frames", 1) == 0
+    header = read_lines(tmp_path / "sky" / "detections.jsonl")[0]
+    assert (header["classes"], header["selected_classes"]) == (list(CLASSES), ["bird"])
+
+
+def test_header_without_the_option_has_no_selected_classes(infer, clip, tmp_path):
+    assert infer(clip, "--max-frames", 1) == 0
+    assert "selected_classes" not in read_lines(tmp_path / "sky" / "detections.jsonl")[0]
+
+
+def test_classes_of_a_text_file_are_detected(infer, clip, tmp_path):
+    (tmp_path / "names").write_text("# in the air\n\n bird \n")
+    assert infer(clip, "--classes", tmp_path / "names", "--max-frames", 3) == 0
+    assert labels_of(tmp_path / "sky") == {"bird"}
+
+
+def test_class_with_the_name_of_a_file_is_the_class(infer, clip, tmp_path, monkeypatch):
+    (tmp_path / "bird").write_text("drone\n")
+    monkeypatch.chdir(tmp_path)
+    assert infer(clip, "--classes", "bird", "--max-frames", 3) == 0
+    assert labels_of(tmp_path / "sky") == {"bird"}
+
+
+def test_names_longer_than_a_path_are_accepted(infer, clip):
+    assert infer(clip, "--classes", ",".join(["bird"] * 200), "--max-frames", 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("drone,brid", "--classes: the model has no class 'brid'; did you mean 'bird'?"),
+        ("person", "--classes: the model has no class 'person'; its classes: drone, bird"),
+        (",", "--classes: names no class"),
+        ("names.txt", "--classes names.txt: no such file"),
+    ],
+)
+def test_unknown_classes_are_one_line(infer, clip, capsys, text, message):
+    assert infer(clip, "--classes", text) in (2, 3)
+    assert error_line(capsys) == f"infer: {message}"
+
+
+def test_unknown_class_of_a_file_is_reported_with_the_file(infer, clip, tmp_path, capsys):
+    path = tmp_path / "names.txt"
+    path.write_text("bird\ndorne\n")
+    assert infer(clip, "--classes", path) == 2
+    assert f"--classes {path}: the model has no class 'dorne'" in error_line(capsys)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"# none\n"])
+def test_file_without_class_names_is_refused_with_its_name(infer, clip, tmp_path, capsys, content):
+    (tmp_path / "names.txt").write_bytes(content)
+    assert infer(clip, "--classes", tmp_path / "names.txt") in (2, 3)
+    assert "names.txt" in error_line(capsys)
 
 
 def test_compiling_for_several_sources_at_a_time_is_a_usage_error(infer, clip, capsys):
@@ -351,6 +418,23 @@ def test_text_file_is_exit_3(infer, tmp_path, capsys):
     path.write_text("not a video\n")
     assert infer(path) == 3
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["clip.mp4"], "everyday"),
+        ([], "aerial"),  # of the rendered clip
+        (["clip.mp4", "--weights", "aerial"], "aerial"),
+        (["--weights", "everyday"], "everyday"),
+    ],
+)
+def test_weights_that_are_run_by_default(tmp_path, arguments, expected):
+    from rnndet.cli import infer as tool
+
+    args = tool.parse([*arguments, "--out", str(tmp_path)])
+    tool.check(args)
+    assert args.weights == expected
 
 
 def test_unknown_weights_are_exit_5(infer, clip):
@@ -722,6 +806,13 @@ def test_track_refuses_bad_names_at_the_call(weights, tmp_path):
         rnndet.track(model, [], tracker="bite")
     with pytest.raises(InputError):
         rnndet.track(model, tmp_path / "missing.mp4")
+
+
+def test_track_yields_only_the_chosen_classes(weights):
+    frames = list(SyntheticClip(2, length=3, size_hw=(64, 80)))
+    results = rnndet.track(load_model(weights), frames, min_score=0.01, classes=("bird",))
+    labels = np.concatenate([result.detections.labels for result in results])
+    assert set(labels.tolist()) == {CLASSES.index("bird")}
 
 
 def test_track_without_frames_gives_nothing(weights):

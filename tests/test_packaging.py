@@ -59,7 +59,8 @@ def test_wheel_has_every_module(wheel):
 
 def test_wheel_has_the_weights_the_recipes_and_the_typed_marker(wheel):
     names = set(wheel.namelist())
-    shipped = [*ROOT.glob("weights/*.pt"), *ROOT.glob("configs/*.toml"), ROOT / "weights/aerial.md"]
+    shipped = [*ROOT.glob("weights/*.pt"), *ROOT.glob("configs/**/*.toml")]
+    shipped.append(ROOT / "weights/aerial.md")
     assert {f"rnndet/{path.relative_to(ROOT).as_posix()}" for path in shipped} <= names
     assert {"rnndet/weights/weights.toml", "rnndet/py.typed"} <= names
 

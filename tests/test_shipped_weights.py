@@ -12,14 +12,20 @@ from rnndet.inference.run import make_stream
 from rnndet.inference.stream import run_video
 from rnndet.models import zoo as published
 from rnndet.models.checkpoint import load_model
-from rnndet.models.zoo import WEIGHTS_DIR, file_sha256, published_weights
+from rnndet.models.zoo import (
+    CLIP_WEIGHTS,
+    DEFAULT_WEIGHTS,
+    WEIGHTS_DIR,
+    file_sha256,
+    published_weights,
+)
 from rnndet.video.synthetic.clip import SyntheticClip
 
 NAMES = sorted(published_weights())
 
 
-def test_default_and_its_baseline_are_shipped():
-    assert {"aerial", "aerial_frame"} <= set(NAMES)
+def test_defaults_and_the_baseline_are_shipped():
+    assert {DEFAULT_WEIGHTS, CLIP_WEIGHTS, "aerial_frame"} <= set(NAMES)
 
 
 def test_every_file_is_listed():
@@ -51,9 +57,9 @@ def test_pair_differs_in_the_temporal_module_only():
         assert torch.equal(tensor, theirs[name]), name
 
 
-def test_default_finds_most_objects_of_a_rendered_clip():
+def test_weights_of_the_rendered_clip_find_most_of_its_objects():
     clip = SyntheticClip(7, length=24, degrade=False)
-    stream = make_stream(load_model("aerial"))
+    stream = make_stream(load_model(CLIP_WEIGHTS))
     seen = found = 0
     for result in run_video(stream, clip):
         target = clip.target(result.frame.index)

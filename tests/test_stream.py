@@ -176,6 +176,45 @@ def test_low_scores_reach_the_tracker_and_are_shown_only_for_known_objects():
     assert stream.step(frames(1)[0]).detections.ids.tolist() == [1]
 
 
+def test_only_the_chosen_classes_are_reported_with_the_labels_of_the_model():
+    result = Stream(Counter(), min_score=0.1, classes=["ball"]).step(frames(1)[0])
+    assert result.detections.labels.tolist() == [1, 1]
+
+
+def test_other_classes_never_reach_the_tracker():
+    stream = Stream(Counter((0.9, 0.8, 0.7, 0.6)), ByteTracker(), classes=["ball"])
+    *_, last = run_video(stream, frames(3))
+    assert last.detections.ids.tolist() == [1, 2]  # cubes would have taken ids
+
+
+def test_other_classes_are_not_propagated_between_key_frames():
+    stream = Stream(Counter(), min_score=0.0, keys=Twice(), classes=["ball"])
+    results = [stream.step(frame) for frame in frames(2)]
+    assert results[1].propagated
+    assert results[1].detections.labels.tolist() == [1, 1]
+
+
+def test_streams_of_one_runtime_have_their_own_classes():
+    runtime = Counter()
+    streams = [Stream(runtime, min_score=0.1, classes=c) for c in (["cube"], ["ball"], None)]
+    labels = [set(s.step(frames(1)[0]).detections.labels.tolist()) for s in streams]
+    assert labels == [{0}, {1}, {0, 1}]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["bal"], "classes: the model has no class 'bal'; did you mean 'ball'"),
+        (["person"], "classes: the model has no class 'person'; its classes: cube, ball"),
+        ([], "classes: names no class"),
+        ("ball", "classes = 'ball'; expected a list of class names"),
+    ],
+)
+def test_classes_that_the_model_lacks_are_refused(classes, message):
+    with pytest.raises(RnndetError, match=message):
+        Stream(Counter(), classes=classes)
+
+
 def test_score_floor_is_lower_with_a_tracker():
     assert Stream(Counter(), min_score=0.3).score_floor == 0.3
     assert Stream(Counter(), ByteTracker(), min_score=0.3).score_floor == 0.1

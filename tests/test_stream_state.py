@@ -119,6 +119,12 @@ def test_state_of_another_tracker_is_refused(tmp_path):
         load_stream(tmp_path / "s.pt", make_stream(model(), tracker="iou", **OPTIONS))
 
 
+def test_state_of_other_classes_is_refused(tmp_path):
+    save_stream(tmp_path / "s.pt", make_stream(model(), **OPTIONS), Position(0, 0.0))
+    with pytest.raises(WeightsError, match="use the same options"):
+        load_stream(tmp_path / "s.pt", make_stream(model(), classes=["ball"], **OPTIONS))
+
+
 def test_saved_options_are_those_of_earlier_versions(tmp_path):
     save_stream(tmp_path / "s.npz", Stream(model(), min_score=0.01), Position(0, 0.0))
     with np.load(tmp_path / "s.npz") as file:

@@ -11,6 +11,7 @@ import pytest
 from conftest import TINY_OPTIONS, error_line, tiny_config, tiny_model, write_coco_vid
 from rnndet.cli.main import TOOLS, main
 from rnndet.data.formats import read_set
+from rnndet.errors import RnndetError
 from rnndet.models import zoo as published
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 
@@ -75,6 +76,19 @@ def test_train_refuses_a_folder_in_use(config, tmp_path, capsys):
     assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 0
     assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 4
     assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("source", "expected"), [(["clip.mp4"], "everyday"), ([], "aerial")])
+def test_benchmark_measures_the_weights_that_infer_runs(monkeypatch, source, expected):
+    measured = []
+
+    def stop(args):
+        measured.extend(args.models)
+        raise RnndetError("enough")
+
+    monkeypatch.setattr("rnndet.cli.benchmark.contenders", stop)
+    assert main(["benchmark", "infer", *source]) == 2
+    assert measured == [expected]
 
 
 def test_cache_frames_decodes_once(tmp_path, capsys):

@@ -16,7 +16,7 @@ model = rnndet.load_model("aerial", device="cpu")
 assert_type(model, rnndet.VideoDetector)
 assert_type(model.classes, tuple[str, ...])
 
-results = rnndet.track(model, "clip.mp4", min_score=0.3, tracker="byte", key_every=5)
+results = rnndet.track(model, "clip.mp4", tracker="byte", key_every=5, classes=("bird",))
 assert_type(results, Iterator[FrameResult])
 for result in results:
     assert_type(result.frame.time, float)

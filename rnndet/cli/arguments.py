@@ -1,6 +1,20 @@
 """Types of command-line arguments that several tools have."""
 
 import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rnndet.errors import InputError
+from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
+from rnndet.registry import choose_classes
+from rnndet.system.files import read_lines
+
+WEIGHTS_HELP = (
+    f"name in weights/weights.toml, or a file; default: {DEFAULT_WEIGHTS}, "
+    f"on rendered clips {CLIP_WEIGHTS}"
+)
+CLASSES_HELP = "only these classes: names by commas, or a text file with a name per line"
 
 
 def at_least_one(text: str) -> int:
@@ -8,3 +22,22 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
     return int(text)
+
+
+def class_names(
+    text: str | None, known: Sequence[str], *, owner: str = "the model"
+) -> tuple[str, ...] | None:
+    """The classes of --classes in the order of `known`; None without the option.
+
+    text: names separated by commas, or the path of a text file with a name per line. owner: whose
+    classes `known` are. Raises RnndetError for other names, with the nearest one.
+    """
+    if text is None:
+        return None
+    if text in known or not os.path.isfile(text):  # never an error, unlike Path.is_file
+        if text.lower().endswith(".txt"):
+            raise InputError(f"--classes {text}: no such file")
+        names = [name.strip() for name in text.split(",")]
+        return choose_classes([n for n in names if n], known, what="--classes", owner=owner)
+    names = read_lines(Path(text), item="class name")
+    return choose_classes(names, known, what=f"--classes {text}", owner=owner)

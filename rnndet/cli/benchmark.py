@@ -16,8 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rnndet.cli.arguments import at_least_one
+from rnndet.cli.arguments import WEIGHTS_HELP, at_least_one
 from rnndet.cli.errors import run_tool
+from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -27,7 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     evaluate = parts.add_parser("eval", help="an evaluation, frames per second")
     evaluate.set_defaults(run=run_eval)
     add = evaluate.add_argument
-    add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
+    add("weights", nargs="?", help=WEIGHTS_HELP)
     add("--data", metavar="ROOT", help="folder of a CocoVID set; none: synthetic clips")
     add("--split", default="val")
     add("--frames", type=at_least_one, default=200, help="counted frames (200)")
@@ -35,14 +36,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     memory = parts.add_parser("memory", help="main memory of inference over many frames")
     memory.set_defaults(run=run_memory)
     add = memory.add_argument
-    add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
+    add("weights", nargs="?", default=CLIP_WEIGHTS, help=WEIGHTS_HELP)
     add("--runtime", default="torch", help="torch, onnx or auto")
     add("--frames", type=at_least_one, default=3000, help="frames in all (3000)")
     add("--every", type=at_least_one, default=500, help="frames between two measurements (500)")
     startup = parts.add_parser("startup", help="cost of a process before its first result")
     startup.set_defaults(run=run_startup)
     add = startup.add_argument
-    add("weights", nargs="?", default="aerial", help="name in weights/weights.toml, or a file")
+    add("weights", nargs="?", default=DEFAULT_WEIGHTS, help=WEIGHTS_HELP)
     add("--rounds", type=at_least_one, default=5, help="rounds of each (5)")
     train = parts.add_parser("train", help="steps of a configuration, stage by stage")
     train.set_defaults(run=run_train)
@@ -74,9 +75,10 @@ def add_infer(parts: Any) -> argparse.ArgumentParser:
     infer.set_defaults(run=run_infer)
     add = infer.add_argument
     add("source", nargs="?", help="video file or folder of images; none: a synthetic clip")
-    add("--models", nargs="+", default=["aerial"], metavar="MODEL",
+    add("--models", nargs="+", default=[], metavar="MODEL",
         help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
-        "key_every=5,key_lost=0.5")  # fmt: skip
+        f"key_every=5,key_lost=0.5; default: {DEFAULT_WEIGHTS}, on a synthetic clip "
+        f"{CLIP_WEIGHTS}")  # fmt: skip
     add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
         help="compare the torchvision baseline with an untrained detector with a temporal module; "
         "--models is then torch or onnx")  # fmt: skip
@@ -102,6 +104,7 @@ def run_infer(args: argparse.Namespace) -> int:
     import torch
 
     from rnndet.benchmarks.inference import WARM_UP, lines_of, measure, render_clip
+    from rnndet.models.zoo import default_weights
     from rnndet.system.progress import Progress
     from rnndet.video.sources.open import open_source
 
@@ -111,6 +114,7 @@ def run_infer(args: argparse.Namespace) -> int:
     with TemporaryDirectory(prefix="rnndet-clip-") as folder:
         if args.untrained:
             args.models = untrained(args, Path(folder))
+        args.models = args.models or [default_weights(args.source)]
         if args.apart:
             report = measure_in_subprocesses(args, Path(folder))
             return show(args, report, lines_of(report))
@@ -140,11 +144,13 @@ def run_eval(args: argparse.Namespace) -> int:
 
     from rnndet.benchmarks.evaluation import measure_eval
     from rnndet.models.checkpoint import load_model
+    from rnndet.models.zoo import default_weights
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     root = Path(args.data) if args.data else None
-    report = measure_eval(load_model(args.weights), root, split=args.split, frames=args.frames)
+    model = load_model(args.weights or default_weights(args.data))
+    report = measure_eval(model, root, split=args.split, frames=args.frames)
     line = (
         f"{report['frames']} frames of {report['videos']} videos in {report['seconds']:.1f} s, "
         f"{report['frames_per_second']:.1f} per second; metrics {report['metrics_seconds']:.1f} s"
@@ -229,8 +235,7 @@ def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
     from rnndet.models.zoo import file_sha256
     from rnndet.registry import lookup
 
-    is_default = args.models == ["aerial"]  # which names no runtime
-    runtime = "torch" if is_default else args.models[0]
+    runtime = args.models[0] if args.models else "torch"
     lookup(runtime, {"torch": 0, "onnx": 0}, what="with --untrained, --models")
     stock, ours = write_untrained(folder, args.untrained, tuple(args.size))
     if runtime == "onnx":

@@ -10,6 +10,7 @@ import logging
 import sys
 from pathlib import Path
 
+from rnndet.cli.arguments import CLASSES_HELP, class_names
 from rnndet.cli.errors import run_tool
 from rnndet.errors import RnndetError
 
@@ -42,6 +43,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "are then agreement with them, not accuracy")  # fmt: skip
     add("--teacher-score", type=float, default=0.4, metavar="SCORE",
         help="minimum score of what --teacher finds; default 0.4")  # fmt: skip
+    add("--classes", metavar="NAMES", help=CLASSES_HELP)
+    add("--map-classes", metavar="FILE",
+        help="a TOML file that names the class of the model for each class of the data to "
+        "evaluate; shipped: coco_to_vid")  # fmt: skip
     add("--skip-bad", action="store_true", help="skip entries of the labels that cannot be read")
     add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
     add("--cache", metavar="DIR", help="decoded frames, see rnndet cache_frames")
@@ -88,6 +93,10 @@ def check(args: argparse.Namespace) -> None:
         raise RnndetError("give weights, or --predictions FILE")
     if args.weights and not args.data:
         raise RnndetError("--data ROOT is needed to run weights")
+    if args.map_classes and not args.data:
+        raise RnndetError("--map-classes: needs the labels of the data; set --data ROOT")
+    if args.map_classes and args.teacher:
+        raise RnndetError("--map-classes: with --teacher there are no labels to map; use --classes")
     if args.rescore and not args.predictions:
         raise RnndetError("--rescore: only with --predictions FILE, see --out")
     if args.predictions and args.data and args.format == "unlabelled":
@@ -157,29 +166,67 @@ def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) ->
 
 
 def read(args: argparse.Namespace, classes: tuple[str, ...]):
-    """The videos to evaluate, with the labels of a model that has these classes.
+    """The videos to evaluate, and the map of their classes; classes: of the model.
 
-    With a teacher, which replaces the labels, only the videos matter.
+    Without a map, None, the labels of the videos are those of the model. With a teacher, which
+    replaces the labels, only the videos matter.
     """
     from dataclasses import replace
 
     from rnndet.data.clips.sampling import hold_out
     from rnndet.data.formats import read_set, reader_options
-    from rnndet.evaluation.videos import match_classes
+    from rnndet.evaluation.videos import match_classes, only_classes
 
+    class_map = read_map(args, classes)  # before the data, which may take minutes
     options = reader_options(args.option)
     data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
     if args.groups:
         _, data = hold_out(data, args.groups)
-    if not args.teacher:
-        return match_classes(data, classes)
-    if data.is_labelled:
-        logger.info("%s: its labels are ignored because of --teacher", args.data)
-    return replace(data, classes=classes)
+    if args.teacher:
+        if data.is_labelled:
+            logger.info("%s: its labels are ignored because of --teacher", args.data)
+        return replace(data, classes=classes), None
+    if class_map is None:
+        class_map = map_of_same_names(args, data.classes, classes)
+    if class_map is None:
+        return match_classes(data, classes), None
+    class_map = class_map.of_data(data.classes)
+    return only_classes(data, class_map.names), class_map
+
+
+def read_map(args: argparse.Namespace, classes: tuple[str, ...]):
+    """The map of --map-classes, of --classes only; None without it."""
+    from rnndet.config import read_toml
+    from rnndet.evaluation.class_map import class_map_from_dict
+    from rnndet.system.shipped import find_class_map
+
+    if args.map_classes is None:
+        return None
+    tree = read_toml(find_class_map(args.map_classes))
+    class_map = class_map_from_dict(tree, where=args.map_classes)
+    chosen = class_names(args.classes, class_map.names, owner="the map")
+    if chosen is not None:
+        class_map = class_map.only(chosen)
+    class_map.check_model(classes)
+    return class_map
+
+
+def map_of_same_names(
+    args: argparse.Namespace, data_classes: tuple[str, ...], classes: tuple[str, ...]
+):
+    """The map of --classes without --map-classes, in the order of the model; None without it."""
+    from rnndet.evaluation.class_map import same_names
+    from rnndet.registry import choose_classes
+
+    chosen = class_names(args.classes, data_classes, owner="the data")
+    if chosen is None:
+        return None
+    return same_names(choose_classes(chosen, classes, what="--classes"))
 
 
 def load(args: argparse.Namespace):
     """The runs of --predictions by file name, and --data, whose labels replace those stored."""
+    from rnndet.evaluation.class_map import map_detections, select_classes
     from rnndet.evaluation.records import load_predictions, with_targets
     from rnndet.evaluation.score import check_same
 
@@ -188,9 +235,15 @@ def load(args: argparse.Namespace):
         names = args.predictions  # files of the same name in several folders
     runs = {n: load_predictions(f) for n, f in zip(names, args.predictions, strict=True)}
     data = None
+    known = next(iter(runs.values())).classes
     if args.data:
-        data = read(args, next(iter(runs.values())).classes)
+        data, class_map = read(args, known)
+        if class_map is not None:
+            runs = {name: map_detections(run, class_map) for name, run in runs.items()}
         runs = {name: with_targets(run, data) for name, run in runs.items()}
+    elif args.classes:
+        chosen = class_names(args.classes, known, owner="the run")
+        runs = {name: select_classes(run, chosen) for name, run in runs.items()}
     first, *others = runs.values()
     for other in others:
         check_same(first, other)
@@ -227,6 +280,7 @@ def predict(args: argparse.Namespace, here):
 
     from rnndet.evaluation.ablation import STANDARD
     from rnndet.evaluation.agreement import Teacher
+    from rnndet.evaluation.class_map import select_classes
     from rnndet.evaluation.predict import evaluate_set
     from rnndet.evaluation.records import save_predictions
     from rnndet.models.checkpoint import load_model
@@ -244,7 +298,8 @@ def predict(args: argparse.Namespace, here):
         found = load_model(args.teacher, device=device)
         teacher = Teacher(found, args.teacher, min_score=args.teacher_score)
         teacher.check_classes(model.classes)
-    data = read(args, model.classes)
+    chosen = class_names(args.classes, model.classes, owner="the model") if args.teacher else None
+    data, class_map = read(args, model.classes)
     uses = () if args.ablate_memory is None else args.ablate_memory or STANDARD
     with Progress("evaluating", None, quiet=not here.is_first) as progress:
         runs = evaluate_set(
@@ -258,9 +313,12 @@ def predict(args: argparse.Namespace, here):
             keys=keys,
             max_videos=args.max_videos,
             teacher=teacher,
+            class_map=class_map,
             world=here,
             progress=progress.step_of,
         )
+    if chosen is not None:
+        runs = {use: select_classes(run, chosen) for use, run in runs.items()}
     for run in runs.values():
         run.about |= {"weights": str(args.weights), "data": f"{args.format}, {args.split}"}
     if args.out:

@@ -1,6 +1,6 @@
 """Write a trained model as an ONNX graph that rnndet infer --runtime onnx runs without torch.
 
-rnndet export aerial writes weights/aerial.onnx, beside weights/aerial.pt. The graph and
+rnndet export everyday writes weights/everyday.onnx, beside weights/everyday.pt. The graph and
 the model are then compared frame by frame; a graph with different detections is deleted.
 """
 

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rnndet.cli.arguments import at_least_one
+from rnndet.cli.arguments import CLASSES_HELP, WEIGHTS_HELP, at_least_one, class_names
 from rnndet.errors import RnndetError
 
 log = logging.getLogger("infer")
@@ -26,13 +26,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("source", nargs="*",
         help="video file, folder of images, image, list of sources (.txt), pattern in quotes "
         "('clips/*.mp4', 'frames/%%06d.jpg'), camera number, or URL")  # fmt: skip
-    add("--weights", default="aerial", help="name in weights/weights.toml, or a file")
+    add("--weights", help=WEIGHTS_HELP)
     add("--out", default="out", help="results go to OUT/<name of the source>/")
     add("--runtime", default="torch", help="torch, onnx (see rnndet export), or auto")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--half", action="store_true", help="compute in half precision, on a GPU")
     add("--compile", action="store_true", help="compile the model first, which takes minutes")
     add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
+    add("--classes", metavar="NAMES", help=CLASSES_HELP)
     add("--tracker", default="byte", help="byte, sort, iou or none")
     add(
         "--no-scene-cuts",
@@ -155,10 +156,12 @@ def set_up_log(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise RnndetError for errors that can be detected before a model is loaded."""
+    """Fill in defaults; raise RnndetError for errors detected before a model is loaded."""
     from rnndet.inference.writers import export_names
+    from rnndet.models.zoo import default_weights
     from rnndet.system.lock import check_writable
 
+    args.weights = args.weights or default_weights(args.source)
     names = export_names(["video"] if args.save is None else args.save)
     args.save = tuple(name for name in sorted(names) if not (args.no_video and name == "video"))
     if args.end is not None and args.end <= args.start:
@@ -205,6 +208,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         half=args.half,
         compiled=args.compile,
     )
+    args.classes = class_names(args.classes, runtime.classes)
     about = describe_model(runtime, args.weights)
     make_stream(runtime, **result_options(args).stream)  # raises now for wrong options
     say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) "

@@ -15,6 +15,7 @@ from rnndet.structures import Target
 MAX_TRACK = 2**53  # the largest id that every format can store
 LARGEST = 1e6  # pixels; a larger coordinate is a mistake, not an object that leaves the image
 ANY_CLASS = -1  # label of an ignore region that belongs to no class
+DROPPED = -2  # in a table of new labels: boxes with this label are left out
 SHARES_HINT = "boxes lie within 0..1: are they relative instead of in pixels?"  # a correction
 
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels from 0, exclusive edges
@@ -98,12 +99,17 @@ def target_rows(target: Target) -> Iterator[TargetRow]:
 
 
 def relabelled(video: VideoRecord, old: Sequence[str], new: Sequence[str]) -> VideoRecord:
-    """Convert the labels of a video from indices into `old` to indices into `new`."""
-    table = torch.tensor([*(new.index(name) for name in old), ANY_CLASS])  # [-1] is ANY_CLASS
+    """Convert the labels of a video from indices into `old` to indices into `new`.
+
+    Boxes of classes that are not in `new` are left out.
+    """
+    labels_of_old = [new.index(name) if name in new else DROPPED for name in old]
+    table = torch.tensor([*labels_of_old, ANY_CLASS])  # [-1] is ANY_CLASS
     frames = []
     for frame in video.frames:
         if frame.target is not None:
-            target = replace(frame.target, labels=table[frame.target.labels])
+            labels = table[frame.target.labels]
+            target = replace(frame.target, labels=labels)[labels != DROPPED]
             frame = replace(frame, target=target)
         frames.append(frame)
     return replace(video, frames=tuple(frames))

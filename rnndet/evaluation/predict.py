@@ -11,6 +11,7 @@ from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
 from rnndet.evaluation.ablation import predict_ablations
 from rnndet.evaluation.agreement import Teacher
+from rnndet.evaluation.class_map import ClassMap, map_detections
 from rnndet.evaluation.records import FrameCollector, Predictions
 from rnndet.evaluation.videos import corrupted_frames, degraded, spread, thinned
 from rnndet.inference.stream import Stream
@@ -61,6 +62,7 @@ def evaluate_set(
     keys: KeyFrames | None = None,
     max_videos: int | None = None,
     teacher: Teacher | None = None,
+    class_map: ClassMap | None = None,
     world: World | None = None,
     progress: Callable[[int], object] = lambda total: None,
 ) -> dict[str, Predictions]:
@@ -71,6 +73,8 @@ def evaluate_set(
     every, max_videos: use every N-th frame, and at most this many videos.
     keys: the model processes only the key frames.
     teacher: its detections on the clean frames replace the labels: figures are agreement with it.
+    class_map: the classes to evaluate; the data has its classes, see `only_classes`. None: those of
+    the model, which the data has, see `match_classes`.
     world: each process runs its share of the videos. The first gets all runs, the rest none.
     progress: called after each frame, of the teacher also, with the total number of frames.
 
@@ -106,7 +110,8 @@ def evaluate_set(
             progress=tick,
         )
     else:
-        stream = Stream(model, min_score=SCORE_FLOOR, keys=keys)
+        chosen = None if class_map is None else class_map.model_names
+        stream = Stream(model, min_score=SCORE_FLOOR, keys=keys, classes=chosen)
         pairs = ((videos[position], frames_of(videos[position])) for position in share)
         runs = {"": predict(stream, pairs, corrupted=corrupted, progress=tick)}
 
@@ -120,6 +125,8 @@ def evaluate_set(
         facts["labels"] = teacher.rule
     for use, run in runs.items():
         run.about = facts | {"memory": use or "carried"}
+    if class_map is not None:
+        runs = {use: map_detections(run, class_map) for use, run in runs.items()}
     return _gathered(runs, world)
 
 

@@ -96,9 +96,17 @@ class Predictions:
         for video in other.videos:
             self.add(video)
 
-    def map(self, change: Callable[[EvaluatedVideo], EvaluatedVideo]) -> "Predictions":
-        """The same run with every video changed, for example reduced to some of its frames."""
-        changed = Predictions(self.classes, about=self.about)
+    def map(
+        self,
+        change: Callable[[EvaluatedVideo], EvaluatedVideo],
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> "Predictions":
+        """The same run with every video changed, for example reduced to some of its frames.
+
+        classes: those of the changed videos; None: unchanged.
+        """
+        changed = Predictions(self.classes if classes is None else classes, about=self.about)
         for video in self.videos:
             changed.add(change(video))
         return changed

@@ -26,8 +26,18 @@ def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
     if unknown:
         raise RnndetError(
             f"the data has classes that the model does not know: {', '.join(unknown)}; "
-            f"it knows {', '.join(classes)}"
+            f"it knows {', '.join(classes)}; evaluate some of them with --classes, or under "
+            "other names with --map-classes"
         )
+    return only_classes(data, classes)
+
+
+def only_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
+    """The data with these classes; targets of other classes are left out.
+
+    >>> only_classes(VideoSet(("fox", "bird"), ()), ("bird",)).classes
+    ('bird',)
+    """
     if data.classes == classes:
         return data
     return VideoSet(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -60,6 +60,7 @@ def track(
     coast: float = 0.0,
     key_every: int = 1,
     key_lost: float = 0.0,
+    classes: Sequence[str] | None = None,
 ) -> Iterator[FrameResult]:
     """Return a generator over the results of a video, which may be endless: no result is stored.
 
@@ -68,7 +69,8 @@ def track(
     tracker: none, iou, sort or byte. scene_cuts: reset state and tracks where another scene begins,
     see `SceneCut`. coast: seconds for which `predicted` contains a missed track, see
     `TrackSmoother`. key_every: the model sees every n-th frame, and a frame in which less than the
-    share key_lost of the boxes could be propagated, see `KeyFrames`. The model stays on its device.
+    share key_lost of the boxes could be propagated, see `KeyFrames`. classes: names of the classes
+    to detect, such as ("person", "car"); None: all classes. The model stays on its device.
     Raises RnndetError (InputError for a source that cannot be opened); for wrong names at the call.
 
     >>> model = load_model("aerial")  # doctest: +SKIP
@@ -77,7 +79,7 @@ def track(
     """
     stream = make_stream(
         model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts, coast=coast,
-        key_every=key_every, key_lost=key_lost,
+        key_every=key_every, key_lost=key_lost, classes=classes,
     )  # fmt: skip
     if isinstance(source, str | Path | int):
         return _results(stream, open_source(source))
@@ -93,6 +95,7 @@ def make_stream(
     coast: float = 0.0,
     key_every: int = 1,
     key_lost: float = 0.0,
+    classes: Sequence[str] | None = None,
 ) -> Stream:
     """Return a stream with one threshold for tracker and model; sets the model's `score_threshold`.
 
@@ -105,6 +108,7 @@ def make_stream(
         cuts=SceneCut() if scene_cuts else None,
         keys=choose_key_frames(key_every, key_lost),
         coast=coast,
+        classes=classes,
     )
     stream.runtime.score_threshold = stream.score_floor
     return stream
@@ -144,6 +148,8 @@ def run_source(
     begin = perf_counter()
     run = _Run(stream, source, options=options, timer=timer, on_frame=on_frame, stop=stop)
     about = {"device": stream.runtime.device, "min_score": stream.min_score, **options.header}
+    if stream.classes is not None:
+        about["selected_classes"] = list(stream.classes)
     folder = Path(out_dir) / (options.name or source.info.name)
     with ResultFiles(
         folder, source.info, stream.runtime.classes, header=about, save=options.save,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from rnndet.errors import RnndetError
 from rnndet.inference.runtimes import Runtime, as_runtime
 from rnndet.inference.runtimes.base import scaled
+from rnndet.registry import choose_classes
 from rnndet.structures import Detections, Frame, FrameResult
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.tracking import Tracker
@@ -45,6 +46,8 @@ class Stream:
             matching. None: the model sees every frame.
         coast: seconds for which a missed track is reported in `FrameResult.predicted`, see
             `TrackSmoother`; needs a tracker.
+        classes: names of the classes to detect; detections of other classes are dropped before
+            tracking. Labels remain those of the model. None: all classes of the model.
 
     A frame with `restart` is handled like a cut, and may have another size. A `gap` is not: missing
     frames leave state and tracks unchanged, and the tracker uses the true times.
@@ -70,12 +73,18 @@ class Stream:
         cuts: SceneCut | None = None,
         keys: KeyFrames | None = None,
         coast: float = 0.0,
+        classes: Sequence[str] | None = None,
     ) -> None:
         if not 0 <= min_score <= 1:
             raise RnndetError(f"min_score = {min_score}; expected a number from 0 to 1")
         if coast > 0 and tracker is None:
             raise RnndetError(f"coast = {coast}: only tracks are shown while missed; use a tracker")
         self.runtime = as_runtime(model)
+        self.classes: tuple[str, ...] | None = None
+        self._is_chosen: np.ndarray | None = None  # (K,) bool, by label
+        if classes is not None:
+            self.classes = choose_classes(classes, self.runtime.classes, what="classes")
+            self._is_chosen = np.isin(self.runtime.classes, self.classes)
         self.state: Any = None
         self.min_score = min_score
         self.tracker = NoTracker() if tracker is None else tracker
@@ -183,20 +192,28 @@ class Stream:
         gap: int = 0,
         timer: Timer = NO_TIMER,
     ) -> Detections:
-        """Run the model and store its state; returns detections >= score_floor, without ids.
+        """Run the model and store its state; returns the detections to track, without ids.
 
-        Between key frames: the boxes of the last key frame, propagated. image: the result of
-        `prepare`; size_hw, gap: of the original frame.
+        They are those >= score_floor of the chosen classes. Between key frames: the boxes of the
+        last key frame, propagated. image: the result of `prepare`; size_hw, gap: of the original
+        frame.
         """
         with timer.stage("propagate"):
             propagated = self.keys.between(image, size_hw=size_hw, gap=gap)
         if propagated is not None:
             return propagated
         (detections,), self.state = self.runtime.detect([image], [size_hw], self.state, timer=timer)
-        detections = detections[detections.scores >= self.score_floor]
+        detections = detections[self._is_used(detections)]
         with timer.stage("propagate"):
             self.keys.keep(image, detections)
         return detections
+
+    def _is_used(self, detections: Detections) -> np.ndarray:
+        """Which detections the stream uses: a mask (D,) bool."""
+        is_used = detections.scores >= self.score_floor
+        if self._is_chosen is not None:
+            is_used &= self._is_chosen[detections.labels]
+        return is_used
 
     def track(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Give ids to detections >= score_floor and select those that are reported."""

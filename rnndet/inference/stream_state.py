@@ -90,12 +90,15 @@ def _shift(first: Frame, position: Position, fps: Fraction | None) -> Position:
 
 def _options(stream: Stream) -> dict[str, str]:
     keys = stream.keys
-    return {
+    options = {
         "tracker": _kind(stream.tracker),
         "scene cuts": _kind(stream.cuts),
         "min_score": str(stream.min_score),
         "key frames": "all" if isinstance(keys, NullPart) else f"{keys.every}, {keys.lost:g}",
     }
+    if stream.classes is not None:  # left out otherwise, as in files of older versions
+        options["classes"] = ", ".join(stream.classes)
+    return options
 
 
 def _kind(part: object) -> str:

@@ -11,6 +11,17 @@ from rnndet.errors import WeightsError
 from rnndet.system.shipped import shipped_folder
 
 WEIGHTS_DIR = shipped_folder("weights")
+DEFAULT_WEIGHTS = "everyday"
+CLIP_WEIGHTS = "aerial"  # these know the objects of the rendered clips
+
+
+def default_weights(source: object) -> str:
+    """The weights for a source where none are named; without a source for the rendered clip.
+
+    >>> default_weights("clip.mp4") == DEFAULT_WEIGHTS, default_weights(None) == CLIP_WEIGHTS
+    (True, True)
+    """
+    return DEFAULT_WEIGHTS if source else CLIP_WEIGHTS
 
 
 def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:

@@ -1,4 +1,4 @@
-"""Write files and folders atomically: a path holds the old or the complete new content."""
+"""Write files and folders atomically, and read lists: text files with an item per line."""
 
 import contextlib
 import os
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rnndet.errors import OutputError
+from rnndet.errors import InputError, OutputError
+
+MAX_LIST_BYTES = 2**24
 
 
 def part_of(path: Path) -> Path:
@@ -115,6 +117,25 @@ def output_errors(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path}: cannot be written ({reason}); check the folder and the disk"
         ) from None
+
+
+def read_lines(path: Path, *, item: str) -> list[str]:
+    """Read a list in UTF-8: stripped lines, without empty ones and comments (#).
+
+    item: what a line of the list is, for messages. Raises InputError.
+    """
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise InputError(f"{path}: too large for a list; the limit is 16 MiB")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: not a text file in UTF-8; expected one {item} per line"
+        ) from None
+    stripped = map(str.strip, lines)
+    return [line for line in stripped if line and not line.startswith("#")]
 
 
 def sync(path: Path) -> None:

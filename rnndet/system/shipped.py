@@ -1,9 +1,9 @@
-"""Find the files that travel with rnndet: the weights and the training recipes."""
+"""Find the files that travel with rnndet: the weights, the training recipes and class maps."""
 
-import difflib
 from pathlib import Path
 
 from rnndet.errors import RnndetError
+from rnndet.registry import nearest_hint
 
 PACKAGE = Path(__file__).resolve().parent.parent  # .../rnndet
 
@@ -23,7 +23,7 @@ def shipped_folder(name: str) -> Path:
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes, such as `aerial_fast` for configs/aerial_fast.toml."""
-    return sorted(path.stem for path in shipped_folder("configs").glob("*.toml"))
+    return _names(shipped_folder("configs"))
 
 
 def find_recipe(config: str) -> Path:
@@ -34,13 +34,33 @@ def find_recipe(config: str) -> Path:
     >>> find_recipe("aerial_fast").name
     'aerial_fast.toml'
     """
-    path, names = Path(config), recipe_names()
-    if config in names and not path.is_file():
-        return shipped_folder("configs") / f"{config}.toml"
+    return _find(config, shipped_folder("configs"), file="config file", shipped="recipe")
+
+
+def find_class_map(name: str) -> Path:
+    """Return the path of a class map that is given as a path or as a shipped one's name.
+
+    An existing file comes first. Raises RnndetError, with the nearest name.
+
+    >>> find_class_map("coco_to_vid").name
+    'coco_to_vid.toml'
+    """
+    folder = shipped_folder("configs") / "classes"
+    return _find(name, folder, file="file", shipped="class map")
+
+
+def _find(text: str, folder: Path, *, file: str, shipped: str) -> Path:
+    """Find a TOML file by its path or its name in `folder`; file, shipped: what the two are."""
+    path, names = Path(text), _names(folder)
+    if text in names and not path.is_file():
+        return folder / f"{text}.toml"
     if path.exists():
         return path
-    near = difflib.get_close_matches(path.stem, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     raise RnndetError(
-        f"{config}: neither a config file nor a shipped recipe; {hint}recipes: {', '.join(names)}"
+        f"{text}: neither a {file} nor a shipped {shipped}; "
+        f"{nearest_hint(path.stem, names)}{shipped}s: {', '.join(names)}"
     )
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.toml"))

@@ -51,6 +51,7 @@ class ResultOptions:
     save: tuple[str, ...] = ("video",)
     trails: int = 0
     coast: float = 0.0  # seconds
+    classes: tuple[str, ...] | None = None  # names of the model's classes; None: all
 
     @property
     def stream(self) -> dict[str, Any]:
@@ -62,6 +63,7 @@ class ResultOptions:
             "coast": self.coast,
             "key_every": self.key_every,
             "key_lost": self.key_lost,
+            "classes": self.classes,
         }
 
 

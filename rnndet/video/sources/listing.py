@@ -4,11 +4,11 @@ import glob
 from pathlib import Path
 
 from rnndet.errors import InputError
+from rnndet.system.files import read_lines
 from rnndet.video.sources.base import exists, is_url
 from rnndet.video.sources.image_folder import is_image, matches
 
 LIST_SUFFIX = ".txt"
-MAX_LIST_BYTES = 2**24
 
 
 def expand(text: str) -> list[str]:
@@ -46,20 +46,9 @@ def read_list(path: Path) -> list[str]:
     Raises:
         InputError: the list cannot be read, is not a text file, or names no source.
     """
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise InputError(f"{path}: too large for a list of sources; the limit is 16 MiB")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: not a text file in UTF-8; expected one source per line"
-        ) from None
     sources: list[str] = []
-    for line in map(str.strip, lines):
-        if line and not line.startswith("#"):
-            sources += _listed(line, path.parent)
+    for line in read_lines(path, item="source"):
+        sources += _listed(line, path.parent)
     if not sources:
         raise InputError(f"{path}: lists no source; expected one per line, and # before comments")
     return sources
