@@ -17,7 +17,7 @@ from rnndet.evaluation.agreement import Teacher
 from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.metrics.coco_ap import CocoAP
 from rnndet.evaluation.predict import evaluate_set
-from rnndet.evaluation.records import with_targets
+from rnndet.evaluation.records import load_predictions, with_targets
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.structures import Target
 from rnndet.system.distributed import World
@@ -269,3 +269,20 @@ def test_tool_says_that_labels_are_ignored(coco_vid_root, arguments, caplog):
         labelled = [arguments[0], "--data", str(coco_vid_root), "--split", "train"]
         assert main([*labelled, "--teacher", arguments[0], "--device", "cpu"]) == 0
     assert f"{coco_vid_root}: its labels are ignored because of --teacher" in caplog.text
+
+
+def test_classes_apply_to_the_model_and_the_teacher(arguments, tmp_path, capsys):
+    chosen = tiny_model().classes[0]
+    options = ["--classes", chosen, "--out", str(tmp_path / "out")]
+    assert main([*with_teacher(arguments), *options]) == 0
+    (frames,) = (
+        video.frames for video in load_predictions(tmp_path / "out/predictions.npz").videos
+    )
+    labels = [frame.labels for frame in frames] + [frame.target_labels for frame in frames]
+    assert set(np.concatenate(labels).tolist()) <= {0}
+    assert f"evaluated classes: 1 of 2: {chosen}" in capsys.readouterr().out
+
+
+def test_a_map_of_classes_is_refused_with_a_teacher(arguments, capsys):
+    assert main([*with_teacher(arguments), "--map-classes", "coco_to_vid"]) == 2
+    assert "there are no labels to map" in error_line(capsys)
