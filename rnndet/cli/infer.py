@@ -26,7 +26,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("source", nargs="*",
         help="video file, folder of images, image, list of sources (.txt), pattern in quotes "
         "('clips/*.mp4', 'frames/%%06d.jpg'), camera number, or URL")  # fmt: skip
-    add("--weights", default="aerial", help="name in weights/weights.toml, or a file")
+    add("--weights", default="aerial",
+        help="name in weights/weights.toml, a file, or torchvision:NAME, a detector that "
+        "torchvision publishes, for example torchvision:fcos_resnet50_fpn, which is downloaded "
+        "once")  # fmt: skip
     add("--out", default="out", help="results go to OUT/<name of the source>/")
     add("--runtime", default="torch", help="torch, onnx (see rnndet export), or auto")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")

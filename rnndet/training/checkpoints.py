@@ -6,7 +6,12 @@ from typing import Any
 
 from rnndet.config import Config, config_to_dict
 from rnndet.errors import WeightsError
-from rnndet.models.checkpoint import previous_of, read_checkpoint, save_checkpoint
+from rnndet.models.checkpoint import (
+    previous_of,
+    read_checkpoint,
+    read_weights,
+    save_checkpoint,
+)
 from rnndet.models.video_detector import VideoDetector
 
 logger = logging.getLogger(__name__)
@@ -54,20 +59,20 @@ def load_run(folder: Path, config: Config) -> dict[str, Any]:
     return run | {"best": max(run["best"], _best_figure(folder / BEST))}
 
 
-def start_from(model: VideoDetector, path: str | Path) -> list[str]:
-    """Load the weights of a checkpoint where names and shapes agree.
+def start_from(model: VideoDetector, weights: str | Path) -> list[str]:
+    """Load the weights of a checkpoint, by its name or path, where names and shapes agree.
 
     Returns the names of the tensors that are newly initialised. Raises WeightsError if the file
     is no checkpoint, or none of its weights fits.
     """
-    content = read_checkpoint(path)
+    content = read_weights(weights)
     own = model.state_dict()
     fitting = {n: t for n, t in content["model"].items() if n in own and own[n].shape == t.shape}
     if not fitting:
-        raise WeightsError(f"{path}: train.init: none of its weights fits this model")
+        raise WeightsError(f"{weights}: train.init: none of its weights fits this model")
     model.load_state_dict(fitting, strict=False)
     fresh = sorted(own.keys() - fitting.keys())
-    logger.info("%s: %d tensors loaded, %d newly initialised", path, len(fitting), len(fresh))
+    logger.info("%s: %d tensors loaded, %d newly initialised", weights, len(fitting), len(fresh))
     return fresh
 
 

@@ -21,7 +21,6 @@ from rnndet.evaluation.metrics.coco_ap import CocoAP
 from rnndet.evaluation.predict import SCORE_FLOOR, predict
 from rnndet.inference.stream import Stream
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.models.zoo import find_weights
 from rnndet.system.device import choose_device
 from rnndet.system.distributed import World
 from rnndet.system.environment import versions
@@ -175,7 +174,7 @@ def start_model(
     model = build_model(model_to_build(config, resume=resume), classes)
     fresh = list(model.state_dict())
     if config.train.init and not resume:
-        fresh = start_from(model, find_weights(config.train.init)[0])
+        fresh = start_from(model, config.train.init)
     return model, any(name.startswith("temporal.") for name in fresh)
 
 
