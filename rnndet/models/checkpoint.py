@@ -175,7 +175,8 @@ def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") 
     ('airplane', 'bird', 'drone', 'helicopter')
     """
     content = read_weights(name_or_path)
-    return model_from_checkpoint(content, where=str(name_or_path)).to(device)
+    where = str(find_weights(name_or_path)[0])
+    return model_from_checkpoint(content, where=where).to(device)
 
 
 def read_weights(name_or_path: str | Path) -> dict[str, Any]:

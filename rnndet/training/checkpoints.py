@@ -13,6 +13,7 @@ from rnndet.models.checkpoint import (
     save_checkpoint,
 )
 from rnndet.models.video_detector import VideoDetector
+from rnndet.models.zoo import find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +67,14 @@ def start_from(model: VideoDetector, weights: str | Path) -> list[str]:
     is no checkpoint, or none of its weights fits.
     """
     content = read_weights(weights)
+    path, _ = find_weights(weights)
     own = model.state_dict()
     fitting = {n: t for n, t in content["model"].items() if n in own and own[n].shape == t.shape}
     if not fitting:
-        raise WeightsError(f"{weights}: train.init: none of its weights fits this model")
+        raise WeightsError(f"{path}: train.init: none of its weights fits this model")
     model.load_state_dict(fitting, strict=False)
     fresh = sorted(own.keys() - fitting.keys())
-    logger.info("%s: %d tensors loaded, %d newly initialised", weights, len(fitting), len(fresh))
+    logger.info("%s: %d tensors loaded, %d newly initialised", path, len(fitting), len(fresh))
     return fresh
 
 
