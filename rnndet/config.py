@@ -55,7 +55,7 @@ class TemporalConfig:
 class ModelConfig:
     """The network: a detector of single frames and a temporal module."""
 
-    detector: str = "fcos"  # fcos | retinanet | ssdlite | faster_rcnn | nanodet_plus
+    detector: str = "fcos"  # fcos | retinanet | ssdlite | faster_rcnn | nanodet_plus | torchvision
     options: dict[str, Any] = field(default_factory=dict)  # of the detector's constructor
     temporal: TemporalConfig = field(default_factory=TemporalConfig)
 
@@ -150,7 +150,8 @@ class TrainConfig:
     amp: Literal["bfloat16", "float16", "off"] = (
         "bfloat16"  # autocast on CUDA; float16 scales losses
     )
-    # checkpoint or name of shipped weights; tensors are loaded where names and shapes agree
+    # checkpoint, name of shipped weights or torchvision:NAME; tensors are loaded where names and
+    # shapes agree
     init: str = ""
     seed: int = 0
     augment_on: Literal["cpu", "device"] = "cpu"  # by loader processes, or by threads on the device

@@ -26,6 +26,9 @@ class InputSpec:
     divisor: int  # then padded with 0 at the right and bottom to a multiple of this
     mean: tuple[float, ...]  # normalised as (x / 255 - mean) / std, RGB
     std: tuple[float, ...]
+    # Frames arrive at their own size, and the model scales them as float32, as torchvision does;
+    # False: they arrive scaled, as bytes, which is faster.
+    as_float: bool = False
 
     def scaled_hw(self, height: int, width: int) -> tuple[int, int]:
         """The size of a frame after scaling, before padding."""
@@ -40,14 +43,14 @@ class InputSpec:
         return -(-height // step) * step, -(-width // step) * step
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return _without(asdict(self), {"as_float": False})
 
     @staticmethod
     def from_dict(tree: Mapping[str, Any]) -> InputSpec:
         fixed = tree["fixed_hw"]
         return InputSpec(
             tree["shorter"], tree["longer"], None if fixed is None else (fixed[0], fixed[1]),
-            tree["divisor"], tuple(tree["mean"]), tuple(tree["std"]),
+            tree["divisor"], tuple(tree["mean"]), tuple(tree["std"]), tree.get("as_float", False),
         )  # fmt: skip
 
 
@@ -72,11 +75,22 @@ class HeadSpec:
     per_class: bool
     nms_threshold: float
     most: int  # limit of detections in a frame
+    # Column of "cls_logits" of each class, if other columns besides the first are of no class;
+    # empty: all columns but the first.
+    columns: tuple[int, ...] = ()
+    # Pixels per cell of each level; empty: the image's size divided by the number of cells.
+    steps: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return _without(asdict(self), {"columns": (), "steps": ()})
 
     @staticmethod
     def from_dict(tree: Mapping[str, Any]) -> HeadSpec:
         cells = tuple(tuple(tuple(box) for box in level) for level in tree["cells"])
-        return HeadSpec(**{**tree, "weights": tuple(tree["weights"]), "cells": cells})
+        lists = {key: tuple(tree.get(key, ())) for key in ("weights", "columns", "steps")}
+        return HeadSpec(**{**tree, **lists, "cells": cells})
+
+
+def _without(tree: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`tree` without newer keys that have their default, so that older versions can read it."""
+    return {key: v for key, v in tree.items() if key not in defaults or v != defaults[key]}

@@ -53,6 +53,7 @@ class IdentityInput:
     """An input specification that leaves every frame its size, for models of a few lines."""
 
     shorter = longer = 0
+    as_float = False
 
     @staticmethod
     def scaled_hw(height: int, width: int) -> tuple[int, int]:

@@ -24,10 +24,20 @@ OPTIONS = {
     "faster_rcnn": {**PYRAMID},
     "ssdlite": SMALL,
     "nanodet_plus": {**PYRAMID, "backbone": "shufflenet_v2_x0_5", "head_convs": 1},
+    "torchvision": {
+        "name": "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "size": [96, 128],
+        "score_threshold": 0.0,
+    },
 }
 every_family = pytest.mark.parametrize("name", sorted(DETECTORS))
-# Those that torchvision has, to compare with; nanodet_plus has tests/test_nanodet_plus.py.
-torchvision_family = pytest.mark.parametrize("name", sorted(DETECTORS.keys() - {"nanodet_plus"}))
+# Those with a choice of backbone, which can be folded: torchvision's weights fit the unfolded one.
+every_foldable = pytest.mark.parametrize("name", sorted(DETECTORS.keys() - {"torchvision"}))
+# Those with torchvision's heads, to compare with; the others have tests/test_nanodet_plus.py and
+# tests/test_published.py.
+torchvision_family = pytest.mark.parametrize(
+    "name", sorted(DETECTORS.keys() - {"nanodet_plus", "torchvision"})
+)
 
 
 @cache
@@ -170,6 +180,15 @@ def test_losses_equal_torchvisions(name):
         torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=0, msg=key)
 
 
+def test_giou_loss_of_retinanet_equals_torchvisions():
+    detector = make("retinanet")
+    detector.net.head.regression_head._loss_type = "giou"  # as in the second version
+    ours = losses(detector, TARGETS)["bbox_regression"]
+    targets = [{"boxes": one.boxes, "labels": one.labels + 1} for one in TARGETS]
+    theirs = detector.net([image / 255 for image in IMAGES], targets)["bbox_regression"]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
+
+
 class Operations(TorchDispatchMode):
     """Counts the operations that run while it is on."""
 
@@ -292,7 +311,7 @@ def test_state_dict_holds_every_tensor_once_under_net(name):
     assert len({value.data_ptr() for value in state.values()}) == len(state)
 
 
-@every_family
+@every_foldable
 @pytest.mark.parametrize("folded", [False, True])
 def test_state_dict_reloads_into_the_same_structure(name, folded):
     source = make(name, fold_batch_norm=folded)
@@ -302,7 +321,7 @@ def test_state_dict_reloads_into_the_same_structure(name, folded):
     assert np.array_equal(detect(other, IMAGES[:1])[0].boxes, detect(source, IMAGES[:1])[0].boxes)
 
 
-@every_family
+@every_foldable
 def test_folding_leaves_the_features_as_they_are(name):
     pixels = torch.randn(1, 3, 96, 128)
     plain, folded = make(name).eval(), make(name, fold_batch_norm=True).eval()
@@ -372,7 +391,9 @@ def test_detector_without_classes_is_refused():
 
 
 def test_unknown_detector_error_lists_names():
-    with pytest.raises(RnndetError, match="faster_rcnn, fcos, nanodet_plus, retinanet, ssdlite"):
+    with pytest.raises(
+        RnndetError, match="faster_rcnn, fcos, nanodet_plus, retinanet, ssdlite, torchvision"
+    ):
         build_detector("yolo", 3, {})
 
 

@@ -11,8 +11,9 @@ from rnndet.registry import choose_classes
 from rnndet.system.files import read_lines
 
 WEIGHTS_HELP = (
-    f"name in weights/weights.toml, or a file; default: {DEFAULT_WEIGHTS}, "
-    f"on rendered clips {CLIP_WEIGHTS}"
+    "name in weights/weights.toml, a file, or torchvision:NAME, a detector that torchvision "
+    "publishes, for example torchvision:fcos_resnet50_fpn, which is downloaded once; default: "
+    f"{DEFAULT_WEIGHTS}, on rendered clips {CLIP_WEIGHTS}"
 )
 CLASSES_HELP = "only these classes: names by commas, or a text file with a name per line"
 

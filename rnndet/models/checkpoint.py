@@ -13,11 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnndet.config import config_from_dict, config_to_dict, upgrade_config
+from rnndet.config import (
+    Config,
+    ModelConfig,
+    TemporalConfig,
+    config_from_dict,
+    config_to_dict,
+    upgrade_config,
+)
 from rnndet.errors import OutputError, WeightsError
+from rnndet.models.detectors import build_detector
+from rnndet.models.detectors.published import published_classes, published_tensors
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.models.weights_files import check_file, check_plain, damaged_member
-from rnndet.models.zoo import file_sha256, find_weights
+from rnndet.models.zoo import TORCHVISION, file_sha256, find_weights
 from rnndet.system.files import atomic_file
 
 FORMAT = 2  # of the checkpoint's dictionary
@@ -159,17 +168,48 @@ def read_saved(path: str | Path) -> dict[str, Any]:
 def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> VideoDetector:
     """Load a model in eval mode, by the name of published weights or by the path of a checkpoint.
 
-    Published weights are checked against their sha256. Raises WeightsError.
+    torchvision:NAME is a detector that torchvision publishes, which may be downloaded. Published
+    weights are checked against their sha256. Raises WeightsError.
 
     >>> load_model("aerial").classes
     ('airplane', 'bird', 'drone', 'helicopter')
     """
+    content = read_weights(name_or_path)
+    where = str(find_weights(name_or_path)[0])
+    return model_from_checkpoint(content, where=where).to(device)
+
+
+def read_weights(name_or_path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint, by a name or a path as in `load_model`. Raises WeightsError."""
+    name = str(name_or_path)
+    if name.startswith(TORCHVISION):
+        return torchvision_content(name.removeprefix(TORCHVISION))
     path, sha256 = find_weights(name_or_path)
     if sha256 is not None and file_sha256(path) != sha256:
         raise WeightsError(
             f"{path}: damaged or replaced: sha256 differs from {path.parent.name}/weights.toml"
         )
-    return model_from_checkpoint(read_checkpoint(path), where=str(path)).to(device)
+    return read_checkpoint(path)
+
+
+def torchvision_content(name: str) -> dict[str, Any]:
+    """A detector that torchvision publishes, without a temporal module, as a checkpoint's content.
+
+    May download. Raises WeightsError.
+    """
+    classes, tensors = published_classes(name), published_tensors(name)
+    with torch.device("meta"):
+        spec = build_detector("torchvision", len(classes), {"name": name}).input_spec
+    options = {"name": name, "size": list(spec.fixed_hw or (spec.shorter, spec.longer))}
+    model = ModelConfig("torchvision", options, TemporalConfig(cell="none"))
+    return {
+        "format": FORMAT,
+        "config": config_to_dict(Config(model=model)),
+        "classes": list(classes),
+        "step": 0,
+        "figures": {},
+        "model": {f"detector.{key}": tensor for key, tensor in tensors.items()},
+    }
 
 
 def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetector:

@@ -37,6 +37,8 @@ def anchors_of(
     for level, ((rows, columns), cell) in enumerate(zip(grids, spec.cells, strict=True)):
         size_hw = np.array(padded_hw, np.float64)
         step = size_hw / (rows, columns) if spec.relative else size_hw // (rows, columns)
+        if spec.steps:
+            step = np.array([spec.steps[level]] * 2)
         start = 0.5 if spec.relative else 0.0
         y, x = ((np.arange(n) + start) * s for n, s in zip((rows, columns), step, strict=True))
         grid = np.stack(np.broadcast_arrays(x[None, :], y[:, None], x[None, :], y[:, None]), -1)
@@ -84,15 +86,16 @@ def _candidates(
 ) -> tuple[Rows, Rows, Array]:
     """Anchor, label (0: first class) and score of the candidates above the threshold, (M,) each."""
     logits = outputs["cls_logits"]
-    classes = logits.shape[1] - 1
+    label_of = _label_of(spec.columns, logits.shape[1])
     if spec.scores == "softmax":
         top = logits.max(1)
-        near = logits[:, 1:] > (top + _log(threshold) - MARGIN)[:, None]
+        near = logits > (top + _log(threshold) - MARGIN)[:, None]
     else:
         minimum = threshold**2 if spec.scores == "centre" else threshold
-        near = logits[:, 1:] > _logit(minimum) - MARGIN
-    anchor, label = np.divmod(np.flatnonzero(near), classes)
-    chosen = logits[anchor, label + 1]
+        near = logits > _logit(minimum) - MARGIN
+    near &= label_of >= 0
+    anchor, column = np.divmod(np.flatnonzero(near), logits.shape[1])
+    chosen = logits[anchor, column]
     if spec.scores == "softmax":
         rows, index = np.unique(anchor, return_inverse=True)
         total = np.exp(logits[rows] - top[rows, None]).sum(1)
@@ -102,7 +105,17 @@ def _candidates(
     else:
         scores = _sigmoid(chosen)
     above = scores > threshold
-    return anchor[above], label[above], scores[above]
+    return anchor[above], label_of[column[above]], scores[above]
+
+
+@lru_cache(maxsize=32)
+def _label_of(columns: tuple[int, ...], count: int) -> Rows:
+    """The label of each of `count` columns of the logits, see `HeadSpec`; -1: of no class."""
+    labels = np.full(count, -1)
+    chosen = list(columns or range(1, count))
+    labels[chosen] = np.arange(len(chosen))
+    labels.setflags(write=False)
+    return labels
 
 
 def _top_per_group(scores: Array, group: Rows, limit: int) -> Rows:

@@ -1,4 +1,4 @@
-"""Look up the shipped weights, which weights/weights.toml lists."""
+"""Look up weights by name: shipped, in weights/weights.toml, or published by torchvision."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rnndet.system.shipped import shipped_folder
 WEIGHTS_DIR = shipped_folder("weights")
 DEFAULT_WEIGHTS = "everyday"
 CLIP_WEIGHTS = "aerial"  # these know the objects of the rendered clips
+TORCHVISION = "torchvision:"  # prefix of the names of torchvision's published detectors
 
 
 def default_weights(source: object) -> str:
@@ -25,9 +26,16 @@ def default_weights(source: object) -> str:
 
 
 def find_weights(name_or_path: str | Path) -> tuple[Path, str | None]:
-    """The file of a name or a path, and its sha256 if weights.toml lists it."""
+    """The file of a name or a path, and its sha256 if weights.toml lists it.
+
+    torchvision:NAME downloads the file into torch's cache if it is not there. Raises WeightsError.
+    """
     table = published_weights()
     name = str(name_or_path)
+    if name.startswith(TORCHVISION):
+        from rnndet.models.detectors.published import published_file
+
+        return Path(published_file(name.removeprefix(TORCHVISION))), None
     if name in table:
         entry = table[name]
         return WEIGHTS_DIR / entry["file"], entry["sha256"]

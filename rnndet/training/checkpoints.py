@@ -6,8 +6,14 @@ from typing import Any
 
 from rnndet.config import Config, config_to_dict
 from rnndet.errors import WeightsError
-from rnndet.models.checkpoint import previous_of, read_checkpoint, save_checkpoint
+from rnndet.models.checkpoint import (
+    previous_of,
+    read_checkpoint,
+    read_weights,
+    save_checkpoint,
+)
 from rnndet.models.video_detector import VideoDetector
+from rnndet.models.zoo import find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +60,14 @@ def load_run(folder: Path, config: Config) -> dict[str, Any]:
     return run | {"best": max(run["best"], _best_figure(folder / BEST))}
 
 
-def start_from(model: VideoDetector, path: str | Path) -> list[str]:
-    """Load the weights of a checkpoint where names and shapes agree.
+def start_from(model: VideoDetector, weights: str | Path) -> list[str]:
+    """Load the weights of a checkpoint, by its name or path, where names and shapes agree.
 
     Returns the names of the tensors that are newly initialised. Raises WeightsError if the file
     is no checkpoint, or none of its weights fits.
     """
-    content = read_checkpoint(path)
+    content = read_weights(weights)
+    path, _ = find_weights(weights)
     own = model.state_dict()
     fitting = {n: t for n, t in content["model"].items() if n in own and own[n].shape == t.shape}
     if not fitting:

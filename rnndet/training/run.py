@@ -24,9 +24,8 @@ from rnndet.evaluation.metrics.flicker import Flicker
 from rnndet.evaluation.predict import SCORE_FLOOR, evaluate_set, predict
 from rnndet.evaluation.score import CORRUPTED_FRAMES, OTHER_FRAMES, subsets
 from rnndet.inference.stream import Stream
-from rnndet.models.checkpoint import load_model, read_checkpoint
+from rnndet.models.checkpoint import load_model, read_weights
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.models.zoo import find_weights
 from rnndet.system.device import choose_device
 from rnndet.system.distributed import World
 from rnndet.system.environment import versions
@@ -161,7 +160,7 @@ def common_classes(sets: Mapping[str, VideoSet], *, init: str) -> tuple[str, ...
             raise RnndetError(
                 "no source has classes; set train.init to weights, whose classes are used then"
             )
-        return tuple(read_checkpoint(find_weights(init)[0])["classes"])
+        return tuple(read_weights(init)["classes"])
     first, classes = next(iter(named.items()))
     for name, others in named.items():
         if others != classes:
@@ -200,7 +199,7 @@ def start_model(
     model = build_model(model_to_build(config, resume=resume), classes)
     fresh = list(model.state_dict())
     if config.train.init and not resume:
-        fresh = start_from(model, find_weights(config.train.init)[0])
+        fresh = start_from(model, config.train.init)
     return model, any(name.startswith("temporal.") for name in fresh)
 
 

@@ -73,7 +73,10 @@ def scaled(image: Image, spec: InputSpec) -> Image:
     """Return the frame at the size of the network, still as bytes.
 
     Nothing larger is ever converted to floats. Bilinear in integer arithmetic, as OpenCV does it,
-    on every device, so that all runtimes and devices get the same pixels.
+    on every device, so that all runtimes and devices get the same pixels. Returns the frame itself
+    if the runtime scales it, see `InputSpec.as_float`.
     """
+    if spec.as_float:
+        return image
     height, width = spec.scaled_hw(*image.shape[:2])
     return image if image.shape[:2] == (height, width) else resize(image, (height, width))

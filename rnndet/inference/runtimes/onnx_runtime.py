@@ -17,6 +17,7 @@ from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.specs import HeadSpec, InputSpec
 from rnndet.structures import Detections
 from rnndet.system.timing import NO_TIMER, Timer
+from rnndet.video.image import resize
 
 FORMAT = 1  # version of the metadata
 IMAGE = "image"  # the graph's first input; the states follow
@@ -122,6 +123,8 @@ class OnnxRuntime:
     ) -> tuple[list[Detections], OnnxState]:
         """See `Runtime.detect`; the whole graph is measured as network."""
         with timer.stage("preprocess"):
+            if self.input_spec.as_float:
+                images = [_scaled_as_float(image, self.input_spec) for image in images]
             pixels = normalised(images, self.input_spec)
         padded_hw = (pixels.shape[2], pixels.shape[3])
         if state is None:
@@ -210,6 +213,11 @@ def normalised(images: Sequence[Image], spec: InputSpec) -> NDArray[np.float32]:
             np.multiply(image[..., channel], factor[channel], out=out)
             out += offset[channel]
     return pixels
+
+
+def _scaled_as_float(image: Image, spec: InputSpec) -> NDArray[np.float32]:
+    """Return the frame at the size of the network without rounding, (h, w, 3), 0 to 255."""
+    return resize(image.astype(np.float32), spec.scaled_hw(*image.shape[:2]))
 
 
 def _open(path: Path, threads: int | None) -> tuple[Any, str]:

@@ -18,6 +18,7 @@ from rnndet.models.checkpoint import content_sha256
 from rnndet.models.detectors import DETECTORS
 from rnndet.models.detectors.backbones import fold_batch_norms
 from rnndet.models.detectors.base import Grids
+from rnndet.models.detectors.published import Published
 from rnndet.models.temporal.cells import CELLS
 from rnndet.models.temporal.state import State, join_states, state_rows
 from rnndet.models.video_detector import VideoDetector
@@ -167,11 +168,17 @@ class TorchRuntime:
 
 
 def describe(model: VideoDetector) -> dict[str, Any]:
-    """Return `Runtime.about`: detector and cell by their names in `DETECTORS` and `CELLS`."""
+    """Return `Runtime.about`: detector and cell by their names in `DETECTORS` and `CELLS`.
+
+    A detector of torchvision has torchvision's name.
+    """
+    detector = model.detector
     cells = {type(cell) for cell in model.temporal.cells.values()}
     spec = model.detector.input_spec
     return {
-        "detector": _name_of(type(model.detector), DETECTORS),
+        "detector": detector.name
+        if isinstance(detector, Published)
+        else _name_of(type(detector), DETECTORS),
         "cell": _name_of(cells.pop(), CELLS) if cells else "none",
         "input_sides": [spec.shorter, spec.longer],
     }

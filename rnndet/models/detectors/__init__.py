@@ -1,6 +1,6 @@
 """Detectors for single frames, one file per family."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rnndet.errors import RnndetError
@@ -8,16 +8,18 @@ from rnndet.models.detectors.base import FrameDetector
 from rnndet.models.detectors.faster_rcnn import FasterRCNN
 from rnndet.models.detectors.fcos import FCOS
 from rnndet.models.detectors.nanodet_plus import NanoDetPlus
+from rnndet.models.detectors.published import build_published
 from rnndet.models.detectors.retinanet import RetinaNet
 from rnndet.models.detectors.ssdlite import SSDLite
 from rnndet.registry import check_options, lookup
 
-DETECTORS: dict[str, type[FrameDetector]] = {
+DETECTORS: dict[str, Callable[..., FrameDetector]] = {
     "faster_rcnn": FasterRCNN,
     "fcos": FCOS,
     "nanodet_plus": NanoDetPlus,
     "retinanet": RetinaNet,
     "ssdlite": SSDLite,
+    "torchvision": build_published,
 }
 
 

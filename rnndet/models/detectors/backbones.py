@@ -15,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from rnndet.errors import RnndetError, WeightsError
+from rnndet.models.detectors.downloads import read_published
 from rnndet.registry import lookup
 
 # Families whose modules run in the order of registration, batch norm after convolution, as
@@ -116,6 +117,15 @@ def freeze_first(parts: Sequence[Sequence[nn.Module]], count: int) -> None:
             module.requires_grad_(False)
 
 
+def pyramid_channels(pyramid: BackboneWithFPN) -> tuple[dict[str, int], dict[str, int]]:
+    """Backbone and neck channels by level of a pyramid of torchvision's detectors."""
+    widths = [block[0].in_channels for block in pyramid.fpn.inner_blocks]
+    levels = list(pyramid.body.return_layers.values())
+    extra = EXTRA_LEVELS[2 if isinstance(pyramid.fpn.extra_blocks, LastLevelP6P7) else 1]
+    by_level = dict(zip(levels, widths, strict=True))
+    return by_level, dict.fromkeys([*levels, *extra], pyramid.out_channels)
+
+
 def freeze_batch_norms(module: nn.Module) -> None:
     """Replace each BatchNorm2d below `module` by an equivalent FrozenBatchNorm2d.
 
@@ -204,10 +214,7 @@ def classifier_state(name: str, weights: str, classifier: nn.Module) -> dict[str
     if not weights.endswith((".pth", ".pt")):
         published = dict(models.get_model_weights(name).__members__)
         member = lookup(weights, published, what="model.detector.backbone_weights")
-        try:
-            return member.get_state_dict(progress=True, check_hash=True)
-        except OSError as error:
-            raise WeightsError(f"cannot fetch {weights} of {name}: {error}") from error
+        return read_published(member)
     state = _read_tensors(weights)
     expected = classifier.state_dict()
     different = [key for key in {**expected, **state} if not _same_shape(expected, state, key)]

@@ -18,6 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import RnndetError, WeightsError
+from rnndet.models.detectors.downloads import read_published
 from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.registry import lookup
 from rnndet.specs import Box, HeadSpec, InputSpec
@@ -112,6 +113,11 @@ class FrameDetector(nn.Module, ABC):
         self.backbone_channels = backbone_channels  # level name -> channels, finest first
         self.neck_channels = neck_channels
 
+    @classmethod
+    def spec_of(cls, net: nn.Module) -> HeadSpec | None:
+        """How to decode the raw outputs of torchvision's `net`; None for a head with two stages."""
+        return None
+
     @property
     def score_threshold(self) -> float:
         """Detections with a lower score are dropped before non-maximum suppression; in [0, 1]."""
@@ -134,7 +140,7 @@ class FrameDetector(nn.Module, ABC):
         unlabelled frame: remove it with `select` before `losses`. In train mode frames keep their
         size if the detector was built with `resize_in_training=False`; in eval mode targets are not
         used. original_sizes: height and width of the original frames if the images are scaled
-        already; boxes will be in their pixels.
+        already (unless `input_spec.as_float`); boxes will be in their pixels.
         """
         assert all(image.dtype == torch.uint8 for image in images), [i.dtype for i in images]
         if not self.training:
@@ -160,7 +166,7 @@ class FrameDetector(nn.Module, ABC):
         spec = self.input_spec
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         scaled_sizes = sizes
-        if original_sizes is None:
+        if original_sizes is None or spec.as_float:
             scaled_sizes = [spec.scaled_hw(*size) for size in sizes]
         if len(set(sizes)) == 1:
             batch = images[0][None] if len(images) == 1 else torch.stack(list(images))
@@ -359,10 +365,7 @@ def load_published(
     published model. May download. Raises `WeightsError` if that fails or
     if the weights do not fit.
     """
-    try:
-        state = dict(weights.get_state_dict(progress=True, check_hash=True))
-    except OSError as error:
-        raise WeightsError(f"cannot fetch {weights} from {weights.url}: {error}") from error
+    state = read_published(weights)
     published_classes = len(weights.meta["categories"]) - 1  # without background
     same_classes = published_classes == num_classes
     if not same_classes:

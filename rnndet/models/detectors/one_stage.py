@@ -119,17 +119,24 @@ class OneStage(FrameDetector):
         finish_backbone(
             pyramid.body, fold_batch_norm=fold_batch_norm, trainable_from=trainable_backbone_from
         )
-        spec = HeadSpec(
-            **self.outputs,
+        super().__init__(
+            net,
+            backbone_channels=backbone_channels,
+            neck_channels=neck_channels,
+            head_spec=self.spec_of(net),
+        )
+
+    @classmethod
+    def spec_of(cls, net: nn.Module) -> HeadSpec:
+        """As in `FrameDetector`."""
+        return HeadSpec(
+            **cls.outputs,
             cells=level_cells(net.anchor_generator),
             relative=False,
             candidates=net.topk_candidates,
             per_class=False,
-            nms_threshold=nms_threshold,
-            most=detections_per_frame,
-        )
-        super().__init__(
-            net, backbone_channels=backbone_channels, neck_channels=neck_channels, head_spec=spec
+            nms_threshold=net.nms_thresh,
+            most=net.detections_per_img,
         )
 
     @staticmethod

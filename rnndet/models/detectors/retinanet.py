@@ -8,7 +8,7 @@ from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from rnndet.errors import RnndetError
 from rnndet.models.detectors.base import Losses, Prepared, per_image
@@ -66,8 +66,11 @@ class RetinaNet(OneStage):
         classes = classes * (matched >= 0)[..., None]
         focal = sigmoid_focal_loss(logits, classes).sum(2) * (matched != BETWEEN)
         coder = self.net.head.regression_head.box_coder
-        offsets = coder.encode_single(matched_boxes(boxes, matched), anchors[anchor])
-        error = (outputs["bbox_regression"][row, anchor] - offsets).abs().sum(1)
+        aims, offsets = matched_boxes(boxes, matched), outputs["bbox_regression"][row, anchor]
+        if self.net.head.regression_head._loss_type == "giou":  # retinanet_resnet50_fpn_v2
+            error = generalized_box_iou_loss(coder.decode_single(offsets, anchors[anchor]), aims)
+        else:
+            error = (offsets - coder.encode_single(aims, anchors[anchor])).abs().sum(1)
         terms = {
             "classification": (focal.sum(1) * share).sum(),
             "bbox_regression": (error * share[row]).sum(),

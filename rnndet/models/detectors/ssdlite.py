@@ -1,6 +1,6 @@
 """SSDLite: one stage, small and fast, with its own extra levels above a MobileNet V3."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 
@@ -130,22 +130,27 @@ class SSDLite(FrameDetector):
             fold_batch_norms(extractor.features)
         freeze_first([[part] for part in chain(*extractor.features)], trainable_backbone_from)
         by_level = {str(level): count for level, count in enumerate(channels)}
-        spec = HeadSpec(
-            scores="softmax",
-            boxes="deltas",
-            weights=net.box_coder.weights,
-            cells=_level_cells(boxes),
-            relative=True,
-            candidates=net.topk_candidates,
-            per_class=True,
-            nms_threshold=nms_threshold,
-            most=detections_per_frame,
-        )
         super().__init__(
             net,
             backbone_channels={name: by_level[name] for name in "01"},
             neck_channels=by_level,
-            head_spec=spec,
+            head_spec=self.spec_of(net),
+        )
+
+    @classmethod
+    def spec_of(cls, net: nn.Module) -> HeadSpec:
+        """As in `FrameDetector`."""
+        return HeadSpec(
+            scores="softmax",
+            boxes="deltas",
+            weights=net.box_coder.weights,
+            cells=_level_cells(net.anchor_generator),
+            relative=True,
+            candidates=net.topk_candidates,
+            per_class=True,
+            nms_threshold=net.nms_thresh,
+            most=net.detections_per_img,
+            steps=tuple(net.anchor_generator.steps or ()),
         )
 
     def backbone(self, pixels: Tensor) -> Features:
@@ -157,11 +162,7 @@ class SSDLite(FrameDetector):
     def neck(self, features: Features) -> Features:
         """The unchanged levels of the backbone, and the extra levels above them."""
         levels = {name: features[name] for name in self.backbone_channels}
-        x = levels["1"]
-        for position, block in enumerate(self.net.backbone.extra, start=len(levels)):
-            x = block(x)
-            levels[str(position)] = x
-        return levels
+        return levels | extra_levels(levels["1"], self.net.backbone.extra)
 
     def _losses(
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
@@ -193,6 +194,15 @@ class SSDLite(FrameDetector):
         rank = negatives.sort(1, descending=True)[1].sort(1)[1]
         is_chosen = rank < self.net.neg_to_pos_ratio * is_object.sum(1, keepdim=True)
         return loss[is_object].sum() + loss[is_chosen].sum()
+
+
+def extra_levels(x: Tensor, blocks: Iterable[nn.Module]) -> Features:
+    """The levels above level 1, `x`: one for each block, on the output of the block before."""
+    levels = {}
+    for position, block in enumerate(blocks, start=2):
+        x = block(x)
+        levels[str(position)] = x
+    return levels
 
 
 # Options of torchvision's ssdlite320_mobilenet_v3_large.
