@@ -286,3 +286,8 @@ def test_classes_apply_to_the_model_and_the_teacher(arguments, tmp_path, capsys)
 def test_a_map_of_classes_is_refused_with_a_teacher(arguments, capsys):
     assert main([*with_teacher(arguments), "--map-classes", "coco_to_vid"]) == 2
     assert "there are no labels to map" in error_line(capsys)
+
+
+def test_classes_apply_to_flicker_without_labels(arguments, capsys):
+    assert main([*arguments, "--metrics", "flicker", "--classes", tiny_model().classes[0]]) == 0
+    assert "evaluated classes: 1 of 2" in capsys.readouterr().out

