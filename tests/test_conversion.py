@@ -1,5 +1,8 @@
 """Detectors trained with torchvision as checkpoints of rnndet."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +110,15 @@ def test_other_anchors_are_refused():
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(RnndetError, match=r"name = 'yolo' is unknown.*fcos_resnet50_fpn"):
         convert_torchvision(nn.Identity(), "yolo", CLASSES)
+
+
+def test_lines_of_the_tutorial_make_a_checkpoint(tmp_path, monkeypatch):
+    text = Path(__file__).resolve().parent.parent.joinpath("docs/your_detector.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    monkeypatch.chdir(tmp_path)
+    net = detection.ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=3
+    )
+    torch.save(net.state_dict(), "mine.pth")
+    exec(code, {})
+    assert load_model("mine.pt").classes == ("car", "person")
