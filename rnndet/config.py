@@ -43,7 +43,8 @@ class TemporalConfig:
     # | gated_hold | two_frame
     cell: str = "conv_lstm"
     site: Literal["neck", "backbone"] = "neck"  # its input: neck is after the FPN
-    levels: tuple[str, ...] = ("0", "1", "2")  # feature levels that get a cell, finest first
+    # feature levels that get a cell, finest first; () with detector = "init": all levels
+    levels: tuple[str, ...] = ("0", "1", "2")
     hidden: Count = 32  # channels of the state; 0: the same as the features
     fusion: str = "blend"  # blend | residual | replace; state for cells that hold features
     gate_bias: float = 2.0  # blend: 2 starts the gate at 0.88 in favour of the recurrent state
@@ -55,7 +56,9 @@ class TemporalConfig:
 class ModelConfig:
     """The network: a detector of single frames and a temporal module."""
 
-    detector: str = "fcos"  # fcos | retinanet | ssdlite | faster_rcnn | nanodet_plus | torchvision
+    # fcos | retinanet | ssdlite | faster_rcnn | nanodet_plus | torchvision
+    # init: in training, that of train.init
+    detector: str = "fcos"
     options: dict[str, Any] = field(default_factory=dict)  # of the detector's constructor
     temporal: TemporalConfig = field(default_factory=TemporalConfig)
 
@@ -323,6 +326,8 @@ def _check(config: Config) -> None:
          'data.keep_gib needs train.augment_on = "device"'),
         (is_trained, "train.detection must be above 0, unless train.output_distillation trains the "
          "model or train.distillation a temporal module"),
+        (config.model.detector != "init" or train.init, 'model.detector = "init" needs train.init: '
+         "set it to the weights of the detector, for example --set train.init=FILE.pt"),
         (train.teacher != "init" or train.init, 'train.teacher = "init" needs train.init'),
     ]  # fmt: skip
     for holds, message in rules:

@@ -2,24 +2,43 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from conftest import CLASSES, SIZE_HW, TRAINING_TREE, frame_image, tiny_config, tiny_model
-from rnndet.config import config_from_dict
+from conftest import (
+    CLASSES,
+    SIZE_HW,
+    TINY_OPTIONS,
+    TRAINING_TREE,
+    error_line,
+    frame_image,
+    tiny_config,
+    tiny_model,
+)
+from rnndet.cli import train
+from rnndet.config import config_from_dict, load_config
 from rnndet.data.frames import FrameStore
 from rnndet.data.records import FrameRecord, VideoRecord
 from rnndet.errors import RnndetError
 from rnndet.evaluation.agreement import Teacher
 from rnndet.inference.stream import Stream
-from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
+from rnndet.models.checkpoint import (
+    load_model,
+    model_content,
+    read_checkpoint,
+    save_checkpoint,
+)
+from rnndet.models.video_detector import build_model
 from rnndet.structures import Frame
 from rnndet.training import run
-from rnndet.training.run import read_sources, run_training
+from rnndet.training.run import read_sources, run_training, with_detector_of_init
 from rnndet.video.image import write_image
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 @pytest.fixture
@@ -177,3 +196,114 @@ def test_validation_with_and_without_labels_is_refused(videos, start, coco_vid_r
     )
     with pytest.raises(RnndetError, match="sources with and without labels"):
         read_sources(config)
+
+
+# configs/temporal_for_any_detector.toml, and the detector "init"
+
+
+def recipe(videos, start, **changes):
+    """The recipe for two steps on the tiny videos, validated on them too."""
+    sources = f'[{{format="unlabelled", root="{videos}"}}]'
+    changes = {
+        "train.init": f'"{start}"',
+        "train.steps": 2,
+        "train.batch": 2,
+        "train.warmup": 1,
+        "train.validate_frames": 3,
+        "augment.crop": [64, 64],
+        "clip.length": 2,
+        "data.train": sources,
+        "data.val": sources,
+    } | changes
+    return load_config(
+        CONFIGS / "temporal_for_any_detector.toml",
+        changes=[f"{key}={value}" for key, value in changes.items()],
+    )
+
+
+def test_recipe_gives_the_detector_a_temporal_module(videos, start, tmp_path):
+    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
+    trained = load_model(tmp_path / "run" / "weights.pt")
+    assert (trained.site, trained.temporal.levels) == ("backbone", ("0", "1"))
+    stream = Stream(trained, min_score=0.0)
+    for index in range(2):
+        result = stream.step(Frame(frame_image(index, 0)[0], index, index / 10))
+    assert len(result.detections) and set(stream.state) == {"0", "1"}
+    assert '"val/AP50_corrupted"' in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_recipe_leaves_the_detector_unchanged_bit_for_bit(videos, start, tmp_path):
+    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
+    trained = load_model(tmp_path / "run" / "weights.pt").state_dict()
+    for name, tensor in load_model(start).state_dict().items():
+        assert torch.equal(trained[name], tensor), name
+    fresh = [name for name in trained if name.startswith("temporal.cells") and "gates" in name]
+    starts = build_model(with_detector_of_init(recipe(videos, start)).model, CLASSES).state_dict()
+    assert any(not torch.equal(trained[name], starts[name]) for name in fresh if "bias" in name)
+
+
+def test_run_stores_the_detector_that_it_took_from_the_initial_weights(videos, start, tmp_path):
+    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+    assert (stored["detector"], stored["temporal"]["levels"]) == ("fcos", ["0", "1"])
+    assert stored["options"] == TINY_OPTIONS
+    assert read_checkpoint(tmp_path / "run" / "weights.pt")["config"]["model"] == stored
+
+
+def test_run_from_the_recipe_is_resumed(videos, start, tmp_path):
+    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
+    longer = recipe(videos, start, **{"train.steps": 3})
+    run_training(longer, tmp_path / "run", device="cpu", quiet=True, resume=True)
+    assert read_checkpoint(tmp_path / "run" / "weights.pt")["step"] == 3
+
+
+def test_options_of_the_configuration_replace_those_of_the_initial_weights(videos, start):
+    config = recipe(videos, start, **{"model.options.size": [96, 128]})
+    assert with_detector_of_init(config).model.options == TINY_OPTIONS | {"size": [96, 128]}
+
+
+def test_clips_have_network_scale_whatever_the_initial_weights_were_trained_with(videos, tmp_path):
+    options = {key: v for key, v in TINY_OPTIONS.items() if key != "resize_in_training"}
+    tree = {"options": options | {"weights": None}, "temporal": {"cell": "none"}}
+    config = config_from_dict({"model": tree}, where="test")
+    save_checkpoint(
+        tmp_path / "a.pt", model_content(build_model(config.model, CLASSES), config, step=0)
+    )
+    found = with_detector_of_init(recipe(videos, tmp_path / "a.pt")).model
+    assert found.options == TINY_OPTIONS  # and no weights, which would be downloaded
+
+
+def test_without_levels_every_level_of_the_site_gets_a_cell(videos, tmp_path):
+    options = TINY_OPTIONS | {"extra_levels": 1}
+    tree = {"options": options, "temporal": {"cell": "none"}}
+    config = config_from_dict({"model": tree}, where="test")
+    save_checkpoint(
+        tmp_path / "a.pt", model_content(build_model(config.model, CLASSES), config, step=0)
+    )
+    at_neck = recipe(videos, tmp_path / "a.pt", **{"model.temporal.site": "neck"})
+    chosen = recipe(videos, tmp_path / "a.pt", **{"model.temporal.levels": ["1"]})
+    assert with_detector_of_init(at_neck).model.temporal.levels == ("0", "1", "pool")
+    assert with_detector_of_init(chosen).model.temporal.levels == ("1",)
+
+
+def test_temporal_module_of_the_initial_weights_is_trained_further(videos, start, tmp_path):
+    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
+    again = with_detector_of_init(recipe(videos, tmp_path / "run" / "weights.pt"))
+    model, is_fresh = run.start_model(again, CLASSES, resume=False)
+    assert not is_fresh
+    expected = load_model(tmp_path / "run" / "weights.pt").state_dict()
+    assert all(torch.equal(t, expected[name]) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ("", 'model.detector = "init" needs train.init'),
+        ("nothing.pt", "weights 'nothing.pt': neither a file nor a published name"),
+    ],
+)
+def test_missing_initial_weights_are_one_line(init, message, videos, tmp_path, capsys):
+    args = ["temporal_for_any_detector", "--out", str(tmp_path / "run"), "--quiet"]
+    assert train.main([*args, "--set", f'train.init="{init}"']) != 0
+    assert message in error_line(capsys)
+    assert not (tmp_path / "run").exists()

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import torch
 
-from rnndet.config import Config, ModelConfig, SourceConfig, config_to_dict
+from rnndet.config import (
+    Config,
+    ModelConfig,
+    SourceConfig,
+    config_from_dict,
+    config_to_dict,
+)
 from rnndet.data.clips.dataset import ClipDataset
 from rnndet.data.clips.sampling import hold_out
 from rnndet.data.formats import check_names, read_set
@@ -24,7 +30,7 @@ from rnndet.evaluation.metrics.flicker import Flicker
 from rnndet.evaluation.predict import SCORE_FLOOR, evaluate_set, predict
 from rnndet.evaluation.score import CORRUPTED_FRAMES, OTHER_FRAMES, subsets
 from rnndet.inference.stream import Stream
-from rnndet.models.checkpoint import load_model, read_weights
+from rnndet.models.checkpoint import load_model, model_from_checkpoint, read_weights
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.system.device import choose_device
 from rnndet.system.distributed import World
@@ -76,6 +82,7 @@ def build_run(
 ) -> tuple[Trainer, ClipDataset]:
     """Everything of `run_training` before the first step; exact_timing: see `Trainer`."""
     world = world or World()
+    config = with_detector_of_init(config)
     chosen, why = choose_device(device)
     logger.info("device %s (%s)", chosen, why)
     if config.train.threads:
@@ -102,6 +109,33 @@ def build_run(
     if resume:
         trainer.resume()
     return trainer, dataset
+
+
+def with_detector_of_init(config: Config) -> Config:
+    """The configuration with `model.detector = "init"` replaced by the detector of `train.init`.
+
+    The options are those of its checkpoint where [model.options] does not set them; without levels,
+    the temporal module gets all levels of its site. Any other configuration is returned unchanged.
+    Raises WeightsError if `train.init` cannot be read.
+    """
+    if config.model.detector != "init":
+        return config
+    name, temporal = config.train.init, config.model.temporal
+    content = read_weights(name)
+    start = model_from_checkpoint(content, where=name)  # also checks the content
+    tree = {"model": content["config"]["model"]}
+    found = config_from_dict(tree, where=name).model
+    options = found.options | {"resize_in_training": False} | config.model.options
+    for key in ("weights", "backbone_weights"):  # the checkpoint holds all weights
+        options.pop(key, None)
+    at_neck = temporal.site == "neck"
+    levels = start.detector.neck_channels if at_neck else start.detector.backbone_channels
+    temporal = dataclasses.replace(temporal, levels=temporal.levels or tuple(levels))
+    logger.info(
+        "detector %s of %s; %s after the %s, levels %s",
+        found.detector, name, temporal.cell, temporal.site, ", ".join(temporal.levels),
+    )  # fmt: skip
+    return dataclasses.replace(config, model=ModelConfig(found.detector, options, temporal))
 
 
 def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume: bool) -> None:
