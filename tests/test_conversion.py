@@ -13,7 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import RnndetError, WeightsError
 from rnndet.models.checkpoint import load_model, model_from_checkpoint, save_checkpoint
-from rnndet.models.conversion import STRUCTURES, convert_torchvision
+from rnndet.models.detectors.conversion import STRUCTURES, convert_torchvision
 from rnndet.models.detectors.backbones import freeze_batch_norms
 
 CLASSES = ("car", "person", "dog")
