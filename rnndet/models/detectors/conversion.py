@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.config import Config, ModelConfig, TemporalConfig
@@ -95,6 +94,6 @@ def _shape(state: dict[str, Tensor], key: str) -> str:
 def _anchors(net: nn.Module) -> list[list[list[float]]]:
     """Base anchors by level, or relative sizes for SSD's generator."""
     generator = net.rpn.anchor_generator if hasattr(net, "rpn") else net.anchor_generator
-    is_grid = isinstance(generator, AnchorGenerator)
+    is_grid = hasattr(generator, "cell_anchors")  # AnchorGenerator, else DefaultBoxGenerator
     levels = generator.cell_anchors if is_grid else generator._wh_pairs
     return [torch.as_tensor(level).tolist() for level in levels]
