@@ -13,8 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import RnndetError, WeightsError
 from rnndet.models.checkpoint import load_model, model_from_checkpoint, save_checkpoint
-from rnndet.models.detectors.conversion import STRUCTURES, convert_torchvision
 from rnndet.models.detectors.backbones import freeze_batch_norms
+from rnndet.models.detectors.conversion import STRUCTURES, convert_torchvision
 
 CLASSES = ("car", "person", "dog")
 SSDLITE = "ssdlite320_mobilenet_v3_large"

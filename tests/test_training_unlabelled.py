@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision_files import LIGHT, give_weights, random_weights
 
 from conftest import (
     CLASSES,
@@ -307,3 +308,16 @@ def test_missing_initial_weights_are_one_line(init, message, videos, tmp_path, c
     assert train.main([*args, "--set", f'train.init="{init}"']) != 0
     assert message in error_line(capsys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_recipe_starts_from_a_detector_that_torchvision_publishes(
+    name, videos, tmp_path, monkeypatch
+):
+    give_weights(monkeypatch, name, random_weights(name))
+    config = recipe(videos, f"torchvision:{name}", **{"model.options.size": [64, 96]})
+    run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    trained = load_model(tmp_path / "run" / "weights.pt")
+    assert (trained.detector.name, trained.site) == (name, "backbone")
+    published = load_model(f"torchvision:{name}").state_dict()
+    assert all(torch.equal(trained.state_dict()[key], t) for key, t in published.items())

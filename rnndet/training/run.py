@@ -244,7 +244,10 @@ def build_teacher(config: Config, *, device: torch.device) -> CleanTeacher | Non
         return None
     model = load_model(name, device=device)
     resizes = config.model.options.get("resize_in_training", True)
-    model.detector.net.transform._skip_resize = not resizes  # the frames are those of the student
+    detector = model.detector
+    detector.net.transform._skip_resize = not resizes  # the frames are those of the student
+    if not resizes:
+        detector.input_spec = dataclasses.replace(detector.input_spec, as_float=False)
     return CleanTeacher(model, site=config.model.temporal.site)
 
 
