@@ -112,6 +112,6 @@ class IdentityLSTMCell(nn.Module):
         x = at_least_float32(x)
         g = torch.addcmul(x, self.spread, at_least_float32(self.change(a)))
         n = torch.addcmul(i, f, n).clamp(max=self.limit)
-        c = torch.lerp(c, g, (i / n).clamp(max=1))
-        h = torch.lerp(x, c, o)
+        c = torch.addcmul(c, (i / n).clamp(max=1), g - c)  # torch.lerp is slow in onnxruntime
+        h = torch.addcmul(x, o, c - x)
         return h.to(projected.dtype), (c, n)
