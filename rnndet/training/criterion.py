@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rnndet.config import TrainConfig
 from rnndet.data.clips.dataset import ClipBatch
+from rnndet.errors import RnndetError
 from rnndet.models.detectors.base import Losses, Prepared
 from rnndet.models.detectors.distillation import output_distillation_loss
 from rnndet.models.temporal.losses import distillation_loss, object_cells, stability_loss
@@ -46,6 +47,8 @@ class Criterion(nn.Module):
     - activation_checkpoints: above 0, activations are recomputed in the backward pass instead of
       kept (Chen et al. 2016, arXiv 1604.06174); backbone and neck run in that many chunks of the
       T*B images.
+
+    Raises RnndetError for output_distillation of a two-stage detector.
     """
 
     def __init__(
@@ -58,6 +61,11 @@ class Criterion(nn.Module):
         activation_checkpoints: int = 0,
     ) -> None:
         super().__init__()
+        if output_distillation and model.detector.head_spec is None:
+            raise RnndetError(
+                "train.output_distillation needs a one-stage detector; set it to 0 and use "
+                "train.distillation, which compares features"
+            )
         self.model = model
         self.teacher = teacher
         self.output_distillation = output_distillation
@@ -83,10 +91,13 @@ class Criterion(nn.Module):
             terms["distillation"] = self._distillation(batch, prepared, features, teaching)
         if self.stability and model.temporal.levels:
             terms["stability"] = self._stability(prepared, features, length)
-        features = model.head_features(features)
-        if teaching is not None and self.output_distillation:
-            terms["output_distillation"] = self._outputs(features, teaching)
         rows = supervised_images(batch.targets, supervised).to(batch.frames.device)
+        compares_outputs = teaching is not None and self.output_distillation
+        if not (len(rows) or compares_outputs):
+            return WindowLosses(terms, None, state)
+        features = model.head_features(features)
+        if compares_outputs:
+            terms["output_distillation"] = self._outputs(features, teaching)
         if not len(rows):
             return WindowLosses(terms, None, state)
         losses = self._detection(prepared, features, rows)
@@ -124,7 +135,7 @@ class Criterion(nn.Module):
             return self.teacher(clean)
         features = self.model.encode(clean).features
         outputs = {}
-        if self.output_distillation and self.model.detector.head_spec is not None:
+        if self.output_distillation:
             outputs = self.model.detector.raw_outputs(self.model.head_features(features))
         return Teaching(features, outputs, [])
 
@@ -144,8 +155,6 @@ class Criterion(nn.Module):
 
     def _outputs(self, features: Features, teaching: Teaching) -> Tensor:
         detector = self.model.detector
-        if detector.head_spec is None:
-            check_outputs({}, {})
         outputs = detector.raw_outputs(features)
         check_outputs(outputs, teaching.outputs)
         return output_distillation_loss(outputs, teaching.outputs, scores=detector.head_spec.scores)

@@ -1,4 +1,4 @@
-"""A frozen model that shows what the trained model should find: the clean frames' features."""
+"""Frozen teacher for distillation: its features, head outputs and boxes on clean frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SURE = 0.4  # score from which a detection of the teacher counts as an object
 
 @dataclass(frozen=True, slots=True)
 class Teaching:
-    """What the teacher gives for T*B clean frames, time-major."""
+    """Results of the teacher for T*B clean frames, time-major."""
 
     features: Features  # at the temporal module's site
     outputs: dict[str, Tensor]  # see `FrameDetector.raw_outputs`; {} for a two-stage head
@@ -65,11 +65,6 @@ def check_features(student: Features, teacher: Features) -> None:
 
 def check_outputs(student: dict[str, Tensor], teacher: dict[str, Tensor]) -> None:
     """Raise RnndetError unless the outputs can be compared."""
-    if not teacher:
-        raise RnndetError(
-            "train.output_distillation needs a one-stage detector; set it to 0 and use "
-            "train.distillation, which compares features"
-        )
     for name, value in student.items():
         other = teacher.get(name)
         if other is None or other.shape != value.shape:
