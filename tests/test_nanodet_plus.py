@@ -270,3 +270,9 @@ def test_loss_falls_on_one_image():
         optimizer.step()
         history.append(total.item())
     assert history[-1] < 0.6 * history[0]
+
+
+def test_features_have_the_memory_format_of_the_pixels():
+    pixels = torch.zeros(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    for feature in detector().eval().backbone(pixels).values():
+        assert feature.is_contiguous(memory_format=torch.channels_last)
