@@ -40,6 +40,20 @@ def convolution(
     return layers
 
 
+def check_feature_state(in_channels: int, hidden_channels: int, *, width: int) -> None:
+    """Raise `RnndetError` unless a cell whose state is features can have these channels.
+
+    width: channels of the hidden layer of its gates.
+    """
+    if hidden_channels != in_channels:
+        raise RnndetError(
+            f"hidden = {hidden_channels} of this cell must be {in_channels}, the channels of "
+            "the features that are its state"
+        )
+    if width < 1:
+        raise RnndetError(f"width = {width} of this cell must be at least 1")
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Convert half precision to float32; other types stay.
 

@@ -4,7 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from rnndet.errors import RnndetError
-from rnndet.models.temporal.cells.conv_rnn import at_least_float32, convolution
+from rnndet.models.temporal.cells.conv_rnn import (
+    at_least_float32,
+    check_feature_state,
+    convolution,
+)
 from rnndet.models.temporal.gates import Gate
 
 
@@ -58,13 +62,7 @@ class IdentityLSTMCell(nn.Module):
         separable: bool = True,
     ):
         super().__init__()
-        if hidden_channels != in_channels:
-            raise RnndetError(
-                f"hidden = {hidden_channels} of this cell must be {in_channels}, the channels of "
-                "the features that are its state"
-            )
-        if width < 1:
-            raise RnndetError(f"width = {width} of this cell must be at least 1")
+        check_feature_state(in_channels, hidden_channels, width=width)
         if not limit >= 1:
             raise RnndetError(f"limit = {limit} of this cell must be at least 1")
         self.out_channels = hidden_channels
