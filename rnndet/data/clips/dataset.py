@@ -157,7 +157,9 @@ class ClipDataset(Dataset[Window]):
         )
         reverse = transforms.happens(augment.reverse, generator)
         records = choice.records[::-1] if reverse else choice.records
-        is_still = transforms.happens(augment.still, generator) or len(choice.video.frames) == 1
+        is_still = len(choice.video.frames) == 1
+        if augment.still > 0:  # without it the draws are those of earlier versions
+            is_still |= transforms.happens(augment.still, generator)
         if is_still:
             records = (records[total // 2],) * total
         chosen = [records[i] for i in shown]
