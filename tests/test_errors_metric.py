@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +153,15 @@ def test_a_track_is_named_by_the_majority_of_its_scores() -> None:
     assert values["named_tracks"] == 1 and values["named"] == pytest.approx(1 / 3)
 
 
+def test_a_second_name_is_no_second_object_but_a_second_box_of_a_class_is() -> None:
+    targets = [Target(BOX, 1), Target(FAR, 2)]
+    first, last = Detection(BOX, 0.9, 1), Detection(FAR, 0.7, 0)
+    two_names = frame([first, Detection(BOX, 0.8, 0), last], targets)
+    assert (two_names["found"], two_names["found50"]) == (1, 1)
+    two_boxes = frame([first, Detection(BOX, 0.8, 1), last], targets)
+    assert two_boxes["found"] == pytest.approx((51 + 100 / 3) / 101)
+
+
 def test_half_of_the_scores_does_not_name_a_track() -> None:
     clip = video(
         *(evaluated(i, [Detection(BOX, 0.5, i)], [Target(BOX)]) for i in range(2)),
@@ -226,31 +236,27 @@ def xywh(box: np.ndarray) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_average_precisions_equal_those_of_pycocotools(seed: int) -> None:
+def test_ap_equals_that_of_pycocotools(seed: int) -> None:
     clip = random_video(seed)
+    assert numbers(clip)["AP30"] == pytest.approx(coco_ap(clip, 0.3, with_classes=True), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ap_without_classes_equals_that_of_pycocotools_if_nothing_has_two_names(seed: int) -> None:
+    clip = random_video(seed)
+    frames = (replace(f, labels=np.zeros_like(f.labels)) for f in clip.frames)
+    clip = replace(clip, frames=tuple(frames))
     values = numbers(clip)
-    assert values["AP30"] == pytest.approx(coco_ap(clip, 0.3, with_classes=True), abs=1e-9)
     assert values["found"] == pytest.approx(coco_ap(clip, 0.3, with_classes=False), abs=1e-9)
     assert values["found50"] == pytest.approx(coco_ap(clip, 0.5, with_classes=False), abs=1e-9)
 
 
-def test_ap50_of_the_split_is_that_of_coco_ap() -> None:
-    # FP leaves the hits, FN the targets hit: what it adds shows the AP50 that it starts from.
+def test_without_false_positives_ap50_of_coco_ap_rises_to_the_recall() -> None:
     clip, metric = random_video(4), CocoAP(("a", "b"))
-    recalled = video(*(evaluated(0, [Detection(BOX)], [Target(BOX), Target(FAR, 2)]),), name="x")
-    for source in (clip, recalled):
-        values = numbers(source)
-        shares = [hit_share(source, k) for k in range(2)]
-        best = np.mean([np.floor(100 * s + 1e-9) + 1 for s in shares if s is not None]) / 101
-        ap50 = metric.combine([metric.measure(source)])["AP50"]
-        assert best - values["dAP_FP"] == pytest.approx(ap50, abs=1e-9)
-
-
-def hit_share(clip: EvaluatedVideo, label: int) -> float | None:
-    """The recall at IoU .5 of a class by COCO; None without targets."""
-    metric = CocoAP(("a", "b"))
-    only = metric.measure(clip).pools[label]
-    return (only.hits[0] == 1).sum() / only.positives if only.positives else None
+    part = metric.measure(clip)
+    recalls = [(pool.hits[0] == 1).sum() / pool.positives for pool in part.pools]
+    reached = np.mean([np.floor(100 * recall) + 1 for recall in recalls]) / 101
+    assert numbers(clip)["dAP_FP"] == pytest.approx(reached - metric.combine([part])["AP50"])
 
 
 def test_frames_without_labels_are_skipped() -> None:

@@ -70,8 +70,10 @@ class Errors(Metric):
 
     AP is COCO's: greedy matching by score, 101 points, mean over classes.
 
-    - "AP30": AP at IoU .3. "found", "found50": AP at IoU .3 and .5 with classes ignored; a second
-      box on an object is a false positive even if it has another class.
+    - "AP30": AP at IoU .3. "found", "found50": AP at IoU .3 and .5 with classes ignored. Another
+      class name for an object is no second object: an unmatched detection that reaches the IoU
+      with targets that only detections of other classes match does not count. (pycocotools with
+      useCats = 0 takes it for a false positive.)
     - "named": of the targets found at IoU .3, matched one-to-one with classes ignored, by
       detections at the score threshold of the best F1 of this matching ("found_threshold"): the
       share whose detection has the right class.
@@ -149,8 +151,8 @@ class Errors(Metric):
         named_ap = _match(frame, iou, same, FOUND_IOU, in_class)
         strict = _match(frame, iou, same, FOREGROUND_IOU, in_class)
         in_frame = in_frame[: self._max_detections]
-        found = _match(frame, iou, np.ones_like(same), FOUND_IOU, in_frame)
-        found50 = _match(frame, iou, np.ones_like(same), FOREGROUND_IOU, in_frame)
+        found = _match_any(frame, iou, FOUND_IOU, in_frame)
+        found50 = _match_any(frame, iou, FOREGROUND_IOU, in_frame)
         rows = np.flatnonzero(found >= 0)
         targets = found[rows]
         kinds, missed = _kinds(frame, iou, strict)
@@ -199,6 +201,19 @@ def _match(
         inside = pairwise_share(frame.boxes, frame.target_boxes[~counted], dtype=np.float64)
         applies = same[:, ~counted] | (frame.target_labels[~counted] < 0)
         result[(result == FREE) & (applies & (inside >= limit)).any(1)] = IGNORED
+    return result
+
+
+def _match_any(
+    frame: EvaluatedFrame, iou: np.ndarray, limit: float, keep: np.ndarray
+) -> np.ndarray:
+    """`_match` with classes ignored; IGNORED also for further class names of a matched target."""
+    result = _match(frame, iou, np.ones(iou.shape, bool), limit, keep)
+    rows = np.flatnonzero(result >= 0)
+    near = iou[:, result[rows]] >= limit
+    same = frame.labels[:, None] == frame.labels[rows]
+    renamed = near.any(1) & ~(near & same).any(1)
+    result[(result == FREE) & renamed] = IGNORED
     return result
 
 
