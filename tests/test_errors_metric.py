@@ -97,9 +97,11 @@ def test_a_bad_box_of_the_right_class_is_localisation_even_on_another_object() -
 
 
 def test_a_wrong_class_on_a_detected_object_is_removed_and_not_made_a_hit() -> None:
-    detections = [Detection(BOX, 0.6, 0), Detection(BOX, 0.9, 1), Detection(FAR, 0.5, 1)]
-    values = frame(detections, [Target(BOX, 1, 0), Target(FAR, 2, 1)])
-    assert lost(values) == {"cls": 0.25}  # as a second hit, class a would exceed a recall of 1
+    of_a = [Detection(ELSEWHERE, 0.7, 0), Detection(BOX, 0.6, 0)]
+    of_b = [Detection(BOX, 0.9, 1), Detection(FAR, 0.5, 1)]
+    values = frame([*of_a, *of_b], [Target(BOX, 1, 0), Target(FAR, 2, 1)])
+    # Class b from .5 to 1; a hit of class a at .9 would raise its AP, too.
+    assert lost(values) == {"cls": 0.25, "bkg": 0.25}
 
 
 def test_one_object_is_given_to_the_error_of_highest_score_only() -> None:
