@@ -290,8 +290,7 @@ def _named(found: _Named, threshold: float) -> Numbers:
 
 def _losses(part: _Part) -> Numbers:
     """The rise of AP50 by each oracle."""
-    scores, labels, kinds, repaired = part.kinds
-    order = np.argsort(-scores, kind="stable")  # once, for all oracles
+    order = np.argsort(-part.kinds.scores, kind="stable")  # once, for all oracles
     scores, labels, kinds, repaired = (field[order] for field in part.kinds)
     hits, positives = kinds == HIT, part.positives
     before = _ap(scores, labels, hits, positives)
