@@ -94,7 +94,9 @@ class Errors(Metric):
     tidecv: AP 0). A class whose targets "miss" or "FN" removes completely has AP 1 (tidecv: AP 0
     if it has detections, else in no mean). A detection on an ignored target is no error (tidecv:
     an oracle may make a hit of it). An IoU of exactly .5 with a matched target is a duplicate
-    (tidecv: loc). tidecv does not limit the rise for FP and FN to 0 or more.
+    (tidecv: loc). tidecv does not limit the rise for FP and FN to 0 or more. Its recalls k / 100
+    are rounded otherwise than those of COCO, numpy's linspace, so that a recall of exactly k / 100
+    may reach one step less or more (on random data up to .1 points of 100).
 
     An ignored target is a COCO crowd, as in coco_ap: a detection that matches no target and has at
     least the share .3 or .5 (the threshold) of its area inside one of its class, or of no class
