@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
     add("--cache", metavar="DIR", help="decoded frames, see rnndet cache_frames")
     add("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
-        help="coco_ap, vid_ap, stability, delay, recovery, flicker, mot, streaming; "
+        help="coco_ap, vid_ap, errors, stability, delay, recovery, flicker, mot, streaming; "
         "all: all of them")  # fmt: skip
     add("--tracker", default="byte", help="for the metric mot: byte, sort, iou, none")
     add("--rescore", choices=["seq_nms", "track_smooth"],

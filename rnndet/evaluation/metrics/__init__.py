@@ -3,6 +3,7 @@
 from rnndet.evaluation.metrics.base import Metric
 from rnndet.evaluation.metrics.coco_ap import CocoAP
 from rnndet.evaluation.metrics.delay import AverageDelay
+from rnndet.evaluation.metrics.errors import Errors
 from rnndet.evaluation.metrics.flicker import Flicker
 from rnndet.evaluation.metrics.mot import Mot
 from rnndet.evaluation.metrics.recovery import Recovery
@@ -14,6 +15,7 @@ from rnndet.evaluation.metrics.vid_ap import VidAP
 METRICS: dict[str, type[Metric]] = {
     "coco_ap": CocoAP,
     "vid_ap": VidAP,
+    "errors": Errors,
     "stability": Stability,
     "delay": AverageDelay,
     "recovery": Recovery,
