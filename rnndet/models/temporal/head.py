@@ -82,7 +82,7 @@ class Replace(Fusion):
 
 
 class Direct(nn.Module):
-    """h itself, for cells that hold features: `identity_lstm`, `gated_hold` and `two_frame`."""
+    """h itself, for cells that hold features, see `holds_features`."""
 
     scale: Tensor  # scalar; records what `calibrate` measured
 
@@ -146,11 +146,11 @@ class TemporalHead(nn.Module):
         )
         if hidden < 0:
             raise RnndetError(f"model.temporal.hidden = {hidden} must be at least 1, or 0")
-        if (fusion == "state") != getattr(build_cell, "holds_features", False):
+        if (fusion == "state") != holds_features(build_cell):
+            names = ", ".join(name for name, known in CELLS.items() if holds_features(known))
             raise RnndetError(
-                f"model.temporal: cell {cell!r} and fusion {fusion!r} do not fit: identity_lstm, "
-                'gated_hold and two_frame need fusion = "state" and hidden = 0, the other cells '
-                "another fusion"
+                f"model.temporal: cell {cell!r} and fusion {fusion!r} do not fit: {names} need "
+                'fusion = "state" and hidden = 0, the other cells another fusion'
             )
         self.levels = tuple(levels)
         self.cells = nn.ModuleDict()
@@ -205,6 +205,11 @@ class TemporalHead(nn.Module):
             self.fusions[level].scale.fill_(SCALE_PER_STD * std)
             if hasattr(self.cells[level], "calibrate"):
                 self.cells[level].calibrate(std)
+
+
+def holds_features(cell: type) -> bool:
+    """Whether the state of this class of cells is features themselves; see `Direct`."""
+    return getattr(cell, "holds_features", False)
 
 
 def run_cell(

@@ -21,7 +21,9 @@ class RecurrentCell(Protocol):
     """Interface of a cell, which is built as `Cell(in_channels, hidden_channels, **options)`.
 
     A cell keeps no state itself. Its state is a tuple of tensors, each (B, any, H, W); the initial
-    state is all zeros, so that `reset_state` works for every cell.
+    state is all zeros, so that `reset_state` works for every cell. Two members are optional:
+    `holds_features = True` of a class whose state is features, and `calibrate(spread)`, which gets
+    the standard deviation of the features before training.
     """
 
     out_channels: int
