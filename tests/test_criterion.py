@@ -174,9 +174,17 @@ def test_output_distillation_vanishes_at_the_outputs_of_the_teacher(build):
     assert same["output_distillation"] < other["output_distillation"]
 
 
-def test_teacher_sees_the_clean_frames():
+def sure_teacher():
+    """A teacher that finds an object at every point."""
+    model = nanodet(seed=1)
+    for output in model.detector.net.head.outputs:
+        torch.nn.init.constant_(output.bias[:2], 5.0)
+    return CleanTeacher(model, site="neck", resizes=False)
+
+
+def test_teacher_sees_the_clean_frames_and_gives_the_objects_of_unlabelled_ones():
     model, frames, clean = nanodet().train(), noise(2), noise(2, seed=7)
-    teacher = CleanTeacher(nanodet(seed=1), site="neck")
+    teacher = sure_teacher()
     given = {"clean": clean, "teacher": teacher}
     found = losses(model, frames, UNLABELLED, **given)["distillation"]
     features, _ = head_input(model, frames)
@@ -186,14 +194,6 @@ def test_teacher_sees_the_clean_frames():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
-def sure_teacher():
-    """A teacher that finds an object at every point."""
-    model = nanodet(seed=1)
-    for output in model.detector.net.head.outputs:
-        torch.nn.init.constant_(output.bias[:2], 5.0)
-    return CleanTeacher(model, site="neck")
-
-
 def test_objects_of_unlabelled_frames_are_those_of_the_teacher():
     boxes = sure_teacher()(noise(2)).boxes
     assert len(boxes) == 2 and all(len(image) for image in boxes)
@@ -201,7 +201,10 @@ def test_objects_of_unlabelled_frames_are_those_of_the_teacher():
 
 def test_features_of_the_teacher_are_those_of_the_site():
     model = nanodet(site="backbone").train()
-    given = {"clean": noise(2), "teacher": CleanTeacher(nanodet(seed=1), site="backbone")}
+    given = {
+        "clean": noise(2),
+        "teacher": CleanTeacher(nanodet(seed=1), site="backbone", resizes=False),
+    }
     assert losses(model, noise(2), UNLABELLED, **given)["distillation"] > 0
 
 
@@ -221,7 +224,7 @@ def test_teacher_with_other_classes_is_refused():
     )  # fmt: skip
     given = {
         "clean": noise(2),
-        "teacher": CleanTeacher(other, site="neck"),
+        "teacher": CleanTeacher(other, site="neck", resizes=False),
         "output_distillation": True,
     }
     with pytest.raises(RnndetError, match=r"train\.teacher: its head gives"):

@@ -26,9 +26,10 @@ from rnndet.training import optim
 from rnndet.training.checkpoints import start_from
 from rnndet.training.criterion import Criterion
 from rnndet.training.log import MetricsLog
-from rnndet.training.run import build_run, read_source, read_sources, run_training, score
+from rnndet.training.run import build_run, read_source, read_sources, run_training
 from rnndet.training.samples import GAP, sample_sheet
 from rnndet.training.trainer import Trainer
+from rnndet.training.validation import score
 from rnndet.video.image import read_image
 
 
@@ -69,7 +70,7 @@ def validation_of(monkeypatch, figures):
         validated.append({n: t.clone() for n, t in model.state_dict().items()})
         return {"AP50": next(numbers), "AP": 0.0}
 
-    monkeypatch.setattr("rnndet.training.run.score", scored)
+    monkeypatch.setattr("rnndet.training.validation.score", scored)
     return validated
 
 
@@ -472,7 +473,7 @@ def test_validation_runs_at_most_so_many_videos(tmp_path, monkeypatch, limit, co
         return predict(stream, pairs, **options)
 
     write_coco_vid(tmp_path, videos=3)
-    monkeypatch.setattr("rnndet.training.run.predict", recorded)
+    monkeypatch.setattr("rnndet.training.validation.predict", recorded)
     config = with_data(config_for(tmp_path, steps=1, validate_videos=limit), holdout=("1", "2"))
     run_training(config, tmp_path / "run", device="cpu", quiet=True)
     assert len(names) == count  # 0: all of them

@@ -35,7 +35,7 @@ from rnndet.models.checkpoint import (
 )
 from rnndet.models.video_detector import build_model
 from rnndet.structures import Frame
-from rnndet.training import run
+from rnndet.training import run, validation
 from rnndet.training.run import read_sources, run_training, with_detector_of_init
 from rnndet.video.image import write_image
 
@@ -157,10 +157,10 @@ def test_initial_weights_agree_fully_with_themselves_on_the_frames_left_clean(
     model = load_model(start)
     found = Stream(model, min_score=0.0).step(Frame(frame_image(0, 0)[0], 0, 0.0)).detections
     # the weights are untrained: their third best score stands for a score of 0.4
-    monkeypatch.setattr(run, "Teacher", partial(Teacher, min_score=float(found.scores[2])))
+    monkeypatch.setattr(validation, "Teacher", partial(Teacher, min_score=float(found.scores[2])))
     config = config_for(source(videos), init=str(start), val=[source(videos)])
     _, held_out = read_sources(config)
-    figures = run.validation(config, held_out, tmp_path, device=torch.device("cpu"))(model)
+    figures = validation.validation(config, held_out, tmp_path, device=torch.device("cpu"))(model)
     assert figures["AP50_other"] == pytest.approx(1.0)
     assert figures["AP50_corrupted"] < 1
     assert (tmp_path / "samples.jpg").is_file()

@@ -21,9 +21,9 @@ from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Target
 from rnndet.training.teacher import CleanTeacher, Teaching, check_features, check_outputs
 
-# Losses on the temporal module's features. The setting of the same name is the weight. They are
-# means over the images; the detector's losses are means over the matched cells.
-TEMPORAL_LOSSES = ("distillation", "output_distillation", "stability")
+# Losses besides the detector's own. The setting of the same name is the weight. They are means over
+# images or anchors; the detector's losses are means over the matched cells.
+ADDED_LOSSES = ("distillation", "output_distillation", "stability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +203,9 @@ def weighted_sum(losses: dict[str, Tensor], config: TrainConfig, *, zero: Tensor
     """The loss that is minimised; starts at `zero`.
 
     `train.detection` weighs the detector's losses, the setting of the same name each of
-    TEMPORAL_LOSSES.
+    ADDED_LOSSES.
     """
-    weights = {name: getattr(config, name) for name in TEMPORAL_LOSSES}
+    weights = {name: getattr(config, name) for name in ADDED_LOSSES}
     total = zero
     for name, loss in losses.items():
         total = total + weights.get(name, config.detection) * loss

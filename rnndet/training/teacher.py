@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,21 +26,27 @@ class Teaching:
 class CleanTeacher:
     """Runs a frozen model on single clean frames, without its temporal module.
 
-    Not a module, so that its weights are not part of the trained model. site: of the trained
-    model's temporal module, where the features are compared; `model` may have another.
+    Not a module, so that its weights are not part of the trained model.
+
+    - site: of the trained model's temporal module, where the features are compared; `model` may
+      have another.
+    - resizes: whether frames are resized to the input size; False: they have network scale.
     """
 
-    def __init__(self, model: VideoDetector, *, site: str) -> None:
-        self.model = model.eval().requires_grad_(False)
+    def __init__(self, model: VideoDetector, *, site: str, resizes: bool) -> None:
+        self.model = model.eval()
         self.model.site = site
+        self.resizes = resizes
+        if not resizes:  # a detector that scales raw frames itself must not do so
+            spec = replace(model.detector.input_spec, as_float=False)
+            model.detector.input_spec = spec
 
     @torch.no_grad()
     def __call__(self, frames: Tensor) -> Teaching:
         """Frames (T, B, 3, H, W) uint8, as the model in training gets them."""
         detector = self.model.detector
         sizes = [(frames.shape[-2], frames.shape[-1])] * (frames.shape[0] * frames.shape[1])
-        has_network_scale = detector.net.transform._skip_resize
-        encoded = self.model.encode(frames, original_sizes=sizes if has_network_scale else None)
+        encoded = self.model.encode(frames, original_sizes=None if self.resizes else sizes)
         features = self.model.head_features(encoded.features)
         outputs = {} if detector.head_spec is None else detector.raw_outputs(features)
         found = detector.detect(encoded.prepared, features)

@@ -33,7 +33,7 @@ from rnndet.system.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 from rnndet.system.timing import StageTimer
 from rnndet.training.checkpoints import load_run, save_best, save_run
 from rnndet.training.criterion import (
-    TEMPORAL_LOSSES,
+    ADDED_LOSSES,
     Criterion,
     WindowLosses,
     choose_supervised,
@@ -245,7 +245,7 @@ class Trainer:
     def _total(self, output: WindowLosses) -> dict[str, Tensor]:
         """The terms, and their weighted sum as `loss`; {} if there is nothing to minimise."""
         weight = self._count_weight(output.count)
-        terms = {n: x if n in TEMPORAL_LOSSES else x * weight for n, x in output.terms.items()}
+        terms = {n: x if n in ADDED_LOSSES else x * weight for n, x in output.terms.items()}
         if self.world.size > 1:  # every process must reach every parameter, also without losses
             sums = [p.sum() for p in self.model.parameters() if p.requires_grad]
             zero = 0 * torch.stack(sums).sum()
