@@ -1,4 +1,4 @@
-"""Agreement with a teacher: what a model finds on the clean frames, one by one, as the targets."""
+"""Agreement with a teacher: its detections on the clean frames are the targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Show what the temporal module does: a clip, then the same clip with corrupted frames."""
+"""Demonstrate the temporal module on a clip, and on the same clip with corrupted frames."""
 
 from __future__ import annotations
 
