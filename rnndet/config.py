@@ -112,6 +112,10 @@ class AugmentConfig:
     flip: Share = 0.5
     reverse: Share = 0.5  # time reversal
     still: Share = 0.0  # share of clips that are one frame, seen by a moving crop
+    paste: Share = 0.0  # share of clips that get objects of other videos
+    paste_most: AtLeastOne = 2  # objects pasted into a clip
+    paste_zoom_min: Positive = 0.4  # their scale relative to the scale of inference, log-uniform
+    paste_zoom_max: Positive = 1.3
     colour: Share = 0.8  # share of clips with changed brightness, contrast, saturation, hue
     corrupt: Share = 0.5  # share of clips with corrupted runs of frames (data/corruption)
     corrupt_share: ShareBelowOne = 0.4  # share of corrupted frames in such a clip
@@ -321,6 +325,8 @@ def _check(config: Config) -> None:
     rules = [
         (clip.stride_min <= clip.stride_max, "clip.stride_min must be at most clip.stride_max"),
         (augment.zoom_min <= augment.zoom_max, "augment.zoom_min must be at most augment.zoom_max"),
+        (augment.paste_zoom_min <= augment.paste_zoom_max,
+         "augment.paste_zoom_min must be at most augment.paste_zoom_max"),
         (augment.run_min <= augment.run_max, "augment.run_min must be at most augment.run_max"),
         (config.data.keep_gib == 0 or train.augment_on == "device",
          'data.keep_gib needs train.augment_on = "device"'),

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset, Sampler
 
 from rnndet.config import AugmentConfig, ClipConfig
-from rnndet.data.clips import transforms
+from rnndet.data.clips import paste, transforms
 from rnndet.data.clips.sampling import ClipSampler
 from rnndet.data.clips.transforms import Clip, Region
 from rnndet.data.corruption.plan import Plan, corrupt
@@ -175,11 +175,71 @@ class ClipDataset(Dataset[Window]):
             clip = transforms.moving_crop(clip, *regions, shares=shares, out_hw=out_hw)
         else:
             clip = transforms.crop_resize(clip, regions[0], out_hw=out_hw)
-        if transforms.happens(augment.flip, generator):
+        flipped = transforms.happens(augment.flip, generator)
+        if flipped:
             clip = transforms.flip(clip)
+        if augment.paste > 0 and transforms.happens(augment.paste, generator):
+            targets = [
+                transforms.crop_target(
+                    record.target,
+                    transforms.between(regions[0], regions[-1], position / max(1, total - 1)),
+                    out_hw=out_hw,
+                )
+                for position, record in enumerate(records)
+            ]
+            if flipped:
+                targets = [transforms.flip_target(t, width=out_hw[1]) for t in targets]
+            clip = self._pasted(clip, targets, shown, generator)
         if transforms.happens(augment.colour, generator):
             clip = transforms.colour(clip, generator)
         return clip, f"{choice.video.name} frames {chosen[0].index} to {chosen[-1].index}"
+
+    def _pasted(
+        self,
+        clip: Clip,
+        targets: Sequence[Target | None],
+        shown: Sequence[int],
+        generator: Generator,
+    ) -> Clip:
+        """Paste objects of other videos into the frames numbered `shown` of a clip.
+
+        targets: of all frames of the whole clip.
+        """
+        augment, out_hw, total = self.augment, clip.frames.shape[-2:], len(targets)
+        taken = [np.zeros((0, 4), np.float32) if t is None else t.boxes.numpy() for t in targets]
+        numbers = [t.ids.max() for t in targets if t is not None and t.ids is not None and len(t)]
+        first = 1 + int(max(numbers, default=0))
+        for number in range(
+            int(torch.randint(1, augment.paste_most + 1, (1,), generator=generator))
+        ):
+            which = int(torch.multinomial(self.weights, 1, generator=generator))
+            choice = self.samplers[which].draw(
+                generator, length=total, stride=(self.clip.stride_min, self.clip.stride_max)
+            )
+            zoom = paste.draw_zoom(augment.paste_zoom_min, augment.paste_zoom_max, generator)
+            frame_hw = (choice.video.height, choice.video.width)
+            tracks = paste.complete_tracks(choice.records, frame_hw=frame_hw)
+            if not tracks:
+                continue
+            placement = paste.place(
+                tracks[int(torch.randint(len(tracks), (1,), generator=generator))],
+                frame_hw=frame_hw,
+                scale=zoom * transforms.inference_scale(self.size_hw, frame_hw),
+                out_hw=(out_hw[0], out_hw[1]),
+                taken=taken,
+                flip=augment.flip,
+                generator=generator,
+            )
+            if placement is None:
+                continue
+            taken = [
+                np.concatenate([boxes, region[None]])
+                for boxes, region in zip(taken, placement.regions, strict=True)
+            ]
+            donors = [choice.records[i] for i in shown]
+            donor = self.store.load(choice.video, donors, cache=self.caches[which])
+            clip = paste.paste(clip, donor, placement, shown=shown, number=first + number)
+        return clip
 
     def _region(
         self,

@@ -99,16 +99,26 @@ def crop_resize(clip: Clip, region: Region, *, out_hw: tuple[int, int]) -> Clip:
     Objects of which less than VISIBLE is inside are ignored; boxes are clipped.
     """
     frame_h, frame_w = clip.frames.shape[-2:]
-    x0, y0 = round(region.x), round(region.y)
-    x1, y1 = x0 + max(1, round(region.width)), y0 + max(1, round(region.height))
+    x0, y0, x1, y1 = _corners(region)
     inside = clip.frames[..., max(y0, 0) : min(y1, frame_h), max(x0, 0) : min(x1, frame_w)]
     border = (max(-x0, 0), max(x1 - frame_w, 0), max(-y0, 0), max(y1 - frame_h, 0))
     frames = resize(inside, _inner_size(border, (y1 - y0, x1 - x0), out_hw))
     if any(border):
         frames = _pad_to(frames, border, (y1 - y0, x1 - x0), out_hw)
-    factor = (out_hw[1] / (x1 - x0), out_hw[0] / (y1 - y0))
-    targets = [None if t is None else _move(t, x0, y0, factor, out_hw) for t in clip.targets]
-    return Clip(frames, targets)
+    return Clip(frames, [crop_target(target, region, out_hw=out_hw) for target in clip.targets])
+
+
+def crop_target(target: Target | None, region: Region, *, out_hw: tuple[int, int]) -> Target | None:
+    """Return the target of a frame after `crop_resize`."""
+    if target is None:
+        return None
+    x0, y0, x1, y1 = _corners(region)
+    return _move(target, x0, y0, (out_hw[1] / (x1 - x0), out_hw[0] / (y1 - y0)), out_hw)
+
+
+def _corners(region: Region) -> tuple[int, int, int, int]:
+    x0, y0 = round(region.x), round(region.y)
+    return x0, y0, x0 + max(1, round(region.width)), y0 + max(1, round(region.height))
 
 
 def moving_crop(
@@ -120,19 +130,24 @@ def moving_crop(
     """
     parts = []
     for t, share in enumerate(shares):
-        x, y, width, height = (
-            a + share * (b - a)
-            for a, b in (
-                (first.x, last.x),
-                (first.y, last.y),
-                (first.width, last.width),
-                (first.height, last.height),
-            )
-        )
         frame = Clip(clip.frames[t : t + 1], clip.targets[t : t + 1])
-        parts.append(crop_resize(frame, Region(x, y, width, height), out_hw=out_hw))
+        parts.append(crop_resize(frame, between(first, last, share), out_hw=out_hw))
     frames = torch.cat([part.frames for part in parts])
     return Clip(frames, [part.targets[0] for part in parts])
+
+
+def between(first: Region, last: Region, share: float) -> Region:
+    """Return the region at `share` of the way from one to the other."""
+    x, y, width, height = (
+        a + share * (b - a)
+        for a, b in (
+            (first.x, last.x),
+            (first.y, last.y),
+            (first.width, last.width),
+            (first.height, last.height),
+        )
+    )
+    return Region(x, y, width, height)
 
 
 def resize(frames: Tensor, size_hw: tuple[int, int]) -> Tensor:
@@ -192,15 +207,16 @@ def _move(
 def flip(clip: Clip) -> Clip:
     """Mirror left and right."""
     width = clip.frames.shape[-1]
+    return Clip(clip.frames.flip(-1), [flip_target(t, width=width) for t in clip.targets])
 
-    def mirrored(target: Target | None) -> Target | None:
-        if target is None:
-            return None
-        x1, y1, x2, y2 = target.boxes.unbind(-1)
-        boxes = torch.stack([width - x2, y1, width - x1, y2], -1)
-        return Target(boxes, target.labels, target.ids, target.ignore)
 
-    return Clip(clip.frames.flip(-1), [mirrored(t) for t in clip.targets])
+def flip_target(target: Target | None, *, width: int) -> Target | None:
+    """Return the target of a frame after `flip`."""
+    if target is None:
+        return None
+    x1, y1, x2, y2 = target.boxes.unbind(-1)
+    boxes = torch.stack([width - x2, y1, width - x1, y2], -1)
+    return Target(boxes, target.labels, target.ids, target.ignore)
 
 
 def colour(clip: Clip, generator: Generator) -> Clip:
