@@ -127,7 +127,7 @@ def test_the_mask_is_opaque_in_the_object_and_clear_around_it():
     from_centre = np.hypot(x - 23.5, y - 23.5)
     image[:, from_centre < 10] = 40
     box, region = torch.tensor([[8.0, 8, 40, 40]]), torch.tensor([[3.0, 3, 45, 45]])
-    alpha = paste.soft_mask(torch.from_numpy(image)[None].float(), box, region)[0, 0].numpy()
+    alpha = paste.soft_mask(torch.from_numpy(image)[None].float(), box, region).alpha[0, 0].numpy()
     assert alpha[from_centre < 8].min() > 0.95
     assert alpha[from_centre > 14].max() < 0.05
     assert ((alpha > 0.1) & (alpha < 0.9)).any()
@@ -136,7 +136,7 @@ def test_the_mask_is_opaque_in_the_object_and_clear_around_it():
 def test_in_front_of_clutter_the_mask_is_an_ellipse():
     image = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (1, 3, 48, 48))).float()
     box, region = torch.tensor([[8.0, 8, 40, 40]]), torch.tensor([[3.0, 3, 45, 45]])
-    alpha = paste.soft_mask(image, box, region)[0, 0]
+    alpha = paste.soft_mask(image, box, region).alpha[0, 0]
     assert float(alpha[18:30, 18:30].min()) > 0.95
     edge = torch.cat([alpha[3], alpha[44], alpha[:, 3], alpha[:, 44]])
     assert float(edge.max()) < 0.05
@@ -149,7 +149,7 @@ def test_a_solid_object_leaves_no_rectangle():
     image[..., 4:36, 4:36] = 30
     region = torch.tensor([[4.0, 4, 36, 36]])
     box = torch.tensor([[6.0, 6, 34, 34]])
-    alpha = paste.soft_mask(image, box, region)[0, 0]
+    alpha = paste.soft_mask(image, box, region).alpha[0, 0]
     assert float(alpha[4].max()) < 0.2 and float(alpha[:3].max()) == 0
 
 
@@ -291,6 +291,20 @@ def test_a_pasted_object_that_leaves_the_image_is_ignored_and_then_absent():
         assert len(target) == (share > 0)
         if len(target):
             assert bool(target.ignore[0]) == (share < 0.35)
+
+
+def test_a_pasted_object_has_no_halo():
+    """A blurred dark object of a bright background makes no pixel of a dark image brighter.
+
+    With the background's own colour its rim would be brighter than the image.
+    """
+    donor = torch.full((5, 3, 400, 400), 220.0)
+    donor[..., 52:60, 42:58] = 20
+    donor = torch.nn.functional.avg_pool2d(donor, 5, 1, 2, count_include_pad=False).byte()
+    clip = Clip(torch.full((5, 3, 80, 80), 90, dtype=torch.uint8), [Target.empty()] * 5)
+    result = paste.paste(clip, donor, placed(0, scale=1.0), shown=range(5), number=5)
+    assert int(result.frames.min()) < 40
+    assert int(result.frames.max()) < 97
 
 
 def test_an_object_that_cannot_be_seen_is_ignored():

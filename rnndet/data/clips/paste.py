@@ -56,6 +56,15 @@ class Placement:
     mirrored: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """What of a patch is the object."""
+
+    alpha: Tensor  # (T, 1, h, w) in [0, 1]: where the image is changed; 0 at the region's edges
+    opaque: Tensor  # (T, 1, h, w) in [0, 1]: where nothing of the image is seen through it
+    background: Tensor  # (T, 3, h, w) estimated grey levels without the object
+
+
 def complete_tracks(records: Sequence[FrameRecord], *, frame_hw: tuple[int, int]) -> list[Track]:
     """Return the objects that are labelled, not ignored and not at the frame's edge in each frame.
 
@@ -167,7 +176,8 @@ def paste(
     local = torch.from_numpy(placement.boxes[at] - np.tile(placement.corners[at], 2))
     regions = torch.from_numpy(placement.regions[at] - np.tile(placement.corners[at], 2))
     regions, local = regions.to(patches), local.to(patches)
-    alpha = soft_mask(patches, local, regions)
+    mask = soft_mask(patches, local, regions)
+    alpha = mask.alpha
     covered = (alpha * _inside(local, patches.shape[-2:])).sum((1, 2, 3))
     area = ((local[:, 2] - local[:, 0]) * (local[:, 3] - local[:, 1])).clamp(min=1)
     faint = (covered / area < FAINT).tolist()
@@ -182,11 +192,11 @@ def paste(
         left, top = max(0, -x), max(0, -y)
         right, bottom = min(patch_w, width - x), min(patch_h, height - y)
         if left < right and top < bottom:
-            under = frames[t, :, y + top : y + bottom, x + left : x + right]
+            image = frames[t, :, y + top : y + bottom, x + left : x + right]
             part = (slice(top, bottom), slice(left, right))
-            patch, mask = patches[t][:, *part], alpha[t][:, *part]
-            mixed = _mix(under.float(), patch, mask, ring[t][:, *part])
-            under.copy_(mixed.round_().clamp_(0, 255).to(torch.uint8))
+            layers = (patches, alpha, mask.opaque, mask.background, ring)
+            mixed = _mix(image.float(), *(layer[t][:, *part] for layer in layers))
+            image.copy_(mixed.round_().clamp_(0, 255).to(torch.uint8))
         box = placement.boxes[at[t]]
         targets[t] = _with_object(target, box, placement.label, number, faint[t], (height, width))
     return Clip(frames, targets)
@@ -206,11 +216,19 @@ def _cut(donor: Tensor, placement: Placement, sources: NDArray[np.int64]) -> Ten
     return patches.flip(-1) if placement.mirrored else patches
 
 
-def _mix(under: Tensor, patch: Tensor, alpha: Tensor, ring: Tensor) -> Tensor:
-    """Blend; the patch is moved towards the brightness of the image around the object."""
-    weight = ring.double().sum().clamp(min=1e-3) * len(under)
-    difference = ((under - patch).double() * ring).sum() / weight
-    return under + alpha * ((patch + ADAPT * difference.to(patch)).clamp(0, 255) - under)
+def _mix(
+    image: Tensor, patch: Tensor, alpha: Tensor, opaque: Tensor, background: Tensor, ring: Tensor
+) -> Tensor:
+    """Blend, (3, h, w) each, or (1, h, w).
+
+    Opaque pixels are moved towards the brightness of the image around the object. Of the others,
+    which are the object's rim, only the difference to their background is added to the image:
+    their own colour would be a halo.
+    """
+    weight = ring.double().sum().clamp(min=1e-3) * len(image)
+    difference = ((image - patch).double() * ring).sum() / weight
+    solid = (patch + ADAPT * difference.to(patch)).clamp(0, 255)
+    return image + alpha * (opaque * (solid - image) + (1 - opaque) * (patch - background))
 
 
 def _with_object(
@@ -236,21 +254,23 @@ def _with_object(
     )
 
 
-def soft_mask(patches: Tensor, boxes: Tensor, regions: Tensor) -> Tensor:
-    """Estimate the opacity of each pixel, (T, 3, h, w) grey levels -> (T, 1, h, w) in [0, 1].
+def soft_mask(patches: Tensor, boxes: Tensor, regions: Tensor) -> Mask:
+    """Estimate the masks of patches (T, 3, h, w), grey levels.
 
     boxes (T, 4) contain the objects; regions (T, 4) are larger. The background is a plane fitted to
-    the pixels between them. What differs from it is opaque, and where the background itself is not
-    smooth, an ellipse in the region. The mask is 0 on the edges of the region.
+    the pixels between them. What differs from it is the object, and where the background itself is
+    not smooth, an ellipse in the region is. Alpha is 0 on the edges of the region.
     """
     size_hw = patches.shape[-2:]
     inside = _inside(regions, size_hw)
     ring = inside * (1 - _inside(boxes, size_hw))
-    distance, deviation = _distance(patches, ring)
+    background, distance, deviation = _fit_background(patches, ring)
     level = deviation.clamp(min=SMOOTH)
-    solid = _smoothstep(distance, 2 * level, 5 * level) * inside
-    reach = max(1, round(min(size_hw) / 24))  # half a kernel
-    solid = -_grown(-_grown(solid, reach), reach)  # closes holes
+    reach = max(1, round(min(size_hw) / 24))
+    solid = _closed(_smoothstep(distance, 2 * level, 5 * level) * inside, reach)
+    relative = distance / _grown(distance, 2).clamp(min=1)  # on the object's rim below 1
+    opaque = _smoothstep(relative, 0.3, 0.9) * _smoothstep(distance, 2 * level, 6 * level)
+    opaque = _closed(opaque * inside, reach)
     solid = F.avg_pool2d(_grown(solid, 1), 3, 1, 1, count_include_pad=False)
     across, along = _edge_distances(regions, size_hw)  # (T, 1, h, w) each, 1 in the middle
     sides = (regions[:, 2:] - regions[:, :2])[:, :, None, None, None]
@@ -259,11 +279,12 @@ def soft_mask(patches: Tensor, boxes: Tensor, regions: Tensor) -> Tensor:
     radius = ((1 - across) ** 2 + (1 - along) ** 2).sqrt()
     ellipse = 1 - _smoothstep(radius, 0.55, 1.0)
     clutter = _smoothstep(deviation, *CLUTTER)
-    return feather * solid * (1 - clutter) + ellipse * clutter
+    alpha = feather * solid * (1 - clutter) + ellipse * clutter
+    return Mask(alpha, opaque * (1 - clutter) + clutter, background)
 
 
-def _distance(patches: Tensor, ring: Tensor) -> tuple[Tensor, Tensor]:
-    """(distance of each pixel from the background plane, its usual size in the ring)."""
+def _fit_background(patches: Tensor, ring: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(background, each pixel's distance from it, the usual distance in the ring)."""
     count, _, height, width = patches.shape
     y = torch.linspace(-1, 1, height, device=patches.device, dtype=torch.float64)
     x = torch.linspace(-1, 1, width, device=patches.device, dtype=torch.float64)
@@ -278,13 +299,16 @@ def _distance(patches: Tensor, ring: Tensor) -> tuple[Tensor, Tensor]:
         plane = torch.linalg.solve(
             weighted.transpose(1, 2) @ basis + ridge, weighted.transpose(1, 2) @ values
         )
-        distance = (values - basis @ plane).abs().amax(-1)  # (T, P)
+        background = basis @ plane
+        distance = (values - background).abs().amax(-1)  # (T, P)
         usual = distance.masked_fill(outside, torch.nan).nanmedian(-1, keepdim=True).values
         usual = usual.nan_to_num(0.0)
         if step < 2:
             weights = ring.double().flatten(1) * (distance <= 3 * usual + 1)
     shape = (count, 1, height, width)
-    return distance.reshape(shape).float(), (1.2 * usual).reshape(count, 1, 1, 1).float()
+    background = background.transpose(1, 2).reshape(patches.shape).float()
+    deviation = (1.2 * usual).reshape(count, 1, 1, 1).float()
+    return background, distance.reshape(shape).float(), deviation
 
 
 def _edge_distances(boxes: Tensor, size_hw: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -311,6 +335,11 @@ def _smoothstep(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
 
 def _grown(mask: Tensor, reach: int) -> Tensor:
     return F.max_pool2d(mask, 2 * reach + 1, 1, reach)
+
+
+def _closed(mask: Tensor, reach: int) -> Tensor:
+    """The mask with small holes filled."""
+    return -_grown(-_grown(mask, reach), reach)
 
 
 def draw_zoom(low: float, high: float, generator: Generator) -> float:
