@@ -143,14 +143,15 @@ def test_in_front_of_clutter_the_mask_is_an_ellipse():
     assert float(alpha[6, 6]) == 0
 
 
-def test_a_solid_object_leaves_no_rectangle():
-    """Even one that fills its region: the mask falls to 0 at the region's edges."""
+def test_an_object_that_is_cut_off_leaves_no_edge():
+    """A bar that goes on beyond its box and region: the mask falls to 0 at the region's edges."""
     image = torch.full((1, 3, 40, 40), 200.0)
-    image[..., 4:36, 4:36] = 30
+    image[..., 16:24] = 30
     region = torch.tensor([[4.0, 4, 36, 36]])
-    box = torch.tensor([[6.0, 6, 34, 34]])
+    box = torch.tensor([[7.0, 7, 33, 33]])
     alpha = paste.soft_mask(image, box, region).alpha[0, 0]
-    assert float(alpha[4].max()) < 0.2 and float(alpha[:3].max()) == 0
+    assert float(alpha[12:28, 18:22].min()) > 0.95
+    assert float(alpha[[4, 35]].max()) < 0.2 and float(alpha[[3, 36]].max()) == 0
 
 
 def test_ids_are_distinct_and_constant(coco_vid_root):
