@@ -319,6 +319,19 @@ def test_other_classes_start_with_a_new_class_layer(cached):
     assert fresh and all("classification_head" in key for key in fresh)
 
 
+def test_classes_of_coco_keep_their_rows_among_others(cached):
+    tree = {
+        "model": {"detector": "torchvision", "options": SMALL},
+        "train": {"init": f"torchvision:{SSDLITE}"},
+    }
+    classes = ("toothbrush", "kite balloon", "person")  # of COCO's numbers 90 and 1
+    model, _ = start_model(config_from_dict(tree, where="test"), classes, resume=False)
+    key = "net.head.classification_head.module_list.0.1.weight"
+    published = published_tensors(SSDLITE)[key].unflatten(0, (-1, 91))
+    own = model.detector.state_dict()[key].unflatten(0, (-1, 4))  # (A, background and 3 classes)
+    assert torch.equal(own[:, [0, 1, 3]], published[:, [0, 90, 1]])
+
+
 # the command line
 
 

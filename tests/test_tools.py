@@ -207,7 +207,7 @@ def test_training_starts_from_the_name_of_shipped_weights(coco_vid_root, tmp_pat
     out = ["--out", tmp_path / "run", "--device", "cpu", "--quiet"]
     with caplog.at_level("INFO"):
         assert run("train", "aerial_frame", *out, *changes) == 0
-    assert "aerial_frame.pt: 136 tensors" in caplog.text  # all except the class-dependent tensors
+    assert "aerial_frame.pt: 138 tensors loaded, 0 newly" in caplog.text
 
 
 def test_help_into_a_closed_pipe_is_no_traceback():

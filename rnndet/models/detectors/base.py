@@ -18,6 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import RnndetError, WeightsError
+from rnndet.models.detectors.class_rows import ClassRows
 from rnndet.models.detectors.downloads import read_published
 from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.registry import lookup
@@ -97,6 +98,8 @@ class FrameDetector(nn.Module, ABC):
 
     head_spec: how to decode the raw outputs of `head`; None for a head with two stages.
     """
+
+    numbers: tuple[int, ...] = ()  # torchvision's label of each class, if not 1, 2, ...
 
     def __init__(
         self,
@@ -246,6 +249,17 @@ class FrameDetector(nn.Module, ABC):
                 zip(prepared.image_sizes, prepared.original_sizes, strict=True)
             )
         ]
+
+    @abstractmethod
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The rows of each class in all parameters whose shape depends on the classes, by name.
+
+        Weights are carried over to other classes by them, see rnndet.training.checkpoints.
+        """
+
+    def labels(self, outputs: int) -> tuple[int, ...]:
+        """torchvision's label of each class, for a head with `outputs` classes and background."""
+        return self.numbers or tuple(range(1, outputs))
 
     def _neck_levels(self, features: Features) -> Features:
         return {name: features[name] for name in self.neck_channels}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum
 from torchvision.models.detection import (
@@ -27,6 +28,7 @@ from rnndet.models.detectors.base import (
     lookup_published,
     per_image,
 )
+from rnndet.models.detectors.class_rows import ClassRows, output_rows
 from rnndet.registry import lookup
 from rnndet.structures import Detections
 
@@ -162,6 +164,20 @@ class FasterRCNN(FrameDetector):
     @score_threshold.setter
     def score_threshold(self, value: float) -> None:
         self.net.roi_heads.score_thresh = value
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """As in `FrameDetector`: a score of each class, and the four numbers of its own box."""
+        outputs = self.net.roi_heads.box_predictor.cls_score.out_features
+        scores = output_rows(self.labels(outputs), outputs)
+        boxes = ClassRows(
+            (4 * scores.classes + torch.arange(4)), (4 * scores.shared + torch.arange(4))
+        )
+        layers = {"cls_score": scores, "bbox_pred": boxes}
+        return {
+            f"net.roi_heads.box_predictor.{layer}.{kind}": rows
+            for layer, rows in layers.items()
+            for kind in ("weight", "bias")
+        }
 
     def _losses(
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]

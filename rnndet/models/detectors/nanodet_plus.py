@@ -20,6 +20,7 @@ from rnndet.models.detectors.base import (
     Prepared,
     check_sizes,
 )
+from rnndet.models.detectors.class_rows import ClassRows
 from rnndet.specs import HeadSpec
 
 FAMILY = "shufflenet_v2_"  # of torchvision's backbones
@@ -126,6 +127,17 @@ class NanoDetPlus(FrameDetector):
         order = torch.channels_last if is_channels_last else torch.contiguous_format
         features = super().backbone(pixels)
         return {name: feature.contiguous(memory_format=order) for name, feature in features.items()}
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """As in `FrameDetector`; the distributions are shared."""
+        head = self.net.head
+        every = torch.arange(head.num_classes + 4 * (REG_MAX + 1))
+        rows = ClassRows(every[: head.num_classes, None], every[head.num_classes :])
+        return {
+            f"net.head.outputs.{level}.{kind}": rows
+            for level in range(len(head.outputs))
+            for kind in ("weight", "bias")
+        }
 
     def head(self, features: Features) -> dict[str, Tensor]:
         """Raw outputs: "cls_logits" (N, A, K + 1) and "bbox_regression" (N, A, 4) in strides."""

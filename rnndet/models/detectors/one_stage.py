@@ -19,6 +19,7 @@ from rnndet.models.detectors.base import (
     load_published,
     lookup_published,
 )
+from rnndet.models.detectors.class_rows import ClassRows, output_rows
 from rnndet.specs import HeadSpec
 
 # Options of torchvision's fcos_resnet50_fpn and retinanet_resnet50_fpn.
@@ -138,6 +139,14 @@ class OneStage(FrameDetector):
             nms_threshold=net.nms_thresh,
             most=net.detections_per_img,
         )
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """As in `FrameDetector`."""
+        head = self.net.head.classification_head
+        outputs = head.num_classes
+        rows = output_rows(self.labels(outputs), outputs, anchors=head.num_anchors)
+        layer = "net.head.classification_head.cls_logits"
+        return {f"{layer}.weight": rows, f"{layer}.bias": rows}
 
     @staticmethod
     @abstractmethod

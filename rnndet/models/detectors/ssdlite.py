@@ -31,6 +31,7 @@ from rnndet.models.detectors.base import (
     load_published,
     lookup_published,
 )
+from rnndet.models.detectors.class_rows import ClassRows, output_rows
 from rnndet.models.detectors.matching import (
     match_anchors,
     matched_boxes,
@@ -152,6 +153,19 @@ class SSDLite(FrameDetector):
             most=net.detections_per_img,
             steps=tuple(net.anchor_generator.steps or ()),
         )
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """As in `FrameDetector`; the last convolution of each level's branch."""
+        head = self.net.head.classification_head
+        outputs, labels = head.num_columns, self.labels(head.num_columns)
+        found = {}
+        for level, branch in enumerate(head.module_list):
+            convs = [item for item in branch.named_modules() if isinstance(item[1], nn.Conv2d)]
+            name, conv = convs[-1]  # SSD's branch is a convolution itself, with the name ""
+            rows = output_rows(labels, outputs, anchors=conv.out_channels // outputs)
+            layer = f"net.head.classification_head.module_list.{level}.{name}".rstrip(".")
+            found |= {f"{layer}.weight": rows, f"{layer}.bias": rows}
+        return found
 
     def backbone(self, pixels: Tensor) -> Features:
         """Backbone features of (N, 3, h, w) pixels, levels as in `backbone_channels`."""

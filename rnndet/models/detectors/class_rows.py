@@ -1,0 +1,68 @@
+"""Rows of a detector's parameters that belong to single classes, copied by the classes' names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRows:
+    """The rows (first dimension) of a parameter that belong to each class, and to none.
+
+    A row in neither is not used, such as those of COCO's numbers without a class.
+    """
+
+    classes: Tensor  # (K, R) int64: R rows of each class
+    shared: Tensor  # (S,) int64: background, or boxes that are not of one class
+
+    def fill(
+        self, own: Tensor, start: Tensor, rows: ClassRows, pairs: Sequence[tuple[int, int]]
+    ) -> Tensor | None:
+        """A copy of `own` with the rows of `start`: of the paired classes, and the shared ones.
+
+        rows: of `start`; pairs: see `pairs_by_name`. None if the layers are not of the same kind.
+        """
+        same_kind = (
+            self.classes.shape[1] == rows.classes.shape[1]
+            and len(self.shared) == len(rows.shared)
+            and own.shape[1:] == start.shape[1:]
+        )
+        if not same_kind:
+            return None
+        mine, theirs = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+        filled = own.clone()
+        filled[self.shared] = start[rows.shared].to(filled)
+        filled[self.classes[mine]] = start[rows.classes[theirs]].to(filled)
+        return filled
+
+
+def output_rows(labels: Sequence[int], outputs: int, *, anchors: int = 1) -> ClassRows:
+    """The rows of a layer with `outputs` rows for each anchor, of which the first is background.
+
+    labels: the row of each class among those of an anchor.
+
+    >>> output_rows((1, 2), 3, anchors=2).classes.tolist()
+    [[1, 4], [2, 5]]
+    """
+    first = torch.arange(anchors) * outputs
+    return ClassRows(torch.tensor(labels)[:, None] + first, first)
+
+
+def pairs_by_name(own: Sequence[str], start: Sequence[str]) -> list[tuple[int, int]]:
+    """The places of each class that both lists have; equal names in one list are paired in order.
+
+    >>> pairs_by_name(["car", "bird"], ["bird", "drone"])
+    [(1, 0)]
+    """
+    places = {key: place for place, key in enumerate(_numbered(start))}
+    return [(i, places[key]) for i, key in enumerate(_numbered(own)) if key in places]
+
+
+def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Each name with the number of equal names before it."""
+    return [(name, Counter(names[:place])[name]) for place, name in enumerate(names)]
