@@ -93,7 +93,9 @@ def measure(patches: Patches, sides: Array) -> tuple[Array, Array, Array]:
     signed = (mask * difference).sum(1) / total
     texture = np.sqrt(np.maximum((mask * difference**2).sum(1) / total - signed**2, 0))
     plain = grey.reshape(-1, SIDE, SIDE)
-    edges = np.abs(np.diff(plain, axis=2)).mean((1, 2)) + np.abs(np.diff(plain, axis=1)).mean((1, 2))
+    edges = np.abs(np.diff(plain, axis=2)).mean((1, 2)) + np.abs(np.diff(plain, axis=1)).mean(
+        (1, 2)
+    )
     scale = sides / SIDE  # frame pixels per patch pixel
     shape = np.stack([
         np.log(total * scale**2 + 1),

@@ -48,9 +48,7 @@ def _patch(image: np.ndarray, x: float, y: float, side: float) -> NDArray[np.uin
     first_x, first_y = (at - side / 2 + step / 2 - 0.5 for at in (x - left, y - top))
     matrix = np.array([[step, 0, first_x], [0, step, first_y]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(
-        grey, matrix, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
+    return cv2.warpAffine(grey, matrix, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _interval(low: float, high: float, length: int) -> tuple[int, int]:
