@@ -131,10 +131,11 @@ class _State:
     ring_position: Array  # (N, RING, 2) centroids in the frame
     place: NDArray[np.int64]  # (N,) of the newest entry in the ring
     smooth: Array  # (N, bands, SERIES) leaky averages, the faster ones first
+    smooth_weight: Array  # (N, bands) what each of them weighs so far, 1 after a long time
     energy: Array  # (N, bands, SERIES) mean squares of the bands
     mean: Array  # (N, AVERAGED)
     square: Array  # (N, AVERAGED) mean squares
-    weight: Array  # (N,) what the averages weigh so far, 1 after a long time
+    weight: Array  # (N,) what mean, square and energy weigh so far
     net: Array  # (N, bands, 2) leaky averages of the velocity
     path: Array  # (N, bands) leaky averages of the speed
 
@@ -146,6 +147,7 @@ class _State:
             ids.astype(np.int64), np.full(n, time), np.full(n, time), np.zeros(n, np.int64),
             np.zeros((n, RING, SIDE * SIDE), np.float16), np.full((n, RING), -np.inf),
             np.zeros((n, RING, 2)), np.zeros(n, np.int64), np.zeros((n, bands, series)),
+            np.zeros((n, bands)),
             np.zeros((n, bands, series)), np.zeros((n, averaged)), np.zeros((n, averaged)),
             np.zeros(n), np.zeros((n, bands, 2)), np.zeros((n, bands)),
         )  # fmt: skip
@@ -156,11 +158,11 @@ class ShapeMotion:
 
     All is in seconds, so that the frame rate and missed frames change little.
 
-    >>> tracks, patches = ShapeMotion(), np.full((1, SIDE, SIDE), 90, np.uint8)
+    >>> tracks, ids, sides = ShapeMotion(), np.array([7]), np.array([20.0])
+    >>> patches = np.full((1, SIDE, SIDE), 90, np.uint8)
     >>> for k in range(3):
-    ...     centres = np.array([[20.0 + k, 30.0]])
-    ...     statistics = tracks.update(np.array([7]), patches, np.array([20.0]), centres, time=k / 30)
-    >>> statistics.shape == (1, len(FEATURES)), tracks.ages(np.array([7])).round(3).tolist()
+    ...     features = tracks.update(ids, patches, sides, np.array([[20.0 + k, 30]]), time=k / 30)
+    >>> features.shape == (1, len(FEATURES)), tracks.ages(ids).round(3).tolist()
     (True, [0.067])
     """
 
@@ -260,19 +262,16 @@ class ShapeMotion:
         return moved / elapsed[:, None], change
 
     def _average(self, rows: Rows, dt: Array, series: Array, averaged: Array) -> None:
-        """Add to the averages that begin with the second patch."""
+        """Add to the averages, which begin with the second patch: dt is 0 for the first.
+
+        Each is a plain mean at first, of all that there is, and leaky in the end.
+        """
         state = self._state
-        is_second = state.count[rows] == 1
-        state.smooth[rows[is_second]] = series[is_second, None]
-        state.smooth[rows] += (1 - np.exp(-dt[:, None] / BANDS))[..., None] * (
-            series[:, None] - state.smooth[rows]
-        )
+        share = _share(1 - np.exp(-dt[:, None] / BANDS), state.smooth_weight, rows)
+        state.smooth[rows] += share[..., None] * (series[:, None] - state.smooth[rows])
         smooth = state.smooth[rows]
         faster = np.concatenate([series[:, None], smooth[:, :-1]], 1)
-        gain = 1 - np.exp(-dt / LONG)  # 0 for the first patch
-        state.weight[rows] += gain * (1 - state.weight[rows])
-        # a plain mean at first, of all that there is; leaky in the end
-        share = np.divide(gain, state.weight[rows], out=np.zeros_like(gain), where=gain > 0)
+        share = _share(1 - np.exp(-dt / LONG), state.weight, rows)
         state.energy[rows] += share[:, None, None] * ((faster - smooth) ** 2 - state.energy[rows])
         state.mean[rows] += share[:, None] * (averaged - state.mean[rows])
         state.square[rows] += share[:, None] * (averaged**2 - state.square[rows])
@@ -300,3 +299,9 @@ class ShapeMotion:
         ], 1)  # fmt: skip
         features[state.count[rows] < 2] = 0.0
         return features
+
+
+def _share(gain: Array, weight: Array, rows: Rows) -> Array:
+    """The share of a new value in averages with this gain; adds it to what they weigh."""
+    weight[rows] += gain * (1 - weight[rows])
+    return np.divide(gain, weight[rows], out=np.zeros_like(gain), where=gain > 0)

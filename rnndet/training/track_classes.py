@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from rnndet.data.frames import iterate
-from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.records import FrameRecord, VideoRecord
 from rnndet.errors import RnndetError
 from rnndet.specs import TrackClassSpec
 from rnndet.tracking.assign import Array
@@ -277,7 +277,7 @@ def fold_of_groups(samples: Samples) -> dict[str, int]:
     sizes = Counter(samples.groups.tolist())
     filled = np.zeros((FOLDS, int(samples.labels.max(initial=0)) + 1))
     folds: dict[str, int] = {}
-    for group, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+    for group, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
         own = np.array([counts[group, label] for label in range(filled.shape[1])])
         main = int(own.argmax())
         fold = min(range(FOLDS), key=lambda f: (filled[f, main], filled[f].sum()))
