@@ -127,12 +127,10 @@ class TrackClassSpec:
         """Read the output of `to_dict`; classes: of the model. Raises WeightsError."""
         try:
             spec = TrackClassSpec(
-                classes=tuple(tree["classes"]),
-                features=tuple(tree["features"]),
-                weight=tuple(_numbers(row) for row in tree["weight"]),
-                **{key: _numbers(tree[key]) for key in ("mean", "std", "bias")},
-                **{key: float(tree[key]) for key in ("wait", "power", "floor")},
-            )
+                tuple(tree["classes"]), tuple(tree["features"]), _numbers(tree["mean"]),
+                _numbers(tree["std"]), tuple(_numbers(row) for row in tree["weight"]),
+                _numbers(tree["bias"]), *_numbers((tree["wait"], tree["power"], tree["floor"])),
+            )  # fmt: skip
         except (KeyError, TypeError, ValueError):
             raise WeightsError(f"{where}: track_classes: malformed; {FIT_AGAIN}") from None
         width, count = len(spec.features), len(spec.classes)
