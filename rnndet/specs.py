@@ -1,12 +1,17 @@
-"""Input and output specifications of a detector as plain data, stored in exported models."""
+"""Specifications that travel with a model as plain data: its input, its head, its track classes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rnndet.errors import WeightsError
+
 Box = tuple[float, float, float, float]
+
+FIT_AGAIN = "fit it again: rnndet fit_track_classes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,64 @@ class HeadSpec:
         cells = tuple(tuple(tuple(box) for box in level) for level in tree["cells"])
         lists = {key: tuple(tree.get(key, ())) for key in ("weights", "columns", "steps")}
         return HeadSpec(**{**tree, **lists, "cells": cells})
+
+
+@dataclass(frozen=True, slots=True)
+class TrackClassSpec:
+    """A linear read-out that names a track by its shape and motion, F features to K classes.
+
+    The probabilities of a track are softmax(clip((features - mean) / std, -LIMIT, LIMIT) @ weight +
+    bias); `rnndet.tracking.track_classes` says how they change the scores of detections.
+    """
+
+    classes: tuple[str, ...]  # those of the model, in its order
+    features: tuple[str, ...]  # names, see `rnndet.tracking.shape_motion.FEATURES`
+    mean: tuple[float, ...]  # (F,)
+    std: tuple[float, ...]  # (F,)
+    weight: tuple[tuple[float, ...], ...]  # (F, K)
+    bias: tuple[float, ...]  # (K,)
+    wait: float = 1.5  # seconds: the age of a track from which on its class counts
+    power: float = 0.15  # exponent of the probabilities beside the scores
+    floor: float = 0.02  # smallest evidence: of a probability, a share, a score
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as numbers, text and lists."""
+        return {
+            key: [list(row) for row in value] if key == "weight"
+            else list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }  # fmt: skip
+
+    @staticmethod
+    def from_dict(tree: Any, *, classes: Sequence[str], where: str) -> TrackClassSpec:
+        """Read the output of `to_dict`; classes: of the model. Raises WeightsError."""
+        try:
+            spec = TrackClassSpec(
+                tuple(tree["classes"]), tuple(tree["features"]), _numbers(tree["mean"]),
+                _numbers(tree["std"]), tuple(_numbers(row) for row in tree["weight"]),
+                _numbers(tree["bias"]), *_numbers((tree["wait"], tree["power"], tree["floor"])),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            raise WeightsError(f"{where}: track_classes: malformed; {FIT_AGAIN}") from None
+        width, count = len(spec.features), len(spec.classes)
+        shapes = (len(spec.mean), len(spec.std), len(spec.bias), {len(r) for r in spec.weight})
+        is_fitting = shapes == (width, width, count, {count}) and len(spec.weight) == width
+        if spec.classes != tuple(classes) or not is_fitting:
+            raise WeightsError(
+                f"{where}: track_classes: not for {len(classes)} classes {', '.join(classes[:9])}, "
+                f"or its shapes do not agree; {FIT_AGAIN}"
+            )
+        numbers = (*spec.mean, *spec.std, *spec.bias, spec.wait, spec.power, spec.floor)
+        every = (*numbers, *(value for row in spec.weight for value in row))
+        if not all(map(math.isfinite, every)) or min(*spec.std, spec.floor) <= 0:
+            raise WeightsError(
+                f"{where}: track_classes: NaN, infinite or impossible values; refused"
+            )
+        return spec
+
+
+def _numbers(row: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in row)
 
 
 def _without(tree: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

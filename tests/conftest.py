@@ -67,6 +67,7 @@ class StubModel(torch.nn.Module):
     score_threshold = 0.0
     detector = SimpleNamespace(input_spec=IdentityInput())
     temporal = SimpleNamespace(cells={})
+    track_classes = None
 
     def step(self, frames, state, *, original_sizes, timer):
         return self.decode(self.encode(frames, original_sizes=original_sizes), state)

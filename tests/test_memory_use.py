@@ -29,6 +29,7 @@ EARLY, LATE = 200, int(sys.argv[2])
 class Stub:
     classes, score_threshold, name, device, about = ("a", "b"), 0.0, "stub", "cpu", {}
     input_spec = InputSpec(64, 120, None, 1, (0.0,) * 3, (1.0,) * 3)
+    track_classes = None
     rows_of = joined = to_arrays = from_arrays = fingerprint = print  # not called
 
     def detect(self, images, original_sizes, state, *, timer):  # two objects that come and go

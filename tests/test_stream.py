@@ -29,6 +29,7 @@ class Counter:
     name, device, about = "counter", "cpu", MappingProxyType({})
     classes, score_threshold = ("cube", "ball"), 0.0
     input_spec = InputSpec(40, 48, None, 1, (0.0,) * 3, (1.0,) * 3)
+    track_classes = None
 
     def __init__(self, scores: tuple[float, ...] = (0.9, 0.4, 0.2, 0.12)) -> None:
         self.scores = scores

@@ -25,6 +25,7 @@ class Setting:
     runtime: str = "torch"  # of `RUNTIMES`; compiled; or "stock", the torchvision baseline
     key_every: AtLeastOne = 1
     key_lost: Share = 0.0
+    track_classes: bool = True  # of the stream
 
 
 def parse_setting(text: str, *, tracker: str = "byte") -> Setting:
@@ -61,6 +62,7 @@ def open_contender(
         min_score=setting.score,
         key_every=setting.key_every,
         key_lost=setting.key_lost,
+        track_classes=setting.track_classes,
     )
     about = {**describe_model(runtime, setting.weights), "weights": setting.weights}
     return Contender(text, stream, about | {"tracker": setting.tracker, "min_score": setting.score})

@@ -43,6 +43,7 @@ class TorchvisionRuntime:
         self.classes = model.classes
         self.about = {**describe(model), "cell": "none"}
         self.input_spec = _Unscaled(**model.detector.input_spec.to_dict())
+        self.track_classes = None
         has_gpu = device != "cpu" and torch.cuda.is_available()
         self._device = torch.device("cuda" if has_gpu else "cpu")
         self.device = str(self._device)

@@ -24,6 +24,7 @@ NEEDS_WEIGHTS = {
     "key_every": 1,
     "key_lost": 0.0,
     "max_videos": None,
+    "no_track_classes": False,
     "teacher": None,
 }
 
@@ -73,6 +74,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="run the model on every N-th frame; boxes are propagated in between")  # fmt: skip
     add("--key-lost", type=float, default=0.0, metavar="SHARE",
         help="and on frames in which less than this share of the boxes was propagated")  # fmt: skip
+    add("--no-track-classes", action="store_true",
+        help="do not correct classes by the shape and motion of tracks")  # fmt: skip
     add("--max-videos", type=int, metavar="N", help="N videos, evenly spaced in the set")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--threads", type=int, help="CPU threads; default: torch's choice")
@@ -319,6 +322,7 @@ def predict(args: argparse.Namespace, here):
             max_videos=args.max_videos,
             teacher=teacher,
             class_map=class_map,
+            track_classes=not args.no_track_classes,
             world=here,
             progress=progress.step_of,
         )

@@ -40,6 +40,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="do not reset state and tracks at scene cuts",
     )
+    add("--no-track-classes", action="store_true",
+        help="do not correct classes by the shape and motion of tracks")  # fmt: skip
     add(
         "--key-every",
         type=at_least_one,

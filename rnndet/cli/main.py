@@ -15,6 +15,7 @@ TOOLS = {  # modules of rnndet.cli, in the order in which a user meets them
     "compare": "compare two evaluations of the same videos",
     "train": "train a model",
     "plot": "plot a training run",
+    "fit_track_classes": "fit what names a track by its shape and motion",
     "dataset": "check, count, convert or draw labelled videos",
     "cache_frames": "decode the videos of a data set once, for training",
     "render_clips": "render labelled clips of flying objects",

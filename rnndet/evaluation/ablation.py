@@ -41,6 +41,7 @@ def predict_ablations(
     foreign_frames: int = FOREIGN_FRAMES,
     positions: Sequence[int] | None = None,
     corrupted: Mapping[str, Collection[int]] | None = None,
+    track_classes: bool = True,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Predictions]:
     """Predictions for several uses of the temporal state, by name in USES, in a single pass.
@@ -48,15 +49,18 @@ def predict_ablations(
     Each frame is encoded once for all uses. "carried" equals a plain run. The foreign state of a
     video is the one that the previous video of the list (for the first, the last) left after
     `foreign_frames` frames. positions: which videos of the list to run, by default all. corrupted:
-    indices of the corrupted frames, by video name. progress: called after each frame. Raises
-    RnndetError for an unknown use, and for "foreign" with fewer than two videos.
+    indices of the corrupted frames, by video name. track_classes: as for `Stream`; the tracks see
+    the detections of every use in the order of the frames. progress: called after each frame.
+    Raises RnndetError for an unknown use, and for "foreign" with fewer than two videos.
     """
     for use in uses:
         lookup(use, USES, what="use of the memory")
     if "foreign" in uses and len(videos) < 2:
         raise RnndetError("the memory ablation needs at least two videos, for a foreign state")
     runtime = TorchRuntime(model)
-    stream = Stream(runtime, min_score=min_score)
+    stream = Stream(runtime, min_score=min_score, track_classes=track_classes)
+    # for what follows the model: each use has its own tracks
+    ends = {use: Stream(runtime, min_score=min_score, track_classes=track_classes) for use in uses}
     predictions = {use: Predictions(model.classes) for use in uses}
     foreign: State | None = None
     foreign_position = -1  # of the video that left the foreign state
@@ -66,11 +70,14 @@ def predict_ablations(
             frames = itertools.islice(frames_of(videos[previous]), foreign_frames)
             foreign = _state_after(stream, frames)
         stream.reset()
+        for end in ends.values():
+            end.reset()
         run = _VideoRun(stream, runtime, uses, foreign, foreign_frames)
         indices = (corrupted or {}).get(video.name, ())
         collectors = {use: FrameCollector(video, corrupted=indices) for use in uses}
         for block in _blocks(frames_of(video), BLOCK):
             for use, frame, detections in run.block(block):
+                detections = ends[use].track(ends[use].correct(frame, detections))
                 collectors[use].add(frame.index, detections)
             for _ in block:
                 progress()
@@ -115,10 +122,13 @@ class _VideoRun:
             for use, output in self._in_order(code):
                 yield use, frame, self._detections(output)
         if "shuffled" in self._uses:
+            shuffled = {}
             for i in torch.randperm(len(frames), generator=self._generator).tolist():
                 output = model.decode(encoded[i], self._shuffled)
                 self._shuffled = output.state
-                yield "shuffled", frames[i], self._detections(output)
+                shuffled[i] = self._detections(output)
+            for i, frame in enumerate(frames):
+                yield "shuffled", frame, shuffled[i]
 
     def _in_order(self, code: Encoded) -> Iterator[tuple[str, Output]]:
         """Use and output of the next frame, for all uses but "shuffled"."""

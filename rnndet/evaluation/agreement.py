@@ -61,7 +61,7 @@ class Teacher:
         each frame. Lowers the model's `score_threshold` if it is higher than min_score.
         """
         self.model.score_threshold = min(self.model.score_threshold, self.min_score)
-        stream = Stream(self.model, min_score=self.min_score)
+        stream = Stream(self.model, min_score=self.min_score, track_classes=False)
         found = []
         for frame in iterate(video, cache=cache):
             stream.reset()

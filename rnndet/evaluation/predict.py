@@ -63,6 +63,7 @@ def evaluate_set(
     max_videos: int | None = None,
     teacher: Teacher | None = None,
     class_map: ClassMap | None = None,
+    track_classes: bool = True,
     world: World | None = None,
     progress: Callable[[int], object] = lambda total: None,
 ) -> dict[str, Predictions]:
@@ -75,6 +76,7 @@ def evaluate_set(
     teacher: its detections on the clean frames replace the labels: figures are agreement with it.
     class_map: the classes to evaluate; the data has its classes, see `only_classes`. None: those of
     the model, which the data has, see `match_classes`.
+    track_classes: correct the classes by the shape and motion of tracks, as in inference.
     world: each process runs its share of the videos. The first gets all runs, the rest none.
     progress: called after each frame, of the teacher also, with the total number of frames.
 
@@ -107,11 +109,14 @@ def evaluate_set(
             positions=share,
             corrupted=corrupted,
             min_score=SCORE_FLOOR,
+            track_classes=track_classes,
             progress=tick,
         )
     else:
         chosen = None if class_map is None else class_map.model_names
-        stream = Stream(model, min_score=SCORE_FLOOR, keys=keys, classes=chosen)
+        stream = Stream(
+            model, min_score=SCORE_FLOOR, keys=keys, classes=chosen, track_classes=track_classes
+        )
         pairs = ((videos[position], frames_of(videos[position])) for position in share)
         runs = {"": predict(stream, pairs, corrupted=corrupted, progress=tick)}
 
@@ -121,6 +126,8 @@ def evaluate_set(
         "key frames": "all" if keys is None else f"every {keys.every}, lost {keys.lost:g}",
         "degraded": "no" if degrade is None else f"{degrade}, seed {degrade_seed}",
     }
+    if model.track_classes is not None:
+        facts["track classes"] = "corrected" if track_classes else "not corrected"
     if teacher is not None:
         facts["labels"] = teacher.rule
     for use, run in runs.items():

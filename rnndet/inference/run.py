@@ -18,7 +18,7 @@ from rnndet.inference.batch.done import DoneRecord, forget_done
 from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch, timed
 from rnndet.inference.results import ResultFiles, Summary, Tally, stage_seconds
 from rnndet.inference.runtimes import Runtime, as_runtime
-from rnndet.inference.stream import Stream, run_video
+from rnndet.inference.stream import NoTrackClasses, Stream, run_video
 from rnndet.inference.stream_state import Position, continued, load_stream, save_stream
 from rnndet.models.zoo import file_sha256, find_weights
 from rnndet.registry import lookup
@@ -61,6 +61,7 @@ def track(
     key_every: int = 1,
     key_lost: float = 0.0,
     classes: Sequence[str] | None = None,
+    track_classes: bool = True,
 ) -> Iterator[FrameResult]:
     """Return a generator over the results of a video, which may be endless: no result is stored.
 
@@ -70,7 +71,8 @@ def track(
     see `SceneCut`. coast: seconds for which `predicted` contains a missed track, see
     `TrackSmoother`. key_every: the model sees every n-th frame, and a frame in which less than the
     share key_lost of the boxes could be propagated, see `KeyFrames`. classes: names of the classes
-    to detect, such as ("person", "car"); None: all classes. The model stays on its device.
+    to detect, such as ("person", "car"); None: all classes. track_classes: correct the classes by
+    the shape and motion of tracks, if the weights can, see `Stream`. The model stays on its device.
     Raises RnndetError (InputError for a source that cannot be opened); for wrong names at the call.
 
     >>> model = load_model("aerial")  # doctest: +SKIP
@@ -79,7 +81,7 @@ def track(
     """
     stream = make_stream(
         model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts, coast=coast,
-        key_every=key_every, key_lost=key_lost, classes=classes,
+        key_every=key_every, key_lost=key_lost, classes=classes, track_classes=track_classes,
     )  # fmt: skip
     if isinstance(source, str | Path | int):
         return _results(stream, open_source(source))
@@ -96,6 +98,7 @@ def make_stream(
     key_every: int = 1,
     key_lost: float = 0.0,
     classes: Sequence[str] | None = None,
+    track_classes: bool = True,
 ) -> Stream:
     """Return a stream with one threshold for tracker and model; sets the model's `score_threshold`.
 
@@ -109,6 +112,7 @@ def make_stream(
         keys=choose_key_frames(key_every, key_lost),
         coast=coast,
         classes=classes,
+        track_classes=track_classes,
     )
     stream.runtime.score_threshold = stream.score_floor
     return stream
@@ -150,6 +154,8 @@ def run_source(
     about = {"device": stream.runtime.device, "min_score": stream.min_score, **options.header}
     if stream.classes is not None:
         about["selected_classes"] = list(stream.classes)
+    if not isinstance(stream.track_classes, NoTrackClasses):
+        about["track_classes"] = True
     folder = Path(out_dir) / (options.name or source.info.name)
     with ResultFiles(
         folder, source.info, stream.runtime.classes, header=about, save=options.save,

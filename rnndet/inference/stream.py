@@ -15,6 +15,7 @@ from rnndet.structures import Detections, Frame, FrameResult
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.tracking import Tracker
 from rnndet.tracking.smoothing import TrackSmoother
+from rnndet.tracking.track_classes import TrackClasses
 from rnndet.video.key_frames import KeyFrames
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sources.base import size_text
@@ -48,6 +49,9 @@ class Stream:
             `TrackSmoother`; needs a tracker.
         classes: names of the classes to detect; detections of other classes are dropped before
             tracking. Labels remain those of the model. None: all classes of the model.
+        track_classes: correct the classes by the shape and motion of tracks, see `TrackClasses`,
+            where the model has a read-out for it. It also corrects boxes that are propagated, and
+            it sees all classes of the model.
 
     A frame with `restart` is handled like a cut, and may have another size. A `gap` is not: missing
     frames leave state and tracks unchanged, and the tracker uses the true times.
@@ -74,6 +78,7 @@ class Stream:
         keys: KeyFrames | None = None,
         coast: float = 0.0,
         classes: Sequence[str] | None = None,
+        track_classes: bool = True,
     ) -> None:
         if not 0 <= min_score <= 1:
             raise RnndetError(f"min_score = {min_score}; expected a number from 0 to 1")
@@ -91,14 +96,16 @@ class Stream:
         self.cuts = NoCuts() if cuts is None else cuts
         self.keys = EveryFrame() if keys is None else keys
         self.smoother = TrackSmoother(coast=coast)
+        spec = self.runtime.track_classes if track_classes else None
+        self.track_classes = NoTrackClasses() if spec is None else TrackClasses(spec)
         self.reset()
 
     @property
     def score_floor(self) -> float:
         """The lowest score that this stream uses."""
-        if isinstance(self.tracker, NoTracker):
-            return self.min_score
-        return min(self.min_score, TRACKER_FLOOR)
+        has_tracker = not isinstance(self.tracker, NoTracker)
+        floor = min(self.min_score, TRACKER_FLOOR) if has_tracker else self.min_score
+        return min(floor, self.track_classes.score_floor)
 
     def reset(self) -> None:
         """Reset all state: the next frame begins a new video, and ids start at 1."""
@@ -116,6 +123,7 @@ class Stream:
         self.state = None
         self.smoother.reset()
         self.keys.reset()
+        self.track_classes.reset()
         self.tracker.end_tracks()
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,6 +138,7 @@ class Stream:
             "cuts": self.cuts.state_dict(),
             "keys": self.keys.state_dict(),
             "steady": self.smoother.state_dict(),
+            "track_classes": self.track_classes.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -141,6 +150,7 @@ class Stream:
         self.cuts.load_state_dict(state["cuts"])
         self.keys.load_state_dict(state["keys"])
         self.smoother.load_state_dict(state["steady"])
+        self.track_classes.load_state_dict(state.get("track_classes"))  # none in older files
 
     def step(self, frame: Frame, timer: Timer = NO_TIMER) -> FrameResult:
         """Return the result of the next frame of the video.
@@ -159,6 +169,7 @@ class Stream:
         size_hw = frame.image.shape[:2]
         detections = self.detect(image, size_hw=size_hw, gap=frame.gap, timer=timer)
         with timer.stage("track"):
+            detections = self.correct(frame, detections)
             tracked = self.track(detections, time=frame.time)
             return self._result(frame, tracked, is_cut=is_cut)
 
@@ -194,26 +205,38 @@ class Stream:
     ) -> Detections:
         """Run the model and store its state; returns the detections to track, without ids.
 
-        They are those >= score_floor of the chosen classes. Between key frames: the boxes of the
-        last key frame, propagated. image: the result of `prepare`; size_hw, gap: of the original
-        frame.
+        They are those >= score_floor of the chosen classes, or of all classes where `correct` needs
+        them. Between key frames: the boxes of the last key frame, propagated. image: the result of
+        `prepare`; size_hw, gap: of the original frame.
         """
         with timer.stage("propagate"):
             propagated = self.keys.between(image, size_hw=size_hw, gap=gap)
         if propagated is not None:
             return propagated
         (detections,), self.state = self.runtime.detect([image], [size_hw], self.state, timer=timer)
-        detections = detections[self._is_used(detections)]
+        detections = detections[detections.scores >= self.score_floor]
+        if isinstance(self.track_classes, NoTrackClasses):
+            detections = self._of_chosen_classes(detections)
         with timer.stage("propagate"):
             self.keys.keep(image, detections)
         return detections
 
-    def _is_used(self, detections: Detections) -> np.ndarray:
-        """Which detections the stream uses: a mask (D,) bool."""
-        is_used = detections.scores >= self.score_floor
-        if self._is_chosen is not None:
-            is_used &= self._is_chosen[detections.labels]
-        return is_used
+    def correct(self, frame: Frame, detections: Detections) -> Detections:
+        """Correct the classes of the detections of a frame by those of their tracks.
+
+        Returns detections of the chosen classes, in descending order of score; new ones may have
+        any score. Without a read-out, the detections are returned unchanged.
+        """
+        if isinstance(self.track_classes, NoTrackClasses):
+            return detections
+        corrected = self.track_classes.update(frame.image, detections, time=frame.time)
+        return self._of_chosen_classes(corrected)
+
+    def _of_chosen_classes(self, detections: Detections) -> Detections:
+        """The detections of the classes that are reported."""
+        if self._is_chosen is None:
+            return detections
+        return detections[self._is_chosen[detections.labels]]
 
     def track(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Give ids to detections >= score_floor and select those that are reported."""
@@ -279,6 +302,12 @@ class NoCuts(NullPart):
 
     def update(self, image: np.ndarray) -> bool:
         return False
+
+
+class NoTrackClasses(NullPart):
+    """Replaces `TrackClasses`: the classes are those of the model."""
+
+    score_floor = 1.0  # it needs no detections
 
 
 class EveryFrame(NullPart):

@@ -98,6 +98,8 @@ def _options(stream: Stream) -> dict[str, str]:
     }
     if stream.classes is not None:  # left out otherwise, as in files of older versions
         options["classes"] = ", ".join(stream.classes)
+    if not isinstance(stream.track_classes, NullPart):
+        options["track classes"] = "on"
     return options
 
 

@@ -27,6 +27,7 @@ from rnndet.models.detectors.published import published_classes, published_tenso
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.models.weights_files import check_file, check_plain, damaged_member
 from rnndet.models.zoo import TORCHVISION, file_sha256, find_weights
+from rnndet.specs import TrackClassSpec
 from rnndet.system.files import atomic_file
 
 FORMAT = 2  # of the checkpoint's dictionary
@@ -92,8 +93,13 @@ def _digest(digest: Any, value: Any) -> None:
 def model_content(
     model: VideoDetector, config: Any, *, step: int, figures: dict[str, float] | None = None
 ) -> dict[str, Any]:
-    """The content of a model's checkpoint: weights, configuration, classes, step, figures."""
+    """The content of a model's checkpoint: weights, configuration, classes, step, figures.
+
+    Also its track classes, if it has any.
+    """
     weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    spec = model.track_classes
+    extra = {} if spec is None else {"track_classes": spec.to_dict()}
     return {
         "format": FORMAT,
         "config": config_to_dict(config),
@@ -101,7 +107,21 @@ def model_content(
         "step": step,
         "figures": figures or {},
         "model": weights,
+        **extra,
     }
+
+
+def model_only(content: dict[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint's content that describes the model, without the state of a run."""
+    keys = ("format", "classes", "step", "figures", "model", "track_classes", "config")
+    return {key: content[key] for key in keys if key in content}
+
+
+def save_with_track_classes(
+    content: dict[str, Any], spec: TrackClassSpec, path: str | Path
+) -> None:
+    """Write the model of a checkpoint's content with other track classes. Raises OutputError."""
+    save_checkpoint(path, model_only(content) | {"track_classes": spec.to_dict()})
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -238,6 +258,8 @@ def model_from_checkpoint(content: dict[str, Any], *, where: str) -> VideoDetect
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{where}: {name} holds NaN or infinite values; refused")
     model.load_state_dict(weights, assign=True)
+    if (tree := content.get("track_classes")) is not None:
+        model.track_classes = TrackClassSpec.from_dict(tree, classes=classes, where=where)
     return model.eval()
 
 

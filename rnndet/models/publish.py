@@ -22,7 +22,7 @@ def publish(source: Path, name: str, *, licence: str) -> Path:
     content = checkpoint.read_checkpoint(source)
     checkpoint.model_from_checkpoint(content, where=str(source))  # it must build and fit
     target = zoo.WEIGHTS_DIR / f"{name}.pt"
-    kept = {key: content[key] for key in ("format", "classes", "step", "figures", "model")}
+    kept = checkpoint.model_only(content)
     with atomic_file(target) as part:
         checkpoint.save_checkpoint(part, kept | {"config": without_paths(content["config"])})
         size = part.stat().st_size

@@ -14,6 +14,7 @@ from rnndet.models.detectors import build_detector
 from rnndet.models.detectors.base import FrameDetector, Grids, Prepared
 from rnndet.models.temporal.head import TemporalHead
 from rnndet.models.temporal.state import Features, State
+from rnndet.specs import TrackClassSpec
 from rnndet.structures import Detections
 from rnndet.system.timing import NO_TIMER, Timer
 
@@ -64,6 +65,9 @@ class VideoDetector(nn.Module):
         self.temporal = temporal
         self.classes = classes
         self.site = site  # "neck" or "backbone": the temporal module comes after it
+        # Names tracks by their shape and motion; a stream uses it after the model, see
+        # `rnndet.tracking.track_classes`.
+        self.track_classes: TrackClassSpec | None = None
 
     @property
     def score_threshold(self) -> float:

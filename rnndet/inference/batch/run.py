@@ -52,6 +52,7 @@ class ResultOptions:
     trails: int = 0
     coast: float = 0.0  # seconds
     classes: tuple[str, ...] | None = None  # names of the model's classes; None: all
+    no_track_classes: bool = False
 
     @property
     def stream(self) -> dict[str, Any]:
@@ -64,7 +65,15 @@ class ResultOptions:
             "key_every": self.key_every,
             "key_lost": self.key_lost,
             "classes": self.classes,
+            "track_classes": not self.no_track_classes,
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options for done.json; as in records of earlier versions where that is the same."""
+        options = asdict(self)
+        if not self.no_track_classes:
+            del options["no_track_classes"]
+        return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,7 @@ class Batch:
         made_from = describe_job(
             job.source,
             model_sha256=self.header["model"]["sha256"],
-            options=asdict(options.results),
+            options=options.results.to_dict(),
         )
         record = self._find_done(folder, made_from) if options.resume else None
         if record is not None and (record["whole"] or not options.strict):

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from rnndet.specs import InputSpec
+from rnndet.specs import InputSpec, TrackClassSpec
 from rnndet.structures import Detections
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.video.image import resize
@@ -30,6 +30,7 @@ class Runtime(Protocol):
     device: str
     about: Mapping[str, Any]  # detector, cell, input_sides
     input_spec: InputSpec
+    track_classes: TrackClassSpec | None  # for the stream; the runtime does not use it
     score_threshold: float  # detections below it are not returned; may be set
 
     def detect(

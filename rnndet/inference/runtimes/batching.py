@@ -8,7 +8,7 @@ from threading import Condition
 from typing import Any, Self
 
 from rnndet.inference.runtimes.base import Image, Runtime, StateArrays
-from rnndet.specs import InputSpec
+from rnndet.specs import InputSpec, TrackClassSpec
 from rnndet.structures import Detections
 from rnndet.system.timing import NO_TIMER, Timer
 
@@ -97,6 +97,7 @@ class Member:
         self.device: str = runtime.device
         self.about: Mapping[str, Any] = runtime.about
         self.input_spec: InputSpec = runtime.input_spec
+        self.track_classes: TrackClassSpec | None = runtime.track_classes
 
     @property
     def score_threshold(self) -> float:

@@ -191,6 +191,7 @@ def _described(
         about=dict(runtime.about),
         weights=runtime.fingerprint(),
         weights_file=weights_file,
+        track_classes=model.track_classes,
     )
     return spec, example
 

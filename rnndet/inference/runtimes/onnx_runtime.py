@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rnndet.errors import WeightsError
 from rnndet.inference.runtimes.base import Image, StateArrays
 from rnndet.models.postprocess import anchors_of, postprocess
-from rnndet.specs import HeadSpec, InputSpec
+from rnndet.specs import HeadSpec, InputSpec, TrackClassSpec
 from rnndet.structures import Detections
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.video.image import resize
@@ -47,6 +47,7 @@ class ExportSpec:
     about: dict[str, Any]
     weights: str  # sha256 of the weights' content, as `Runtime.fingerprint`
     weights_file: str  # sha256 of the checkpoint file, "" if there was none
+    track_classes: TrackClassSpec | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Return text by key, as ONNX stores it."""
@@ -61,6 +62,8 @@ class ExportSpec:
             "weights": self.weights,
             "weights_file": self.weights_file,
         }
+        if self.track_classes is not None:
+            tree["track_classes"] = self.track_classes.to_dict()
         return {PREFIX + key: json.dumps(value) for key, value in tree.items()}
 
     @staticmethod
@@ -76,8 +79,9 @@ class ExportSpec:
                 raise WeightsError(
                     f"{where}: format {tree['format']}, this version reads {FORMAT}; export again"
                 )
+            classes, named = tuple(tree["classes"]), tree.get("track_classes")
             return ExportSpec(
-                tuple(tree["classes"]),
+                classes,
                 InputSpec.from_dict(tree["input"]),
                 HeadSpec.from_dict(tree["head"]),
                 tuple(tree["strides"]),
@@ -85,6 +89,9 @@ class ExportSpec:
                 tree["about"],
                 tree["weights"],
                 tree["weights_file"],
+                None
+                if named is None
+                else TrackClassSpec.from_dict(named, classes=classes, where=where),
             )
         except (KeyError, TypeError, ValueError):
             raise WeightsError(
@@ -109,6 +116,7 @@ class OnnxRuntime:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.spec = spec = ExportSpec.from_metadata(metadata, where=str(path))
         self.classes, self.input_spec, self.about = spec.classes, spec.input_spec, spec.about
+        self.track_classes = spec.track_classes
         self.score_threshold = 0.05
         self._heads = [o.name for o in self._session.get_outputs()][: -len(spec.states) or None]
         self._outputs = [*self._heads, *(f"new_{state.name}" for state in spec.states)]

@@ -54,6 +54,7 @@ class TorchRuntime:
         self._half = half
         self.classes = model.classes
         self.input_spec = model.detector.input_spec
+        self.track_classes = model.track_classes
         self.about = describe(model)
         self._device = torch.device("cpu") if first is None else first.device
         self.device = str(self._device)
