@@ -15,8 +15,11 @@ SIZE_WH = (640, 384)  # of clips of photographs
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet render_clips", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="rnndet render_clips",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("root", help="folder of the new data set")
     parser.add_argument("--clips", type=int, default=160)
     parser.add_argument("--length", type=int, default=60, help="frames per clip")
@@ -31,7 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"),
         help="of a frame; default: {} {}".format(*SIZE_WH))  # fmt: skip
     add("--val-clips", type=int, default=0, metavar="N",
-        help="also write a split val of N clips, from photographs that train does not use")  # fmt: skip
+        help="also write a split val of N clips, of other photographs")  # fmt: skip
     return parser.parse_args(argv)
 
 

@@ -11,6 +11,7 @@ EDGE = 3  # pixels; an object nearer to the edge of its photograph may be cut of
 OVERLAP = 0.1  # largest part of the box that may be covered by the box of another object
 WORKING_SIDE = 200  # pixels; the outline is found on a smaller image of the object
 STEPS = 4  # of GrabCut
+MIN_BACKGROUND = 50  # pixels around the box, from which GrabCut learns the background
 MIN_IOU, MIN_SHARE = 0.8, 0.3  # of an outline with its box; a worse one has lost the object
 SOFT = 0.12  # of the shorter side: width of the soft edge of an object cut out by its box
 PADDING = 2  # transparent pixels around a cut-out, so that it can be interpolated
@@ -72,6 +73,8 @@ def _outline(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray | 
     small = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     a, b, c, d = np.round(np.array([x1 - left, y1 - top, x2 - left, y2 - top]) * factor).astype(int)
     mask = np.zeros(small.shape[:2], np.uint8)
+    if mask.size - (c - a) * (d - b) < MIN_BACKGROUND:
+        return None
     cv2.setRNGSeed(0)  # GrabCut clusters colours from a random start
     models = np.zeros((2, 1, 65))
     cv2.grabCut(

@@ -82,10 +82,12 @@ class MovingPhotograph(Source):
         name = f"photograph-{seed}"
         self.info = VideoInfo(name, name, width, height, fps, length)
         self._labels, self._seed, self._exposure = labels, seed, exposure
+        self._seconds = float(1 / fps)  # between two frames
         # At most two pixels of the photograph per pixel of the frame, against aliasing.
         shrink = min(1.0, max(2 * height / image.shape[0], 2 * width / image.shape[1]))
         self._image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        self._boxes = labels.boxes.numpy().astype(float) * shrink
+        exact = np.array(self._image.shape[1::-1]) / image.shape[1::-1]
+        self._boxes = labels.boxes.numpy() * np.tile(exact, 2)
         rng = np.random.default_rng([seed, 2025])
         self._camera = self._camera_path(rng)
         self._cutouts: list[Cutout] = []
@@ -113,13 +115,10 @@ class MovingPhotograph(Source):
             image += self._moment(index + self._exposure * (k + 0.5) / count)
         image /= count
         rng = np.random.default_rng([self._seed, index, 7])
-        deviation = self._noise * np.sqrt(
-            0.5 + image / 255
-        )  # the noise of photons grows with light
+        deviation = self._noise * np.sqrt(0.5 + image / 255)  # photon noise grows with light
         image += deviation * rng.standard_normal(image.shape, dtype=np.float32)
         image = np.round(np.clip(image, 0, 255)).astype(np.uint8)
-        assert self.info.fps is not None
-        return Frame(image, index, float(index / self.info.fps))
+        return Frame(image, index, index * self._seconds)
 
     def target(self, index: int) -> Target:
         """Ground truth of frame `index`: the objects of the photograph have the ids 1 to D.
@@ -147,14 +146,12 @@ class MovingPhotograph(Source):
         limits = np.array([self.info.width, self.info.height] * 2)
         rows = [(number, np.clip(box, 0, limits), *rest) for number, box, *rest in rows]
         rows = [row for row in rows if (row[1][2:] - row[1][:2] >= 1).all()]
-        ids, boxes, labels, ignored = (
-            zip(*sorted(rows, key=lambda row: row[0]), strict=True) if rows else ((),) * 4
-        )
+        rows.sort(key=lambda row: row[0])
         return Target(
-            torch.tensor(np.array(boxes).reshape(-1, 4), dtype=torch.float32),
-            torch.tensor(labels, dtype=torch.int64),
-            torch.tensor(ids, dtype=torch.int64),
-            torch.tensor(ignored, dtype=torch.bool),
+            torch.tensor(np.array([row[1] for row in rows]).reshape(-1, 4), dtype=torch.float32),
+            torch.tensor([row[2] for row in rows], dtype=torch.int64),
+            torch.tensor([row[0] for row in rows], dtype=torch.int64),
+            torch.tensor([row[3] for row in rows], dtype=torch.bool),
         )
 
     def _camera_path(self, rng: np.random.Generator) -> _Path:
@@ -164,10 +161,8 @@ class MovingPhotograph(Source):
         scale = (photo / size).min() * (0.72 + 0.2 * zoom)
         free = (photo - scale[:, None] * size) / 2
         pan = np.tanh(self._drift(rng, 2, memory=rng.uniform(1, 5)) * rng.uniform(0.1, 1.5))
-        fps = float(self.info.fps or DEFAULT_FPS)
-        shake = wander(
-            rng, len(scale), 1 / fps, memory=0.15, spread=rng.uniform(0.1, 1.2), columns=2
-        )
+        spread, dt = rng.uniform(0.1, 1.2), self._seconds
+        shake = wander(rng, len(scale), dt, memory=0.15, spread=spread, columns=2)
         centre = photo / 2 + np.clip(free * pan + shake * scale[:, None], -free, free)
         return _Path(centre, scale)
 
@@ -185,9 +180,9 @@ class MovingPhotograph(Source):
 
     def _drift(self, rng: np.random.Generator, columns: int, *, memory: float) -> np.ndarray:
         """(T + 1, columns) smooth random values of standard deviation below 1."""
-        fps = float(self.info.fps or DEFAULT_FPS)
-        rough = wander(rng, len(self) + 1, 1 / fps, memory=memory, spread=1, columns=columns)
-        return smooth(rough, 0.35 * fps).reshape(-1, columns)
+        dt = self._seconds
+        rough = wander(rng, len(self) + 1, dt, memory=memory, spread=1, columns=columns)
+        return smooth(rough, 0.35 / dt).reshape(-1, columns)
 
     def _size_wh(self) -> np.ndarray:
         return np.array([self.info.width, self.info.height], float)
@@ -201,9 +196,8 @@ class MovingPhotograph(Source):
         """The scene at one moment, (H, W, 3) float32."""
         size_hw = (self.info.height, self.info.width)
         scale = 1 / self._camera.at(time)[1]
-        canvas = _warped(self._image, scale, -self._corner(time) * scale, size_hw).astype(
-            np.float32
-        )
+        offset = -self._corner(time) * scale
+        canvas = _warped(self._image, scale, offset, size_hw).astype(np.float32)
         for layer in self._layers(time):
             part = canvas[layer.area]  # a view
             part *= 1 - layer.pixels[..., 3:]
