@@ -1,5 +1,6 @@
 """Render labelled photographs as clips of everyday motion: a CocoVID set of video files."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,6 +18,8 @@ from rnndet.video.image import read_image
 from rnndet.video.sink import VideoSink
 from rnndet.video.synthetic.cutouts import Cutout, cut_out, whole_objects
 from rnndet.video.synthetic.photograph import MovingPhotograph
+
+logger = logging.getLogger(__name__)
 
 MIN_SHARE = 0.5  # smallest side of a photograph, as a share of that of a frame
 MIN_FRAME = 64  # pixels, a side of a frame
@@ -82,6 +85,8 @@ def render_photographs(
     usable = [video for video in photographs.videos if _is_usable(video, options, problems)]
     if not skip_bad:
         problems.stop_if_any()
+    elif problems.found:
+        logger.warning("%d photographs left out, the first: %s", len(problems), problems.found[0])
     parts = _divided(usable, list(counts.values()), np.random.default_rng([seed, 2026]))
     sets, number = {}, 0
     with tqdm(total=sum(counts.values()), unit="clip", disable=None) as bar:
@@ -136,8 +141,11 @@ def _divided(
     groups = sorted({_group(video) for video in photographs})
     order = [groups[k] for k in rng.permutation(len(groups))]
     parts, taken = [], 0
-    for done in np.cumsum(counts):
-        end = max(taken + 1, round(len(groups) * int(done) / sum(counts)))
+    if len(groups) < len(counts):
+        raise NothingFoundError(f"{len(groups)} photograph or scene is too few for two splits")
+    for k, done in enumerate(np.cumsum(counts).tolist()):
+        last = len(groups) - (len(counts) - 1 - k)  # leaves a group for each later part
+        end = min(max(taken + 1, round(len(groups) * done / sum(counts))), last)
         chosen = set(order[taken:end])
         taken = end
         videos = [video for video in photographs if _group(video) in chosen]
