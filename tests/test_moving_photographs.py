@@ -176,19 +176,29 @@ def test_an_object_that_has_almost_left_the_frame_is_ignored_and_then_absent():
     assert states == [[False], [True], []]
 
 
+def test_an_object_of_the_photograph_outside_the_view_is_absent():
+    made = clip(boxes=[(2, 2, 20, 20)], length=1)
+    made._camera.centre[:], made._camera.scale[:] = (130, 90), 1
+    assert len(made.target(0)) == 0
+
+
 def test_targets_that_the_photograph_ignores_stay_ignored():
     made = MovingPhotograph(photograph(OWN), target(OWN, ignore=True), [], seed=0, length=1,
                             size_hw=SIZE_HW)  # fmt: skip
     assert made.target(0).ignore.tolist() == [True]
 
 
-def test_a_moving_camera_moves_boxes_and_keeps_the_view_in_the_photograph():
-    made = clip(boxes=[OWN], length=40, seed=3)
-    boxes = np.array([box for _, box in in_view(made, 1)])
+def test_a_moving_camera_moves_boxes():
+    boxes = np.array([box for _, box in in_view(clip(boxes=[OWN], length=40, seed=3), 1)])
     assert np.ptp(boxes[:, 0]) > 5
-    half = made._camera.scale[:, None] * np.array(SIZE_HW[::-1]) / 2
-    assert (made._camera.centre - half > -1e-6).all()
-    assert (made._camera.centre + half < np.array([192, 128]) + 1e-6).all()
+
+
+def test_the_view_stays_in_the_photograph():
+    for seed in range(20):
+        made = clip(length=60, seed=seed)
+        half = made._camera.scale[:, None] * np.array(SIZE_HW[::-1]) / 2
+        assert (made._camera.centre - half > -1e-6).all()
+        assert (made._camera.centre + half < np.array([192, 128]) + 1e-6).all()
 
 
 def test_motion_blur_smears_and_preserves_the_mean():
@@ -222,10 +232,11 @@ def test_noise_differs_by_frame_and_has_no_bias():
 
 def test_same_seed_gives_the_same_bytes_in_any_order_and_another_seed_others():
     options = {"noise": 1, "exposure": 0.5, "length": 4}
-    first, second, other = (clip(square(), seed=seed, **options) for seed in (4, 4, 5))
+    first, second, other = (clip(square(), boxes=[OWN], seed=s, **options) for s in (4, 4, 5))
     backwards = [second.frame(index).image for index in (3, 2, 1, 0)][::-1]
     assert all(np.array_equal(f.image, b) for f, b in zip(first, backwards, strict=True))
     assert not np.array_equal(first.frame(0).image, other.frame(0).image)
+    assert not torch.equal(first.target(0).boxes, other.target(0).boxes)
 
 
 # cut-outs
@@ -257,7 +268,7 @@ def test_only_whole_objects_alone_in_their_box_are_cut_out():
         (20, 20, 60, 80),
         (0, 20, 40, 80),  # touches the edge
         (100, 20, 160, 80), (110, 30, 150, 70),  # one inside the other
-        (20, 90, 30, 110),  # small
+        (150, 150, 160, 170),  # small
         (70, 90, 110, 140),  # ignored
     ], float)  # fmt: skip
     ignore = np.array([False] * 5 + [True])
@@ -436,13 +447,17 @@ def test_videos_instead_of_photographs_are_refused(photographs, tmp_path):
     assert "photo1: is 2 frames; expected photographs" in refused(clips, tmp_path / "out")
 
 
-def test_an_existing_split_is_refused(photographs, tmp_path):
+def test_an_existing_split_is_refused_before_any_work(photographs, tmp_path, monkeypatch):
     render(photographs, tmp_path / "out")
+    monkeypatch.setattr(moving_photographs, "_render", None)
     with pytest.raises(RnndetError, match="exists already"):
         render(photographs, tmp_path / "out")
 
 
-@pytest.mark.parametrize("options", [{"size_hw": (65, 96)}, {"size_hw": (32, 96)}, {"clips": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"size_hw": (65, 96)}, {"size_hw": (32, 96)}, {"clips": 0}, {"length": 0}, {"val_clips": -1}],
+)
 def test_impossible_options_are_refused(photographs, tmp_path, options):
     assert "expected" in refused(photographs, tmp_path / "out", **options)
 
