@@ -50,12 +50,21 @@ def test_two_instances_by_hand() -> None:
     numbers = score(two_instances())
     assert [numbers[f"delay@{ratio}"] for ratio in FALSE_RATIOS] == [3, 2, 1, 1, 1, 1]
     assert numbers["AD"] == pytest.approx(41 / 31)
+    # Never: instance 2 at .8 and .7, whose only sighting has the score .6.
+    assert [numbers[f"never@{ratio}"] for ratio in FALSE_RATIOS] == [0.5, 0.5, 0, 0, 0, 0]
+
+
+def test_an_instance_detected_after_the_longest_delay_is_not_never_detected() -> None:
+    late = [evaluated(i, [Detection(BOX)] * (i >= 40), [Target(BOX)]) for i in range(50)]
+    unseen = [evaluated(i, [], [Target(BOX)]) for i in range(50)]
+    assert score(video(*late), video(*unseen))["never@0.4"] == 0.5
 
 
 def test_headline_is_the_combined_number() -> None:
     metric = AverageDelay(("a",))
     parts = [metric.measure(two_instances())]
-    assert metric.headline(parts) == {"AD": metric.combine(parts)["AD"]}
+    numbers = metric.combine(parts)
+    assert metric.headline(parts) == {name: numbers[name] for name in ("AD", "never@0.4")}
 
 
 def test_immediate_detection_has_no_delay() -> None:
@@ -119,7 +128,7 @@ def test_frames_without_labels_are_skipped() -> None:
 @pytest.mark.parametrize("clips", [[], [video()], [video(evaluated(0, [Detection(BOX)]))]])
 def test_no_instance_gives_nan(clips: list[EvaluatedVideo]) -> None:
     numbers = score(*clips)
-    assert len(numbers) == 7 and all(math.isnan(value) for value in numbers.values())
+    assert len(numbers) == 13 and all(math.isnan(value) for value in numbers.values())
 
 
 def test_order_of_videos_changes_nothing_and_a_part_may_count_twice() -> None:

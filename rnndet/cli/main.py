@@ -18,7 +18,7 @@ TOOLS = {  # modules of rnndet.cli, in the order in which a user meets them
     "fit_track_classes": "fit what names a track by its shape and motion",
     "dataset": "check, count, convert or draw labelled videos",
     "cache_frames": "decode the videos of a data set once, for training",
-    "render_clips": "render labelled clips of flying objects",
+    "render_clips": "render labelled clips of flying objects or moving photographs",
     "export": "write a model as an ONNX graph that runs without torch",
     "benchmark": "measure time and memory use",
     "recall": "measure how long the recurrent cells remember",

@@ -1,6 +1,7 @@
-"""Render labelled clips of flying objects as a CocoVID data set, to train on with real video.
+"""Render labelled clips of flying objects, or of moving photographs, as a CocoVID data set.
 
 rnndet render_clips data/rendered --clips 160
+rnndet render_clips data/moving --photographs data/photographs --clips 80 --val-clips 20
 """
 
 import argparse
@@ -8,15 +9,32 @@ import sys
 from pathlib import Path
 
 from rnndet.cli.errors import run_tool
+from rnndet.errors import RnndetError
+
+SIZE_WH = (640, 384)  # of clips of photographs
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet render_clips", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="rnndet render_clips",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("root", help="folder of the new data set")
     parser.add_argument("--clips", type=int, default=160)
     parser.add_argument("--length", type=int, default=60, help="frames per clip")
     parser.add_argument("--first-seed", type=int, default=1000, help="the demo's clip is 7")
-    parser.add_argument("--split", default="train")
+    parser.add_argument("--split", default="train",
+                        help="to write; with --photographs also the split to read")  # fmt: skip
+    add = parser.add_argument_group("moving photographs").add_argument
+    add("--photographs", metavar="ROOT", help="folder of a labelled set of photographs")
+    add("--format", default="coco_vid", help="of the photographs, docs/data.md")
+    add("--option", nargs="+", default=[], metavar="KEY=VALUE", help="of the format")
+    add("--skip-bad", action="store_true", help="leave out photographs that cannot be used")
+    add("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"),
+        help="of a frame; default: {} {}".format(*SIZE_WH))  # fmt: skip
+    add("--val-clips", type=int, default=0, metavar="N",
+        help="also write a split val of N clips, of other photographs")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -26,6 +44,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.photographs:
+        return photographs(args)
+    if args.option or args.skip_bad or args.size or args.val_clips or args.format != "coco_vid":
+        raise RnndetError("--format, --option, --skip-bad, --size, --val-clips: only with "
+                          "--photographs ROOT")  # fmt: skip
     from rnndet.data.rendered import render_set
 
     path = render_set(
@@ -36,6 +59,23 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
     )
     print(f"{args.clips} clips: {path}")
+    return 0
+
+
+def photographs(args: argparse.Namespace) -> int:
+    from rnndet.data.formats import read_set, reader_options
+    from rnndet.data.moving_photographs import ClipOptions, render_photographs
+
+    width, height = args.size or SIZE_WH
+    options = ClipOptions(args.clips, args.val_clips, args.length, (height, width))
+    changes = reader_options(args.option)
+    data = read_set(args.format, args.photographs, args.split, skip_bad=args.skip_bad, **changes)
+    paths = render_photographs(
+        data, Path(args.root), args.split, options=options, seed=args.first_seed,
+        skip_bad=args.skip_bad,
+    )  # fmt: skip
+    for path, count in zip(paths, (args.clips, args.val_clips), strict=False):
+        print(f"{count} clips: {path}")
     return 0
 
 

@@ -43,14 +43,15 @@ class AverageDelay(Metric):
        higher IoU with another target of the class. An instance that is never detected has the delay
        of its last target. Delays are clipped at `MAX_DELAY`.
     4. AD = 1 / mean(1 / (D + 1)) - 1 over the mean delays D at the ratios.
+    5. Not of the paper: "never" is the share of instances that are not detected in any frame.
 
     An instance is an id of targets; a target without a known id only counts as a target. An ignored
     target is neither, and a detection on it is no false positive. Delays are in frames of the
     video: divide by its frame rate for seconds. An instance of a single frame has no delay even if
-    it is missed: read AD together with recall. All classes are pooled; `classes` is not used.
+    it is missed: read AD together with "never". All classes are pooled; `classes` is not used.
     """
 
-    columns = ("AD", "delay@0.1", "delay@0.4", "delay@1.6")
+    columns = ("AD", "delay@0.1", "delay@0.4", "delay@1.6", "never@0.4")
     units: ClassVar = {"AD": "frames", "delay": "frames"}
     rule = "AD, IoU .5, delays up to 30 frames, at .1 to 3.2 false positives per target"
 
@@ -74,18 +75,24 @@ class AverageDelay(Metric):
         return _part(targets, np.concatenate(false_scores), np.concatenate(sightings))
 
     def combine(self, parts: Sequence[_Part]) -> Numbers:
-        """ "AD", and "delay@0.1" to "delay@3.2", the mean delays; NaN without instances."""
-        names = [f"delay@{ratio}" for ratio in FALSE_RATIOS]
+        """ "AD", and by ratio the mean delays "delay@0.1" and the shares "never@0.1".
+
+        NaN without instances.
+        """
         pooled = _pooled(parts)
         if len(pooled.never) == 0:
+            names = [f"{name}@{ratio}" for name in ("delay", "never") for ratio in FALSE_RATIOS]
             return dict.fromkeys(["AD", *names], float("nan"))
-        delays = np.array([_mean_delay(pooled, score) for score in _thresholds(pooled)])
-        average = 1 / np.mean(1 / (delays + 1)) - 1
-        return {"AD": float(average)} | dict(zip(names, delays.tolist(), strict=True))
+        by_ratio = dict(zip(FALSE_RATIOS, _thresholds(pooled), strict=True))
+        delays = {f"delay@{r}": _mean_delay(pooled, score) for r, score in by_ratio.items()}
+        never = {f"never@{r}": _never(pooled, score) for r, score in by_ratio.items()}
+        average = 1 / np.mean(1 / (np.array([*delays.values()]) + 1)) - 1
+        return {"AD": float(average)} | delays | never
 
     def headline(self, parts: Sequence[_Part]) -> Numbers:
-        """ "AD" only."""
-        return {"AD": self.combine(parts)["AD"]}
+        """ "AD" and "never@0.4"."""
+        numbers = self.combine(parts)
+        return {name: numbers[name] for name in ("AD", "never@0.4")}
 
 
 def _best(iou: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -108,7 +115,7 @@ def _part(targets: int, false_scores: np.ndarray, sightings: np.ndarray) -> _Par
     np.minimum.at(first, instance, index)
     np.maximum.at(last, instance, index)
     offset = index - first[instance]
-    useful = (score >= 0) & (offset < MAX_DELAY)
+    useful = score >= 0
     return _Part(
         targets,
         false_scores,
@@ -147,3 +154,9 @@ def _mean_delay(part: _Part, threshold: float) -> float:
     kept = part.score >= threshold
     np.minimum.at(delays, part.instance[kept], part.offset[kept])
     return float(delays.mean())
+
+
+def _never(part: _Part, threshold: float) -> float:
+    """The share of instances without a sighting at or above the threshold."""
+    found = np.unique(part.instance[part.score >= threshold])
+    return 1 - len(found) / len(part.never)
