@@ -110,8 +110,8 @@ class TrackClassSpec:
     std: tuple[float, ...]  # (F,)
     weight: tuple[tuple[float, ...], ...]  # (F, K)
     bias: tuple[float, ...]  # (K,)
-    wait: float = 1.5  # seconds: the age of a track from which on its class counts
-    power: float = 0.15  # exponent of the probabilities beside the scores
+    wait: float = 0.1  # seconds: the age of a track from which on its class counts
+    power: float = 0.12  # exponent of the probabilities beside the scores
     floor: float = 0.02  # smallest evidence: of a probability, a share, a score
 
     def to_dict(self) -> dict[str, Any]:

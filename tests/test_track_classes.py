@@ -642,10 +642,10 @@ def test_read_out_names_unseen_tracks_by_their_motion(blobs):
     assert figures.by_class.keys() == set(CLASSES)
 
 
-def test_samples_are_every_fifth_frame_from_one_second_on(blobs):
+def test_samples_are_every_fifth_frame_from_a_tenth_of_a_second_on(blobs):
     train, _ = blobs
-    # frames 30, 35, 40 and 45 of 50, of 8 tracks in 2 copies
-    assert len(train) == 4 * 8 * fitting.COPIES
+    # frames 5, 10, ..., 45 of 50, of 8 tracks in 2 copies
+    assert len(train) == 9 * 8 * fitting.COPIES
     assert len(np.unique(train.tracks)) == 8 * fitting.COPIES
     assert sorted(set(train.groups.tolist())) == ["g0", "g1", "g2", "g3"]
 
@@ -659,15 +659,15 @@ def test_samples_follow_from_the_seed_and_do_not_depend_on_the_order(tmp_path):
 
 def test_copies_of_a_track_differ(tmp_path):
     samples = collect_samples(blob_set(tmp_path, seed=3, groups=1, length=35).videos[:1])
-    assert len(samples) == 2
+    assert len(samples) == 6 * 2
     assert not np.array_equal(samples.features[0], samples.features[1])
 
 
 def test_samples_without_errors_are_the_statistics_of_inference(tmp_path, monkeypatch):
     """The same code on the same boxes: features of a video through TrackClasses."""
     video = blob_set(tmp_path, seed=4, groups=1, length=31).videos[0]
-    for name in ("SLOW", "FAST", "SIZE_ERROR"):
-        monkeypatch.setattr(fitting, name, 0 * getattr(fitting, name))
+    monkeypatch.setattr(fitting, "SIZE_ERROR", 0.0)
+    monkeypatch.setattr(fitting, "FACTORS", (0.0, 0.0))  # of the slow and fast errors
     samples = collect_samples([video], copies=1)
     seen_features = []
     corrector = TrackClasses(spec_for(wait=0.1))
@@ -680,7 +680,7 @@ def test_samples_without_errors_are_the_statistics_of_inference(tmp_path, monkey
     for record, image in zip(video.frames, frames, strict=True):
         found = detections(record.target.boxes.numpy(), [0.9], [0])
         corrector.update(image.image, found, time=image.time)
-    np.testing.assert_allclose(seen_features[-1][0], samples.features[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(seen_features[-1][0], samples.features[-1], rtol=1e-5, atol=1e-5)
 
 
 def test_disturbed_boxes_move_by_their_longer_side():
@@ -737,7 +737,7 @@ def test_labels_without_ids_are_one_clear_error(tmp_path):
 
 
 def test_a_class_without_tracks_is_one_clear_error(blobs):
-    with pytest.raises(RnndetError, match="no track of kite lasts 1 s"):
+    with pytest.raises(RnndetError, match=r"no track of kite lasts 0\.1 s"):
         fit_read_out(blobs[0], (*CLASSES, "kite"))
 
 

@@ -44,7 +44,6 @@ IN_BANDS = ("area", "fill", "aspect", "vertical", "contrast", "texture", "compac
 SERIES = (*IN_BANDS, "velocity_x", "velocity_y")
 FEATURES: tuple[str, ...] = (
     *(f"mean_{name}" for name in AVERAGED),
-    *(f"spread_{name}" for name in AVERAGED),
     *(f"band_{band}_{name}" for band in range(len(BANDS)) for name in SERIES),
     *(f"straightness_{band}" for band in range(len(BANDS))),
 )
@@ -134,8 +133,7 @@ class _State:
     smooth_weight: Array  # (N, bands) what each of them weighs so far, 1 after a long time
     energy: Array  # (N, bands, SERIES) mean squares of the bands
     mean: Array  # (N, AVERAGED)
-    square: Array  # (N, AVERAGED) mean squares
-    weight: Array  # (N,) what mean, square and energy weigh so far
+    weight: Array  # (N,) what mean and energy weigh so far
     net: Array  # (N, bands, 2) leaky averages of the velocity
     path: Array  # (N, bands) leaky averages of the speed
 
@@ -148,8 +146,8 @@ class _State:
             np.zeros((n, RING, SIDE * SIDE), np.float16), np.full((n, RING), -np.inf),
             np.zeros((n, RING, 2)), np.zeros(n, np.int64), np.zeros((n, bands, series)),
             np.zeros((n, bands)),
-            np.zeros((n, bands, series)), np.zeros((n, averaged)), np.zeros((n, averaged)),
-            np.zeros(n), np.zeros((n, bands, 2)), np.zeros((n, bands)),
+            np.zeros((n, bands, series)), np.zeros((n, averaged)), np.zeros(n),
+            np.zeros((n, bands, 2)), np.zeros((n, bands)),
         )  # fmt: skip
 
 
@@ -274,7 +272,6 @@ class ShapeMotion:
         share = _share(1 - np.exp(-dt / LONG), state.weight, rows)
         state.energy[rows] += share[:, None, None] * ((faster - smooth) ** 2 - state.energy[rows])
         state.mean[rows] += share[:, None] * (averaged - state.mean[rows])
-        state.square[rows] += share[:, None] * (averaged**2 - state.square[rows])
 
     def _store(self, rows: Rows, patches: Array, position: Array, time: float) -> None:
         """Put the patches into the ring, at most one in SPACING seconds."""
@@ -289,11 +286,9 @@ class ShapeMotion:
 
     def _features(self, rows: Rows) -> Array:
         state = self._state
-        mean, variance = state.mean[rows], state.square[rows] - state.mean[rows] ** 2
         straightness = np.hypot(*np.moveaxis(state.net[rows], 2, 0)) / (state.path[rows] + 1e-3)
         features = np.concatenate([
-            mean,
-            0.5 * np.log(np.maximum(variance, 0) + 1e-4),
+            state.mean[rows],
             0.5 * np.log(state.energy[rows] + 1e-5).reshape(len(rows), -1),
             straightness,
         ], 1)  # fmt: skip

@@ -24,16 +24,19 @@ from rnndet.tracking.shape_motion import FEATURES, ShapeMotion
 from rnndet.tracking.track_classes import MAX_AGE, ReadOut, standardised
 from rnndet.video.patches import grey_patches
 
-MIN_AGE = 1.0  # seconds of a track before a sample of it: less than the wait of inference
+MIN_AGE = 0.1  # seconds of a track before a sample of it: the read-out is used from early on
 EVERY = 5  # frames between samples of a track, which are much alike
 COPIES = 2  # of each track, with other errors of its boxes
 # Errors of boxes as a detector makes them, in units of the longer side: slow ones that wander
-# within WANDER seconds, and fast ones; of the size, also one for the whole track.
+# within WANDER seconds, and fast ones; of the size, also one for the whole track. The slow and fast
+# errors of a track are all larger or smaller by one factor, so that the read-out does not depend on
+# how exact a detector's boxes are.
 WANDER = 8 / 30
 SLOW = np.array([0.06, 0.06, 0.08])  # x, y, log size
 FAST = np.array([0.03, 0.03, 0.04])
-SIZE_ERROR = 0.15  # log size
-L2 = 1e-2  # of the weights, for features of unit variance; chosen by cross-validation
+SIZE_ERROR = 0.2  # log size
+FACTORS = (0.2, 1.6)
+L2 = 5e-3  # of the weights, for features of unit variance; chosen by cross-validation
 MIN_STD = 1e-3  # added to the standard deviations
 FOLDS = 5
 ROUNDS = 150  # of the optimiser, which converges in fewer
@@ -113,6 +116,7 @@ class _Track:
     number: int  # of the set
     generator: np.random.Generator
     size_error: float
+    factor: float  # of the slow and fast errors
     wandering: Array  # (3,) in units of SLOW
     last: float  # seconds, of its newest box
     count: int = 0  # boxes so far
@@ -167,7 +171,7 @@ class _VideoTracks:
             generator = np.random.default_rng((self._seed, name, number))
             self._tracks[key] = _Track(
                 self.next_track, generator, generator.normal() * SIZE_ERROR,
-                generator.normal(size=3), last=time,
+                generator.uniform(*FACTORS), generator.normal(size=3), last=time,
             )  # fmt: skip
             self.next_track += 1
         return self._tracks[key]
@@ -185,7 +189,7 @@ def _next_error(track: _Track, time: float) -> Array:
         size=3
     )
     track.last = time
-    error = track.wandering * SLOW + track.generator.normal(size=3) * FAST
+    error = track.factor * (track.wandering * SLOW + track.generator.normal(size=3) * FAST)
     error[2] += track.size_error
     return error
 
