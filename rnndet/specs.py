@@ -112,7 +112,7 @@ class TrackClassSpec:
     bias: tuple[float, ...]  # (K,)
     wait: float = 0.1  # seconds: the age of a track from which on its class counts
     power: float = 0.12  # exponent of the probabilities beside the scores
-    floor: float = 0.02  # smallest evidence: of a probability, a share, a score
+    floor: float = 0.02  # smallest evidence: added to a probability, and to a share of the scores
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as numbers, text and lists."""
