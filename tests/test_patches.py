@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rnndet.video import patches as patches_module
 from rnndet.video.patches import CONTEXT, SIDE, grey_patches
 
 
@@ -68,6 +69,15 @@ def test_only_the_pixels_around_a_box_matter(size):
     far[max(0, int(y - reach)) : int(y + reach), max(0, int(x - reach)) : int(x + reach)] = False
     image[far] = 255
     np.testing.assert_array_equal(grey_patches(image, box)[0][0], expected)
+
+
+@pytest.mark.parametrize("size", [12.7, 60.6, 130.3])
+def test_patch_of_a_part_of_the_frame_is_that_of_the_whole_frame(size, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    box = np.array([[120.4, 90.2, 120.4 + size, 90.2 + size]])
+    (part,), _ = grey_patches(image, box)
+    monkeypatch.setattr(patches_module, "MARGIN", 500)
+    np.testing.assert_array_equal(part, grey_patches(image, box)[0][0])
 
 
 def test_grey_is_the_brightness_of_rgb():

@@ -49,7 +49,7 @@ class TrackClasses:
         self._read_out = ReadOut(spec)
         self._shapes = ShapeMotion()
         self._tracker = ByteTracker(
-            min_score=MIN_SCORE, low_score=LOW_SCORE, start_margin=0.0, class_weight=0.0,
+            min_score=MIN_SCORE, low_score=LOW_SCORE, start_margin=0.0,
             duplicate_iou=DUPLICATE_IOU, max_age=MAX_AGE, frame_interval=FRAME_INTERVAL,
         )  # fmt: skip
         self.reset()
