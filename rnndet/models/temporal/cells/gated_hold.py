@@ -27,6 +27,8 @@ class GatedHoldCell(nn.Module):
 
     - width: channels of a.
     - update_bias: initial b_z; with 2 a frame replaces 88 % of the state.
+    - light: W_a and U_a are 1x1, K_a is a convolution over their sum: a_t = relu(K_a * (W_a x_t +
+      U_a h_{t-1} + b_a)), and z has one value per position, for all channels.
 
     h has the amplitude of the features already, so it needs `fusion = "state"`, and `hidden` equal
     to the channels of the level.
@@ -42,16 +44,19 @@ class GatedHoldCell(nn.Module):
         kernel_size: int = 3,
         width: int = 32,
         update_bias: float = 2.0,
+        light: bool = False,
     ):
         super().__init__()
         check_feature_state(in_channels, hidden_channels, width=width)
         self.out_channels = hidden_channels
         self.width = width
-        self.input_conv = convolution(in_channels, width, kernel_size, separable=False, bias=True)
-        self.hidden_conv = convolution(
-            hidden_channels, width, kernel_size, separable=False, bias=False
-        )
-        self.update = nn.Conv2d(width, hidden_channels, 1)
+        self.light = light
+        first = 1 if light else kernel_size
+        self.input_conv = convolution(in_channels, width, first, separable=False, bias=True)
+        self.hidden_conv = convolution(hidden_channels, width, first, separable=False, bias=False)
+        if light:
+            self.mix_conv = convolution(width, width, kernel_size, separable=False, bias=True)
+        self.update = nn.Conv2d(width, 1 if light else hidden_channels, 1)
         nn.init.constant_(self.update.bias, update_bias)
         self.gate = Gate("z")
 
@@ -69,7 +74,8 @@ class GatedHoldCell(nn.Module):
         """One time step: h (B, C, H, W), of the features' amplitude, and the state (h, seen)."""
         h, seen = state
         x, a = projected.split([self.out_channels, self.width], dim=1)
-        a = torch.relu(a + self.hidden_conv(h.to(projected.dtype)))
+        a = a + self.hidden_conv(h.to(projected.dtype))
+        a = torch.relu(self.mix_conv(a) if self.light else a)
         keep = seen * (1 - self.gate(at_least_float32(self.update(a))))
         h = at_least_float32(x) + keep * (h - at_least_float32(x))
         return h.to(projected.dtype), (h, torch.ones_like(seen))

@@ -40,6 +40,9 @@ class IdentityLSTMCell(nn.Module):
     - input_bias, forget_bias, output_bias: initial b_i, b_f, b_o.
     - limit: largest n. The larger it is, the less a frame can change a state that is kept long.
     - separable: depthwise and pointwise convolutions for W_a and U_a.
+    - light: W_a and U_a are 1x1, K_a is a convolution over their sum: a_t = relu(K_a * ((W_a x_t +
+      U_a c_{t-1}) / r) + b_a); the gates have one value per position, for all channels, so n has
+      one channel; and V_g is left out, g_t = x_t. Then the work per channel is two weighted means.
 
     h has the amplitude of the features already, so it needs `fusion = "state"`, and `hidden` equal
     to the channels of the level.
@@ -60,6 +63,7 @@ class IdentityLSTMCell(nn.Module):
         output_bias: float = 2.0,
         limit: float = 30.0,
         separable: bool = True,
+        light: bool = False,
     ):
         super().__init__()
         check_feature_state(in_channels, hidden_channels, width=width)
@@ -69,20 +73,25 @@ class IdentityLSTMCell(nn.Module):
         self.width = width
         self.limit = limit
         self.register_buffer("spread", torch.tensor(1.0))
+        self.light = light
+        first = 1 if light else kernel_size
         self.input_conv = convolution(
-            in_channels, width, kernel_size, separable=separable, bias=False
+            in_channels, width, first, separable=separable and not light, bias=False
         )
         self.hidden_conv = convolution(
-            hidden_channels, width, kernel_size, separable=separable, bias=False
+            hidden_channels, width, first, separable=separable and not light, bias=False
         )
+        if light:
+            self.mix_conv = convolution(width, width, kernel_size, separable=False, bias=False)
         self.bias = nn.Parameter(torch.zeros(width, 1, 1))  # b_a
-        self.gates = nn.Conv2d(width, 3 * hidden_channels, 1)  # i, f, o
-        self.change = nn.Conv2d(width, hidden_channels, 1, bias=False)  # V_g
+        self.gates = nn.Conv2d(width, 3 if light else 3 * hidden_channels, 1)  # i, f, o
         for bias, start in zip(
             self.gates.bias.data.chunk(3), (input_bias, forget_bias, output_bias), strict=True
         ):
             bias.fill_(start)
-        nn.init.zeros_(self.change.weight)
+        if not light:
+            self.change = nn.Conv2d(width, hidden_channels, 1, bias=False)  # V_g
+            nn.init.zeros_(self.change.weight)
         self.gate = nn.ModuleDict({name: Gate(name) for name in ("i", "f", "o")})
 
     def calibrate(self, spread: float) -> None:
@@ -91,7 +100,7 @@ class IdentityLSTMCell(nn.Module):
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(c, n) of zeros for x (B, C, H, W)."""
-        return torch.zeros_like(x), torch.zeros_like(x)
+        return torch.zeros_like(x), torch.zeros_like(x[:, :1] if self.light else x)
 
     def project(self, x: Tensor) -> Tensor:
         """x and W_a * x of all frames, (N, C, H, W) -> (N, C + width, H, W)."""
@@ -104,11 +113,14 @@ class IdentityLSTMCell(nn.Module):
         c, n = state
         x, a = projected.split([self.out_channels, self.width], dim=1)
         a = a + self.hidden_conv(c.to(projected.dtype))
-        a = torch.relu(a / self.spread + self.bias)
+        a = a / self.spread
+        a = torch.relu((self.mix_conv(a) if self.light else a) + self.bias)
         i, f, o = at_least_float32(self.gates(a)).chunk(3, dim=1)
         i, f, o = self.gate["i"](i), self.gate["f"](f), self.gate["o"](o)
         x = at_least_float32(x)
-        g = torch.addcmul(x, self.spread, at_least_float32(self.change(a)))
+        g = x
+        if not self.light:
+            g = torch.addcmul(x, self.spread, at_least_float32(self.change(a)))
         n = torch.addcmul(i, f, n).clamp(max=self.limit)
         c = torch.addcmul(c, (i / n).clamp(max=1), g - c)  # torch.lerp is slow in onnxruntime
         h = torch.addcmul(x, o, c - x)
