@@ -22,7 +22,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rnndet needs Python 3.11 or newer; name one: make PYTHON=python3.12 " or 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[video,eval,plot,onnx,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[video,eval,plot,onnx,openvino,dev]'
 	@touch $@
 
 $(STREET): $(STAMP) # without it the demo runs on a rendered clip

@@ -10,7 +10,7 @@ from rnndet.video.sink import VideoSink
 from rnndet.video.synthetic.clip import SyntheticClip
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = {"av", "matplotlib", "onnx", "onnxruntime", "ray", "tensorboard", "trackeval"}
+EXTRAS = {"av", "matplotlib", "onnx", "onnxruntime", "openvino", "ray", "tensorboard", "trackeval"}
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

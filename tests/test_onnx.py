@@ -1,6 +1,7 @@
 """Exported graphs and the runtime without torch: detections equal those of the model."""
 
 import builtins
+import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,10 +14,11 @@ from torch import nn
 
 from conftest import SIZE_HW, TINY_OPTIONS, tiny_config, tiny_model
 from rnndet.config import config_from_dict
-from rnndet.errors import OutputError, RnndetError, WeightsError
+from rnndet.errors import DeviceError, OutputError, RnndetError, WeightsError
 from rnndet.inference.runtimes import open_runtime
 from rnndet.inference.runtimes.export_onnx import export_checked, export_onnx, parity
 from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
+from rnndet.inference.runtimes.openvino_runtime import OpenVinoRuntime
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream, run_video
 from rnndet.inference.stream_state import Position, load_stream, save_stream
@@ -28,6 +30,7 @@ from rnndet.structures import Frame
 from rnndet.tracking import ByteTracker
 
 pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
 ROOT = Path(__file__).resolve().parent.parent
 HOLDING = {"gated_hold", "identity_lstm", "two_frame"}  # these need fusion "state"
 
@@ -69,8 +72,8 @@ def graph(tmp_path_factory):
     return model, exported(model, tmp_path_factory.mktemp("graph"))
 
 
-def assert_parity(model, path, **about):
-    close = parity(model, path, noise(100, **about), reset_at=60)
+def assert_parity(model, path, *, runtime=OnnxRuntime, **about):
+    close = parity(model, path, noise(100, **about), reset_at=60, runtime=runtime)
     assert close.detections > 500
     assert close.is_close, close
 
@@ -78,6 +81,14 @@ def assert_parity(model, path, **about):
 @pytest.mark.parametrize("cell", sorted(CELLS))
 def test_graph_of_every_cell_equals_torch_over_100_frames(cell, tmp_path):
     model = with_cell(cell)
+    path = exported(model, tmp_path)
+    assert_parity(model, path)
+    assert_parity(model, path, runtime=OpenVinoRuntime)
+
+
+@pytest.mark.parametrize("cell", ["gated_hold", "identity_lstm"])
+def test_graph_of_a_light_cell_equals_torch(cell, tmp_path):
+    model = with_cell(cell, options={"light": True})
     assert_parity(model, exported(model, tmp_path))
 
 
@@ -91,14 +102,68 @@ def test_graph_of_every_one_stage_detector_equals_torch_over_100_frames(detector
     tree = {"model": {"detector": detector, "options": options, "temporal": temporal}}
     torch.manual_seed(0)
     model = spread(build_model(config_from_dict(tree, where="test").model, ("a", "b")).eval())
-    assert_parity(model, exported(model, tmp_path))
+    path = exported(model, tmp_path)
+    assert_parity(model, path)
+    assert_parity(model, path, runtime=OpenVinoRuntime)
 
 
+@pytest.mark.parametrize("runtime", [OnnxRuntime, OpenVinoRuntime])
 @pytest.mark.parametrize("size_hw", [(50, 90), (120, 70), (64, 200)])
-def test_graph_takes_frames_of_any_size(graph, size_hw):
+def test_graph_takes_frames_of_any_size(graph, size_hw, runtime):
     model, path = graph
-    close = parity(model, path, noise(4, size_hw=size_hw), reset_at=2)
+    close = parity(model, path, noise(4, size_hw=size_hw), reset_at=2, runtime=runtime)
     assert close.is_close and close.detections > 0
+
+
+def test_openvino_goes_on_with_a_size_whose_graph_was_dropped(graph, monkeypatch):
+    monkeypatch.setattr("rnndet.inference.runtimes.openvino_runtime.SIZES_KEPT", 1)
+    runtime = OpenVinoRuntime(graph[1])
+    frames = list(noise(2))
+
+    def second_frame(between):
+        _, state = runtime.detect([frames[0].image], [SIZE_HW], None)
+        for image in between:
+            runtime.detect([image], [image.shape[:2]], None)
+        return runtime.detect([frames[1].image], [SIZE_HW], state)[0][0]
+
+    other = np.zeros((96, 160, 3), np.uint8)
+    assert np.array_equal(second_frame([]).scores, second_frame([other]).scores)
+    assert len(runtime._requests) == 1
+
+
+def test_state_of_an_earlier_frame_stays_as_it_was(graph):
+    runtime = OpenVinoRuntime(graph[1])
+    a, b, c = (frame.image for frame in noise(3))
+    _, state = runtime.detect([a], [SIZE_HW], None)
+    (first,), _ = runtime.detect([b], [SIZE_HW], state)
+    runtime.detect([c], [SIZE_HW], state)
+    (again,), _ = runtime.detect([b], [SIZE_HW], state)
+    assert np.array_equal(first.scores, again.scores)
+
+
+def test_state_of_one_runtime_is_continued_by_another(graph):
+    ours, theirs = OnnxRuntime(graph[1]), OpenVinoRuntime(graph[1])
+    a, b = (frame.image for frame in noise(2))
+    _, state = ours.detect([a], [SIZE_HW], None)
+    (expected,), _ = ours.detect([b], [SIZE_HW], state)
+    carried = theirs.from_arrays(ours.to_arrays(state))
+    (found,), new = theirs.detect([b], [SIZE_HW], carried)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    back = ours.to_arrays(ours.from_arrays(theirs.to_arrays(new)))
+    assert [a.shape for a in back["0"]] == [a.shape for a in ours.to_arrays(state)["0"]]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_openvino_gets_its_settings(graph, half):
+    try:
+        runtime = OpenVinoRuntime(graph[1], threads=1, half=half)
+    except DeviceError as error:
+        assert half and "bfloat16" in str(error)
+        return
+    compiled = runtime._compiled((1, 3, *SIZE_HW))
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    assert precision == ("bf16" if half else "f32")
 
 
 def test_graph_without_a_temporal_module_has_no_state(tmp_path):
@@ -116,10 +181,11 @@ def test_state_matters_in_the_graph(graph):
     assert not np.array_equal(carried.scores, alone.scores)
 
 
-@pytest.mark.parametrize("kind", ["torch", "onnx"])
+@pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
 def test_batched_videos_equal_separate_runs(graph, kind):
     model, path = graph
-    runtime = OnnxRuntime(path) if kind == "onnx" else TorchRuntime(model)
+    kinds = {"onnx": OnnxRuntime, "openvino": OpenVinoRuntime}
+    runtime = kinds[kind](path) if kind in kinds else TorchRuntime(model)
     videos = [list(noise(3, seed=seed)) for seed in (1, 2)]
     alone = []
     for video in videos:
@@ -226,21 +292,26 @@ def weights(tmp_path, graph):
     return path
 
 
-@pytest.mark.parametrize("kind, name", [("torch", "torch"), ("onnx", "onnx"), ("auto", "onnx")])
+@pytest.mark.parametrize(
+    "kind, name",
+    [("torch", "torch"), ("onnx", "onnx"), ("openvino", "openvino"), ("auto", "openvino")],
+)
 def test_requested_runtime_is_used(weights, kind, name):
     assert open_runtime(weights, kind=kind)[0].name == name
 
 
-@pytest.mark.parametrize("kind", ["onnx", "auto"])
-def test_graph_uses_the_requested_threads(weights, kind, monkeypatch):
+@pytest.mark.parametrize(
+    "kind, cls", [("onnx", OnnxRuntime), ("openvino", OpenVinoRuntime), ("auto", OpenVinoRuntime)]
+)
+def test_graph_uses_the_requested_threads(weights, kind, cls, monkeypatch):
     asked = []
 
-    class Spied(OnnxRuntime):
-        def __init__(self, path, *, threads=None):
+    class Spied(cls):
+        def __init__(self, path, *, threads=None, **options):
             asked.append(threads)
-            super().__init__(path, threads=threads)
+            super().__init__(path, threads=threads, **options)
 
-    monkeypatch.setattr("rnndet.inference.runtimes.onnx_runtime.OnnxRuntime", Spied)
+    monkeypatch.setattr(f"{cls.__module__}.{cls.__name__}", Spied)
     open_runtime(weights, kind=kind, threads=1)
     assert asked == [1]
 
@@ -250,10 +321,22 @@ def test_torch_uses_the_requested_threads(weights):
     assert torch.get_num_threads() == 2
 
 
-def test_graph_file_is_run_by_onnx(weights):
-    runtime, why = open_runtime(weights.with_suffix(".onnx"))
-    assert runtime.name == "onnx"
-    assert "tiny.onnx" in why
+@pytest.mark.parametrize("missing, name", [("", "openvino"), ("openvino", "onnx")])
+def test_graph_file_is_run_by_the_fastest_runtime_that_is_installed(
+    weights, missing, name, monkeypatch
+):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "rnndet.inference.runtimes.find_spec", lambda n: None if n == missing else found(n)
+    )
+    for path, kind in ((weights.with_suffix(".onnx"), "torch"), (weights, "auto")):
+        runtime, why = open_runtime(path, kind=kind)
+        assert runtime.name == name
+        assert "tiny.onnx" in why
+
+
+def test_graph_file_is_run_by_the_requested_runtime(weights):
+    assert open_runtime(weights.with_suffix(".onnx"), kind="onnx")[0].name == "onnx"
 
 
 def test_auto_without_a_graph_reports_why_it_chose_torch(weights):
@@ -276,35 +359,37 @@ def test_graph_of_other_weights_is_refused(weights):
 
 
 def test_graph_on_a_gpu_is_refused(weights):
-    with pytest.raises(RnndetError, match="use --runtime torch"):
+    with pytest.raises(RnndetError, match="use the runtime torch"):
         open_runtime(weights, kind="onnx", device="cuda")
 
 
 def test_unknown_runtime_lists_the_choices(weights):
-    with pytest.raises(RnndetError, match="auto, onnx, torch"):
+    with pytest.raises(RnndetError, match="auto, onnx, openvino, torch"):
         open_runtime(weights, kind="tensorrt")
 
 
-def test_onnxruntime_that_is_missing_names_the_extra(weights, monkeypatch):
+@pytest.mark.parametrize("kind, package", [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_package_that_is_missing_names_the_extra(weights, kind, package, monkeypatch):
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
-        if name == "onnxruntime":
+        if name == package:
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(WeightsError, match=r"pip install 'rnndet\[onnx\]'"):
-        open_runtime(weights, kind="onnx")
+    with pytest.raises(WeightsError, match=rf"pip install 'rnndet\[{kind}\]'"):
+        open_runtime(weights, kind=kind)
 
 
-def test_other_files_are_refused(tmp_path):
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_other_files_are_refused(kind, tmp_path):
     import onnx
 
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no graph")
-    with pytest.raises(WeightsError, match="onnxruntime cannot load the graph"):
-        open_runtime(broken)
+    with pytest.raises(WeightsError, match=r"broken\.onnx: (onnxruntime|OpenVINO) cannot load"):
+        open_runtime(broken, kind=kind)
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
@@ -313,13 +398,14 @@ def test_other_files_are_refused(tmp_path):
     model.ir_version = 8
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(WeightsError, match="not a graph of rnndet"):
-        open_runtime(tmp_path / "foreign.onnx")
+        open_runtime(tmp_path / "foreign.onnx", kind=kind)
 
 
-def test_inference_of_a_graph_imports_no_torch(weights, tmp_path):
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_inference_of_a_graph_imports_no_torch(kind, weights, tmp_path):
     program = (
         "import runpy, sys\n"
-        f"sys.argv = ['infer.py', '--weights', {str(weights)!r}, '--runtime', 'onnx', '--quiet',\n"
+        f"sys.argv = ['infer.py', '--weights', {str(weights)!r}, '--runtime', {kind!r}, '--quiet',\n"
         f"  '--max-frames', '3', '--out', {str(tmp_path / 'out')!r}, '--tracker', 'byte']\n"
         "try:\n"
         "    runpy.run_path('tools/infer.py', run_name='__main__')\n"

@@ -373,6 +373,27 @@ def test_gated_hold_matches_its_equations():
         assert each == pytest.approx(h, abs=1e-6)
 
 
+def test_light_gated_hold_has_one_gate_per_position():
+    cell = GatedHoldCell(3, 3, width=4, light=True)
+    randomise(cell)
+    x = torch.randn(2, 3, 4, 4)
+    h, _ = run_cell(cell, x, cell.init_state(x[:1]), length=2)
+    weight = (h[1] - x[0]) / (x[1] - x[0])  # of the new frame
+    assert torch.allclose(weight, weight[:1].expand(3, -1, -1), atol=1e-4)
+    assert 0.01 < weight.std()
+
+
+def test_light_gates_see_the_neighbourhood():
+    for cell in (GatedHoldCell(3, 3, light=True), IdentityLSTMCell(3, 3, light=True)):
+        randomise(cell)
+        x = torch.randn(2, 3, 5, 5)
+        other = x.clone()
+        other[1, :, 0, 1] += 5.0
+        outputs = [run_cell(cell, y, cell.init_state(y[:1]), length=2)[0][1] for y in (x, other)]
+        assert not torch.equal(outputs[0][:, 0, 0], outputs[1][:, 0, 0])
+        assert torch.equal(outputs[0][:, 4, 4], outputs[1][:, 4, 4])
+
+
 def test_gated_hold_returns_the_first_frame_unchanged():
     head = make_head("gated_hold")
     features = make_features(1, 2)
@@ -413,6 +434,36 @@ def test_identity_lstm_matches_its_equations():
         c = c + min(i / n, 1.0) * (x + r * v_g * a - c)
         assert state == pytest.approx((c, n), abs=1e-6)
         assert found == pytest.approx(x + o * (c - x), abs=1e-6)
+
+
+def test_light_identity_lstm_matches_its_equations():
+    cell = IdentityLSTMCell(2, 2, kernel_size=1, width=1, limit=1.5, light=True)
+    randomise(cell)
+    cell.calibrate(r := 0.5)
+    w, u = numbers(cell.input_conv[-1].weight), numbers(cell.hidden_conv[-1].weight)
+    k, b = cell.mix_conv[-1].weight.item(), cell.bias.item()
+    v, biases = numbers(cell.gates.weight), numbers(cell.gates.bias)
+    c, n = [0.0, 0.0], 0.0
+    frames = [(x, 1 - 2 * x) for x in INPUTS]
+    h, (_, found_n) = run_cell(
+        cell, torch.tensor(frames)[:, :, None, None], cell.init_state(torch.zeros(1, 2, 1, 1)),
+        length=len(frames),
+    )  # fmt: skip
+    for x, found in zip(frames, h[:, :, 0, 0].tolist(), strict=True):
+        a = max(0.0, k * (w[0] * x[0] + w[1] * x[1] + u[0] * c[0] + u[1] * c[1]) / r + b)
+        i, f, o = (sigmoid(v_k * a + b_k) for v_k, b_k in zip(v, biases, strict=True))
+        n = min(f * n + i, 1.5)
+        c = [c_k + min(i / n, 1.0) * (x_k - c_k) for c_k, x_k in zip(c, x, strict=True)]
+        expected = [x_k + o * (c_k - x_k) for c_k, x_k in zip(c, x, strict=True)]
+        assert found == pytest.approx(expected, abs=1e-6)
+    assert found_n.shape == (1, 1, 1, 1) and found_n.item() == pytest.approx(n, abs=1e-6)
+
+
+def test_identity_lstm_is_finite_where_the_input_gate_underflows():
+    cell = IdentityLSTMCell(3, 3, input_bias=-200.0)  # the sigmoid of which is 0
+    x = torch.randn(2, 3, 4, 4)
+    h, (c, n) = run_cell(cell, x, cell.init_state(x[:1]), length=2)
+    assert torch.isfinite(h).all() and torch.isfinite(c).all() and (n > 0).all()
 
 
 def test_identity_lstm_starts_with_the_features_of_the_frame():

@@ -157,7 +157,7 @@ def test_two_stages_are_not_compiled():
 
 
 def test_graph_is_not_compiled():
-    with pytest.raises(RnndetError, match="--compile"):
+    with pytest.raises(RnndetError, match="compiled"):
         open_runtime("aerial", kind="onnx", compiled=True)
 
 
@@ -168,5 +168,5 @@ def test_half_precision_on_a_cpu_is_refused():
 
 
 def test_half_precision_of_a_graph_is_refused():
-    with pytest.raises(RnndetError, match="--half"):
+    with pytest.raises(RnndetError, match="half precision"):
         open_runtime("aerial", kind="onnx", half=True)

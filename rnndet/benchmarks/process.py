@@ -98,12 +98,12 @@ def _cost_of(name: str, arguments: Sequence[str]) -> dict[str, float]:
     return cost | {"wall_s": wall}
 
 
-def startup_commands(weights: str, *, has_onnx: bool) -> dict[str, list[str]]:
+def startup_commands(weights: str, *, has_graph: bool) -> dict[str, list[str]]:
     """Return the commands to compare: help of every tool, and one frame by each runtime."""
     tools = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
     commands = {f"{name} --help": [f"tools/{name}", "--help"] for name in tools}
     commands["import rnndet"] = ["-c", "import rnndet"]
-    for runtime in ("torch", *(["onnx"] if has_onnx else [])):
+    for runtime in ("torch", *(["onnx", "openvino"] if has_graph else [])):
         commands[f"one frame, {runtime}"] = [
             "-m",
             "rnndet.benchmarks.first_frame",

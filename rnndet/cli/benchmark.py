@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     memory.set_defaults(run=run_memory)
     add = memory.add_argument
     add("weights", nargs="?", default=CLIP_WEIGHTS, help=WEIGHTS_HELP)
-    add("--runtime", default="torch", help="torch, onnx or auto")
+    add("--runtime", default="torch", help="torch, openvino, onnx or auto")
     add("--frames", type=at_least_one, default=3000, help="frames in all (3000)")
     add("--every", type=at_least_one, default=500, help="frames between two measurements (500)")
     startup = parts.add_parser("startup", help="cost of a process before its first result")
@@ -178,7 +178,7 @@ def run_startup(args: argparse.Namespace) -> int:
     from rnndet.system.environment import machine
 
     path, _ = find_weights(args.weights)
-    commands = startup_commands(args.weights, has_onnx=path.with_suffix(".onnx").is_file())
+    commands = startup_commands(args.weights, has_graph=path.with_suffix(".onnx").is_file())
     report = measure_startup(commands, rounds=args.rounds)
     about = machine()
     return show(args, {"machine": about, **report}, [about["words"], *startup_lines(report)])
@@ -236,9 +236,9 @@ def untrained(args: argparse.Namespace, folder: Path) -> list[str]:
     from rnndet.registry import lookup
 
     runtime = args.models[0] if args.models else "torch"
-    lookup(runtime, {"torch": 0, "onnx": 0}, what="with --untrained, --models")
+    lookup(runtime, {"torch": 0, "onnx": 0, "openvino": 0}, what="with --untrained, --models")
     stock, ours = write_untrained(folder, args.untrained, tuple(args.size))
-    if runtime == "onnx":
+    if runtime != "torch":
         export_onnx(load_model(ours), ours.with_suffix(".onnx"), weights_file=file_sha256(ours))
     return [f"{stock}:runtime=stock,tracker=sort", f"{ours}:runtime={runtime}"]
 

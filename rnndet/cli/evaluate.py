@@ -25,6 +25,7 @@ NEEDS_WEIGHTS = {
     "key_lost": 0.0,
     "max_videos": None,
     "no_track_classes": False,
+    "runtime": "torch",
     "teacher": None,
 }
 
@@ -32,7 +33,8 @@ NEEDS_WEIGHTS = {
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rnndet evaluate", description=__doc__)
     add = parser.add_argument
-    add("weights", nargs="?", help="a name of weights/weights.toml, or a checkpoint file")
+    add("weights", nargs="?", help="a name of weights/weights.toml, a checkpoint file or a graph")
+    add("--runtime", default="torch", help="torch, openvino, onnx (see rnndet export), or auto")
     add("--predictions", nargs="+", metavar="FILE", help="evaluate these files instead of weights")
     add("--data", metavar="ROOT", help="folder of the data set; with --predictions: new labels")
     add("--format", default="coco_vid")
@@ -291,19 +293,21 @@ def predict(args: argparse.Namespace, here):
     from rnndet.evaluation.class_map import select_classes
     from rnndet.evaluation.predict import evaluate_set
     from rnndet.evaluation.records import save_predictions
+    from rnndet.inference.runtimes import open_runtime
     from rnndet.models.checkpoint import load_model
-    from rnndet.system.device import choose_device
     from rnndet.system.progress import Progress
     from rnndet.video.key_frames import choose_key_frames
 
     keys = choose_key_frames(args.key_every, args.key_lost)
-    if args.threads is not None:
-        torch.set_num_threads(max(1, args.threads))
-    device, why = choose_device(args.device)
-    model = load_model(args.weights, device=device)
+    threads = None if args.threads is None else max(1, args.threads)
+    if threads is not None:
+        torch.set_num_threads(threads)  # of the teacher, and of loading
+    model, why = open_runtime(
+        args.weights, kind=args.runtime, device=args.device, threads=threads
+    )
     teacher = None
     if args.teacher:
-        found = load_model(args.teacher, device=device)
+        found = load_model(args.teacher, device=model.device)
         teacher = Teacher(found, args.teacher, min_score=args.teacher_score)
         teacher.check_classes(model.classes)
     chosen = class_names(args.classes, model.classes) if has_no_labels(args) else None
@@ -334,7 +338,7 @@ def predict(args: argparse.Namespace, here):
         for use, run in runs.items():
             save_predictions(Path(args.out) / f"{use or 'predictions'}.npz", run)
     if here.is_first:
-        print(f"{progress.count} frames in {progress.seconds:.0f} s on {device} ({why})\n")
+        print(f"{progress.count} frames in {progress.seconds:.0f} s by {model.name} on {model.device} ({why})\n")
     return runs, data
 
 

@@ -28,9 +28,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "('clips/*.mp4', 'frames/%%06d.jpg'), camera number, or URL")  # fmt: skip
     add("--weights", help=WEIGHTS_HELP)
     add("--out", default="out", help="results go to OUT/<name of the source>/")
-    add("--runtime", default="torch", help="torch, onnx (see rnndet export), or auto")
+    add("--runtime", default="torch", help="torch, openvino or onnx (see rnndet export), or auto")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--half", action="store_true", help="compute in half precision, on a GPU")
+    add("--half", action="store_true", help="compute in half precision, on a GPU, or by openvino")
     add("--compile", action="store_true", help="compile the model first, which takes minutes")
     add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
     add("--classes", metavar="NAMES", help=CLASSES_HELP)

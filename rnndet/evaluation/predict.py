@@ -14,6 +14,8 @@ from rnndet.evaluation.agreement import Teacher
 from rnndet.evaluation.class_map import ClassMap, map_detections
 from rnndet.evaluation.records import FrameCollector, Predictions
 from rnndet.evaluation.videos import corrupted_frames, degraded, spread, thinned
+from rnndet.inference.runtimes import Runtime
+from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Frame
@@ -51,7 +53,7 @@ def predict(
 
 
 def evaluate_set(
-    model: VideoDetector,
+    model: VideoDetector | Runtime,
     data: VideoSet,
     *,
     cache: Path | None = None,
@@ -69,7 +71,8 @@ def evaluate_set(
 ) -> dict[str, Predictions]:
     """Run a model over a set of videos, as rnndet evaluate does; returns the runs by use.
 
-    uses: of the temporal state, from `ablation.USES`; without them one plain run, named "".
+    uses: of the temporal state, from `ablation.USES`; without them one plain run, named "". They
+    need torch.
     degrade, degrade_seed: corrupt the frames by their `named_plan`.
     every, max_videos: use every N-th frame, and at most this many videos.
     keys: the model processes only the key frames.
@@ -85,6 +88,10 @@ def evaluate_set(
     """
     if teacher is not None:
         teacher.check_classes(model.classes)
+    if isinstance(model, TorchRuntime):
+        model = model.model
+    if uses and not isinstance(model, VideoDetector):
+        raise RnndetError(f"uses of the memory: not by {model.name}; use the runtime torch")
     if uses and keys is not None:
         raise RnndetError("key frames: not with other uses of the memory, which need every frame")
     model.score_threshold = SCORE_FLOOR

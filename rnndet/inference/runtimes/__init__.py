@@ -12,14 +12,17 @@ from rnndet.models.zoo import file_sha256, find_weights
 from rnndet.registry import lookup
 
 if TYPE_CHECKING:
-    from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
+    from rnndet.inference.runtimes.graph import GraphRuntime
     from rnndet.models.video_detector import VideoDetector
 
 RUNTIMES = {
     "torch": "the model itself, on a CPU or a GPU",
     "onnx": "the graph of rnndet export on onnxruntime, on a CPU",
-    "auto": "onnx if it is installed, the graph exists and there is no GPU; torch otherwise",
+    "openvino": "the same graph on OpenVINO, on a CPU",
+    "auto": "the first of openvino and onnx that is installed, if the graph exists and there is no "
+    "GPU; torch otherwise",
 }
+GRAPHS = {"openvino": "openvino", "onnx": "onnxruntime"}  # package of each, the fastest first
 NVIDIA = Path("/proc/driver/nvidia")  # exists if the driver is loaded (Linux)
 
 
@@ -43,10 +46,10 @@ def open_runtime(
 ) -> tuple[Runtime, str]:
     """Load weights for inference; return the runtime, and why this one was chosen.
 
-    weights: a name in weights/weights.toml, a checkpoint or an exported graph. kind: of `RUNTIMES`;
-    a graph given by its file name (.onnx) is run by onnx for any `kind`. threads: of the CPU,
-    None for the default. half, compiled: see `TorchRuntime`; half on a GPU only, since CPUs compute
-    it far slower. Raises RnndetError.
+    weights: a name in weights/weights.toml, a checkpoint or an exported graph (.onnx), which torch
+    cannot run: for it "torch" is "auto". kind: of `RUNTIMES`. threads: of the CPU, None for the
+    default. half: half precision, by torch on a GPU, by OpenVINO on a CPU that has bfloat16 in
+    hardware; other CPUs compute it far slower. compiled: see `TorchRuntime`. Raises RnndetError.
 
     >>> runtime, why = open_runtime("aerial", device="cpu")  # doctest: +SKIP
     >>> runtime.classes  # doctest: +SKIP
@@ -54,20 +57,26 @@ def open_runtime(
     """
     lookup(kind, RUNTIMES, what="runtime")
     path, _ = find_weights(weights)
-    if (half or compiled) and (kind == "onnx" or path.suffix == ".onnx"):
-        flag = "--half" if half else "--compile"
-        raise DeviceError(f"{flag}: needs --runtime torch and a checkpoint, not a graph")
-    if path.suffix == ".onnx":
-        return _onnx(path, None, device=device, threads=threads)
-    if kind == "onnx":
-        return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
+    is_graph = path.suffix == ".onnx"
+    if compiled and (kind in GRAPHS or is_graph):
+        raise DeviceError("compiled: needs the runtime torch and a checkpoint, not a graph")
+    if half and (kind == "onnx" or (is_graph and kind != "openvino")):
+        raise DeviceError("half precision: needs the runtime openvino, or torch and a GPU")
+    if is_graph:
+        kind = kind if kind in GRAPHS else _installed() or "onnx"
+        return _graph(kind, path, None, device=device, threads=threads, half=half)
+    graph = path.with_suffix(".onnx")
+    if kind in GRAPHS:
+        return _graph(kind, graph, path, device=device, threads=threads, half=half)
     remark = ""
     if kind == "auto":
         torch_option = "half precision" if half else "compiled" if compiled else None
-        why_not = torch_option or _why_not_onnx(path, device)
+        why_not = torch_option or _why_no_graph(path, device)
         if why_not is None:
-            return _onnx(path.with_suffix(".onnx"), path, device=device, threads=threads)
-        remark = f"; not onnx: {why_not}"
+            chosen = _installed()
+            assert chosen is not None, "a reason says if none is installed"
+            return _graph(chosen, graph, path, device=device, threads=threads, half=False)
+        remark = f"; not a graph: {why_not}"
     runtime, why = _torch(weights, device=device, threads=threads, half=half, compiled=compiled)
     return runtime, why + remark
 
@@ -90,29 +99,47 @@ def _torch(
     return TorchRuntime(model, half=half, compiled=compiled), why
 
 
-def _onnx(
-    path: Path, weights: Path | None, *, device: str, threads: int | None
-) -> tuple[OnnxRuntime, str]:
-    from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
-
+def _graph(
+    kind: str,
+    path: Path,
+    weights: Path | None,
+    *,
+    device: str,
+    threads: int | None,
+    half: bool,
+) -> tuple[GraphRuntime, str]:
+    """Open the graph at `path`, of the checkpoint `weights` if it is given."""
     if device == "cuda":
-        raise DeviceError("--device cuda: exported graphs run on a CPU; use --runtime torch")
+        raise DeviceError("device cuda: exported graphs run on a CPU; use the runtime torch")
     if weights is not None and not path.is_file():
         raise WeightsError(f"{path}: no such file; make it: rnndet export {weights}")
-    runtime = OnnxRuntime(path, threads=threads)
+    runtime: GraphRuntime
+    if kind == "openvino":
+        from rnndet.inference.runtimes.openvino_runtime import OpenVinoRuntime
+
+        runtime = OpenVinoRuntime(path, threads=threads, half=half)
+    else:
+        from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
+
+        runtime = OnnxRuntime(path, threads=threads)
     if weights is not None and runtime.spec.weights_file != file_sha256(weights):
         raise WeightsError(
             f"{path}: exported from other weights than {weights.name} beside it; export again: "
             f"rnndet export {weights} --overwrite"
         )
-    return runtime, f"onnxruntime {runtime.version}, {path.name}"
+    return runtime, f"{GRAPHS[kind]} {runtime.version}, {path.name}"
 
 
-def _why_not_onnx(weights: Path, device: str) -> str | None:
+def _installed() -> str | None:
+    """The fastest runtime of graphs that is installed; None without one."""
+    return next((kind for kind, package in GRAPHS.items() if find_spec(package)), None)
+
+
+def _why_no_graph(weights: Path, device: str) -> str | None:
     if device == "cuda" or (device == "auto" and NVIDIA.exists()):
         return "it runs on a CPU only"
-    if find_spec("onnxruntime") is None:
-        return "onnxruntime is not installed"
+    if _installed() is None:
+        return "neither openvino nor onnxruntime is installed"
     if not weights.with_suffix(".onnx").is_file():
         return f"no {weights.stem}.onnx; create it with rnndet export"
     return None

@@ -2,14 +2,14 @@
 
 Sizes and batch are dynamic: the graph accepts every frame size of the model. Its metadata describes
 the steps before it (scaling, normalisation) and after it (scores, boxes, suppression), which
-rnndet.inference.runtimes.onnx_runtime does; the graph itself is plain convolutions.
+rnndet.inference.runtimes.graph does; the graph itself is plain convolutions.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from rnndet.errors import RnndetError
 from rnndet.inference.runtimes.base import scaled
-from rnndet.inference.runtimes.onnx_runtime import IMAGE, ExportSpec, OnnxRuntime, StateSpec
+from rnndet.inference.runtimes.graph import IMAGE, ExportSpec, GraphRuntime, StateSpec
+from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.models.temporal.state import State
 from rnndet.models.video_detector import VideoDetector
@@ -40,7 +41,7 @@ CLIP_SEED = 7  # the clip of rnndet infer
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Differences of torch and onnxruntime over some frames, each with its own carried state."""
+    """Differences of torch and a graph's runtime over some frames, each with its own carried state."""
 
     frames: int
     detections: int
@@ -124,13 +125,18 @@ def export_onnx(model: VideoDetector, path: Path, *, weights_file: str = "") -> 
 
 
 def parity(
-    model: VideoDetector, path: str | Path, video: Iterable[Frame], *, reset_at: int
+    model: VideoDetector,
+    path: str | Path,
+    video: Iterable[Frame],
+    *,
+    reset_at: int,
+    runtime: Callable[[str | Path], GraphRuntime] = OnnxRuntime,
 ) -> Parity:
-    """Run a video through both runtimes and compare the detections from a score of FLOOR on.
+    """Run a video through torch and `runtime`; compare the detections from a score of FLOOR on.
 
     Each runtime carries its own state, which is reset at frame `reset_at`.
     """
-    ours, theirs = TorchRuntime(model), OnnxRuntime(path)
+    ours, theirs = TorchRuntime(model), runtime(path)
     ours.score_threshold = theirs.score_threshold = FLOOR
     frames, count, alone, box, score = 0, 0, 0, 0.0, 0.0
     states = [None, None]

@@ -12,6 +12,11 @@ from rnndet.models.temporal.cells.conv_rnn import (
 from rnndet.models.temporal.gates import Gate
 
 
+# Smallest value of the input gate. A sigmoid underflows to 0, in onnxruntime from -16 on, and the
+# first c would be 0 / 0.
+LEAST_INPUT = 1e-6
+
+
 class IdentityLSTMCell(nn.Module):
     """ConvLSTM as wide as the features, whose first output is the frame's own features.
 
@@ -19,7 +24,7 @@ class IdentityLSTMCell(nn.Module):
     hidden state h. With * a convolution, . an elementwise product, s the logistic sigmoid:
 
         a_t = relu((W_a * x_t + U_a * c_{t-1}) / r + b_a)
-        i_t = s(V_i a_t + b_i),  f_t = s(V_f a_t + b_f),  o_t = s(V_o a_t + b_o)
+        i_t = max(s(V_i a_t + b_i), 1e-6),  f_t = s(V_f a_t + b_f),  o_t = s(V_o a_t + b_o)
         g_t = x_t + r V_g a_t
         n_t = min(f_t . n_{t-1} + i_t, limit)
         c_t = c_{t-1} + min(i_t / n_t, 1) . (g_t - c_{t-1})
@@ -117,6 +122,7 @@ class IdentityLSTMCell(nn.Module):
         a = torch.relu((self.mix_conv(a) if self.light else a) + self.bias)
         i, f, o = at_least_float32(self.gates(a)).chunk(3, dim=1)
         i, f, o = self.gate["i"](i), self.gate["f"](f), self.gate["o"](o)
+        i = i.clamp(min=LEAST_INPUT)
         x = at_least_float32(x)
         g = x
         if not self.light:
