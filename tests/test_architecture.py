@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("rnndet", "tools", "examples")
 
 # Modules at the top of rnndet, which every package may import.
-BASE = ("errors", "boxes", "structures", "specs", "registry", "config")
+BASE = ("errors", "messages", "boxes", "structures", "specs", "registry", "config")
 # Each package imports only itself, BASE, and the packages before it.
 ORDER = (
     "system",

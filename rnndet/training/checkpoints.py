@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from rnndet.config import Config, config_to_dict
+from rnndet.config import Config, config_from_dict, config_to_dict
 from rnndet.errors import WeightsError
+from rnndet.messages import differences, first_of
 from rnndet.models.checkpoint import (
     model_from_checkpoint,
     previous_of,
@@ -25,6 +27,12 @@ logger = logging.getLogger(__name__)
 LAST = "last.pt"  # everything needed to resume; the previous checkpoint is last.prev.pt
 WEIGHTS = "weights.pt"  # the averaged weights of the last save
 BEST = "best.pt"  # the averaged weights with the best validation
+# What last.pt holds besides the model.
+RUN_KEYS = (
+    "config", "classes", "step", "optimizer", "scaler", "average", "average_steps", "best",
+    "random", "state",
+)  # fmt: skip
+NOT_IN_CLIPS = ("val", "keep_gib", "cache")  # settings of [data] that change no training clip
 MOST_NAMES = 8  # of classes, in a line of the log
 
 
@@ -48,22 +56,75 @@ def holds_run(folder: Path) -> bool:
     return last.exists() or previous_of(last).exists()
 
 
-def load_run(folder: Path, config: Config) -> dict[str, Any]:
+def load_run(folder: Path, config: Config, classes: Sequence[str]) -> dict[str, Any]:
     """Load the `run` of `save_run` from last.pt, or from last.prev.pt if that is damaged.
 
-    `best` is raised to the figure of best.pt: a step is saved before it is validated. Sections of
-    the configuration that change the clips cause a warning. Raises WeightsError if there is no
-    checkpoint to read, or if its [model] is not that of `config`.
+    `best` is raised to the figure of best.pt: a step is saved before it is validated. Settings that
+    change the clips cause a warning, and the recurrent state is left out. Raises WeightsError if
+    there is no checkpoint to read, it holds no run, or [model] or the classes are not those of
+    `config` and `classes`.
     """
     path = folder / LAST
     run = _read_last(path)
-    saved, current = run["config"], config_to_dict(config)
-    if saved["model"] != current["model"]:
-        raise WeightsError(f"{path}: trained with another [model]; not resumed")
-    for section in ("data", "clip", "augment"):
-        if saved.get(section) != current[section]:
-            logger.warning("[%s] has changed since the run began: the clips will differ", section)
+    if lacks := [key for key in RUN_KEYS if key not in run]:
+        raise WeightsError(
+            f"{path}: weights without the state of a run ({lacks[0]} is missing); start a new run "
+            f"with train.init={path}"
+        )
+    saved, current = _complete(run["config"], where=str(path)), config_to_dict(config)
+    if changed := differences(saved["model"], current["model"], name="model"):
+        raise WeightsError(f"{path}: not resumed with another model: {first_of(changed)}")
+    if (change := class_difference(run["classes"], classes)) is not None:
+        raise WeightsError(f"{path}: not resumed with other classes: {change}")
+    if changed := _changes_of_clips(saved, current):
+        logger.warning(
+            "settings of the clips have changed: %s; the clips will differ, and all rows start "
+            "with an empty state",
+            first_of(changed),
+        )
+        run["state"] = {}
     return run | {"best": max(run["best"], _best_figure(folder / BEST))}
+
+
+def class_difference(saved: Sequence[str], current: Sequence[str]) -> str | None:
+    """The first difference of two lists of classes in words; None if they are equal.
+
+    >>> class_difference(["car", "bus"], ["bus", "car"])
+    'class 1 was car and is bus'
+    """
+    for number, (old, new) in enumerate(zip_longest(saved, current), 1):
+        if old != new:
+            return f"class {number} was {old or 'none'} and is {new or 'none'}"
+    return None
+
+
+def _complete(config: Any, *, where: str) -> dict[str, Any]:
+    """A saved configuration with the defaults of settings that its version did not have.
+
+    Settings that this version does not have remain in the sections that no model depends on.
+    """
+    if not isinstance(config, dict) or "model" not in config:
+        raise WeightsError(f"{where}: its configuration is missing or of another kind")
+    complete = config_to_dict(Config()) | config
+    model = config_from_dict({"model": config["model"]}, where=where)
+    complete["model"] = config_to_dict(model)["model"]
+    for section, defaults in config_to_dict(Config()).items():
+        if section != "model" and isinstance(complete[section], dict):
+            complete[section] = defaults | complete[section]
+    return complete
+
+
+def _changes_of_clips(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """The differences of two configurations that change the training clips, in words."""
+    found = []
+    for section in ("data", "clip", "augment"):
+        ignored = NOT_IN_CLIPS if section == "data" else ()
+        trees = [
+            {key: v for key, v in tree[section].items() if key not in ignored}
+            for tree in (saved, current)
+        ]
+        found += differences(*trees, name=section)
+    return found + differences(saved["train"]["seed"], current["train"]["seed"], name="train.seed")
 
 
 def start_from(model: VideoDetector, weights: str | Path) -> list[str]:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rnndet.config import Config
+from rnndet.config import Config, TrainConfig, config_to_dict
 from rnndet.data.clips.dataset import ClipBatch, ClipDataset
 from rnndet.errors import RnndetError
-from rnndet.models.checkpoint import model_content
+from rnndet.models.checkpoint import check_fit, model_content
 from rnndet.models.temporal.gates import watch_gates
 from rnndet.models.temporal.state import (
     State,
@@ -28,10 +28,11 @@ from rnndet.models.temporal.state import (
     state_to,
 )
 from rnndet.models.video_detector import VideoDetector
+from rnndet.specs import TrackClassSpec
 from rnndet.system.distributed import World
 from rnndet.system.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 from rnndet.system.timing import StageTimer
-from rnndet.training.checkpoints import load_run, save_best, save_run
+from rnndet.training.checkpoints import LAST, load_run, save_best, save_run
 from rnndet.training.criterion import (
     ADDED_LOSSES,
     Criterion,
@@ -41,7 +42,13 @@ from rnndet.training.criterion import (
 )
 from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
-from rnndet.training.optim import AveragedWeights, Schedule, build_optimizer
+from rnndet.training.optim import (
+    AveragedWeights,
+    Schedule,
+    build_optimizer,
+    groups_by_rate,
+    load_optimizer,
+)
 from rnndet.training.teacher import CleanTeacher
 
 logger = logging.getLogger(__name__)
@@ -99,6 +106,7 @@ class Trainer:
         self.rows = local_rows(config, self.world)
         self.state = TrainState()
         self.model = model.to(device, memory_format=torch.channels_last)
+        self.trainable = {n for n, p in model.named_parameters() if p.requires_grad}
         self.optimizer, frozen = build_optimizer(self.model, train)
         self.schedule = Schedule(self.optimizer, frozen, train)
         self.scaler = torch.amp.GradScaler("cuda", enabled=on_cuda and train.amp == "float16")
@@ -409,7 +417,8 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue the run in the folder. Raises WeightsError, see `load_run`."""
-        self.load_state_dict(load_run(self.folder, self.config))
+        run = load_run(self.folder, self.config, self.model.classes)
+        self.load_state_dict(run, where=str(self.folder / LAST))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume, as plain data; {} in all processes but the first.
@@ -431,11 +440,22 @@ class Trainer:
             "state": join_states(states) if states else {},
         }
 
-    def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Restore the state of `state_dict`."""
+    def load_state_dict(self, content: dict[str, Any], *, where: str = "the state") -> None:
+        """Restore the state of `state_dict`, from `where`.
+
+        Raises WeightsError if weights or the optimiser's state are of other parameters.
+        """
+        for kind in ("model", "average"):
+            check_fit(self.model, content[kind], where=f"{where}: {kind}")
+        settings = config_to_dict(TrainConfig()) | content["config"]["train"]
+        names = groups_by_rate(self.model, self.trainable, settings)
+        load_optimizer(self.optimizer, content["optimizer"], unnamed=names, where=where)
         self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
+        if (tree := content.get("track_classes")) is not None:
+            classes = self.model.classes
+            self.model.track_classes = TrackClassSpec.from_dict(tree, classes=classes, where=where)
+        if self.scaler.is_enabled() and content["scaler"]:  # {} from a run without a loss scale
+            self.scaler.load_state_dict(content["scaler"])
         self.average.load(content["average"], steps=content["average_steps"])
         self.state.step, self.state.best = content["step"], content["best"]
         self.state.recurrent = self._local_state(content["state"])
