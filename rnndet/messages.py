@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MOST = 3  # differences that a message lists
+MOST_NAMES = 8  # names that a message lists
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun, which is in the plural unless the number is 1.
 
     >>> counted(1, "video"), counted(1200, "frame"), counted(0, "box", "boxes")
-    ('1 video', '1,200 frames', '0 boxes')
+    ('1 video', '1200 frames', '0 boxes')
     """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def differences(saved: Any, current: Any, *, name: str = "") -> list[str]:
@@ -47,6 +48,17 @@ def first_of(lines: Sequence[str]) -> str:
     """
     more = len(lines) - MOST
     return "; ".join([*lines[:MOST], *([f"and {more} more"] if more > 0 else [])])
+
+
+def listed(names: Sequence[str], noun: str, plural: str = "") -> str:
+    """The names; if they are many, their number and the first ones.
+
+    >>> listed(["car", "bus"], "class", "classes"), listed([], "class", "classes")
+    ('car, bus', 'none')
+    """
+    if len(names) <= MOST_NAMES:
+        return ", ".join(names) or "none"
+    return f"{counted(len(names), noun, plural)} ({', '.join(names[:MOST_NAMES])}, ...)"
 
 
 def _entry(saved: Any, current: Any, missing: object, name: str) -> list[str]:

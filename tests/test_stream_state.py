@@ -119,6 +119,15 @@ def test_state_of_another_tracker_is_refused(tmp_path):
         load_stream(tmp_path / "s.pt", make_stream(model(), tracker="iou", **OPTIONS))
 
 
+def test_refusal_says_which_option_differs_and_how(tmp_path):
+    save_stream(tmp_path / "s.npz", make_stream(model(), **OPTIONS), Position(0, 0.0))
+    with pytest.raises(WeightsError) as caught:
+        load_stream(tmp_path / "s.npz", make_stream(model(), **OPTIONS | {"min_score": 0.5}))
+    line = str(caught.value)
+    assert f"min_score was '{OPTIONS['min_score']}' and is '0.5'; use the same" in line
+    assert "{" not in line and "tracker" not in line
+
+
 def test_state_of_other_classes_is_refused(tmp_path):
     save_stream(tmp_path / "s.pt", make_stream(model(), **OPTIONS), Position(0, 0.0))
     with pytest.raises(WeightsError, match="use the same options"):

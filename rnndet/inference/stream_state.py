@@ -14,6 +14,7 @@ import numpy as np
 
 from rnndet.errors import WeightsError
 from rnndet.inference.stream import NullPart, Stream
+from rnndet.messages import differences, first_of
 from rnndet.structures import DEFAULT_FPS, Frame
 from rnndet.system.files import atomic_file
 
@@ -53,9 +54,9 @@ def load_stream(path: str | Path, stream: Stream) -> Position:
     if content["weights"] != stream.runtime.fingerprint():
         raise WeightsError(f"{path}: the state of other weights; use those it was saved with")
     if content["options"] != _options(stream):
+        changed = differences(*map(_in_words, (content["options"], _options(stream))))
         raise WeightsError(
-            f"{path}: saved with {content['options']}; this run has {_options(stream)}; "
-            "use the same options"
+            f"{path}: saved with other options: {first_of(changed)}; use the same options"
         )
     stream.load_state_dict(content["stream"])
     return Position(content["index"], content["time"])
@@ -106,6 +107,10 @@ def _options(stream: Stream) -> dict[str, str]:
 def _kind(part: object) -> str:
     """Return the name of a part's class; NoneType, as saved files have it, if it is left out."""
     return "NoneType" if isinstance(part, NullPart) else type(part).__name__
+
+
+def _in_words(options: Mapping[str, str]) -> dict[str, str]:
+    return {key: "none" if value == "NoneType" else value for key, value in options.items()}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

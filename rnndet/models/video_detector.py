@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.errors import RnndetError
-from rnndet.models.detectors import build_detector
+from rnndet.models.detectors import build_for_classes
 from rnndet.models.detectors.base import FrameDetector, Grids, Prepared
 from rnndet.models.temporal.head import TemporalHead
 from rnndet.models.temporal.state import Features, State
@@ -166,7 +166,7 @@ def build_model(config: ModelConfig, classes: tuple[str, ...]) -> VideoDetector:
     cell = "none" gives the per-frame baseline: the same code path with an empty state.
     Raises RnndetError on unknown names and options.
     """
-    detector = build_detector(config.detector, len(classes), config.options)
+    detector = build_for_classes(config.detector, classes, config.options)
     settings = config.temporal
     at_neck = settings.site == "neck"
     channels = detector.neck_channels if at_neck else detector.backbone_channels

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rnndet.config import Config, config_from_dict, config_to_dict
 from rnndet.errors import WeightsError
-from rnndet.messages import differences, first_of
+from rnndet.messages import counted, differences, first_of, listed
 from rnndet.models.checkpoint import (
     model_from_checkpoint,
     previous_of,
@@ -18,7 +18,8 @@ from rnndet.models.checkpoint import (
     read_weights,
     save_checkpoint,
 )
-from rnndet.models.detectors.class_rows import pairs_by_name
+from rnndet.models.detectors.batch_norms import convert_norms
+from rnndet.models.detectors.class_rows import class_layers, pairs_by_name
 from rnndet.models.video_detector import VideoDetector
 from rnndet.models.zoo import find_weights
 
@@ -33,7 +34,6 @@ RUN_KEYS = (
     "random", "state",
 )  # fmt: skip
 NOT_IN_CLIPS = ("val", "keep_gib", "cache")  # settings of [data] that change no training clip
-MOST_NAMES = 8  # of classes, in a line of the log
 
 
 def save_run(folder: Path, *, run: dict[str, Any], weights: dict[str, Any]) -> None:
@@ -130,24 +130,46 @@ def _changes_of_clips(saved: dict[str, Any], current: dict[str, Any]) -> list[st
 def start_from(model: VideoDetector, weights: str | Path) -> list[str]:
     """Load the weights of a checkpoint, by its name or path, where names and shapes agree.
 
-    If its list of classes is not that of the model, the class layers are matched by the classes'
-    names: classes that the checkpoint lacks keep their initial values, as the log says. Returns
-    the names of the tensors that are newly initialised. Raises WeightsError if the file is no
-    checkpoint, none of its weights fits, or other classes are asked for and it is not complete.
+    Batch norms are folded or not as in the model. If the checkpoint's list of classes is not that
+    of the model, the class layers are matched by the classes' names: classes that the checkpoint
+    lacks keep their initial values, as the log says. Track classes are taken over if the classes
+    are the same. Returns the names of the tensors that are newly initialised. Raises WeightsError
+    if the file is no complete checkpoint, or none of its weights fits.
     """
     content = read_weights(weights)
-    path, _ = find_weights(weights)
+    where = str(find_weights(weights)[0])
+    start = model_from_checkpoint(content, where=where)
     own = model.state_dict()
-    fitting = {n: t for n, t in content["model"].items() if n in own and own[n].shape == t.shape}
-    if content.get("classes") != list(model.classes):
-        layers = _class_layers(model, model_from_checkpoint(content, where=str(path)), str(path))
+    tensors, converted = convert_norms(model, start)
+    if converted:
+        logger.info("%s: %s folded or unfolded", where, counted(converted, "batch norm"))
+    fitting = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
+    if start.classes != model.classes:
+        layers = _class_layers(model, start, where)
         fitting = {n: t for n, t in (fitting | layers).items() if t is not None}
     if not fitting:
-        raise WeightsError(f"{path}: train.init: none of its weights fits this model")
+        raise WeightsError(f"{where}: train.init: none of its weights fits this model")
     model.load_state_dict(fitting, strict=False)
+    _take_track_classes(model, start, where)
     fresh = sorted(own.keys() - fitting.keys())
-    logger.info("%s: %d tensors loaded, %d newly initialised", path, len(fitting), len(fresh))
+    logger.info(
+        "%s: %s loaded, %d newly initialised", where, counted(len(fitting), "tensor"), len(fresh)
+    )
     return fresh
+
+
+def _take_track_classes(model: VideoDetector, start: VideoDetector, where: str) -> None:
+    if start.track_classes is None:
+        return
+    if start.classes == model.classes:
+        model.track_classes = start.track_classes
+        logger.info("%s: its track classes are taken over", where)
+    else:
+        logger.warning(
+            "%s: its track classes are for other classes and left out; fit them again: "
+            "rnndet fit_track_classes",
+            where,
+        )
 
 
 def _class_layers(
@@ -157,31 +179,20 @@ def _class_layers(
 
     None for a layer that `start` has not, or has in another form. Logs the classes.
     """
-    own, theirs = model.detector.state_dict(), start.detector.state_dict()
-    rows = start.detector.class_rows()
     pairs = pairs_by_name(model.classes, start.classes)
-    layers = {
-        name: mine.fill(own[name], theirs[name], rows[name], pairs) if name in rows else None
-        for name, mine in model.detector.class_rows().items()
-    }
+    layers = class_layers(model.detector, start.detector, pairs)
     filled = sum(tensor is not None for tensor in layers.values())
     places = [place for place, _ in pairs] if filled else []
     part = f", in {filled} of {len(layers)} class tensors" if 0 < filled < len(layers) else ""
+    untrained = [name for place, name in enumerate(model.classes) if place not in places]
     logger.info(
         "%s: has other classes; taken by name%s: %s; untrained: %s",
         where,
         part,
-        _some([model.classes[place] for place in places]),
-        _some([name for place, name in enumerate(model.classes) if place not in places]),
+        listed([model.classes[place] for place in places], "class", "classes"),
+        listed(untrained, "class", "classes"),
     )
     return {f"detector.{name}": tensor for name, tensor in layers.items()}
-
-
-def _some(names: Sequence[str]) -> str:
-    """The names; if they are many, their number and the first ones."""
-    if len(names) <= MOST_NAMES:
-        return ", ".join(names) or "none"
-    return f"{len(names)} classes ({', '.join(names[:MOST_NAMES])}, ...)"
 
 
 def _read_last(path: Path) -> dict[str, Any]:

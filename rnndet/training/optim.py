@@ -122,7 +122,7 @@ def load_optimizer(
 def groups_by_rate(
     model: nn.Module, trainable: Collection[str], settings: Mapping[str, Any]
 ) -> list[list[str]]:
-    """The names in the groups of an optimiser as versions before 0.2 made them: by rate and decay.
+    """The names in the groups of an optimiser of earlier versions: by the values of the settings.
 
     trainable: names of the parameters that train unless they are frozen; settings: [train].
     """
@@ -163,9 +163,7 @@ def _pairs(group: Mapping[str, Any]) -> list[tuple[str, int]]:
     return list(zip(group["names"], group["params"], strict=True))
 
 
-def _check_shapes(
-    state: Mapping[str, Any], shape: Sequence[int], *, where: str, name: str
-) -> None:
+def _check_shapes(state: Mapping[str, Any], shape: Sequence[int], *, where: str, name: str) -> None:
     for key, value in state.items():
         if isinstance(value, Tensor) and value.dim() and value.shape != shape:
             raise WeightsError(

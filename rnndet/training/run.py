@@ -90,7 +90,7 @@ def build_run(
         folder,
         device=chosen,
         evaluate=validation(config, held_out, folder, device=chosen),
-        teacher=build_teacher(config, device=chosen),
+        teacher=build_teacher(config, model.classes, device=chosen),
         calibrate=temporal_is_fresh,
         quiet=quiet,
         world=world,
@@ -227,21 +227,30 @@ def start_model(
     return model, any(name.startswith("temporal.") for name in fresh)
 
 
-def build_teacher(config: Config, *, device: torch.device) -> CleanTeacher | None:
-    """The model of `train.teacher`, or None if the model in training is its own teacher."""
+def build_teacher(
+    config: Config, classes: Sequence[str], *, device: torch.device
+) -> CleanTeacher | None:
+    """The model of `train.teacher`, or None if the model in training is its own teacher.
+
+    classes: of the model in training. Raises RnndetError for a teacher of other classes with
+    `train.output_distillation`, and WeightsError.
+    """
     name = config.train.init if config.train.teacher == "init" else config.train.teacher
     if not name:
         return None
     resizes = config.model.options.get("resize_in_training", True)
     model = load_model(name, device=device)
-    return CleanTeacher(model, site=config.model.temporal.site, resizes=resizes)
+    compared = classes if config.train.output_distillation > 0 else None
+    return CleanTeacher(model, site=config.model.temporal.site, resizes=resizes, classes=compared)
 
 
 def model_to_build(config: Config, *, resume: bool) -> ModelConfig:
-    """The [model] to build: without backbone weights if a checkpoint provides all weights."""
+    """The [model] to build: without weights that a checkpoint replaces in any case."""
     options = dict(config.model.options)
     if config.train.init or resume:
         options.pop("backbone_weights", None)
+    if resume:
+        options.pop("weights", None)
     return dataclasses.replace(config.model, options=options)
 
 

@@ -214,6 +214,10 @@ class FrameDetector(nn.Module, ABC):
         """Outputs of a one-stage head before decoding, for `output_distillation_loss`."""
         return self.head(features)
 
+    def raw_columns(self, num_classes: int) -> tuple[int, ...]:
+        """The column of each class in "cls_logits" of `raw_outputs`."""
+        return self.labels(num_classes + 1)
+
     def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
         """Detections of each image in pixels of its original frame; needs eval mode."""
         assert not self.training, "detect() needs eval mode"

@@ -31,6 +31,8 @@ from rnndet.structures import Detections
 
 OTHER_TASKS = ("keypointrcnn_", "maskrcnn_")  # their networks find more than boxes
 NO_CLASS = ("__background__", "N/A")  # COCO numbers 80 classes from 1 to 90
+# The names of the outputs of every published detector, after background.
+COCO_OUTPUTS = tuple(detection.FCOS_ResNet50_FPN_Weights.DEFAULT.meta["categories"][1:])
 # Of the batch norms, where it is not 1e-5: a state_dict does not hold it.
 EPS = {
     "fasterrcnn_resnet50_fpn": 0.0,
