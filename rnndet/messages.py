@@ -1,7 +1,9 @@
-"""Words of messages: numbers with their noun, and the entries in which two trees differ."""
+"""Words of messages: numbers with their noun, lists of names, differences of settings."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,26 +20,32 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def differences(saved: Any, current: Any, *, name: str = "") -> list[str]:
-    """The entries in which two trees of plain data differ, each in words.
+def singular(phrase: str) -> str:
+    """A phrase with its first noun in the singular.
+
+    >>> singular("boxes clipped to the image"), singular("duplicate frames of two lists")
+    ('box clipped to the image', 'duplicate frame of two lists')
+    """
+    return re.sub(r"\b(box)es\b|\b(\w+[^s\W])s\b", lambda m: m[1] or m[2], phrase, count=1)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "") -> list[str]:
+    """The entries in which two trees of plain data differ, each in words; a missing one is null.
 
     name: of the trees, before the name of each entry.
 
     >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}})
-    ['a.b was 1 and is 3', 'c was 2 and is not set']
+    ['a.b was 1, is 3', 'c was 2, is null']
     """
-    if saved == current:
-        return []
-    if isinstance(saved, Mapping) and isinstance(current, Mapping):
-        missing = object()
-        return [
-            line
-            for key in dict.fromkeys([*saved, *current])
-            for line in _entry(
-                saved.get(key, missing), current.get(key, missing), missing, f"{name}.{key}"
-            )
-        ]
-    return [f"{name.lstrip('.')} was {_text(saved)} and is {_text(current)}"]
+    lines = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        path = f"{name}.{key}" if name else str(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, path)
+        elif old != new:
+            lines.append(f"{path} was {_short(old)}, is {_short(new)}")
+    return lines
 
 
 def first_of(lines: Sequence[str]) -> str:
@@ -61,14 +69,6 @@ def listed(names: Sequence[str], noun: str, plural: str = "") -> str:
     return f"{counted(len(names), noun, plural)} ({', '.join(names[:MOST_NAMES])}, ...)"
 
 
-def _entry(saved: Any, current: Any, missing: object, name: str) -> list[str]:
-    if saved is missing:
-        return [f"{name.lstrip('.')} was not set and is {_text(current)}"]
-    if current is missing:
-        return [f"{name.lstrip('.')} was {_text(saved)} and is not set"]
-    return differences(saved, current, name=name)
-
-
-def _text(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -74,7 +74,7 @@ def test_images_without_labels_are_left_out_and_counted(tmp_path):
     write(tmp_path, frames()[:2])
     videos, notes = labelled_sets.read_notes("bdd100k_mot", tmp_path, "train")
     assert len(videos.videos[0].frames) == 2
-    assert notes == ["1 images without labels left out"]
+    assert notes == ["1 image without labels left out"]
 
 
 def test_folders_can_be_given(tmp_path):

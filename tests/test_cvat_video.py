@@ -210,4 +210,4 @@ def test_video_file_without_labels_is_counted(tmp_path):
     write(tmp_path, export(track(box(0))))
     write_video(tmp_path / "train" / "other.avi", frames=1)
     _, notes = read_notes("cvat_video", tmp_path, "train")
-    assert notes == ["1 videos without labels left out"]
+    assert notes == ["1 video without labels left out"]

@@ -140,7 +140,7 @@ def test_videos_without_labels_are_left_out_and_counted(format, tmp_path):
     write_images(*layout.image_files(tmp_path, "w"))
     videos = read(format, tmp_path, problems=problems)
     assert [video.name for video in videos.videos] == ["v"]
-    assert problems.notes() == ["1 videos without labels left out"]
+    assert problems.notes() == ["1 video without labels left out"]
 
 
 @pytest.mark.parametrize("format", [*FILE_PER_VIDEO, "mot"])

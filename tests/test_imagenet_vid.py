@@ -240,7 +240,7 @@ def test_det_images_are_videos_of_one_frame(root):
     assert summary(found) == {"n02411705_9": [0]}
     assert found.videos[0].frames[0].target.ids.tolist() == [-1]
     notes = corrections(root, "train", index=index)
-    assert notes == ["1 objects of other classes in DET images left out"]
+    assert notes == ["1 object of other classes in DET images left out"]
 
 
 def test_repeated_lines_are_taken_once(root):

@@ -307,7 +307,7 @@ def test_pattern_of_images_is_one_source_with_its_gaps(infer, tmp_path, capsys):
     assert [line["index"] for line in frames] == [0, 1, 2, 4, 5]
     assert [line.get("gap") for line in frames] == [None, None, None, 1, None]
     assert summary["missing"] == 1
-    assert "warning: 1 images are missing" in capsys.readouterr().out
+    assert "warning: 1 image is missing" in capsys.readouterr().out
 
 
 def test_truncated_file_is_a_warning_and_exit_1_only_with_strict(infer, tmp_path, capsys):

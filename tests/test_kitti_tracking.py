@@ -52,7 +52,7 @@ def test_other_types_are_left_out_and_counted(tmp_path):
     write(tmp_path, row(kind="Tram"), row(track=2))
     videos, notes = labelled_sets.read_notes("kitti_tracking", tmp_path, "training")
     assert len(videos.videos[0].frames[0].target) == 1
-    assert notes == ["1 objects of types that are no class left out"]
+    assert notes == ["1 object of types that are no class left out"]
 
 
 def test_sequences_can_be_chosen(tmp_path):

@@ -467,7 +467,7 @@ def test_the_command_writes_both_splits(photographs, tmp_path, capsys):
              "--size", 96, 64]  # fmt: skip
     assert main(["render_clips", str(tmp_path / "out"), *map(str, flags)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("1 clips: ") == 2
+    assert printed.count("1 clip: ") == 2
     for split in ("train", "val"):
         assert len(read_set("coco_vid", tmp_path / "out", split).videos) == 1
 

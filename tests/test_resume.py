@@ -324,10 +324,10 @@ def test_loss_scale_is_restored(run):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (("bar", "square"), "class 1 was bar and is square"),
-        (("square", "disc"), "class 2 was disc and is bar"),
-        (("square",), "class 2 was none and is bar"),
-        ((*CLASSES, "disc"), "class 3 was disc and is none"),
+        (("bar", "square"), "class 1 was bar, is square"),
+        (("square", "disc"), "class 2 was disc, is bar"),
+        (("square",), "class 2 was none, is bar"),
+        ((*CLASSES, "disc"), "class 3 was disc, is none"),
     ],
 )
 def test_run_of_other_classes_is_refused(run, classes, message):
@@ -339,7 +339,7 @@ def test_run_of_other_classes_is_refused(run, classes, message):
 def test_other_model_is_refused_by_the_setting(run):
     root, folder, _ = run
     line = refusal(root, folder, model={"temporal": {"levels": ["0", "1"], "hidden": 16}})
-    assert line.endswith("not resumed with another model: model.temporal.hidden was 8 and is 16")
+    assert line.endswith("not resumed with another model: model.temporal.hidden was 8, is 16")
 
 
 def test_settings_of_the_model_that_are_newer_than_the_run_have_their_defaults(run):
@@ -358,9 +358,9 @@ def test_settings_of_the_clips_that_are_newer_than_the_run_are_no_change(run, ca
 @pytest.mark.parametrize(
     ("changes", "setting"),
     [
-        ({"seed": 5}, "train.seed was 0 and is 5"),
-        ({"clip": {"windows": 3}}, "clip.windows was 2 and is 3"),
-        ({"augment": {"crop": [32, 32]}}, "augment.crop was [64, 64] and is [32, 32]"),
+        ({"seed": 5}, "train.seed was 0, is 5"),
+        ({"clip": {"windows": 3}}, "clip.windows was 2, is 3"),
+        ({"augment": {"crop": [32, 32]}}, "augment.crop was [64, 64], is [32, 32]"),
     ],
 )
 def test_state_of_other_clips_is_not_carried_into_new_ones(run, caplog, changes, setting):
@@ -413,7 +413,7 @@ def test_refusal_is_one_line_without_a_traceback(run, tmp_path, capsys):
         [str(path), "--out", str(folder), "--resume", "--device", "cpu", "--quiet"]
     )
     assert code == 5
-    assert "class 2 was bar and is disc" in error_line(capsys)
+    assert "class 2 was bar, is disc" in error_line(capsys)
 
 
 def test_track_classes_are_kept(run):

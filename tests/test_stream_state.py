@@ -124,7 +124,7 @@ def test_refusal_says_which_option_differs_and_how(tmp_path):
     with pytest.raises(WeightsError) as caught:
         load_stream(tmp_path / "s.npz", make_stream(model(), **OPTIONS | {"min_score": 0.5}))
     line = str(caught.value)
-    assert f"min_score was '{OPTIONS['min_score']}' and is '0.5'; use the same" in line
+    assert 'min_score was "0.01", is "0.5"; use the same' in line
     assert "{" not in line and "tracker" not in line
 
 

@@ -28,6 +28,7 @@ from rnndet.inference.results import MODEL_STAGES
 from rnndet.inference.run import RunOptions, run_source
 from rnndet.inference.runtimes import Runtime
 from rnndet.inference.stream import Stream
+from rnndet.messages import counted
 from rnndet.structures import FrameResult
 from rnndet.system.environment import machine, peak_memory_mib
 from rnndet.system.timing import StageTimer
@@ -158,7 +159,7 @@ def _measure_round(
     times = run_round(stream, source, folder, limit=limit, on_frame=on_frame)
     if len(times) < WARM_UP + cycle:
         raise InputError(
-            f"{source.info.source}: {len(times)} frames are too few; {WARM_UP} are "
+            f"{source.info.source}: {counted(len(times), 'frame')} are too few; {WARM_UP} are "
             f"warm-up, so give a video, and --frames, of {WARM_UP + cycle} or more"
         )
     options = RunOptions(name="pipeline", max_frames=limit, overwrite=True)
@@ -272,7 +273,8 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
     lines = [
         report["machine"]["words"],
         f"{source['name']}, {source['width']}x{source['height']}: medians of {report['rounds']} "
-        f"rounds{turns}, {report['frames']} frames each after {report['warm_up']} of warm-up",
+        f"rounds{turns}, {counted(report['frames'], 'frame')} each after {report['warm_up']} of "
+        "warm-up",
     ]
     for letter, model in zip("AB", models, strict=False):
         keys = ("detector", "cell", "tracker", "runtime")

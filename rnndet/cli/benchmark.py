@@ -18,6 +18,7 @@ from typing import Any
 
 from rnndet.cli.arguments import WEIGHTS_HELP, at_least_one
 from rnndet.cli.errors import run_tool
+from rnndet.messages import counted
 from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
 
 
@@ -152,7 +153,8 @@ def run_eval(args: argparse.Namespace) -> int:
     model = load_model(args.weights or default_weights(args.data))
     report = measure_eval(model, root, split=args.split, frames=args.frames)
     line = (
-        f"{report['frames']} frames of {report['videos']} videos in {report['seconds']:.1f} s, "
+        f"{counted(report['frames'], 'frame')} of {counted(report['videos'], 'video')} in "
+        f"{report['seconds']:.1f} s, "
         f"{report['frames_per_second']:.1f} per second; metrics {report['metrics_seconds']:.1f} s"
     )
     return show(args, report, [report["machine"]["words"], line])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from rnndet.cli.errors import run_tool
+from rnndet.messages import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     options = reader_options(args.option)
     videos = read_set(args.format, args.root, args.split, **options).videos
     count = sum(make_cache(video, Path(args.cache)) for video in tqdm(videos, unit="video"))
-    print(f"{count} frames decoded; {len(videos)} videos are in {args.cache}")
+    number = f"{counted(len(videos), 'video')} {'is' if len(videos) == 1 else 'are'}"
+    print(f"{counted(count, 'frame')} decoded; {number} in {args.cache}")
     return 0
 
 

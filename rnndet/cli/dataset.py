@@ -14,6 +14,7 @@ from pathlib import Path
 from rnndet.cli.arguments import at_least_one
 from rnndet.cli.errors import run_tool
 from rnndet.errors import InputError
+from rnndet.messages import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -116,7 +117,7 @@ def show(args: argparse.Namespace) -> int:
     videos = read(args)
     video = find_video(videos, args.video)
     count = write_preview(video, videos.classes, Path(args.out), frames=args.frames)
-    print(f"{count} frames of {video.name}: {args.out}")
+    print(f"{counted(count, 'frame')} of {video.name}: {args.out}")
     return 0
 
 

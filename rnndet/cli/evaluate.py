@@ -13,6 +13,7 @@ from pathlib import Path
 from rnndet.cli.arguments import CLASSES_HELP, class_names
 from rnndet.cli.errors import run_tool
 from rnndet.errors import RnndetError
+from rnndet.messages import counted
 
 logger = logging.getLogger(__name__)
 
@@ -334,7 +335,9 @@ def predict(args: argparse.Namespace, here):
         for use, run in runs.items():
             save_predictions(Path(args.out) / f"{use or 'predictions'}.npz", run)
     if here.is_first:
-        print(f"{progress.count} frames in {progress.seconds:.0f} s on {device} ({why})\n")
+        print(
+            f"{counted(progress.count, 'frame')} in {progress.seconds:.0f} s on {device} ({why})\n"
+        )
     return runs, data
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rnndet.cli.errors import run_tool
 from rnndet.errors import OutputError
+from rnndet.messages import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     states = ", ".join(f"{s.name} ({s.channels} channels, stride {s.stride})" for s in spec.states)
     print(f"state: {states or 'none'}")
     print(
-        f"compared with torch over {close.frames} frames, {close.detections} detections: boxes "
+        f"compared with torch over {counted(close.frames, 'frame')}, "
+        f"{counted(close.detections, 'detection')}: boxes "
         f"within {close.box:.2g} px, scores within {close.score:.2g}, "
         f"{close.alone} detected by only one of the two"
     )

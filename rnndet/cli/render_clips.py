@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rnndet.cli.errors import run_tool
 from rnndet.errors import RnndetError
+from rnndet.messages import counted
 
 SIZE_WH = (640, 384)  # of clips of photographs
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         first_seed=args.first_seed,
         split=args.split,
     )
-    print(f"{args.clips} clips: {path}")
+    print(f"{counted(args.clips, 'clip')}: {path}")
     return 0
 
 
@@ -75,7 +76,7 @@ def photographs(args: argparse.Namespace) -> int:
         skip_bad=args.skip_bad,
     )  # fmt: skip
     for path, count in zip(paths, (args.clips, args.val_clips), strict=False):
-        print(f"{count} clips: {path}")
+        print(f"{counted(count, 'clip')}: {path}")
     return 0
 
 

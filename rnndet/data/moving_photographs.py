@@ -13,6 +13,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.writers import coco_vid
 from rnndet.errors import InputError, NothingFoundError, OutputError, RnndetError
+from rnndet.messages import counted
 from rnndet.structures import DEFAULT_FPS, Target
 from rnndet.video.image import read_image
 from rnndet.video.sink import VideoSink
@@ -110,7 +111,7 @@ def _is_usable(video: VideoRecord, options: ClipOptions, problems: Problems) -> 
     """
     image = video.frames[0].image
     if len(video.frames) != 1 or image is None:
-        count = "a video file" if image is None else f"{len(video.frames)} frames"
+        count = "a video file" if image is None else counted(len(video.frames), "frame")
         raise RnndetError(f"{video.name}: is {count}; expected photographs, of one frame each")
     before = len(problems)
     try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rnndet.errors import InputError
+from rnndet.messages import counted, singular
 
 SHOWN = 10  # problems in one message
 
@@ -63,7 +64,7 @@ class Problems:
         more = len(self.found) - len(lines)
         if more:
             lines.append(f"and {more} more")
-        count = "1 entry" if len(self.found) == 1 else f"{len(self.found)} entries"
+        count = counted(len(self.found), "entry", "entries")
         raise InputError(
             f"{count} cannot be used; correct the files, or leave them out with --skip-bad\n  "
             + "\n  ".join(lines)
@@ -71,4 +72,7 @@ class Problems:
 
     def notes(self) -> list[str]:
         """Return one line for each kind of correction."""
-        return [f"{count} {what}" for what, count in sorted(self.corrected.items())]
+        return [
+            f"{count} {singular(what) if count == 1 else what}"
+            for what, count in sorted(self.corrected.items())
+        ]

@@ -11,6 +11,7 @@ from rnndet.data.records import VideoRecord
 from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics.flicker import MAX_GAP, holes_before, link_boxes
 from rnndet.inference.stream import Stream
+from rnndet.messages import counted
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Detections, Target
 
@@ -42,7 +43,8 @@ class Teacher:
         at = places[0] if places else min(len(own), len(classes))
         names = [names[at] if at < len(names) else "none" for names in (own, classes)]
         raise RnndetError(
-            f"teacher {self.name}: has {len(own)} classes, the model {len(classes)}, and class "
+            f"teacher {self.name}: has {counted(len(own), 'class', 'classes')}, the model "
+            f"{len(classes)}, and class "
             f"{at + 1} is {names[0]} instead of {names[1]}; choose a teacher with the same classes"
         )
 

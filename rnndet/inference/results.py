@@ -15,6 +15,7 @@ import rnndet
 from rnndet.errors import OutputError
 from rnndet.inference.writers import EXPORTS
 from rnndet.inference.writers.base import ExportedVideo
+from rnndet.messages import counted
 from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.system.files import replace, write_text
 from rnndet.system.lock import FolderLock
@@ -58,7 +59,7 @@ class Summary:
         total = sum(self.stages.values()) or 1.0
         shares = (f"{name} {100 * s / total:.0f} %" for name, s in self.stages.items())
         lines = [
-            f"{self.folder.name}: {state} {self.frames} frames in {self.seconds:.1f} s, "
+            f"{self.folder.name}: {state} {counted(self.frames, 'frame')} in {self.seconds:.1f} s, "
             f"{self.fps:.1f} per second",
             f"objects (boxes in all frames): {_listed(self.objects)}",
             f"tracks: {_listed(self.tracks)}",
@@ -82,20 +83,23 @@ class Summary:
 
     def _losses(self) -> Iterator[str]:
         if self.unreadable:
-            yield f"{self.unreadable} frames could not be decoded"
+            yield f"{counted(self.unreadable, 'frame')} could not be decoded"
         if self.read is None:
             return
         if self.read.missing:
-            yield f"{self.read.missing} images are missing from the sequence"
+            number = counted(self.read.missing, "image")
+            yield f"{number} {'is' if self.read.missing == 1 else 'are'} missing from the sequence"
         if self.read.dropped:
-            yield f"{self.read.dropped} frames were dropped for newer ones"
+            number = counted(self.read.dropped, "frame")
+            yield f"{number} {'was' if self.read.dropped == 1 else 'were'} dropped for newer ones"
         if self.read.reconnects:
-            yield f"the connection was lost; {self.read.reconnects} attempts to reconnect"
+            number = counted(self.read.reconnects, "attempt")
+            yield f"the connection was lost; {number} to reconnect"
         if self.read.truncated and self.read.expected is None:
             yield "gave up on the source: it sent no more images"
         elif self.read.truncated:
             yield (
-                f"the file ends early: it claims {self.read.expected} frames; "
+                f"the file ends early: it claims {counted(self.read.expected, 'frame')}; "
                 "copy or download it again"
             )
 

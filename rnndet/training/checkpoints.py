@@ -72,7 +72,7 @@ def load_run(folder: Path, config: Config, classes: Sequence[str]) -> dict[str, 
             f"with train.init={path}"
         )
     saved, current = _complete(run["config"], where=str(path)), config_to_dict(config)
-    if changed := differences(saved["model"], current["model"], name="model"):
+    if changed := differences(saved["model"], current["model"], "model"):
         raise WeightsError(f"{path}: not resumed with another model: {first_of(changed)}")
     if (change := class_difference(run["classes"], classes)) is not None:
         raise WeightsError(f"{path}: not resumed with other classes: {change}")
@@ -90,11 +90,11 @@ def class_difference(saved: Sequence[str], current: Sequence[str]) -> str | None
     """The first difference of two lists of classes in words; None if they are equal.
 
     >>> class_difference(["car", "bus"], ["bus", "car"])
-    'class 1 was car and is bus'
+    'class 1 was car, is bus'
     """
     for number, (old, new) in enumerate(zip_longest(saved, current), 1):
         if old != new:
-            return f"class {number} was {old or 'none'} and is {new or 'none'}"
+            return f"class {number} was {old or 'none'}, is {new or 'none'}"
     return None
 
 
@@ -123,8 +123,9 @@ def _changes_of_clips(saved: dict[str, Any], current: dict[str, Any]) -> list[st
             {key: v for key, v in tree[section].items() if key not in ignored}
             for tree in (saved, current)
         ]
-        found += differences(*trees, name=section)
-    return found + differences(saved["train"]["seed"], current["train"]["seed"], name="train.seed")
+        found += differences(*trees, section)
+    seeds = [{"seed": tree["train"]["seed"]} for tree in (saved, current)]
+    return found + differences(*seeds, "train")
 
 
 def start_from(model: VideoDetector, weights: str | Path) -> list[str]:

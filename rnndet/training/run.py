@@ -20,6 +20,7 @@ from rnndet.data.clips.sampling import hold_out
 from rnndet.data.formats import check_names, read_set
 from rnndet.data.records import VideoSet
 from rnndet.errors import OutputError, RnndetError
+from rnndet.messages import counted
 from rnndet.models.checkpoint import load_model, model_from_checkpoint, read_weights
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.system.device import choose_device
@@ -166,9 +167,9 @@ def read_sources(config: Config) -> tuple[list[VideoSet], VideoSet]:
         raise RnndetError("validation has sources with and without labels; leave one kind out")
     videos = tuple(video for video_set in validated.values() for video in video_set.videos)
     logger.info(
-        "%d training videos, %d validation videos",
-        sum(len(video_set.videos) for video_set in train_sets),
-        len(videos),
+        "%s, %s",
+        counted(sum(len(video_set.videos) for video_set in train_sets), "training video"),
+        counted(len(videos), "validation video"),
     )
     return train_sets, VideoSet(classes, videos)
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from rnndet.config import Config, TrainConfig, config_to_dict
 from rnndet.data.clips.dataset import ClipBatch, ClipDataset
 from rnndet.errors import RnndetError
+from rnndet.messages import counted
 from rnndet.models.checkpoint import check_fit, model_content
 from rnndet.models.temporal.gates import watch_gates
 from rnndet.models.temporal.state import (
@@ -317,7 +318,7 @@ class Trainer:
                 peak = f", peak {mib:.0f} MiB"
             raise RnndetError(
                 f"step {self.state.step}: out of memory with {len(self.rows) // train.accumulate} "
-                f"rows of {clip.length} frames of {height}x{width} at once{peak}; try "
+                f"rows of {counted(clip.length, 'frame')} of {height}x{width} at once{peak}; try "
                 f"train.accumulate = {2 * train.accumulate} or "
                 f"clip.length = {max(1, clip.length // 2)} ({str(error).splitlines()[0][:100]})"
             ) from None

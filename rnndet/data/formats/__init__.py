@@ -23,6 +23,7 @@ from rnndet.data.formats import (
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 from rnndet.errors import InputError, RnndetError
+from rnndet.messages import counted
 from rnndet.registry import check_options, lookup
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ def read_set(
         problems.stop_if_any()
     elif problems.found:
         first = problems.found[0]
-        logger.warning("%s: %d entries left out, the first: %s", root, len(problems), first)
+        count = counted(len(problems), "entry", "entries")
+        logger.warning("%s: %s left out, the first: %s", root, count, first)
     for note in problems.notes():
         logger.info("%s: %s", root, note)
     return videos

@@ -32,6 +32,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 from rnndet.data.targets import LARGEST, Box
 from rnndet.errors import InputError
+from rnndet.messages import counted
 from rnndet.structures import VideoInfo
 
 
@@ -114,7 +115,9 @@ def _task_frames(task: Element, file: Path) -> range | None:
     step = re.search(r"step\s*=\s*([1-9][0-9]{0,8})", task.findtext("frame_filter", ""))
     step = int(step[1]) if step else 1
     if size < 1 or start < 0 or start + size * step > MAX_FRAMES:
-        raise InputError(f"{file}: a task of {size} frames from {start} in steps of {step}")
+        raise InputError(
+            f"{file}: a task of {counted(size, 'frame')} from {start} in steps of {step}"
+        )
     return range(start, start + size * step, step)
 
 

@@ -32,6 +32,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 from rnndet.data.targets import ANY_CLASS, Box
 from rnndet.errors import InputError, NothingFoundError
+from rnndet.messages import counted
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import natural_key
 
@@ -83,7 +84,7 @@ def _read_coco(
 ) -> VideoSet:
     content = coco_vid.read(file.parent, file.name, problems, annotations="{split}")
     if len(content.videos) > 1:
-        raise InputError(f"{file}: labels {len(content.videos)} videos; expected one")
+        raise InputError(f"{file}: labels {counted(len(content.videos), 'video')}; expected one")
     record = content.videos[0]
     image = record.frames[0].image
     named = record.path if image is None else image.parent

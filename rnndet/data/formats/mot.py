@@ -28,6 +28,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.targets import ANY_CLASS, MAX_TRACK, TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
+from rnndet.messages import counted
 from rnndet.structures import Target
 from rnndet.video.sources.image_folder import list_images, natural_key
 from rnndet.video.sources.open import VIDEO_SUFFIXES
@@ -177,7 +178,7 @@ class _Reader:
             raise InputError(f"{folder}: holds no images %06d{info.suffix}")
         beyond = sum(number > info.length for number in images)
         if beyond:
-            reason = f"images beyond the {info.length} frames of seqinfo.ini: {beyond}"
+            reason = f"images beyond the {counted(info.length, 'frame')} of seqinfo.ini: {beyond}"
             self.problems.add(folder, "", reason)
         return images
 

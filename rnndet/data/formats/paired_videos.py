@@ -8,6 +8,7 @@ from rnndet.data.formats.video_builder import MAX_FRAMES, VideoBuilder
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.targets import relabelled
 from rnndet.errors import InputError
+from rnndet.messages import counted
 from rnndet.structures import VideoInfo
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import list_images
@@ -62,7 +63,9 @@ def frame_images(video: Path, frames: range) -> dict[int, Path | None]:
         return dict.fromkeys(frames)
     images = list_images(video)
     if frames[-1] >= len(images):
-        raise InputError(f"{video}: holds {len(images)} images; {frames[-1] + 1} are labelled")
+        raise InputError(
+            f"{video}: holds {counted(len(images), 'image')}; {frames[-1] + 1} are labelled"
+        )
     return {frame: images[frame] for frame in frames}
 
 

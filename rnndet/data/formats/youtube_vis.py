@@ -14,6 +14,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.targets import TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
+from rnndet.messages import counted
 from rnndet.structures import Target
 from rnndet.video.sources.base import safe_name
 
@@ -93,7 +94,7 @@ class _Reader:
         elif not isinstance(boxes, list):
             reason = "lacks the list 'bboxes'"
         elif len(boxes) != (count := len(videos[video]["file_names"])):
-            reason = f"{len(boxes)} bboxes for {count} frames"
+            reason = f"{counted(len(boxes), 'bbox', 'bboxes')} for {counted(count, 'frame')}"
         else:
             return True
         self.problems.add(self.path, f"annotation {track['id']}", reason)

@@ -20,6 +20,7 @@ from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo, Prediction
 from rnndet.evaluation.report import charts
 from rnndet.evaluation.report.matched_run import MatchedFrame, MatchedRun
 from rnndet.evaluation.score import ALL_FRAMES, RowKey, format_number
+from rnndet.messages import counted
 from rnndet.system.files import atomic_file
 from rnndet.video.image import encode_jpeg
 
@@ -263,7 +264,9 @@ def _timeline(video: EvaluatedVideo, lanes: Sequence[_Lanes], classes: Sequence[
     shaded = [(span.start, span.end) for span in corrupted]
     chart = charts.timeline(tracks, shaded=shaded, extent=(video.frames[0].index, ends[-1]))
     more = len(order) - len(tracks)
-    return chart + (f"<p>{more} more tracks, with fewer misses, are not shown.</p>" if more else "")
+    return chart + (
+        f"<p>{counted(more, 'more track')}, with fewer misses, not shown.</p>" if more else ""
+    )
 
 
 def _lanes(frames: Sequence[MatchedFrame], threshold: float) -> _Lanes:

@@ -15,6 +15,7 @@ from rnndet.inference.results import Summary
 from rnndet.inference.run import RunOptions, make_stream, run_source
 from rnndet.inference.runtimes import Runtime
 from rnndet.inference.stream import Stream
+from rnndet.messages import counted
 from rnndet.system.progress import Progress
 from rnndet.video.sources.base import MAX_PIXELS, Source, without_password
 from rnndet.video.sources.excerpt import Excerpt
@@ -141,7 +142,7 @@ class Batch:
         )
         record = self._find_done(folder, made_from) if options.resume else None
         if record is not None and (record["whole"] or not options.strict):
-            self.say(f"{job.name}: done already, {record['frames']} frames")
+            self.say(f"{job.name}: done already, {counted(record['frames'], 'frame')}")
             return {"exit_code": 0, "folder": job.name, "skipped": True, "frames": record["frames"]}
         overwrite = options.overwrite or options.resume  # results without a record are incomplete
         done = DoneRecord(made_from, without_password(job.source), strict=options.strict)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rnndet.errors import RnndetError
+from rnndet.messages import counted
 
 EXPECTED = "expected I/N with 0 <= I < N, for example 0/2 and 1/2, or auto"
 # index and count in the environment of launchers; for SLURM's arrays see `_slurm_array`
@@ -86,7 +87,7 @@ def _slurm_array(environment: Mapping[str, str]) -> Shard:
         _number(environment, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT", "MIN", "MAX")
     )
     step = (last - first) // (count - 1) if count > 1 else 1
-    where = f"--shard auto: SLURM array {first} to {last}, {count} tasks, task {number}"
+    where = f"--shard auto: SLURM array {first} to {last}, {counted(count, 'task')}, task {number}"
     if first + step * (count - 1) != last or step < 1 or (number - first) % step:
         raise RnndetError(f"{where}: not evenly spaced; use --array=0-{max(0, count - 1)}")
     return _checked((number - first) // step, count, where=where)

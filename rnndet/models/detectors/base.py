@@ -18,6 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import RnndetError, WeightsError
+from rnndet.messages import counted
 from rnndet.models.detectors.class_rows import ClassRows
 from rnndet.models.detectors.downloads import read_published
 from rnndet.models.postprocess import anchors_of, postprocess
@@ -388,9 +389,9 @@ def load_published(
     same_classes = published_classes == num_classes
     if not same_classes:
         log.warning(
-            "%s has %d classes and the model has %d: the classification head starts untrained",
+            "%s has %s and the model has %d: the classification head starts untrained",
             weights,
-            published_classes,
+            counted(published_classes, "class", "classes"),
             num_classes,
         )
         state = {key: value for key, value in state.items() if not key.startswith(class_parts)}

@@ -12,6 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.config import Config, ModelConfig, TemporalConfig
 from rnndet.errors import WeightsError
+from rnndet.messages import counted
 from rnndet.models.checkpoint import model_content
 from rnndet.models.detectors.backbones import freeze_batch_norms
 from rnndet.models.video_detector import build_model
@@ -61,8 +62,8 @@ def convert_torchvision(net: nn.Module, name: str, classes: Sequence[str]) -> di
     )
     if wrong:
         raise WeightsError(
-            f"not {name} with {len(classes)} classes and background: {wrong[0]} is "
-            f"{_shape(weights, wrong[0])} instead of {_shape(own, wrong[0])}"
+            f"not {name} with {counted(len(classes), 'class', 'classes')} and background: "
+            f"{wrong[0]} is {_shape(weights, wrong[0])} instead of {_shape(own, wrong[0])}"
         )
     if _anchors(frozen) != _anchors(model.detector.net):
         raise WeightsError(f"its anchors are not those of {name}, which rnndet needs")
