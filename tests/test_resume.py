@@ -388,6 +388,24 @@ def test_state_is_kept_with_other_validation_videos_and_cache(run, tmp_path, cap
     assert "have changed" not in caplog.text
 
 
+def test_random_state_of_a_gpu_is_saved_and_restored(run, monkeypatch):
+    root, folder, _ = run
+    trainer, restored = resumed(root, folder), []
+    trainer.device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor([7]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *pair: restored.append(pair))
+    content = trainer.state_dict() | {"state": {}}
+    trainer.load_state_dict(content)
+    assert restored == [(torch.tensor([7]), torch.device("cuda", 0))]
+
+
+def test_other_number_of_processes_is_a_warning(run, caplog):
+    root, folder, _ = run
+    rewrite(folder, lambda content: content["random"].append(content["random"][0]))
+    resumed(root, folder)
+    assert "saved by 2 processes, now 1: the random draws" in caplog.text
+
+
 def test_weights_in_place_of_a_run_are_refused(run):
     root, folder, _ = run
     (folder / "last.pt").write_bytes((folder / "weights.pt").read_bytes())

@@ -427,17 +427,20 @@ class Trainer:
         Every process must call it: the rows' states and the random states are gathered.
         """
         recurrent = None if self.state.recurrent is None else state_to(self.state.recurrent, "cpu")
-        gathered = self.world.gather((recurrent, torch.get_rng_state()))
+        on_cuda = self.device.type == "cuda"
+        cuda = torch.cuda.get_rng_state(self.device) if on_cuda else None
+        gathered = self.world.gather((recurrent, torch.get_rng_state(), cuda))
         if not self.world.is_first:
             return {}
-        states = [state for state, _ in gathered if state is not None]
+        states = [state for state, _, _ in gathered if state is not None]
         return model_content(self.model, self.config, step=self.state.step) | {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": {n: t.cpu() for n, t in self.average.tensors.items()},
             "average_steps": self.average.steps,
             "best": self.state.best,
-            "random": [random for _, random in gathered],
+            "random": [random for _, random, _ in gathered],
+            "random_cuda": [cuda for _, _, cuda in gathered if cuda is not None],
             "state": join_states(states) if states else {},
         }
 
@@ -460,8 +463,20 @@ class Trainer:
         self.average.load(content["average"], steps=content["average_steps"])
         self.state.step, self.state.best = content["step"], content["best"]
         self.state.recurrent = self._local_state(content["state"])
-        if len(content["random"]) == self.world.size:
-            torch.set_rng_state(content["random"][self.world.rank])
+        self._restore_random(content["random"], content.get("random_cuda", []))
+
+    def _restore_random(self, cpu: list[Tensor], cuda: list[Tensor]) -> None:
+        """Restore the random states of this process, saved by as many processes as there are."""
+        if len(cpu) != self.world.size:
+            logger.warning(
+                "saved by %s, now %d: the random draws of the detector's losses start anew",
+                counted(len(cpu), "process", "processes"),
+                self.world.size,
+            )
+            return
+        torch.set_rng_state(cpu[self.world.rank])
+        if self.device.type == "cuda" and len(cuda) == self.world.size:
+            torch.cuda.set_rng_state(cuda[self.world.rank], self.device)
 
     def _local_state(self, state: State) -> State | None:
         """This process's rows of the state of all rows; None if their number has changed."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.config import Config, ModelConfig, TemporalConfig
-from rnndet.errors import WeightsError
+from rnndet.errors import RnndetError, WeightsError
 from rnndet.messages import counted
 from rnndet.models.checkpoint import model_content
 from rnndet.models.detectors.backbones import freeze_batch_norms
@@ -46,6 +46,8 @@ def convert_torchvision(net: nn.Module, name: str, classes: Sequence[str]) -> di
     size and thresholds are those of `net`. Raises RnndetError for an unknown name, and WeightsError
     for other layers, classes or anchors than `name` has.
     """
+    if isinstance(classes, str):
+        raise RnndetError(f"classes = {classes!r}: expected a list of names, such as [{classes!r}]")
     detector, options = lookup(name, STRUCTURES, what="name")
     options = {"size": _size(net.transform), **options, **_thresholds(net)}
     config = Config(model=ModelConfig(detector, options, TemporalConfig(cell="none")))
