@@ -20,13 +20,17 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def singular(phrase: str) -> str:
-    """A phrase with its first noun in the singular.
+def numbered(number: int, phrase: str) -> str:
+    """A number before a phrase, whose first noun is made singular if the number is 1.
 
-    >>> singular("boxes clipped to the image"), singular("duplicate frames of two lists")
-    ('box clipped to the image', 'duplicate frame of two lists')
+    >>> numbered(1, "boxes clipped to the image"), numbered(2, "boxes clipped to the image")
+    ('1 box clipped to the image', '2 boxes clipped to the image')
+    >>> numbered(1, "duplicate frames of two lists")
+    '1 duplicate frame of two lists'
     """
-    return re.sub(r"\b(box)es\b|\b(\w+[^s\W])s\b", lambda m: m[1] or m[2], phrase, count=1)
+    if number == 1:
+        phrase = re.sub(r"\b(box)es\b|\b(\w+[^s\W])s\b", lambda m: m[1] or m[2], phrase, count=1)
+    return f"{number} {phrase}"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "") -> list[str]:

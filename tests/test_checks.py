@@ -183,7 +183,7 @@ def test_boxes_that_are_shares_are_an_error(coco_vid_root):
 
     edit(coco_vid_root, divide)
     (line,) = [line for line in found(coco_vid_root) if line.startswith("error")]
-    assert "12 boxes lie within 0..1" in line
+    assert "12 boxes within 0..1" in line
 
 
 def test_one_tiny_box_is_a_note(coco_vid_root):

@@ -272,9 +272,9 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
     turns = " of each in turn" if ratio else ""
     lines = [
         report["machine"]["words"],
-        f"{source['name']}, {source['width']}x{source['height']}: medians of {report['rounds']} "
-        f"rounds{turns}, {counted(report['frames'], 'frame')} each after {report['warm_up']} of "
-        "warm-up",
+        f"{source['name']}, {source['width']}x{source['height']}: medians of "
+        f"{counted(report['rounds'], 'round')}{turns}, {counted(report['frames'], 'frame')} "
+        f"each after {report['warm_up']} of warm-up",
     ]
     for letter, model in zip("AB", models, strict=False):
         keys = ("detector", "cell", "tracker", "runtime")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rnndet.errors import InputError
-from rnndet.messages import counted, singular
+from rnndet.messages import counted, numbered
 
 SHOWN = 10  # problems in one message
 
@@ -72,7 +72,4 @@ class Problems:
 
     def notes(self) -> list[str]:
         """Return one line for each kind of correction."""
-        return [
-            f"{count} {singular(what) if count == 1 else what}"
-            for what, count in sorted(self.corrected.items())
-        ]
+        return [numbered(count, what) for what, count in sorted(self.corrected.items())]

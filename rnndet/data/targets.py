@@ -16,7 +16,7 @@ MAX_TRACK = 2**53  # the largest id that every format can store
 LARGEST = 1e6  # pixels; a larger coordinate is a mistake, not an object that leaves the image
 ANY_CLASS = -1  # label of an ignore region that belongs to no class
 DROPPED = -2  # in a table of new labels: boxes with this label are left out
-SHARES_HINT = "boxes lie within 0..1: are they relative instead of in pixels?"  # a correction
+SHARES_HINT = "boxes within 0..1, perhaps relative instead of in pixels"  # a correction
 
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels from 0, exclusive edges
 
