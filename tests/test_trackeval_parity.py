@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,8 @@ import pytest
 from labelled_sets import write_images
 
 from rnndet.data.formats import read_set
+from rnndet.data.writers.mot import write
+from rnndet.evaluation.class_map import select_classes
 from rnndet.evaluation.metrics.mot import Mot
 from rnndet.evaluation.records import (
     EvaluatedVideo,
@@ -19,6 +20,7 @@ from rnndet.evaluation.records import (
     load_predictions,
     save_predictions,
 )
+from rnndet.evaluation.videos import match_classes
 from rnndet.structures import Detections
 
 trackeval = pytest.importorskip("trackeval")
@@ -227,6 +229,60 @@ def test_motchallenge_with_distractors_and_amodal_boxes(
     dataset = mot_dataset(tmp_path, names, benchmark)
     videos = read_set("mot", tmp_path, "train")
     assert_equal(ours(videos, found, 0), theirs(dataset, names, "ours", "pedestrian"))
+
+
+def test_motchallenge_2015_has_no_distractors(tmp_path: Path) -> None:
+    draw = np.random.default_rng(7)
+    found = {"A": mot_sequence(tmp_path, "A", draw)}
+    file = tmp_path / "train/A/gt/gt.txt"
+    rows = [line.split(",")[:7] for line in file.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row[6] = str(int(number % 4 > 0))
+    file.write_text("".join(",".join([*row, "-1", "-1", "-1"]) + "\n" for row in rows))
+    expected = theirs(mot_dataset(tmp_path, ["A"], "MOT15"), ["A"], "ours", "pedestrian")
+    assert_equal(ours(read_set("mot", tmp_path, "train"), found, 0), expected)
+
+
+def test_stored_predictions_give_the_same_numbers(tmp_path: Path) -> None:
+    found = {"MOT17-02": mot_sequence(tmp_path, "MOT17-02", np.random.default_rng(3))}
+    dataset = mot_dataset(tmp_path, ["MOT17-02"], "MOT17")
+    run = Predictions(("pedestrian",))
+    (video,) = evaluated_videos(read_set("mot", tmp_path, "train"), found)
+    run.add(video)
+    save_predictions(tmp_path / "run.npz", run)
+    (stored,) = load_predictions(tmp_path / "run.npz").videos
+    part = {"MOT17-02": Mot(("pedestrian",)).measure(stored)[0]}
+    expected = theirs(dataset, ["MOT17-02"], "ours", "pedestrian")
+    assert_equal(part | {"all": combined(part)}, expected)
+
+
+def test_labels_of_a_model_with_other_classes_give_the_same_numbers(tmp_path: Path) -> None:
+    found = {"MOT20-01": mot_sequence(tmp_path, "MOT20-01", np.random.default_rng(5))}
+    dataset = mot_dataset(tmp_path, ["MOT20-01"], "MOT20")
+    videos = match_classes(read_set("mot", tmp_path, "train"), ("car", "pedestrian"))
+    relabelled = {n: [row._replace(label=1) for row in rows] for n, rows in found.items()}
+    expected = theirs(dataset, ["MOT20-01"], "ours", "pedestrian")
+    assert_equal(ours(videos, relabelled, 1), expected)
+    run = Predictions(videos.classes)
+    run.add(evaluated_videos(videos, relabelled)[0])
+    (chosen,) = select_classes(run, ["pedestrian"]).videos
+    part = {"MOT20-01": Mot(("pedestrian",)).measure(chosen)[0]}
+    assert_equal(part | {"all": combined(part)}, expected)
+
+
+def test_written_set_keeps_distractors_and_amodal_boxes(tmp_path: Path) -> None:
+    draw = np.random.default_rng(11)
+    found = {"MOT17-02": mot_sequence(tmp_path, "MOT17-02", draw)}
+    file = tmp_path / "train/MOT17-02/gt/gt.txt"
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    text = [",".join(row) + "\n" for row in rows if row[7] in "278" or row[6:8] == ["1", "1"]]
+    file.write_text("".join(text))  # boxes that only take part in matching are not written
+    expected = theirs(
+        mot_dataset(tmp_path, ["MOT17-02"], "MOT17"), ["MOT17-02"], "ours", "pedestrian"
+    )
+    write(read_set("mot", tmp_path, "train"), tmp_path / "new", "train", images=False)
+    (tmp_path / "train/MOT17-02/img1").rename(tmp_path / "new/train/MOT17-02/img1")
+    assert_equal(ours(read_set("mot", tmp_path / "new", "train"), found, 0), expected)
 
 
 # KITTI

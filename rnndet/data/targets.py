@@ -164,6 +164,24 @@ def target_rows(target: Target) -> Iterator[TargetRow]:
         yield TargetRow(tuple(box), label, track, ignore)
 
 
+def unclipped_rows(target: Target) -> Iterator[TargetRow]:
+    """Yield the boxes as `target_rows`, but as they were labelled; then those outside the image."""
+    rows = list(target_rows(target))
+    tracking = target.tracking
+    if tracking is not None:
+        boxes = zip(
+            tracking.boxes.astype(np.float32).tolist(), tracking.boxes.tolist(), strict=True
+        )
+        columns = (tracking.labels, tracking.ids, tracking.roles, tracking.rows)
+        others = zip(*(column.tolist() for column in columns), strict=True)
+        for (rounded, box), (label, track, role, row) in zip(boxes, others, strict=True):
+            if row >= 0 and rows[row].box != tuple(rounded):
+                rows[row] = rows[row]._replace(box=tuple(box))
+            elif row < 0 and track >= 0 and role in (Role.COUNTED, Role.DISTRACTOR):
+                rows.append(TargetRow(tuple(box), label, track, role == Role.DISTRACTOR))
+    yield from rows
+
+
 def relabelled(video: VideoRecord, old: Sequence[str], new: Sequence[str]) -> VideoRecord:
     """Convert the labels of a video from indices into `old` to indices into `new`.
 

@@ -78,9 +78,9 @@ def read(
             video file, or none, which is taken as 25.
         first_pixel: the number of the first pixel in the rows; None: see the module's docstring.
 
-    Raises InputError: a frame rate that is not positive, no sequences, or no sequence has a `file` other than gt/gt.txt. Problems are:
-    a sequence whose files are missing or broken, a row with impossible numbers or an unknown class,
-    a frame without an image.
+    Raises InputError: a frame rate that is not positive, no sequences, or no sequence has a `file`
+    other than gt/gt.txt. Problems are: a sequence whose files are missing or broken, a row with
+    impossible numbers or an unknown class, a frame without an image.
     """
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise InputError(f"fps {fps:g} is not a frame rate")
