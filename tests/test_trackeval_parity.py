@@ -56,24 +56,33 @@ class Row(NamedTuple):
 def objects(
     draw: np.random.Generator, count: int, *, frames: int, outside: bool = True
 ) -> list[list[Row]]:
-    """Boxes of `count` objects that move, overlap and, if `outside`, leave the image."""
+    """Boxes of `count` objects that move, in overlapping pairs, and, if `outside`, leave the image.
+
+    Coordinates are quarters of a pixel, which are exact in float32 and in the files.
+    """
     height, width = SIZE_HW
-    tracks = []
+    tracks: list[list[Row]] = []
+    start, speed, w, h = np.zeros(2), np.zeros(2), 0.0, 0.0
     for number in range(count):
-        x, y = draw.uniform(-30, width - 30), draw.uniform(-30, height - 40)
-        speed = draw.uniform(-6, 6, 2)
-        w, h = draw.uniform(16, 60), draw.uniform(20, 110)
+        if number % 2:  # beside the object before
+            corner = start + draw.uniform(-0.25, 0.25, 2) * (w, h)
+        else:
+            corner = start = draw.uniform((-30, -30), (width - 30, height - 40))
+            (w, h), speed = draw.uniform((16, 20), (60, 110)), draw.uniform(-6, 6, 2)
         rows = []
-        for frame in range(int(draw.integers(0, frames // 2)), frames):
-            x, y = x + speed[0], y + speed[1]
-            box = [round(4 * v) / 4 for v in (x, y, w, h)]
+        for frame in range(frames):
+            left, top, *size = (quarters(v) for v in (*(corner + frame * speed), w, h))
             if not outside:
-                box[0] = min(max(box[0], 0), width - box[2])
-                box[1] = min(max(box[1], 0), height - box[3])
+                left = min(max(left, 0), width - size[0])
+                top = min(max(top, 0), height - size[1])
             if draw.random() < 0.9:
-                rows.append(Row(frame, number + 1, tuple(box)))
+                rows.append(Row(frame, number + 1, (left, top, *size)))
         tracks.append(rows)
     return tracks
+
+
+def quarters(value: float) -> float:
+    return round(4 * value) / 4
 
 
 def tracker_output(
@@ -87,7 +96,7 @@ def tracker_output(
             if draw.random() < 0.08:
                 id = 100 * int(draw.integers(2, 9)) + number  # another id from here on
             if draw.random() < 0.85:
-                shift = [round(4 * v) / 4 for v in draw.normal(0, 3, 4)]
+                shift = [quarters(v) for v in draw.normal(0, 3, 4)]
                 x, y, w, h = (a + b for a, b in zip(row.xywh, shift, strict=True))
                 rows.append(Row(row.frame, id, (x, y, max(w, 4), max(h, 4)), row.label))
     for number in range(6 * frames // 4):
