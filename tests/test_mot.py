@@ -135,6 +135,11 @@ def test_each_target_takes_one_detection_in_the_matching_with_distractors() -> N
     assert counts(with_tracking(evaluated(0, detections), *rows)) == (1, 0, 0)
 
 
+def test_detection_nearer_to_an_uncounted_box_than_to_a_distractor_stays() -> None:
+    rows = [(WHOLE, 0, 1, Role.DISTRACTOR), (NEIGHBOUR, ANY_CLASS, 2, Role.UNCOUNTED)]
+    assert counts(with_tracking(evaluated(0, [Detection(BESIDE, id=5)]), *rows)) == (0, 1, 0)
+
+
 def test_detection_on_an_uncounted_box_alone_is_a_mistake() -> None:
     rows = [(WHOLE, 0, 1, Role.COUNTED), (FAR, ANY_CLASS, 2, Role.UNCOUNTED)]
     assert counts(with_tracking(evaluated(0, [Detection(FAR, id=5)]), *rows)) == (0, 1, 1)

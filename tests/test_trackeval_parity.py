@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from labelled_sets import write_images
 
 from rnndet.data.formats import read_set
 from rnndet.data.writers.mot import write
@@ -22,6 +21,7 @@ from rnndet.evaluation.records import (
 )
 from rnndet.evaluation.videos import match_classes
 from rnndet.structures import Detections
+from rnndet.video.image import write_image
 
 trackeval = pytest.importorskip("trackeval")
 
@@ -326,7 +326,7 @@ def kitti_sequence(root: Path, name: str, draw: np.random.Generator, *, frames: 
     (root / "training/label_02" / f"{name}.txt").write_text(text)
     folder = root / "training/image_02" / name
     folder.mkdir(parents=True)
-    write_images(folder / "000000.png")
+    write_image(folder / "000000.png", np.zeros((*SIZE_HW, 3), np.uint8))
     for number in range(1, frames):
         (folder / f"{number:06d}.png").touch()
     tracked = tracker_output(draw, found, frames=frames)
@@ -392,7 +392,7 @@ def bdd_sequence(root: Path, name: str, draw: np.random.Generator, *, frames: in
         (root / folder / f"{name}.json").write_text(json.dumps(entries))
     images = root / "images/track/val" / name
     images.mkdir(parents=True)
-    write_images(images / f"{name}-0000000.jpg")
+    write_image(images / f"{name}-0000000.jpg", np.zeros((*SIZE_HW, 3), np.uint8))
     for index in range(1, frames):
         (images / f"{name}-{index:07d}.jpg").touch()
     return tracked
