@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from labelled_sets import read_notes, write_video
+from labelled_sets import assert_same_videos, read_notes, write_video
 
 from rnndet.data.formats import read_set
 from rnndet.data.problems import Problems
 from rnndet.data.targets import ANY_CLASS
+from rnndet.data.writers.mot import write
 from rnndet.errors import InputError
 from rnndet.structures import Role
 from rnndet.video.image import write_image
@@ -194,6 +195,13 @@ def test_ignored_box_of_a_named_class_is_a_distractor_if_it_has_an_identity(tmp_
 def test_pixels_count_from_0_in_sequences_of_dancetrack_and_sportsmot(tmp_path, name, left):
     make(tmp_path / "train" / name)
     assert load(tmp_path).videos[0].frames[0].target.boxes[0, :2].tolist() == [left, left + 2]
+
+
+def test_written_sequence_of_dancetrack_reads_back_equal(tmp_path):
+    make(tmp_path / "train/dancetrack0001")
+    old = load(tmp_path)
+    write(old, tmp_path / "new", "train")
+    assert_same_videos(load(tmp_path / "new"), old)
 
 
 @pytest.mark.parametrize("first_pixel", [0, 1])

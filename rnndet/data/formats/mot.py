@@ -9,10 +9,11 @@ columns (MOT15, detections), or with -1 as class, have no class; if they have no
 either, their seventh column is a score, which is not read. A frame without rows is a labelled frame
 without objects.
 
-Frames count from 1. Pixels count from 1, as in MOTChallenge, except where they count from 0: in
-sequences with the names of DanceTrack (dancetrack0001) and SportsMOT (v_..._c001), and in exports
-of CVAT. DanceTrack's kit adds 1 to the frames of its annotation tool and nothing to the boxes;
-boxes of SportsMOT at the lower edge have top + height equal to the height of the image.
+Frames count from 1. Pixels count from 1, as in MOTChallenge, but from 0 in exports of CVAT and in
+sequences with the names of DanceTrack (dancetrack0001) and SportsMOT (v_..._c001) and without a
+gt/labels.txt, which writers/mot.py adds. DanceTrack's kit adds 1 to the frames of its annotation
+tool and nothing to the boxes; boxes of SportsMOT at the lower edge have top + height equal to the
+height of the image.
 
 A sequence with gt/labels.txt and without seqinfo.ini is CVAT's "MOT 1.1". Its frames are the images
 of img1 in natural order of names, or those of the video; `frame` is the number that is the image's
@@ -234,7 +235,8 @@ class _Reader:
             raise InputError(f"{image_folder}: no frame can be used")
         first_pixel = self.first_pixel
         if first_pixel is None:
-            first_pixel = int(COUNTS_FROM_0.fullmatch(folder.name) is None)
+            is_named = COUNTS_FROM_0.fullmatch(folder.name) is not None
+            first_pixel = int(not is_named or (folder / LABELS).is_file())
         ignored = (*IGNORED, NON_MOTORISED) if folder.name.startswith("MOT20") else IGNORED
         return _Sequence(
             folder.name, info.width, info.height, info.fps, images,
