@@ -7,6 +7,7 @@ C channels, H W pixels or cells, K classes, D detections in one frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,31 @@ class Detections:
         )
 
 
+class Role(IntEnum):
+    """What a labelled box does in tracking metrics."""
+
+    COUNTED = 0  # an object of its class
+    DISTRACTOR = 1  # matched together with the counted; its detection is removed with it
+    UNCOUNTED = 2  # matched together with the counted and removed; its detection stays
+    REGION = 3  # removes every unmatched detection of which more than half lies inside
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingTarget:
+    """Ground truth of one frame for tracking metrics: G boxes as labelled, not clipped.
+
+    It has the objects of the `Target` and others that only take part in matching: those outside
+    the image and those of other classes.
+    """
+
+    boxes: NDArray[np.float64]  # (G, 4) as in Detections; may leave the image
+    labels: NDArray[np.int64]  # (G,); -1: applies to all classes
+    ids: NDArray[np.int64]  # (G,) identity; -1 = unknown
+    roles: NDArray[np.int8]  # (G,) of `Role`
+    rows: NDArray[np.int64]  # (G,) row of the same box in the `Target`; -1: not there
+    min_height: float = 0.0  # unmatched detections of at most this height are removed
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Ground truth of one frame. An empty target is a labelled frame without objects."""
@@ -88,19 +114,21 @@ class Target:
     labels: Tensor  # (D,) int64; -1 for an ignored region that belongs to no class
     ids: Tensor | None  # (D,) int64, identity of the object across the video
     ignore: Tensor  # (D,) bool: neither positive nor negative (crowds, distractors)
+    tracking: TrackingTarget | None = None  # where tracking metrics need other boxes than these
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
 
     def __getitem__(self, keep: Tensor) -> Target:
-        """Select by mask (D,) bool or by indices; every field at once."""
+        """Select by mask (D,) bool or by indices; every field at once, without `tracking`."""
         ids = None if self.ids is None else self.ids[keep]
         return Target(self.boxes[keep], self.labels[keep], ids, self.ignore[keep])
 
     def to(self, device: torch.device | str) -> Target:
         """The same target with its tensors on a device."""
         ids = None if self.ids is None else self.ids.to(device)
-        return Target(self.boxes.to(device), self.labels.to(device), ids, self.ignore.to(device))
+        boxes, labels, ignore = (x.to(device) for x in (self.boxes, self.labels, self.ignore))
+        return Target(boxes, labels, ids, ignore, self.tracking)
 
     @staticmethod
     def empty() -> Target:

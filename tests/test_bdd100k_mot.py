@@ -8,6 +8,7 @@ import pytest
 
 from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
+from rnndet.structures import Role
 
 read = partial(labelled_sets.read, "bdd100k_mot")
 
@@ -121,3 +122,10 @@ def test_invalid_frame_is_reported(tmp_path, change, message):
     write(tmp_path, tree)
     with pytest.raises(RnndetError, match=message):
         read(tmp_path)
+
+
+def test_crowds_are_ignored_as_their_class_and_in_tracking_as_all_classes(tmp_path):
+    target = targets(tmp_path, label(attributes={"crowd": True}))
+    assert (target.labels.tolist(), target.ignore.tolist()) == ([2], [True])
+    assert target.tracking.labels.tolist() == [ANY_CLASS]
+    assert target.tracking.roles.tolist() == [Role.REGION]

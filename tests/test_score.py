@@ -23,7 +23,7 @@ from rnndet.evaluation.score import (
     score,
     with_tracks,
 )
-from rnndet.structures import Target
+from rnndet.structures import Target, TrackingTarget
 from rnndet.tracking import ByteTracker
 
 BOX = np.array([[10, 10, 50, 50]], np.float32)
@@ -100,6 +100,23 @@ def test_runs_over_other_frames_are_not_compared() -> None:
 def test_runs_with_other_classes_are_not_compared() -> None:
     with pytest.raises(RnndetError, match="different classes"):
         check_same(run("11"), Predictions(("b",)))
+
+
+def test_runs_with_other_targets_of_tracking_are_compared_without_tracking_metrics() -> None:
+    pytest.importorskip("trackeval")
+    target = TrackingTarget(
+        np.array([[-5.0, 1, 4, 6]]), np.array([0]), np.array([7]), np.zeros(1, np.int8),
+        np.array([-1]),
+    )  # fmt: skip
+    a = run("1111")
+    b = a.map(lambda v: replace(v, frames=tuple(replace(f, tracking=target) for f in v.frames)))
+    compare(a, b, build_metrics(["coco_ap"], ("a",)), samples=2)
+    for first, second in ((a, b), (b, a)):
+        with pytest.raises(RnndetError, match="different labels of v0 for tracking"):
+            compare(first, second, build_metrics(["mot"], ("a",)), samples=2)
+    with pytest.raises(RnndetError, match="different labels of v0 for tracking"):
+        score({"a": a, "b": b}, build_metrics(["mot"], ("a",)))
+    assert compare(b, b, build_metrics(["mot"], ("a",)), samples=2)
 
 
 def test_runs_with_other_labels_are_not_compared() -> None:

@@ -16,7 +16,7 @@ from rnndet.evaluation.metrics.intervals import Intervals, interval, paired_inte
 from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo, Predictions
 from rnndet.inference.stream import track
 from rnndet.registry import lookup
-from rnndet.structures import DEFAULT_FPS, Detections
+from rnndet.structures import DEFAULT_FPS, Detections, TrackingTarget
 from rnndet.system.files import write_text
 from rnndet.tracking import TRACKERS, Tracker
 
@@ -80,8 +80,10 @@ def score(
     """The numbers of each run, by name, on each of its subsets; and their intervals.
 
     On subsets only metrics that work on single frames are computed. samples: of the bootstrap;
-    0 gives no intervals.
+    0 gives no intervals. Raises RnndetError if a tracking metric would be measured with different
+    targets.
     """
+    _check_same_tracking(list(runs.values()), metrics)
     rows: dict[RowKey, Numbers] = {}
     intervals: dict[RowKey, Intervals] = {}
     for name, run in runs.items():
@@ -156,6 +158,7 @@ def compare(
     Raises RnndetError if classes, videos or frames differ.
     """
     check_same(a, b)
+    _check_same_tracking([a, b], metrics)
     numbers = {}
     for name, metric in metrics.items():
         parts_a = measure(a, {name: metric}, tracker=tracker)[name]
@@ -187,6 +190,31 @@ def check_same(a: Predictions, b: Predictions) -> None:
 def _same_targets(a: EvaluatedFrame, b: EvaluatedFrame) -> bool:
     fields = ("target_boxes", "target_labels", "target_ids", "target_ignore", "labelled")
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in fields)
+
+
+def _check_same_tracking(runs: Sequence[Predictions], metrics: Mapping[str, Metric]) -> None:
+    """Raise RnndetError if a metric of tracks would have different targets in the runs.
+
+    The runs have passed `check_same`. Files of earlier versions have no targets for tracking.
+    """
+    if not any(metric.needs_tracks for metric in metrics.values()):
+        return
+    for run in runs[1:]:
+        for video_a, video_b in zip(runs[0].videos, run.videos, strict=True):
+            for a, b in zip(video_a.frames, video_b.frames, strict=True):
+                if not _same_tracking(a.tracking, b.tracking):
+                    raise RnndetError(
+                        f"the runs have different labels of {video_a.name} for tracking; one may be"
+                        " of an earlier version: give the data to read its labels again"
+                    )
+
+
+def _same_tracking(a: TrackingTarget | None, b: TrackingTarget | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    names = ("boxes", "labels", "ids", "roles")
+    same = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+    return same and a.min_height == b.min_height
 
 
 def protocol(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ in older files), a label is `{id, category, attributes, box2d {x1, y1, x2, y2}}`
 in `images/track/<split>/<video>/`. A frame without labels is a labelled frame without objects.
 
 As in the official evaluation, crowds are ignored, and other people, trailers and other vehicles are
-ignore regions of no class.
+ignore regions of no class. In tracking metrics crowds are regions of no class, too.
 """
 
 from pathlib import Path
@@ -67,7 +67,10 @@ def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
                 builder.add(index, box, ANY_CLASS, entry=where, ignore=True)
             elif category in CLASSES:
                 label = CLASSES.index(category)
-                builder.add(index, box, label, entry=where, track=track, ignore=is_crowd)
+                builder.add(
+                    index, box, label, entry=where, track=track, ignore=is_crowd,
+                    all_classes=is_crowd,
+                )  # fmt: skip
             else:
                 problems.add(file, where, f"category {category!r} is unknown")
     return builder.build(file.stem, fps=FPS)

@@ -5,8 +5,10 @@
 without rows is a labelled frame without objects.
 
 `DontCare` is an ignore region of no class. As in the official evaluation, vans are ignored as Car
-and sitting persons as Pedestrian. That evaluation also ignores objects that are truncated, hardly
-visible or at most 25 pixels high; here they count.
+and sitting persons as Pedestrian. In tracking metrics they are distractors, as are, by that
+evaluation, objects that are truncated (above 0) or hardly visible (occluded above 2), and unmatched
+detections of at most 25 pixels in height are removed; in detection metrics and training all these
+objects count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +26,15 @@ from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import InputError
+from rnndet.structures import Role
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person", "Person_sitting", "Cyclist", "Tram", "Misc")
 # Ignored as the class that they resemble. The label files write Person for the devkit's
 # Person_sitting.
 SIMILAR = {"Van": "Car", "Person": "Pedestrian", "Person_sitting": "Pedestrian"}
 FPS = 10.0
+# of the official evaluation of tracking
+MAX_TRUNCATED, MAX_OCCLUDED, MIN_HEIGHT = 0, 2, 25.0
 
 
 def read(
@@ -64,18 +69,23 @@ def _video(
     file: Path, images: Path, meaning: Mapping[str, tuple[int, bool]], problems: Problems
 ) -> VideoRecord:
     frames = images_by_number(images / file.stem, first=0)
-    builder = VideoBuilder(frames, file=file, problems=problems)
+    builder = VideoBuilder(frames, file=file, problems=problems, min_height=MIN_HEIGHT)
     for line, fields in rows(file, problems, columns=17, separator=None):
         try:
             frame, track = int(fields[0]), int(fields[1])
+            truncated, occluded = int(float(fields[3])), int(float(fields[4]))
             x1, y1, x2, y2 = (float(field) for field in fields[6:10])
-        except ValueError:
-            problems.add(file, line, "the frame, the id or the box is not made of numbers")
+        except (ValueError, OverflowError):
+            reason = "the frame, the id, truncated, occluded or the box is not made of numbers"
+            problems.add(file, line, reason)
             continue
         kind = fields[2]
         if kind in meaning:
             label, ignore = meaning[kind]
-            builder.add(frame, (x1, y1, x2, y2), label, entry=line, track=track, ignore=ignore)
+            is_hidden = truncated > MAX_TRUNCATED or occluded > MAX_OCCLUDED
+            role = Role.DISTRACTOR if label != ANY_CLASS and (ignore or is_hidden) else None
+            box = (x1, y1, x2, y2)
+            builder.add(frame, box, label, entry=line, track=track, ignore=ignore, role=role)
         elif kind in TYPES:
             problems.correct("objects of types that are no class left out")
         else:

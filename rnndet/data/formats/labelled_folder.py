@@ -7,7 +7,8 @@ natural order. Its labels are one of
 - `NAME.xml`: CVAT for video 1.1;
 - `NAME.txt`: MOT rows `frame,id,left,top,width,height,flag,class,visibility`. Frames, pixels and
   classes count from 1 and the option `classes` names the classes. A row with flag 0 is ignored,
-  and with class 0 it is an ignore region of no class. A frame without rows has no objects.
+  a distractor in tracking metrics if it has an identity; with class 0 it is an ignore region of no
+  class. A frame without rows has no objects.
 """
 
 from collections import Counter
@@ -33,6 +34,7 @@ from rnndet.data.records import VideoSet
 from rnndet.data.targets import ANY_CLASS, Box
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.messages import counted
+from rnndet.structures import Role
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import natural_key
 
@@ -119,5 +121,6 @@ def _read_mot(
     images, size_hw = frame_images(video, frames), (info.height, info.width)
     builder = VideoBuilder(images, size_hw=size_hw, file=file, problems=problems)
     for line, frame, track, box, label, ignore in boxes:
-        builder.add(frame, box, label, entry=line, track=track, ignore=ignore)
+        role = Role.DISTRACTOR if ignore and label != ANY_CLASS and track >= 0 else None
+        builder.add(frame, box, label, entry=line, track=track, ignore=ignore, role=role)
     return VideoSet(tuple(classes), (build_record(builder, file, video, info),))
