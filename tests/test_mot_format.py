@@ -280,7 +280,7 @@ def test_frame_rate_of_a_cvat_export_is_an_option_and_its_default_is_a_note(tmp_
     make_cvat(tmp_path / "train/task")
     assert load(tmp_path, fps=12.5).videos[0].fps == 12.5
     _, notes = read_notes("mot", tmp_path, "train")
-    assert notes == ["1 sequences without a frame rate, taken as 25 (option fps)"]
+    assert notes == ["1 sequence without a frame rate, taken as 25 (option fps)"]
     assert read_notes("mot", tmp_path, "train", fps=30.0)[1] == []
 
 
