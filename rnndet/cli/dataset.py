@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from rnndet.cli.arguments import at_least_one
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
 from rnndet.errors import InputError
 
 
@@ -54,11 +54,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     level = logging.ERROR if args.command == "check" else logging.INFO  # check prints all lines
     logging.basicConfig(level=level, format="%(message)s")
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     commands = {"check": check, "stats": stats, "convert": convert, "show": show}
     return run_tool("dataset", commands[args.command], args)
 

@@ -6,7 +6,6 @@ Without a SOURCE, a synthetic clip is rendered and used (out/demo).
 
 import argparse
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.cli.arguments import CLASSES_HELP, WEIGHTS_HELP, at_least_one, class_names
+from rnndet.cli.errors import command
 from rnndet.errors import RnndetError
 
 log = logging.getLogger("infer")
@@ -101,6 +101,7 @@ def seconds(text: str) -> float:
     return value
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     set_up_log(args)
@@ -268,7 +269,7 @@ def make_batch(
 
 
 def say(args: argparse.Namespace, line: str) -> None:
-    """Print a message; if the output pipe is closed (`| head`), the run continues silently."""
+    """Print a message."""
     if args.quiet:
         return
     if args.log_json:
@@ -276,11 +277,8 @@ def say(args: argparse.Namespace, line: str) -> None:
         return
     from tqdm import tqdm
 
-    try:
-        tqdm.write(line)  # above the bars
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tqdm.write(line)  # above the bars
+    sys.stdout.flush()
 
 
 def report(error: RnndetError, args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
 from rnndet.errors import RnndetError
 
 SIZE_WH = (640, 384)  # of clips of photographs
@@ -38,6 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     interrupted = "interrupted; no annotation file was written"
     return run_tool("render_clips", run, parse(argv), interrupted=interrupted)
