@@ -289,7 +289,7 @@ def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_change(change: str, *, flag: str) -> tuple[str, Any]:
-    """KEY=VALUE, as `flag` takes it on the command line: the key, and the value as TOML reads it.
+    """KEY=VALUE, as `flag` takes it: the key, and the value as TOML reads it.
 
     A value that is not TOML is text, so words need no quotes. Raises RnndetError.
     """
@@ -304,12 +304,12 @@ def parse_change(change: str, *, flag: str) -> tuple[str, Any]:
 
 
 def _apply(tree: dict[str, Any], change: str) -> None:
-    key, value = parse_change(change, flag="--set")
+    key, value = parse_change(change, flag="`changes`")
     *path, last = key.split(".")
     for part in path:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            raise RnndetError(f"--set {change}: {part} is not a table")
+            raise RnndetError(f"`changes` {change}: {part} is not a table")
     tree[last] = value
 
 
@@ -333,7 +333,7 @@ def _check(config: Config) -> None:
         (is_trained, "train.detection must be above 0, unless train.output_distillation trains the "
          "model or train.distillation a temporal module"),
         (config.model.detector != "init" or train.init, 'model.detector = "init" needs train.init: '
-         "set it to the weights of the detector, for example --set train.init=FILE.pt"),
+         "set it to the weights of the detector, for example train.init=FILE.pt"),
         (train.teacher != "init" or train.init, 'train.teacher = "init" needs train.init'),
     ]  # fmt: skip
     for holds, message in rules:

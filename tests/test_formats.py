@@ -182,7 +182,7 @@ def test_option_of_another_type_is_refused(tmp_path, format, options, message):
 
 
 def test_option_with_the_name_of_a_parameter_of_read_set_is_refused():
-    with pytest.raises(RnndetError, match="--option split"):
+    with pytest.raises(RnndetError, match="`options` split"):
         reader_options(["split=val"])
 
 

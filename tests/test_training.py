@@ -244,7 +244,7 @@ def test_validation_keeps_weak_detections(coco_vid_root, monkeypatch):
 
 def test_run_folder_in_use_is_refused(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", steps=2)
-    with pytest.raises(OutputError, match="--resume"):
+    with pytest.raises(OutputError, match="`resume=True`"):
         train(coco_vid_root, tmp_path / "run", steps=2)
 
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from rnndet.cli.arguments import at_least_one
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import command, run_tool, with_flags
 from rnndet.errors import InputError
 
 
@@ -105,7 +105,7 @@ def convert(args: argparse.Namespace) -> int:
     videos = read(args)
     notes = write(videos, Path(args.out), args.split, to=args.to, images=args.images)
     for note in notes:
-        print(f"note: {note}")
+        print(f"note: {with_flags(note)}")
     print(f"{args.split} in {args.to}: {args.out}")
     return 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.cli.arguments import CLASSES_HELP, WEIGHTS_HELP, at_least_one, class_names
-from rnndet.cli.errors import command
+from rnndet.cli.errors import command, printable, with_flags
 from rnndet.errors import RnndetError
 
 log = logging.getLogger("infer")
@@ -258,6 +258,7 @@ def make_batch(
         stop=stop,
         say=lambda line: say(args, line),
         say_error=lambda error: report(error, args),
+        describe_error=lambda error: with_flags(str(error)),
         progress=lambda job, total: Progress(
             job.name,
             total,
@@ -277,7 +278,7 @@ def say(args: argparse.Namespace, line: str) -> None:
         return
     from tqdm import tqdm
 
-    tqdm.write(line)  # above the bars
+    tqdm.write(printable(line))  # above the bars
     sys.stdout.flush()
 
 
@@ -285,12 +286,13 @@ def report(error: RnndetError, args: argparse.Namespace) -> int:
     """Print an error that the user can fix in one line; returns its exit code."""
     if args.debug:
         traceback.print_exception(error)
+    text = with_flags(str(error))
     if args.log_json:
-        log.error("%s", error, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
+        log.error("%s", text, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
     else:
         from tqdm import tqdm
 
-        tqdm.write(f"infer: {error}", file=sys.stderr)  # above the bars
+        tqdm.write(f"infer: {printable(text)}", file=sys.stderr)  # above the bars
     return error.exit_code
 
 

@@ -65,7 +65,7 @@ class Problems:
             lines.append(f"and {more} more")
         count = "1 entry" if len(self.found) == 1 else f"{len(self.found)} entries"
         raise InputError(
-            f"{count} cannot be used; correct the files, or leave them out with --skip-bad\n  "
+            f"{count} cannot be used; correct the files, or leave them out with `skip_bad=True`\n  "
             + "\n  ".join(lines)
         )
 

@@ -60,9 +60,13 @@ def atomic_file(
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file atomically. Raises OutputError."""
+    r"""Write a UTF-8 text file atomically. Raises OutputError.
+
+    A byte of a name that is not UTF-8 is written as \udce9, which JSON reads as Python's character
+    for it: `os.fsencode` gives the name back.
+    """
     with atomic_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume
     Raises OutputError if it cannot be written, or holds a run that is not to be resumed.
     """
     if holds_run(folder) and not resume:
-        raise OutputError(f"{folder}: contains a run; use --resume, or choose another --out")
+        raise OutputError(f"{folder}: contains a run; use `resume=True`, or choose another folder")
     write_text(folder / "config.json", json.dumps(config_to_dict(config), indent=2) + "\n")
     write_text(folder / "versions.json", json.dumps(versions(device), indent=2) + "\n")
 

@@ -76,7 +76,7 @@ def find_done(folder: Path, job: Mapping[str, Any]) -> dict[str, Any] | None:
     if differences:
         raise OutputError(
             f"{folder}: already done, but from something else: {'; '.join(differences[:5])}; "
-            "use --overwrite to do it again, or another --out"
+            "use `overwrite=True` to do it again, or another `out`"
         )
     return record
 

@@ -263,8 +263,8 @@ def _open_url(url: str, name: str | None, max_pixels: int, live: LiveOptions) ->
     shown = without_password(url)
     if not live.allow_network:
         raise InputError(
-            f"{shown}: is on the network, which is off; allow it with --allow-network (in Python: "
-            "LiveOptions(allow_network=True)), or download the video and give the path of the file"
+            f"{shown}: is on the network, which is off; allow it with "
+            "`LiveOptions.allow_network`, or download the video and give the path of the file"
         )
     if not url.lower().startswith(URL_SCHEMES):
         raise InputError(f"{shown}: expected one of {', '.join(URL_SCHEMES)}")
