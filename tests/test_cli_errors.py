@@ -78,7 +78,7 @@ def test_every_parameter_that_a_message_names_has_a_flag():
     for path in LIBRARY.rglob("*.py"):
         for text in texts(ast.parse(path.read_text(encoding="utf-8"))):
             named |= {name for name, _ in re.findall(r"`([\w.]+)(=[^`]*)?`", text)}
-    assert named - {"annotations"} == FLAGS.keys()  # an option of formats, the same everywhere
+    assert named - {"annotations"} == FLAGS.keys()  # the name of a folder
 
 
 def test_every_flag_of_a_parameter_exists():

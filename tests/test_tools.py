@@ -72,6 +72,24 @@ def test_train_names_missing_data(config, tmp_path, capsys):
     assert "no such annotation file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("train.init=runs/none.pt", "train.init: weights 'runs/none.pt': neither a file"),
+        ("train.teacher=none.pt", "train.teacher: weights 'none.pt': neither a file"),
+        ('data.train=[{root="none"}]', "none/annotations/train.json: no such annotation file"),
+    ],
+)
+def test_train_says_where_it_looked_for_a_missing_path(
+    config, tmp_path, monkeypatch, capsys, change, expected
+):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", config, "--out", "run", "--device", "cpu", "--set", change) in (3, 5)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert expected in line
+    assert line.endswith(f"; looked in {tmp_path}, and in the folder of the configuration")
+
+
 def test_train_refuses_a_folder_in_use(config, tmp_path, capsys):
     assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 0
     assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 4

@@ -164,7 +164,8 @@ def check(args: argparse.Namespace) -> None:
     from rnndet.models.zoo import default_weights
     from rnndet.system.lock import check_writable
 
-    args.weights = args.weights or default_weights(args.source)
+    if args.weights is None:
+        args.weights = default_weights(args.source)
     names = export_names(["video"] if args.save is None else args.save)
     args.save = tuple(name for name in sorted(names) if not (args.no_video and name == "video"))
     if args.end is not None and args.end <= args.start:

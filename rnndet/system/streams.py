@@ -45,11 +45,11 @@ def is_utf8(stream: object) -> bool:
 def _safe(stream: TextIO | None, name: str) -> TextIO:
     if stream is None:  # closed by the caller (`>&-`)
         return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    if type(stream) is not io.TextIOWrapper:
+    if not isinstance(stream, io.TextIOWrapper):
         return stream
     stream.reconfigure(errors="backslashreplace")
     raw = getattr(stream.buffer, "raw", stream.buffer)
-    if type(raw) is not io.FileIO:  # for example a console of Windows
+    if type(raw) is not io.FileIO:  # for example a console of Windows, or a file of pytest
         return stream
     stream.flush()
     return io.TextIOWrapper(

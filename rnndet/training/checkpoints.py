@@ -1,13 +1,14 @@
 """Save and resume a training run: last.pt, weights.pt and best.pt of a run folder."""
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from rnndet.config import Config, config_to_dict
+from rnndet.config import Config, TrainConfig, config_to_dict
 from rnndet.errors import WeightsError
 from rnndet.models.checkpoint import (
     model_from_checkpoint,
@@ -19,12 +20,14 @@ from rnndet.models.checkpoint import (
 from rnndet.models.detectors.class_rows import pairs_by_name
 from rnndet.models.video_detector import VideoDetector
 from rnndet.models.zoo import find_weights
+from rnndet.training.optim import rate_factor
 
 logger = logging.getLogger(__name__)
 
 LAST = "last.pt"  # everything needed to resume; the previous checkpoint is last.prev.pt
 WEIGHTS = "weights.pt"  # the averaged weights of the last save
 BEST = "best.pt"  # the averaged weights with the best validation
+SCHEDULE = ("steps", "warmup", "schedule", "milestones")  # settings of the learning rates
 MOST_NAMES = 8  # of classes, in a line of the log
 
 
@@ -52,7 +55,8 @@ def load_run(folder: Path, config: Config) -> dict[str, Any]:
     """Load the `run` of `save_run` from last.pt, or from last.prev.pt if that is damaged.
 
     `best` is raised to the figure of best.pt: a step is saved before it is validated. Sections of
-    the configuration that change the clips cause a warning. Raises WeightsError if there is no
+    the configuration that change the clips, and settings that change the schedule of the learning
+    rate, cause a warning. Raises WeightsError if there is no
     checkpoint to read, or if its [model] is not that of `config`.
     """
     path = folder / LAST
@@ -63,6 +67,7 @@ def load_run(folder: Path, config: Config) -> dict[str, Any]:
     for section in ("data", "clip", "augment"):
         if saved.get(section) != current[section]:
             logger.warning("[%s] has changed since the run began: the clips will differ", section)
+    _report_schedule(saved["train"], config.train, step=run["step"])
     return run | {"best": max(run["best"], _best_figure(folder / BEST))}
 
 
@@ -131,6 +136,22 @@ def _read_last(path: Path) -> dict[str, Any]:
             raise
         logger.warning("%s; resuming from %s", error, previous_of(path).name)
         return read_checkpoint(previous_of(path))
+
+
+def _report_schedule(saved: Mapping[str, Any], train: TrainConfig, *, step: int) -> None:
+    """Warn where other settings than at the start give other learning rates from `step` on."""
+    now = config_to_dict(train)
+    changed = {k: saved[k] for k in SCHEDULE if saved.get(k, now[k]) != now[k]}
+    before = dataclasses.replace(train, **changed)
+    steps = range(step, max(step + 1, before.steps))
+    rates = [(rate_factor(k, before), rate_factor(k, train)) for k in steps]
+    if any(old != new for old, new in rates):
+        logger.warning(
+            "%s: the learning rates follow the schedule of the new settings; at step %d they are "
+            "%.3g of their peaks, not %.3g",
+            ", ".join(f"train.{k} was {old}, is {now[k]}" for k, old in changed.items()),
+            step, rates[0][1], rates[0][0],
+        )  # fmt: skip
 
 
 def _best_figure(path: Path) -> float:
