@@ -816,6 +816,14 @@ def test_track_says_what_to_pass_for_what_is_no_source(weights, source):
     assert "\n" not in str(error.value)
 
 
+def test_empty_source_and_weights_are_not_the_current_folder_and_the_default(infer, capsys):
+    """As in `rnndet infer "$UNSET"`."""
+    assert infer("") == 2
+    assert "source: expected a path, found an empty text" in error_line(capsys)
+    assert infer("--weights", "", "clip.mp4") == 5
+    assert "weights '': neither a file nor a published name" in error_line(capsys)
+
+
 @pytest.mark.parametrize("item", [None, 3, np.zeros((4, 4)), np.zeros((4, 4, 4)), b"a.mp4"])
 def test_track_says_which_item_is_no_frame(weights, item):
     frames = [np.zeros((64, 80, 3), np.uint8), item]

@@ -251,7 +251,12 @@ def test_labelled_set_of_any_name_is_read_trained_on_and_evaluated(folder, tmp_p
     config = folder / f"{NAME}.toml"
     config.write_text('[[data.train]]\nroot = "set"\n[train]\nsteps = 1\nbatch = 1\n')
     options = [f"--set=data.train=[{{root='{root}'}}]", f"--set=train.init={weights}"]
-    options += ["--set=model.detector=init", "--set=clip.length=2", "--set=model.temporal.levels=['0']", "--set=augment.crop=[64,64]"]
+    options += [
+        "--set=model.detector=init",
+        "--set=clip.length=2",
+        "--set=model.temporal.levels=['0']",
+        "--set=augment.crop=[64,64]",
+    ]
     assert train.main([str(config), "--out", str(folder / "run"), "--quiet", *options]) == 0
     load_model(folder / "run" / "weights.pt")
     given = ["--data", root, "--split", "train", "--out", folder / "report", "--degrade", "noise"]

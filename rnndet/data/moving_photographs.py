@@ -125,7 +125,9 @@ def _is_usable(video: VideoRecord, options: ClipOptions, problems: Problems) -> 
         problems.add(image, "", f"is {width}x{height}, but its labels are for {stated}")
     elif height < MIN_SHARE * options.size_hw[0] or width < MIN_SHARE * options.size_hw[1]:
         frame = "{1}x{0}".format(*options.size_hw)
-        problems.add(image, "", f"{width}x{height} is too small for frames of {frame}; see `size_hw`")
+        problems.add(
+            image, "", f"{width}x{height} is too small for frames of {frame}; see `size_hw`"
+        )
     return len(problems) == before
 
 

@@ -122,9 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
-        raise WeightsError(
-            f"{path}: no stream state, or incomplete; create one with `save_state`"
-        )
+        raise WeightsError(f"{path}: no stream state, or incomplete; create one with `save_state`")
     try:
         with np.load(path, allow_pickle=False) as file:
             content = _with_arrays(json.loads(file["tree"].tobytes()), file)

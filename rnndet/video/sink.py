@@ -286,7 +286,8 @@ class H264Writer:
 
         self._av = av
         self._container = av.open(
-            str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
+            str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"}
+        )
         # Without B frames the decoding order is the display order, so that durations are exact.
         options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         try:
