@@ -109,7 +109,7 @@ class SourcesBar:
 
 
 class JsonFormatter(logging.Formatter):
-    """Format a log record for stderr as a line of JSON: time (seconds since 1970), level, event, text.
+    """Format a log record as a line of JSON for stderr: time (seconds since 1970), level, event...
 
     The `facts` attribute of a record, a mapping, adds and replaces keys.
     """

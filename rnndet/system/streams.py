@@ -44,7 +44,7 @@ def is_utf8(stream: object) -> bool:
 
 def _safe(stream: TextIO | None, name: str) -> TextIO:
     if stream is None:  # closed by the caller (`>&-`)
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return open(os.devnull, "w", encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     stream.reconfigure(errors="backslashreplace")

@@ -58,8 +58,9 @@ def open_source(
     """Open a video file, a folder or pattern of images, a single image, a camera or a URL.
 
     Args:
-        source: a path, as text, bytes or a Path; or, where no file has that name, a pattern of images (%06d.jpg, *.jpg), a
-            camera number as int or digits, or a URL if `live` allows it.
+        source: a path, as text, bytes or a Path; or, where no file has that name, a pattern of
+            images (%06d.jpg, *.jpg), a camera number as int or digits, or a URL if `live` allows
+            it.
         name: overrides `info.name`.
         max_pixels: refuse videos and images with more pixels than this.
         live: options of cameras and URLs, including whether URLs are allowed.
