@@ -816,6 +816,17 @@ def test_track_says_what_to_pass_for_what_is_no_source(weights, source):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("state", ["", ".", "folder", "file/state"])
+def test_state_that_cannot_be_written_is_exit_4_before_a_model_is_loaded(
+    infer, clip, tmp_path, monkeypatch, capsys, state
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert infer(clip, "--save-state", state, "--weights", "none.pt") == 4
+    assert error_line(capsys)
+
+
 def test_empty_source_and_weights_are_not_the_current_folder_and_the_default(infer, capsys):
     """As in `rnndet infer "$UNSET"`."""
     assert infer("") == 2

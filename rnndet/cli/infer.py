@@ -162,6 +162,7 @@ def check(args: argparse.Namespace) -> None:
     """Fill in defaults; raise RnndetError for errors detected before a model is loaded."""
     from rnndet.inference.writers import export_names
     from rnndet.models.zoo import default_weights
+    from rnndet.system.files import check_name
     from rnndet.system.lock import check_writable
 
     if args.weights is None:
@@ -181,6 +182,9 @@ def check(args: argparse.Namespace) -> None:
             raise RnndetError("--show: shows one source at a time; omit --batch-sources")
         check_display()
     check_writable(Path(args.out))
+    if args.save_state is not None:
+        check_name(Path(args.save_state))
+        check_writable(Path(args.save_state).parent)
 
 
 def list_jobs(args: argparse.Namespace) -> tuple[list[Any], str]:

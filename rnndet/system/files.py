@@ -41,6 +41,7 @@ def atomic_file(
     'complete'
     """
     path = Path(path)
+    check_name(path)
     part = part_of(path)
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,13 @@ def atomic_file(
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+
+
+def check_name(path: Path) -> None:
+    """Raise OutputError if a path cannot be that of a file: it is empty or a folder."""
+    with output_errors(path):
+        if not path.name or path.is_dir():
+            raise OutputError(f"{path}: is a folder; expected the path of a file")
 
 
 def write_text(path: str | Path, text: str) -> None:
