@@ -93,6 +93,21 @@ def test_video_under_a_name_of_utf8_is_opened_without_a_link(tmp_path):
         assert name == str(path)
 
 
+def test_video_is_read_where_names_are_not_utf8_to_python(tmp_path):
+    """As on a system without a locale, where Python sees each byte of a letter by itself."""
+    path = write_clip(tmp_path / "größe.avi")
+    code = (
+        "import sys; from rnndet.video.sources.open import VideoFile\n"
+        "print(sys.getfilesystemencoding(), len(list(VideoFile(sys.argv[1]))))"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | locale, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["ascii", "3"], done.stderr
+
+
 @pytest.mark.parametrize("has_pyav", [True, False])
 def test_where_no_link_can_be_made_pyav_reads_or_the_error_is_one_line(
     tmp_path, folder, monkeypatch, has_pyav

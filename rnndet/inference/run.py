@@ -53,7 +53,7 @@ class RunOptions:
 
 def track(
     model: VideoDetector | Runtime,
-    source: str | bytes | os.PathLike | int | Iterable[Frame | np.ndarray],
+    source: str | bytes | os.PathLike[str] | int | Iterable[Frame | np.ndarray],
     *,
     min_score: float = 0.3,
     tracker: str = "byte",

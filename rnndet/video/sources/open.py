@@ -49,7 +49,7 @@ MAX_LENGTH = 1e8  # frames; a stated length from here on counts as unknown
 
 
 def open_source(
-    source: str | bytes | os.PathLike | int,
+    source: str | bytes | os.PathLike[str] | int,
     *,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
