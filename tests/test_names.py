@@ -150,6 +150,15 @@ def test_image_of_an_unknown_suffix_is_one_line(folder):
         write_image(folder / f"a.{NAME}", np.zeros((4, 4, 3), np.uint8))
 
 
+def test_image_that_may_have_no_end_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    for path in (tmp_path / "a.jpg", Path("/dev/zero")):
+        with pytest.raises(InputError, match="not a regular file"):
+            read_image(path)
+    with pytest.raises(InputError, match="not a regular file"):
+        open_source(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["H264Writer", "Mpeg4Writer"])
 def test_video_is_written_under_any_name(folder, monkeypatch, kind):
     if kind == "H264Writer":

@@ -19,6 +19,8 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
+        if not path.is_file() and path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is not a regular file")  # a pipe may have no end
         data = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; check the path") from None
