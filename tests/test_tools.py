@@ -125,6 +125,21 @@ def test_rendered_clips_are_a_readable_set(tmp_path):
     assert all(record.image.is_file() for record in found.videos[0].frames)
 
 
+@pytest.mark.parametrize("option", ["--clips", "--length"])
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_rendered_set_is_never_empty(tmp_path, capsys, option, count):
+    with pytest.raises(SystemExit, match="2"):
+        run("render_clips", tmp_path, option, count)
+    assert "is not an integer from 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["../../x", "a/b", ""])
+def test_rendered_split_stays_in_its_folder(tmp_path, capsys, split):
+    assert run("render_clips", tmp_path / "set", "--split", split) == 2
+    assert "expected a name, not a path" in error_line(capsys)
+    assert not (tmp_path / "set").exists()
+
+
 def test_publish_writes_the_entry_of_the_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(published, "WEIGHTS_DIR", tmp_path)
     save_checkpoint(tmp_path / "run.pt", model_content(tiny_model(), tiny_config(), step=1))

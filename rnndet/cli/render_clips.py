@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rnndet.cli.arguments import at_least_one
 from rnndet.cli.errors import command, run_tool
 from rnndet.errors import RnndetError
 
@@ -21,8 +22,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", help="folder of the new data set")
-    parser.add_argument("--clips", type=int, default=160)
-    parser.add_argument("--length", type=int, default=60, help="frames per clip")
+    parser.add_argument("--clips", type=at_least_one, default=160)
+    parser.add_argument("--length", type=at_least_one, default=60, help="frames per clip")
     parser.add_argument("--first-seed", type=int, default=1000, help="the demo's clip is 7")
     parser.add_argument("--split", default="train",
                         help="to write; with --photographs also the split to read")  # fmt: skip
@@ -45,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.split or Path(args.split).name != args.split:
+        raise RnndetError(f"--split {args.split!r}: expected a name, not a path")
     if args.photographs:
         return photographs(args)
     if args.option or args.skip_bad or args.size or args.val_clips or args.format != "coco_vid":
