@@ -89,7 +89,7 @@ def test_more_than_five_percent_unreadable_is_an_error(tmp_path):
 
 def test_large_image_is_refused(tmp_path):
     write_images(tmp_path, [1])
-    with pytest.raises(InputError, match=r"8x6 is more than 47 pixels.*--max-pixels"):
+    with pytest.raises(InputError, match=r"8x6 is more than 47 pixels.*`max_pixels`"):
         open_source(tmp_path, max_pixels=47)
     with open_source(tmp_path, max_pixels=48) as source:
         assert source.info.width == 8

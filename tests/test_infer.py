@@ -808,6 +808,45 @@ def test_track_refuses_bad_names_at_the_call(weights, tmp_path):
         rnndet.track(model, tmp_path / "missing.mp4")
 
 
+@pytest.mark.parametrize("source", [None, 1.5, True, {"a": 1}, object()], ids=repr)
+def test_track_says_what_to_pass_for_what_is_no_source(weights, source):
+    with pytest.raises(RnndetError, match="source: expected the path of a video") as error:
+        rnndet.track(load_model(weights), source)
+    assert type(source).__name__ in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("state", ["", ".", "folder", "file/state"])
+def test_state_that_cannot_be_written_is_exit_4_before_a_model_is_loaded(
+    infer, clip, tmp_path, monkeypatch, capsys, state
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert infer(clip, "--save-state", state, "--weights", "none.pt") == 4
+    assert error_line(capsys)
+
+
+def test_empty_source_and_weights_are_not_the_current_folder_and_the_default(infer, capsys):
+    """As in `rnndet infer "$UNSET"`."""
+    assert infer("") == 2
+    assert "source: expected a path, found an empty text" in error_line(capsys)
+    assert infer("--weights", "", "clip.mp4") == 5
+    assert "weights '': neither a file nor a published name" in error_line(capsys)
+
+
+@pytest.mark.parametrize("item", [None, 3, np.zeros((4, 4)), np.zeros((4, 4, 4)), b"a.mp4"])
+def test_track_says_which_item_is_no_frame(weights, item):
+    frames = [np.zeros((64, 80, 3), np.uint8), item]
+    with pytest.raises(RnndetError, match=r"item 1 of the iterable: expected a Frame or an \(H"):
+        list(rnndet.track(load_model(weights), frames))
+
+
+@pytest.mark.parametrize("kind", [os.fspath, os.fsencode, Path])
+def test_track_takes_paths_of_every_kind(weights, clip, kind):
+    assert len(list(rnndet.track(load_model(weights), kind(clip)))) == 10
+
+
 def test_track_yields_only_the_chosen_classes(weights):
     frames = list(SyntheticClip(2, length=3, size_hw=(64, 80)))
     results = rnndet.track(load_model(weights), frames, min_score=0.01, classes=("bird",))

@@ -276,7 +276,7 @@ def test_graph_of_other_weights_is_refused(weights):
 
 
 def test_graph_on_a_gpu_is_refused(weights):
-    with pytest.raises(RnndetError, match="use --runtime torch"):
+    with pytest.raises(RnndetError, match="use `kind=torch`"):
         open_runtime(weights, kind="onnx", device="cuda")
 
 

@@ -188,7 +188,7 @@ def test_unknown_metric_lists_the_choices() -> None:
 
 
 def test_streaming_of_a_run_that_was_not_timed_asks_for_latencies() -> None:
-    with pytest.raises(RnndetError, match="--latency"):
+    with pytest.raises(RnndetError, match="`latencies`"):
         score({"": run("11")}, build_metrics(["streaming"], ("a",)))
 
 

@@ -160,7 +160,7 @@ def _measure_round(
     if len(times) < WARM_UP + cycle:
         raise InputError(
             f"{source.info.source}: {counted(len(times), 'frame')} are too few; {WARM_UP} are "
-            f"warm-up, so give a video, and --frames, of {WARM_UP + cycle} or more"
+            f"warm-up, so give a video, and `frames`, of {WARM_UP + cycle} or more"
         )
     options = RunOptions(name="pipeline", max_frames=limit, overwrite=True)
     summary = run_source(stream, source, folder, options)

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rnndet.cli.arguments import WEIGHTS_HELP, at_least_one
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
 from rnndet.messages import counted
 from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
 
@@ -95,6 +95,7 @@ def add_infer(parts: Any) -> argparse.ArgumentParser:
     return infer
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
 from rnndet.messages import counted
 
 
@@ -24,6 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     return run_tool(
         "cache_frames", run, parse(argv), interrupted="interrupted; run it again to continue"

@@ -7,7 +7,7 @@ over resampled videos; a difference whose interval excludes 0 is marked.
 import argparse
 import sys
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -23,6 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     return run_tool("compare", run, parse(argv))
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from rnndet.cli.arguments import at_least_one
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool, with_flags
 from rnndet.errors import InputError
 from rnndet.messages import counted
 
@@ -55,11 +55,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     level = logging.ERROR if args.command == "check" else logging.INFO  # check prints all lines
     logging.basicConfig(level=level, format="%(message)s")
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     commands = {"check": check, "stats": stats, "convert": convert, "show": show}
     return run_tool("dataset", commands[args.command], args)
 
@@ -106,7 +106,7 @@ def convert(args: argparse.Namespace) -> int:
     videos = read(args)
     notes = write(videos, Path(args.out), args.split, to=args.to, images=args.images)
     for note in notes:
-        print(f"note: {note}")
+        print(f"note: {with_flags(note)}")
     print(f"{args.split} in {args.to}: {args.out}")
     return 0
 

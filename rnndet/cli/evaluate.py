@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from rnndet.cli.arguments import CLASSES_HELP, class_names
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
 from rnndet.errors import RnndetError
 from rnndet.messages import counted
 
@@ -85,6 +85,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
 from rnndet.errors import OutputError
 from rnndet.messages import counted
 
@@ -27,6 +27,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     return run_tool("export", run, parse(argv))
 

@@ -6,7 +6,6 @@ Without a SOURCE, a synthetic clip is rendered and used (out/demo).
 
 import argparse
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rnndet.cli.arguments import CLASSES_HELP, WEIGHTS_HELP, at_least_one, class_names
+from rnndet.cli.errors import command, printable, with_flags
 from rnndet.errors import RnndetError
 
 log = logging.getLogger("infer")
@@ -101,6 +101,7 @@ def seconds(text: str) -> float:
     return value
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     set_up_log(args)
@@ -161,9 +162,11 @@ def check(args: argparse.Namespace) -> None:
     """Fill in defaults; raise RnndetError for errors detected before a model is loaded."""
     from rnndet.inference.writers import export_names
     from rnndet.models.zoo import default_weights
+    from rnndet.system.files import check_name
     from rnndet.system.lock import check_writable
 
-    args.weights = args.weights or default_weights(args.source)
+    if args.weights is None:
+        args.weights = default_weights(args.source)
     names = export_names(["video"] if args.save is None else args.save)
     args.save = tuple(name for name in sorted(names) if not (args.no_video and name == "video"))
     if args.end is not None and args.end <= args.start:
@@ -179,6 +182,9 @@ def check(args: argparse.Namespace) -> None:
             raise RnndetError("--show: shows one source at a time; omit --batch-sources")
         check_display()
     check_writable(Path(args.out))
+    if args.save_state is not None:
+        check_name(Path(args.save_state))
+        check_writable(Path(args.save_state).parent)
 
 
 def list_jobs(args: argparse.Namespace) -> tuple[list[Any], str]:
@@ -257,6 +263,7 @@ def make_batch(
         stop=stop,
         say=lambda line: say(args, line),
         say_error=lambda error: report(error, args),
+        describe_error=lambda error: with_flags(str(error)),
         progress=lambda job, total: Progress(
             job.name,
             total,
@@ -268,7 +275,7 @@ def make_batch(
 
 
 def say(args: argparse.Namespace, line: str) -> None:
-    """Print a message; if the output pipe is closed (`| head`), the run continues silently."""
+    """Print a message."""
     if args.quiet:
         return
     if args.log_json:
@@ -276,23 +283,21 @@ def say(args: argparse.Namespace, line: str) -> None:
         return
     from tqdm import tqdm
 
-    try:
-        tqdm.write(line)  # above the bars
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tqdm.write(printable(line))  # above the bars
+    sys.stdout.flush()
 
 
 def report(error: RnndetError, args: argparse.Namespace) -> int:
     """Print an error that the user can fix in one line; returns its exit code."""
     if args.debug:
         traceback.print_exception(error)
+    text = with_flags(str(error))
     if args.log_json:
-        log.error("%s", error, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
+        log.error("%s", text, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
     else:
         from tqdm import tqdm
 
-        tqdm.write(f"infer: {error}", file=sys.stderr)  # above the bars
+        tqdm.write(f"infer: {printable(text)}", file=sys.stderr)  # above the bars
     return error.exit_code
 
 

@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.arguments import at_least_one
+from rnndet.cli.errors import command, run_tool
 from rnndet.errors import RnndetError
 from rnndet.messages import counted
 
@@ -22,8 +23,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", help="folder of the new data set")
-    parser.add_argument("--clips", type=int, default=160)
-    parser.add_argument("--length", type=int, default=60, help="frames per clip")
+    parser.add_argument("--clips", type=at_least_one, default=160)
+    parser.add_argument("--length", type=at_least_one, default=60, help="frames per clip")
     parser.add_argument("--first-seed", type=int, default=1000, help="the demo's clip is 7")
     parser.add_argument("--split", default="train",
                         help="to write; with --photographs also the split to read")  # fmt: skip
@@ -39,12 +40,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     interrupted = "interrupted; no annotation file was written"
     return run_tool("render_clips", run, parse(argv), interrupted=interrupted)
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.split or Path(args.split).name != args.split:
+        raise RnndetError(f"--split {args.split!r}: expected a name, not a path")
     if args.photographs:
         return photographs(args)
     if args.option or args.skip_bad or args.size or args.val_clips or args.format != "coco_vid":

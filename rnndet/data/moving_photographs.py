@@ -44,7 +44,7 @@ class ClipOptions:
         if self.clips < 1 or self.val_clips < 0 or self.length < 1:
             raise RnndetError("expected one clip or more, of one frame or more")
         if min(self.size_hw) < MIN_FRAME or height % 2 or width % 2:  # an encoder pads odd sides
-            raise RnndetError(f"--size {width} {height}: expected even sides from {MIN_FRAME}")
+            raise RnndetError(f"`size_hw`: {width}x{height}: expected even sides from {MIN_FRAME}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def render_photographs(
     """
     counts = {split: options.clips} | ({VAL: options.val_clips} if options.val_clips else {})
     if options.val_clips and split == VAL:
-        raise RnndetError(f"--val-clips writes the split {VAL!r}; choose another --split")
+        raise RnndetError(f"`val_clips` are the split {VAL!r}; choose another `split`")
     for name in counts:
         if (path := root / "annotations" / f"{name}.json").exists():
             raise OutputError(f"{path}: exists already; choose another folder")
@@ -126,7 +126,9 @@ def _is_usable(video: VideoRecord, options: ClipOptions, problems: Problems) -> 
         problems.add(image, "", f"is {width}x{height}, but its labels are for {stated}")
     elif height < MIN_SHARE * options.size_hw[0] or width < MIN_SHARE * options.size_hw[1]:
         frame = "{1}x{0}".format(*options.size_hw)
-        problems.add(image, "", f"{width}x{height} is too small for frames of {frame}; see --size")
+        problems.add(
+            image, "", f"{width}x{height} is too small for frames of {frame}; see `size_hw`"
+        )
     return len(problems) == before
 
 

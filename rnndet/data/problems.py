@@ -66,7 +66,7 @@ class Problems:
             lines.append(f"and {more} more")
         count = counted(len(self.found), "entry", "entries")
         raise InputError(
-            f"{count} cannot be used; correct the files, or leave them out with --skip-bad\n  "
+            f"{count} cannot be used; correct the files, or leave them out with `skip_bad=True`\n  "
             + "\n  ".join(lines)
         )
 

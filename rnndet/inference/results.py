@@ -295,7 +295,7 @@ class ResultFiles:
         for path in (self._json_path, *(p for export in self._all.values() for p in export.paths)):
             if path.exists() and not self._overwrite:
                 raise OutputError(
-                    f"{path}: there are results already; use --overwrite or another --out"
+                    f"{path}: there are results already; use `overwrite=True` or another `out_dir`"
                 )
         for export in self._exports:
             export.check_old()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnndet.errors import InputError
+from rnndet.errors import InputError, RnndetError
 from rnndet.inference.batch.done import DoneRecord, forget_done
 from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch, timed
 from rnndet.inference.results import ResultFiles, Summary, Tally, stage_seconds
@@ -52,7 +53,7 @@ class RunOptions:
 
 def track(
     model: VideoDetector | Runtime,
-    source: str | Path | int | Iterable[Frame | np.ndarray],
+    source: str | bytes | os.PathLike[str] | int | Iterable[Frame | np.ndarray],
     *,
     min_score: float = 0.3,
     tracker: str = "byte",
@@ -83,8 +84,9 @@ def track(
         model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts, coast=coast,
         key_every=key_every, key_lost=key_lost, classes=classes, track_classes=track_classes,
     )  # fmt: skip
-    if isinstance(source, str | Path | int):
-        return _results(stream, open_source(source))
+    is_one = isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable)
+    if is_one:
+        return _results(stream, open_source(source))  # which refuses what is no source
     return run_video(stream, _as_frames(source))
 
 
@@ -270,6 +272,21 @@ def _results(stream: Stream, source: Source) -> Iterator[FrameResult]:
         yield from run_video(stream, source)
 
 
+def _check_frame(item: object, index: int) -> None:
+    image = item.image if isinstance(item, Frame) else item
+    if not isinstance(image, np.ndarray):
+        found = f"{type(image).__name__} {image!r:.60}"
+    elif image.ndim != 3 or image.shape[2] != 3:
+        found = f"an array of shape {image.shape}"
+    else:
+        return
+    raise RnndetError(
+        f"source: item {index} of the iterable: expected a Frame or an (H, W, 3) uint8 array, "
+        f"found {found}; to read a file, give its path as the source"
+    )
+
+
 def _as_frames(source: Iterable[Frame | np.ndarray]) -> Iterator[Frame]:
     for index, item in enumerate(source):
+        _check_frame(item, index)
         yield item if isinstance(item, Frame) else Frame(item, index, float(index / DEFAULT_FPS))

@@ -127,9 +127,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
-        raise WeightsError(
-            f"{path}: no stream state, or incomplete; create one with rnndet infer --save-state"
-        )
+        raise WeightsError(f"{path}: no stream state, or incomplete; create one with `save_state`")
     try:
         with np.load(path, allow_pickle=False) as file:
             content = _with_arrays(json.loads(file["tree"].tobytes()), file)
@@ -138,8 +136,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError):  # a file of another kind
         pass
     except (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile):
-        raise WeightsError(f"{path}: is damaged; run without --load-state") from None
-    raise WeightsError(f"{path}: no stream state; create one with rnndet infer --save-state")
+        raise WeightsError(f"{path}: is damaged; run without `load_state`") from None
+    raise WeightsError(f"{path}: no stream state; create one with `save_state`")
 
 
 def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:

@@ -76,7 +76,7 @@ def _digest(digest: Any, value: Any) -> None:
     if isinstance(value, dict):
         digest.update(b"{")
         for key in sorted(value, key=str):
-            digest.update(f"{key}=".encode())
+            digest.update(f"{key}=".encode("utf-8", "surrogatepass"))
             _digest(digest, value[key])
     elif isinstance(value, list | tuple):
         digest.update(b"[")

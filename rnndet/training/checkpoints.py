@@ -1,14 +1,15 @@
 """Save and resume a training run: last.pt, weights.pt and best.pt of a run folder."""
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from rnndet.config import Config, config_from_dict, config_to_dict
+from rnndet.config import Config, TrainConfig, config_from_dict, config_to_dict
 from rnndet.errors import WeightsError
 from rnndet.messages import counted, differences, first_of, listed
 from rnndet.models.checkpoint import (
@@ -22,6 +23,7 @@ from rnndet.models.detectors.batch_norms import convert_norms
 from rnndet.models.detectors.class_rows import class_layers, pairs_by_name
 from rnndet.models.video_detector import VideoDetector
 from rnndet.models.zoo import find_weights
+from rnndet.training.optim import rate_factor
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ RUN_KEYS = (
     "random", "state",
 )  # fmt: skip
 NOT_IN_CLIPS = ("val", "keep_gib", "cache")  # settings of [data] that change no training clip
+SCHEDULE = ("steps", "warmup", "schedule", "milestones")  # settings of the learning rates
 
 
 def save_run(folder: Path, *, run: dict[str, Any], weights: dict[str, Any]) -> None:
@@ -60,9 +63,9 @@ def load_run(folder: Path, config: Config, classes: Sequence[str]) -> dict[str, 
     """Load the `run` of `save_run` from last.pt, or from last.prev.pt if that is damaged.
 
     `best` is raised to the figure of best.pt: a step is saved before it is validated. Settings that
-    change the clips cause a warning, and the recurrent state is left out. Raises WeightsError if
-    there is no checkpoint to read, it holds no run, or [model] or the classes are not those of
-    `config` and `classes`.
+    change the clips cause a warning, and the recurrent state is left out; settings that change the
+    schedule of the learning rate cause a warning. Raises WeightsError if there is no checkpoint to
+    read, it holds no run, or [model] or the classes are not those of `config` and `classes`.
     """
     path = folder / LAST
     run = _read_last(path)
@@ -83,6 +86,7 @@ def load_run(folder: Path, config: Config, classes: Sequence[str]) -> dict[str, 
             first_of(changed),
         )
         run["state"] = {}
+    _report_schedule(saved["train"], config.train, step=run["step"])
     return run | {"best": max(run["best"], _best_figure(folder / BEST))}
 
 
@@ -204,6 +208,22 @@ def _read_last(path: Path) -> dict[str, Any]:
             raise
         logger.warning("%s; resuming from %s", error, previous_of(path).name)
         return read_checkpoint(previous_of(path))
+
+
+def _report_schedule(saved: Mapping[str, Any], train: TrainConfig, *, step: int) -> None:
+    """Warn where other settings than at the start give other learning rates from `step` on."""
+    now = config_to_dict(train)
+    changed = {k: saved[k] for k in SCHEDULE if saved.get(k, now[k]) != now[k]}
+    before = dataclasses.replace(train, **changed)
+    steps = range(step, max(step + 1, before.steps))
+    rates = [(rate_factor(k, before), rate_factor(k, train)) for k in steps]
+    if any(old != new for old, new in rates):
+        logger.warning(
+            "%s: the learning rates follow the schedule of the new settings; at step %d they are "
+            "%.3g of their peaks, not %.3g",
+            ", ".join(f"train.{k} was {old}, is {now[k]}" for k, old in changed.items()),
+            step, rates[0][1], rates[0][0],
+        )  # fmt: skip
 
 
 def _best_figure(path: Path) -> float:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Keys of a logged step that are not loss terms.
 NOT_LOSSES = {"step", "lr", "frames_per_s", "load", "norm", "skipped", "places", "loss"}
+UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}
 SMOOTH = 0.9  # decay of the running mean
 
 Line = Mapping[str, Any]
@@ -83,7 +84,7 @@ def write_csv(folder: Path, out: Path | None = None) -> Path:
     lines = read_log(folder / "metrics.jsonl")
     names = sorted({name for line in lines for name in line} - {"step"})
     path = (out or folder) / "metrics.csv"
-    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as part, part.open("w", newline="", **UTF8) as file:
         table = csv.DictWriter(file, ["step", *names])
         table.writeheader()
         table.writerows(lines)

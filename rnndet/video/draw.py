@@ -10,6 +10,7 @@ import numpy as np
 
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections, FrameResult
+from rnndet.video.names import opencv_text
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -169,7 +170,7 @@ def _draw_label(
 ) -> Block:
     """Draw text on a coloured block near a box; the block."""
     height, width = canvas.shape[:2]
-    stroke, pad = max(1, line // 2), max(1, line)
+    stroke, pad, text = max(1, line // 2), max(1, line), opencv_text(text)
     (text_w, text_h), below = cv2.getTextSize(text, _FONT, font, stroke)
     if text_w + 2 * pad > width:
         font *= max(0.5, (width - 2 * pad) / text_w)

@@ -1,5 +1,6 @@
 """Read, write, encode and resize images; RGB everywhere outside this package."""
 
+import contextlib
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 
 from rnndet.errors import InputError, OutputError
 from rnndet.system.files import output_errors
+from rnndet.video.names import is_text
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -17,6 +19,8 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
+        if not path.is_file() and path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is not a regular file")  # a pipe may have no end
         data = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; check the path") from None
@@ -45,10 +49,10 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 92) -> No
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if is_jpeg else []
-    try:
-        done, data = cv2.imencode(path.suffix, bgr, options)
-    except cv2.error:  # OpenCV raises for a suffix it has no encoder for
-        done, data = False, None
+    done, data = False, None
+    with contextlib.suppress(cv2.error):  # OpenCV raises for a suffix it has no encoder for
+        if is_text(path.suffix):
+            done, data = cv2.imencode(path.suffix, bgr, options)
     if not done:
         raise OutputError(f"{path}: no encoder for {path.suffix!r}; use .jpg or .png")
     with output_errors(path):

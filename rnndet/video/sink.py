@@ -14,6 +14,7 @@ import numpy as np
 from rnndet.errors import InputError, OutputError
 from rnndet.structures import DEFAULT_FPS, Detections, FrameResult
 from rnndet.system.files import output_errors, part_of, replace
+from rnndet.video.names import opencv_path
 from rnndet.video.sources.capture import open_capture
 
 ENCODER_THREADS = 4
@@ -284,7 +285,9 @@ class H264Writer:
         import av
 
         self._av = av
-        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+        self._container = av.open(
+            str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"}
+        )
         # Without B frames the decoding order is the display order, so that durations are exact.
         options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         try:
@@ -368,9 +371,8 @@ class Mpeg4Writer:
     def __init__(self, path: Path, size_hw: tuple[int, int], fps: Fraction) -> None:
         code = cv2.VideoWriter.fourcc(*"mp4v")
         size_wh = (size_hw[1], size_hw[0])
-        self._writer = cv2.VideoWriter(
-            str(path.absolute()), cv2.CAP_FFMPEG, code, float(fps), size_wh
-        )
+        with opencv_path(path.absolute()) as name:
+            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, float(fps), size_wh)
         if not self._writer.isOpened():
             raise OSError(0, "OpenCV has no encoder for mp4")
 

@@ -101,8 +101,8 @@ def reader_options(changes: Sequence[str]) -> dict[str, Any]:
     >>> reader_options(["annotations=labels.json", "allow_outside=true"])
     {'annotations': 'labels.json', 'allow_outside': True}
     """
-    options = dict(parse_change(change, flag="--option") for change in changes)
-    check_names(options, what="--option ")
+    options = dict(parse_change(change, flag="`options`") for change in changes)
+    check_names(options, what="`options` ")
     return options
 
 

@@ -13,7 +13,7 @@ def convert(videos: VideoSet, root: Path, split: str, *, to: str, images: bool) 
 
     Raises the errors of the writer, and RnndetError for an unknown format.
     """
-    return lookup(to, WRITERS, what="--to")(videos, root, split, images)
+    return lookup(to, WRITERS, what="`to`")(videos, root, split, images)
 
 
 def _coco_vid(videos: VideoSet, root: Path, split: str, images: bool) -> list[str]:
@@ -42,7 +42,7 @@ def _notes_on_files(videos: VideoSet, images: bool) -> list[str]:
     if any(video.group is not None for video in videos.videos):
         lines.append("scene groups left out: the format has none")
     if not images:
-        lines.append("no images written, but the format needs them: use --images")
+        lines.append("no images written, but the format needs them: use `images=True`")
     return lines
 
 

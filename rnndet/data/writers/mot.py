@@ -12,6 +12,7 @@ from rnndet.data.writers.names import check_folder_names, check_free
 from rnndet.errors import OutputError
 from rnndet.system.files import atomic_folder, output_errors
 from rnndet.video.image import write_image
+from rnndet.video.names import is_text
 
 
 def write(
@@ -60,7 +61,7 @@ def write(
 def _check(videos: VideoSet, split: str) -> None:
     check_folder_names(split, [video.name for video in videos.videos])
     for name in videos.classes:
-        if name.splitlines() != [name.strip()]:
+        if name.splitlines() != [name.strip()] or not is_text(name):
             raise OutputError(f"class {name!r} cannot be a line of labels.txt")
     kinds = set()
     for video in videos.videos:

@@ -77,7 +77,7 @@ def find_done(folder: Path, job: Mapping[str, Any]) -> dict[str, Any] | None:
     if changed:
         raise OutputError(
             f"{folder}: already done, but from something else: {'; '.join(changed[:5])}; "
-            "use --overwrite to do it again, or another --out"
+            "use `overwrite=True` to do it again, or another `out`"
         )
     return record
 

@@ -108,6 +108,7 @@ class Batch:
     say: Callable[[str], None]
     say_error: Callable[[RnndetError], None]
     progress: Callable[[Job, int | None], Progress]
+    describe_error: Callable[[RnndetError], str] = str  # for the summary
 
     def run(self, job: Job, runtime: Runtime) -> dict[str, Any]:
         """Run a source, unless it is done; return its entry in the summary of the run."""
@@ -127,7 +128,7 @@ class Batch:
         if not isinstance(error, RnndetError):
             error = InputError(f"{source}: {error.strerror or error}")
         self.say_error(error)
-        return {"exit_code": error.exit_code, "error": str(error)}
+        return {"exit_code": error.exit_code, "error": self.describe_error(error)}
 
     def _run_unless_done(self, job: Job, runtime: Runtime) -> dict[str, Any]:
         options = self.options

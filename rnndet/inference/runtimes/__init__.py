@@ -55,8 +55,8 @@ def open_runtime(
     lookup(kind, RUNTIMES, what="runtime")
     path, _ = find_weights(weights)
     if (half or compiled) and (kind == "onnx" or path.suffix == ".onnx"):
-        flag = "--half" if half else "--compile"
-        raise DeviceError(f"{flag}: needs --runtime torch and a checkpoint, not a graph")
+        name = "half" if half else "compiled"
+        raise DeviceError(f"`{name}=True`: needs `kind=torch` and a checkpoint, not a graph")
     if path.suffix == ".onnx":
         return _onnx(path, None, device=device, threads=threads)
     if kind == "onnx":
@@ -85,7 +85,7 @@ def _torch(
         torch.set_num_threads(threads)
     chosen, why = choose_device(device)
     if half and chosen.type != "cuda":
-        raise DeviceError("--half: needs a GPU; a CPU computes half precision far slower")
+        raise DeviceError("`half=True`: needs a GPU; a CPU computes half precision far slower")
     model = load_model(weights, device=chosen)
     return TorchRuntime(model, half=half, compiled=compiled), why
 
@@ -96,14 +96,14 @@ def _onnx(
     from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 
     if device == "cuda":
-        raise DeviceError("--device cuda: exported graphs run on a CPU; use --runtime torch")
+        raise DeviceError("`device=cuda`: exported graphs run on a CPU; use `kind=torch`")
     if weights is not None and not path.is_file():
         raise WeightsError(f"{path}: no such file; make it: rnndet export {weights}")
     runtime = OnnxRuntime(path, threads=threads)
     if weights is not None and runtime.spec.weights_file != file_sha256(weights):
         raise WeightsError(
-            f"{path}: exported from other weights than {weights.name} beside it; export again: "
-            f"rnndet export {weights} --overwrite"
+            f"{path}: exported from other weights than {weights.name} beside it; remove it and "
+            f"export again: rnndet export {weights}"
         )
     return runtime, f"onnxruntime {runtime.version}, {path.name}"
 

@@ -121,7 +121,7 @@ class TorchRuntime:
         except RuntimeError as error:  # of the compiler: no common base
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise DeviceError(
-                f"--compile: {reason[0]}; omit it, or check that torch.compile works here"
+                f"`compiled=True`: {reason[0]}; omit it, or check that torch.compile works here"
             ) from error
         # the next run of a CUDA graph overwrites the output of this one
         state = {level: tuple(t.clone() for t in tensors) for level, tensors in state.items()}

@@ -30,5 +30,5 @@ def export_names(texts: Sequence[str]) -> tuple[str, ...]:
     """
     names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     for name in names:
-        lookup(name, EXPORTS, what="--save")
+        lookup(name, EXPORTS, what="`save`")
     return tuple(dict.fromkeys(names))

@@ -66,7 +66,7 @@ class Export(ABC):
         """Raise OutputError if a path exists and is not a result of a run."""
         for path in self.paths:
             if path.is_dir():
-                raise OutputError(f"{path}: is a folder; remove it or use another --out")
+                raise OutputError(f"{path}: is a folder; remove it or use another `out_dir`")
 
     def remove_old(self) -> None:
         """Remove the results of an earlier run."""

@@ -61,12 +61,12 @@ class ImagesExport(Export):
         if not self._folder.exists():
             return
         if not self._folder.is_dir():
-            raise OutputError(f"{self._folder}: is a file; remove it or use another --out")
+            raise OutputError(f"{self._folder}: is a file; remove it or use another `out_dir`")
         for path in self._folder.rglob("*"):
             if path.is_symlink() or not (path.is_dir() or self.pattern.fullmatch(path.name)):
                 raise OutputError(
                     f"{path}: is no result of a run and would be lost; move it away, or use "
-                    "another --out"
+                    "another `out_dir`"
                 )
 
 

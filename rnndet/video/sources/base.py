@@ -101,7 +101,7 @@ def check_pixels(source: object, size_hw: Sequence[int], max_pixels: int) -> Non
     if height * width > max_pixels:
         raise InputError(
             f"{source}: {width}x{height} is more than {max_pixels} pixels; make the image "
-            "smaller, or raise --max-pixels"
+            "smaller, or raise `max_pixels`"
         )
 
 

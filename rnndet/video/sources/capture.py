@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from rnndet.errors import InputError
-from rnndet.video.sources.base import exists
+from rnndet.video.names import is_text, opencv_path
+from rnndet.video.sources.base import exists, without_password
 
 FAILED_READS = 30  # consecutive failures after which a video has ended
 
@@ -52,8 +53,13 @@ def existing_file(path: str | Path) -> Path:
 
 def open_capture(path: Path) -> cv2.VideoCapture:
     """Open a local file, with the file protocol only. Raises InputError."""
-    with _capture_options(_FILE_OPTIONS):
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        with opencv_path(path) as name, _capture_options(_FILE_OPTIONS):
+            capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+    except OSError as error:
+        raise InputError(
+            f"{path}: OpenCV cannot open a file of this name ({error.strerror}); rename it"
+        ) from None
     if not capture.isOpened():
         capture.release()
         raise InputError(
@@ -64,7 +70,14 @@ def open_capture(path: Path) -> cv2.VideoCapture:
 
 
 def open_url(url: str, *, timeout: float) -> cv2.VideoCapture:
-    """Open a URL; check `isOpened`. timeout: seconds, the limit of opening and of each read."""
+    """Open a URL; check `isOpened`. timeout: seconds, the limit of opening and of each read.
+
+    Raises InputError for a URL that is not text in UTF-8.
+    """
+    if not is_text(url):
+        raise InputError(
+            f"{without_password(url)}: not text in UTF-8; write other bytes of a URL as %E9"
+        )
     wait = max(1, round(1000 * timeout))
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait]
     with _capture_options(_URL_OPTIONS):

@@ -6,13 +6,14 @@ recurrent model also needs the frames that a caller does not use.
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from rnndet.errors import InputError
+from rnndet.errors import InputError, RnndetError
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
 from rnndet.video.sources.av_file import AvFile, NoVideoError, has_pyav, is_plain_stream
 from rnndet.video.sources.base import (
@@ -48,7 +49,7 @@ MAX_LENGTH = 1e8  # frames; a stated length from here on counts as unknown
 
 
 def open_source(
-    source: str | int | Path,
+    source: str | bytes | os.PathLike[str] | int,
     *,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -57,8 +58,9 @@ def open_source(
     """Open a video file, a folder or pattern of images, a single image, a camera or a URL.
 
     Args:
-        source: a path; or, where no file has that name, a pattern of images (%06d.jpg, *.jpg), a
-            camera number as int or digits, or a URL if `live` allows it.
+        source: a path, as text, bytes or a Path; or, where no file has that name, a pattern of
+            images (%06d.jpg, *.jpg), a camera number as int or digits, or a URL if `live` allows
+            it.
         name: overrides `info.name`.
         max_pixels: refuse videos and images with more pixels than this.
         live: options of cameras and URLs, including whether URLs are allowed.
@@ -72,6 +74,7 @@ def open_source(
     ...         print(frame.index, frame.time, frame.image.shape)
     """
     live = live or LiveOptions()
+    source = _as_source(source)
     if isinstance(source, int):
         return Camera(source, name=name, options=live, max_pixels=max_pixels)
     path, text = Path(source), str(source)
@@ -88,6 +91,20 @@ def open_source(
     if (exists(path) and path.is_dir()) or is_image(path):
         return ImageFolder(path, name=name, max_pixels=max_pixels)
     return _open_video(path, name, max_pixels)
+
+
+def _as_source(source: object) -> str | int | Path:
+    """A source with the name of a file as text; raises RnndetError for what is no source."""
+    if isinstance(source, str | bytes) and not source:
+        raise RnndetError("source: expected a path, found an empty text")
+    if isinstance(source, bytes | os.PathLike):
+        return Path(os.fsdecode(source))
+    if isinstance(source, str) or (isinstance(source, int) and not isinstance(source, bool)):
+        return source
+    raise RnndetError(
+        f"source: expected the path of a video, of a folder of images or of an image, the number "
+        f"of a camera, or a URL; found {type(source).__name__} {source!r:.60}"
+    )
 
 
 def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
@@ -263,8 +280,8 @@ def _open_url(url: str, name: str | None, max_pixels: int, live: LiveOptions) ->
     shown = without_password(url)
     if not live.allow_network:
         raise InputError(
-            f"{shown}: is on the network, which is off; allow it with --allow-network (in Python: "
-            "LiveOptions(allow_network=True)), or download the video and give the path of the file"
+            f"{shown}: is on the network, which is off; allow it with "
+            "`LiveOptions.allow_network`, or download the video and give the path of the file"
         )
     if not url.lower().startswith(URL_SCHEMES):
         raise InputError(f"{shown}: expected one of {', '.join(URL_SCHEMES)}")
