@@ -17,6 +17,7 @@ LARGEST = 1e6  # pixels; a larger coordinate is a mistake, not an object that le
 ANY_CLASS = -1  # label of an ignore region that belongs to no class
 DROPPED = -2  # in a table of new labels: boxes with this label are left out
 SHARES_HINT = "boxes lie within 0..1: are they relative instead of in pixels?"  # a correction
+ROTATED = "rotated boxes read as upright"  # a correction
 
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels from 0, exclusive edges
 
@@ -113,6 +114,25 @@ def relabelled(video: VideoRecord, old: Sequence[str], new: Sequence[str]) -> Vi
             frame = replace(frame, target=target)
         frames.append(frame)
     return replace(video, frames=tuple(frames))
+
+
+def upright(box: Box, degrees: float) -> Box:
+    """Return the upright box around a box that is rotated about its centre.
+
+    >>> upright((10, 10, 30, 20), 90)
+    (15.0, 5.0, 25.0, 25.0)
+    """
+    if degrees % 180 == 0:
+        return box
+    x1, y1, x2, y2 = box
+    if degrees % 90 == 0:
+        cos, sin = 0.0, 1.0
+    else:
+        cos, sin = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    half_w = ((x2 - x1) * cos + (y2 - y1) * sin) / 2
+    half_h = ((x2 - x1) * sin + (y2 - y1) * cos) / 2
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    return x - half_w, y - half_h, x + half_w, y + half_h
 
 
 def _shown(box: Box) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rnndet.data.checks.findings import Finding, error, first_of
+from rnndet.data.checks.findings import Finding, error, first_of, note
+from rnndet.data.orientation import orientation_counts, turn_hint
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError
 from rnndet.registry import lookup
@@ -49,6 +50,7 @@ def check_images(videos: VideoSet, split: str, *, decode: str = "sample") -> Ima
         findings, records = _present(video, f"{split}: {video.name}")
         result.findings += findings
         usable.append((video, records))
+    result.findings += _orientations(videos.videos, split)
     total = sum(len(video.frames) for video in videos.videos)
     missing = total - sum(len(records) for _, records in usable)
     if limit == 0 or _stops(missing, total, split, result):
@@ -76,6 +78,13 @@ def fingerprint(image: np.ndarray) -> bytes | None:
     if cells.max() - cells.min() < FLAT:
         return None
     return hashlib.blake2b(cells.round().astype(np.uint8).tobytes(), digest_size=16).digest()
+
+
+def _orientations(videos: Sequence[VideoRecord], split: str) -> Iterator[Finding]:
+    """Yield a note with the number of images that have an EXIF orientation other than upright."""
+    if counts := orientation_counts(videos):
+        each = ", ".join(f"{number} of {value}" for value, number in sorted(counts.items()))
+        yield note(split, f"{counts.total()} images have an EXIF orientation other than 1: {each}")
 
 
 def _present(video: VideoRecord, where: str) -> tuple[list[Finding], list[FrameRecord]]:
@@ -122,7 +131,8 @@ def _decode(
     video: VideoRecord, records: Sequence[FrameRecord], where: str, result: ImageReport
 ) -> int:
     """Decode some frames and add findings to the result; returns how many are unreadable."""
-    unreadable, sizes = [], []
+    unreadable, sizes, hint = [], [], ""
+    files = {record.index: record.image for record in records}
     for index, image in _images(video, records):
         if isinstance(image, str):
             unreadable.append(image)
@@ -130,6 +140,10 @@ def _decode(
         height, width = image.shape[:2]
         if (height, width) != (video.height, video.width):
             sizes.append(f"frame {index} has {width}x{height} pixels")
+            file = video.path or files[index]
+            assert file is not None, video.name
+            labels_hw = (video.height, video.width)
+            hint = hint or turn_hint(file, labels_hw, as_stored=video.as_stored)
         key = fingerprint(image)
         if key is not None:
             result.prints.setdefault(key, (video.name, index))
@@ -137,7 +151,7 @@ def _decode(
         result.findings.append(error(where, first_of(unreadable)))
     if sizes:
         text = f"{first_of(sizes)}; the labels are for {video.width}x{video.height}"
-        result.findings.append(error(where, text))
+        result.findings.append(error(where, f"{text}; {hint}" if hint else text))
     return len(unreadable)
 
 
@@ -151,7 +165,7 @@ def _images(
     for record in records:
         assert record.image is not None, video.name
         try:
-            yield record.index, read_image(record.image)
+            yield record.index, read_image(record.image, as_stored=video.as_stored)
         except InputError as reason:
             yield record.index, str(reason)
 

@@ -94,4 +94,5 @@ def read_findings(
     for what, count in sorted(problems.corrected.items()):
         is_wrong = what == SHARES_HINT and count > NEARLY_ALL * (count + kept)
         findings.append((error if is_wrong else note)(split, f"{count} {what}"))
+    findings += [note(split, warning) for warning in problems.warnings()]
     return findings

@@ -86,6 +86,8 @@ def read_set(
     elif problems.found:
         first = problems.found[0]
         logger.warning("%s: %d entries left out, the first: %s", root, len(problems), first)
+    for warning in problems.warnings():
+        logger.warning("%s: %s", root, warning)
     for note in problems.notes():
         logger.info("%s: %s", root, note)
     return videos

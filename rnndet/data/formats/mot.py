@@ -24,6 +24,7 @@ from pathlib import Path
 
 from rnndet.data.formats.text import inside, read_text, rows
 from rnndet.data.formats.video_builder import MAX_FRAMES
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.targets import ANY_CLASS, MAX_TRACK, TargetBuilder
@@ -46,6 +47,7 @@ def read(
     *,
     classes: tuple[str, ...] = ("pedestrian",),
     file: str = GT,
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read the sequences of `root/split`; the split "." is `root` itself.
 
@@ -83,7 +85,7 @@ def read(
             problems.add(where, "", reason)
     if not records:
         problems.stop_if_any()  # an empty set is an error even with --skip-bad
-    return VideoSet(names, tuple(records))
+    return settle(VideoSet(names, tuple(records)), orientation, problems)
 
 
 def _is_sequence(folder: Path) -> bool:
