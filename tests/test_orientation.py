@@ -1,6 +1,7 @@
 """Labels on stored or on turned images, and sizes that differ between labels and images."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 import torch
 from exif_images import turned, with_orientation, write_tiff, write_turned
 from labelled_sets import LAYOUTS, read_notes, write_set
+from test_evaluation import tiny_run, tool
 
+from conftest import TRAINING_TREE, error_line
+from rnndet.config import config_from_dict
 from rnndet.data import frames
 from rnndet.data.checks.run import check_dataset
 from rnndet.data.formats import read_set
@@ -18,6 +22,7 @@ from rnndet.data.problems import Problems
 from rnndet.data.writers.convert import convert
 from rnndet.errors import InputError, RnndetError
 from rnndet.evaluation.dataset_stats import measure
+from rnndet.training.run import run_training
 from rnndet.video.exif import ImageHeader, read_header
 from rnndet.video.image import read_image, write_image
 
@@ -356,3 +361,69 @@ def test_preview_draws_on_the_image_that_was_labelled(tmp_path):
     (video,) = read_set("coco_vid", tmp_path, "train").videos
     assert write_preview(video, ["car"], tmp_path / "preview") == 1
     assert read_image(Path(tmp_path, "preview", "000000.jpg")).shape[:2] == STORED_HW
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_another_size_stops_training_in_one_line(coco_vid_root, tmp_path, workers):
+    for file in coco_vid_root.glob("v*/*.png"):
+        write_image(file, np.zeros((32, 48, 3), np.uint8))
+    tree = TRAINING_TREE | {"data": {"train": [{"root": str(coco_vid_root)}]}}
+    tree |= {"train": TRAINING_TREE["train"] | {"workers": workers}}
+    config = config_from_dict(tree, where="test")
+    with pytest.raises(InputError) as error:
+        run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    text = r".*\d{6}\.png: the image is 48x32, but its labels are for 96x64; correct the size .*"
+    assert re.fullmatch(text, str(error.value))
+
+
+def test_another_size_stops_an_evaluation_with_exit_3(tmp_path, capsys):
+    arguments = tiny_run(tmp_path)
+    file = tmp_path / "data" / "two" / "1.png"
+    write_image(file, np.zeros((32, 48, 3), np.uint8))
+    assert tool().main(arguments) == 3
+    assert error_line(capsys).endswith(
+        f"{file}: the image is 48x32, but its labels are for 64x48; correct the size in the "
+        "labels, or use the images that were labelled"
+    )
+
+
+def write_turned_video(path, degrees):
+    """Eight frames of 64x48, which the metadata turn."""
+    pytest.importorskip("av")
+    from test_av_file import encode, turn
+
+    turn(encode(path), degrees)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_turned_video_file_is_refused_with_what_to_do(tmp_path, cached):
+    write_coco(tmp_path, size_hw=(48, 64), orientation=1)
+    write_turned_video(tmp_path / "clip.mp4", 90)
+    path = tmp_path / "annotations" / "train.json"
+    tree = json.loads(path.read_text())
+    tree["videos"][0]["file_name"] = "clip.mp4"
+    path.write_text(json.dumps(tree))
+    (video,) = read_set("coco_vid", tmp_path, "train").videos
+    cache = tmp_path / "cache" if cached else None
+    if cache is not None:
+        frames.make_cache(video, cache)
+    reason = "the image is 48x64, but its labels are for 64x48; "
+    advice = "its metadata turn the video by 90 degrees: label the turned video, or take a copy"
+    for read in (
+        lambda: next(iter(frames.iterate(video, cache=cache))),
+        lambda: frames.load(video, video.frames, cache=cache),
+    ):
+        with pytest.raises(InputError) as error:
+            read()
+        assert reason + ("correct" if cached else advice) in str(error.value)
+    assert any(f"labels are for 64x48; {advice}" in line for line in found(tmp_path))
+
+
+def test_cvat_labels_of_an_unturned_video_name_its_rotation(tmp_path):
+    write_set("cvat_video", tmp_path, images=False)
+    write_turned_video(tmp_path / "train" / "v.mp4", 270)
+    file = tmp_path / "train" / "v.xml"
+    size = "<original_size><width>64</width><height>48</height></original_size>"
+    file.write_text(file.read_text().replace("</task>", f"{size}</task>"))
+    with pytest.raises(InputError, match=r"of 64x48, .* have 48x64; its metadata turn .* by 270"):
+        read_set("cvat_video", tmp_path, "train")
