@@ -12,6 +12,7 @@ from labelled_sets import LAYOUTS, write_images, write_set, write_video
 
 from rnndet.data.formats import read_set
 from rnndet.data.targets import ANY_CLASS
+from rnndet.errors import InputError
 
 EDGES = [10.0, 8.0, 30.0, 20.0]
 
@@ -218,5 +219,5 @@ def test_cvat_size_is_read_inside_the_task_and_directly_in_meta(tmp_path, kind, 
         f"</{kind}>{after}<dumped>now</dumped></meta></annotations>"
     )
     write_images(*(tmp_path / "v" / f"{i}.png" for i in range(3)))
-    with pytest.raises(Exception, match=r"v\.xml: labels images of 640x480, .* have 64x48"):
+    with pytest.raises(InputError, match=r"v\.xml: labels images of 640x480, .* have 64x48"):
         read_set("cvat_video", tmp_path, ".")
