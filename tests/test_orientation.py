@@ -239,6 +239,25 @@ def test_size_in_a_cvat_file_decides(tmp_path):
         read_set("cvat_video", tmp_path, "train", orientation="shown")
 
 
+def test_video_without_a_stated_size_does_not_follow_the_others(tmp_path, caplog):
+    for name in ("a", "b"):
+        for i in range(2):
+            write_turned(tmp_path / name / f"{i}.jpg", picture(), QUARTER)
+    tree = {
+        "categories": [{"id": 1, "name": "car"}],
+        "videos": [{"id": 1, "name": "a"}],
+        "images": [{"id": i + 1, "video_id": 1, "frame_id": i, "file_name": f"a/{i}.jpg",
+                    "height": STORED_HW[0], "width": STORED_HW[1]} for i in range(2)],
+        "annotations": [],
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(tree))
+    (tmp_path / "b.txt").write_text("1,1,6,9,10,12,1,1,1\n")
+    videos = read_set("labelled_folder", tmp_path, ".", classes=["car"]).videos
+    assert [(v.height, v.width, v.as_stored) for v in videos] == [(40, 60, True), (60, 40, False)]
+    assert [first_image(video).shape[:2] for video in videos] == [(40, 60), (60, 40)]
+    assert f"{tmp_path}: 2 {UNDECIDED}" in caplog.messages
+
+
 # sizes that differ
 
 
