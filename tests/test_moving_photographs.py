@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exif_images import with_orientation
 from evaluated_videos import Detection, evaluated
 from evaluated_videos import Target as Truth
+from exif_images import with_orientation
 
 from rnndet.cli.main import main
 from rnndet.data import moving_photographs
