@@ -183,15 +183,15 @@ def test_rotated_box_is_the_upright_box_around_it(tmp_path, degrees, edges):
 
 
 def test_rotation_is_interpolated_the_shorter_way(tmp_path):
-    write_video(tmp_path / "v.avi", frames=3)
+    write_video(tmp_path / "v.avi", frames=5)
     corners = 'outside="0" xtl="10" ytl="8" xbr="30" ybr="20"'
-    boxes = f'<box frame="0" {corners} rotation="350"/><box frame="2" {corners} rotation="10"/>'
+    boxes = f'<box frame="0" {corners} rotation="350"/><box frame="4" {corners} rotation="30"/>'
     (tmp_path / "v.xml").write_text(
         "<annotations><meta><task><labels><label><name>car</name></label></labels></task></meta>"
         f'<track id="0" label="car">{boxes}</track></annotations>'
     )
     (video,) = read_set("cvat_video", tmp_path, ".").videos
-    assert video.frames[1].target.boxes.tolist() == [EDGES]  # 0 degrees, not 180
+    assert video.frames[1].target.boxes.tolist() == [EDGES]  # 0 degrees, not 270
     assert video.frames[0].target.boxes[0, 0] < 10
 
 

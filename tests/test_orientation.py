@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -298,6 +299,8 @@ def test_unlabelled_frames_may_have_any_size(tmp_path):
         write_turned(tmp_path / f"{number}.jpg", picture(), number * 3)  # 3, 6
     videos = read_set("unlabelled", tmp_path, "train").videos
     assert [first_image(video).shape[:2] for video in videos] == [(40, 60), (60, 40)]
+    other = replace(videos[0], height=10)  # the first of several frames had this size
+    assert first_image(other).shape[:2] == frames.load(other, other.frames)[0].shape[:2] == (40, 60)
     with pytest.raises(RnndetError, match="orientation is unknown"):
         read_set("unlabelled", tmp_path, "train", orientation="stored")
 
@@ -318,7 +321,7 @@ def test_check_counts_orientations(tmp_path):
     write_turned(tmp_path / "3.jpg", picture(), HALF)
     assert found(tmp_path) == [
         f"note: train: 3 {AS_STORED}",
-        "note: train: 3 images have an EXIF orientation other than 1: 1 of 3, 2 of 6",
+        "note: train: 3 images have an EXIF orientation: 1 of 3, 2 of 6",
     ]
 
 
@@ -435,7 +438,9 @@ def test_turned_video_file_is_refused_with_what_to_do(tmp_path, cached):
         with pytest.raises(InputError) as error:
             read()
         assert reason + ("correct" if cached else advice) in str(error.value)
-    assert any(f"labels are for 64x48; {advice}" in line for line in found(tmp_path))
+    lines = found(tmp_path)
+    assert any(f"labels are for 64x48; {advice}" in line for line in lines)
+    assert "note: train: 1 video files are turned by their metadata: 1 of 90" in lines
 
 
 def test_cvat_labels_of_an_unturned_video_name_its_rotation(tmp_path):

@@ -1,6 +1,7 @@
 """Check the image and video files of a labelled set: present, readable, of the right size."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,11 @@ from rnndet.data.orientation import orientation_counts, turn_hint
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError
 from rnndet.registry import lookup
+from rnndet.video.exif import UPRIGHT
 from rnndet.video.image import read_image
 from rnndet.video.sources.capture import decode as decode_file
 from rnndet.video.sources.capture import existing_file, open_capture
+from rnndet.video.sources.open import open_source
 
 # Number of frames decoded of each video; None for all.
 DECODE: dict[str, int | None] = {"all": None, "sample": 5, "none": 0}
@@ -50,11 +53,14 @@ def check_images(videos: VideoSet, split: str, *, decode: str = "sample") -> Ima
         findings, records = _present(video, f"{split}: {video.name}")
         result.findings += findings
         usable.append((video, records))
-    result.findings += _orientations(videos.videos, split)
+    turned = orientation_counts(videos.videos)
+    result.findings += _counted(turned, UPRIGHT, split, "images have an EXIF orientation")
     total = sum(len(video.frames) for video in videos.videos)
     missing = total - sum(len(records) for _, records in usable)
     if limit == 0 or _stops(missing, total, split, result):
         return result
+    rotations = Counter(_rotation(video.path) for video, _ in usable if video.path is not None)
+    result.findings += _counted(rotations, 0, split, "video files are turned by their metadata")
     bad = seen = 0
     for video, records in tqdm(usable, desc="images", unit="video", disable=None):
         chosen = _spread(records, limit)
@@ -80,11 +86,21 @@ def fingerprint(image: np.ndarray) -> bytes | None:
     return hashlib.blake2b(cells.round().astype(np.uint8).tobytes(), digest_size=16).digest()
 
 
-def _orientations(videos: Sequence[VideoRecord], split: str) -> Iterator[Finding]:
-    """Yield a note with the number of images that have an EXIF orientation other than upright."""
-    if counts := orientation_counts(videos):
-        each = ", ".join(f"{number} of {value}" for value, number in sorted(counts.items()))
-        yield note(split, f"{counts.total()} images have an EXIF orientation other than 1: {each}")
+def _counted(values: Counter[int], usual: int, split: str, what: str) -> Iterator[Finding]:
+    """Yield a note with the numbers of the values other than the usual one, if there are any."""
+    others = {value: number for value, number in sorted(values.items()) if value != usual}
+    if others:
+        each = ", ".join(f"{number} of {value}" for value, number in others.items())
+        yield note(split, f"{sum(others.values())} {what}: {each}")
+
+
+def _rotation(path: Path) -> int:
+    """Return the degrees by which the metadata of a video turn it; 0 if it cannot be read."""
+    try:
+        with open_source(path) as source:
+            return source.info.rotation
+    except InputError:  # a finding of its own
+        return 0
 
 
 def _present(video: VideoRecord, where: str) -> tuple[list[Finding], list[FrameRecord]]:
