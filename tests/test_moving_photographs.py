@@ -9,6 +9,7 @@ import pytest
 import torch
 from evaluated_videos import Detection, evaluated
 from evaluated_videos import Target as Truth
+from exif_images import with_orientation
 
 from rnndet.cli.main import main
 from rnndet.data import moving_photographs
@@ -328,6 +329,16 @@ def test_the_set_is_reproducible(photographs, tmp_path):
     assert files[0] == files[1] and len(files[0]) == 3
     for file in files[0]:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_photographs_that_are_labelled_as_stored_are_not_turned(photographs, tmp_path):
+    upright = render(photographs, tmp_path / "a")
+    for file in tmp_path.glob("[0-9].png"):
+        file.write_bytes(with_orientation(file.read_bytes(), 6))
+    stored = read_set("coco_vid", tmp_path, "train")
+    assert all(video.as_stored for video in stored.videos)
+    for a, b in zip(upright.videos, render(stored, tmp_path / "b").videos, strict=True):
+        assert a.path.read_bytes() == b.path.read_bytes()
 
 
 def test_scene_group_is_the_photograph(photographs, tmp_path):

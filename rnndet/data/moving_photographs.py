@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from rnndet.data.orientation import labelled_image, turn_hint
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.writers import coco_vid
@@ -115,7 +116,7 @@ def _is_usable(video: VideoRecord, options: ClipOptions, problems: Problems) -> 
         raise RnndetError(f"{video.name}: is {count}; expected photographs, of one frame each")
     before = len(problems)
     try:
-        height, width = read_image(image).shape[:2]
+        height, width = read_image(image, as_stored=video.as_stored).shape[:2]
     except InputError as error:
         problems.add_error(image, error)
         return False
@@ -123,7 +124,9 @@ def _is_usable(video: VideoRecord, options: ClipOptions, problems: Problems) -> 
         problems.add(image, "", "has no labels")
     elif (height, width) != (video.height, video.width):
         stated = f"{video.width}x{video.height}"
-        problems.add(image, "", f"is {width}x{height}, but its labels are for {stated}")
+        hint = turn_hint(image, (video.height, video.width), as_stored=video.as_stored)
+        reason = f"is {width}x{height}, but its labels are for {stated}"
+        problems.add(image, "", f"{reason}; {hint}" if hint else reason)
     elif height < MIN_SHARE * options.size_hw[0] or width < MIN_SHARE * options.size_hw[1]:
         frame = "{1}x{0}".format(*options.size_hw)
         problems.add(
@@ -227,4 +230,4 @@ def _target(video: VideoRecord) -> Target:
 def _pixels(video: VideoRecord) -> np.ndarray:
     image = video.frames[0].image
     assert image is not None, video.name
-    return read_image(image)
+    return labelled_image(video, video.frames[0], image)

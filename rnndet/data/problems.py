@@ -1,8 +1,8 @@
 """Collect the problems of the files of a data set, so that one run reports all of them.
 
-A reader reports a left-out entry with `add`, counts a harmless correction with
-`correct`, and continues. The caller decides whether data with left-out entries may be used:
-`stop_if_any`.
+A reader reports a left-out entry with `add`, counts a harmless correction with `correct` and
+something that may be wrong with `warn`, and continues. The caller decides whether data with
+left-out entries may be used: `stop_if_any`.
 """
 
 from collections import Counter
@@ -39,6 +39,7 @@ class Problems:
     def __init__(self) -> None:
         self.found: list[Problem] = []
         self.corrected: Counter[str] = Counter()  # correction -> number of times
+        self.doubtful: Counter[str] = Counter()  # warning -> number of times
 
     def __len__(self) -> int:
         return len(self.found)
@@ -55,6 +56,10 @@ class Problems:
     def correct(self, what: str, count: int = 1) -> None:
         """Count a harmless correction, such as "boxes clipped to the image"."""
         self.corrected[what] += count
+
+    def warn(self, what: str, count: int = 1) -> None:
+        """Count something that may make results wrong, but is used."""
+        self.doubtful[what] += count
 
     def stop_if_any(self) -> None:
         """Raise InputError with the first problems and their number, if there are any."""
@@ -73,3 +78,7 @@ class Problems:
     def notes(self) -> list[str]:
         """Return one line for each kind of correction."""
         return [numbered(count, what) for what, count in sorted(self.corrected.items())]
+
+    def warnings(self) -> list[str]:
+        """Return one line for each kind of warning."""
+        return [numbered(count, what) for what, count in sorted(self.doubtful.items())]

@@ -18,6 +18,7 @@ LARGEST = 1e6  # pixels; a larger coordinate is a mistake, not an object that le
 ANY_CLASS = -1  # label of an ignore region that belongs to no class
 DROPPED = -2  # in a table of new labels: boxes with this label are left out
 SHARES_HINT = "boxes within 0..1, perhaps relative instead of in pixels"  # a correction
+ROTATED = "rotated boxes read as upright"  # a correction
 
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels from 0, exclusive edges
 
@@ -64,12 +65,11 @@ class TargetBuilder:
         track: int = -1,
         ignore: bool = False,
         role: Role | None = None,
-        all_classes: bool = False,
     ) -> None:
         """Add a box; `entry` is its place in the file, for messages.
 
         `track` is the object's identity in its video, -1 if the file has none. `role`: in tracking
-        metrics, None for that of `default_role`; all_classes: a role for detections of all classes.
+        metrics, None for that of `default_role`.
         """
         if not _is_in_pixels(box):
             self._problems.add(self._file, entry, f"box {_shown(box)} is not in pixels")
@@ -93,8 +93,8 @@ class TargetBuilder:
         is_small = clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1
         if x2 - x1 >= 1 and y2 - y1 >= 1:
             row = -1 if is_small else len(self._rows)
-            self._tracking.append((box, ANY_CLASS if all_classes else label, track, role, row))
-            self._differs |= clipped != tuple(box) or role != default or all_classes
+            self._tracking.append((box, label, track, role, row))
+            self._differs |= clipped != tuple(box) or role != default
         if is_small:
             self._problems.correct("boxes of less than one pixel in the image left out")
             return
@@ -221,6 +221,25 @@ def relabelled_tracking(
         rows=rows[keep],
         min_height=tracking.min_height,
     )
+
+
+def upright(box: Box, degrees: float) -> Box:
+    """Return the upright box around a box that is rotated about its centre.
+
+    >>> upright((10, 10, 30, 20), 90)
+    (15.0, 5.0, 25.0, 25.0)
+    """
+    if degrees % 180 == 0:
+        return box
+    x1, y1, x2, y2 = box
+    if degrees % 90 == 0:
+        cos, sin = 0.0, 1.0
+    else:
+        cos, sin = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    half_w = ((x2 - x1) * cos + (y2 - y1) * sin) / 2
+    half_h = ((x2 - x1) * sin + (y2 - y1) * cos) / 2
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    return x - half_w, y - half_h, x + half_w, y + half_h
 
 
 def _is_in_pixels(box: Box) -> bool:

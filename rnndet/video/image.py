@@ -8,14 +8,18 @@ import numpy as np
 
 from rnndet.errors import InputError, OutputError
 from rnndet.system.files import output_errors
+from rnndet.video.exif import UPRIGHT, read_header
 from rnndet.video.names import is_text
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, *, as_stored: bool = False) -> np.ndarray:
     """Read an image as (H, W, 3) uint8 RGB; other bit depths and channel counts are converted.
 
+    as_stored: leave the image as it is stored; otherwise it is turned as its EXIF orientation says.
+
     Raises:
-        InputError: the file is missing, empty, or not an image that can be decoded.
+        InputError: the file is missing, empty, or not an image that can be decoded; or it is a TIFF
+            that should be left as stored, but has an orientation.
     """
     path = Path(path)
     try:
@@ -28,8 +32,12 @@ def read_image(path: str | Path) -> np.ndarray:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if data.size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or create it again")
+    flags = cv2.IMREAD_COLOR
+    if as_stored:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+        _refuse_turned_tiff(path)
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, flags)
     except cv2.error:  # for example a header that claims more pixels than OpenCV allows
         image = None
     if image is None:
@@ -57,6 +65,16 @@ def write_image(path: str | Path, image: np.ndarray, *, quality: int = 92) -> No
         raise OutputError(f"{path}: no encoder for {path.suffix!r}; use .jpg or .png")
     with output_errors(path):
         path.write_bytes(data.tobytes())
+
+
+def _refuse_turned_tiff(path: Path) -> None:
+    """Raise InputError for a TIFF with an orientation, which OpenCV turns in any case."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        header = read_header(path)
+        if header is not None and header.orientation != UPRIGHT:
+            raise InputError(
+                f"{path}: a TIFF with an orientation cannot be read as stored; convert it to PNG"
+            )
 
 
 def resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

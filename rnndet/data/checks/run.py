@@ -95,4 +95,5 @@ def read_findings(
     for what, count in sorted(problems.corrected.items()):
         is_wrong = what == SHARES_HINT and count > NEARLY_ALL * (count + kept)
         findings.append((error if is_wrong else note)(split, numbered(count, what)))
+    findings += [note(split, warning) for warning in problems.warnings()]
     return findings

@@ -88,6 +88,8 @@ def read_set(
         first = problems.found[0]
         count = counted(len(problems), "entry", "entries")
         logger.warning("%s: %s left out, the first: %s", root, count, first)
+    for warning in problems.warnings():
+        logger.warning("%s: %s", root, warning)
     for note in problems.notes():
         logger.info("%s: %s", root, note)
     return videos

@@ -1,8 +1,11 @@
 """Read KITTI tracking (Geiger, Lenz, Urtasun 2012): 17-column label files, folders of images.
 
 `<split>/label_02/0000.txt` labels the images `<split>/image_02/0000/000000.png`; the split is
-`training` or `testing`. Frames, and the pixels of left, top, right, bottom, count from 0. An image
-without rows is a labelled frame without objects.
+`training` or `testing`. Frames count from 0. An image without rows is a labelled frame without
+objects.
+
+Left, top, right and bottom are pixels that count from 0. The width of a box is right - left, as in
+the official evaluation, although right is the last pixel of the object.
 
 `DontCare` is an ignore region of no class. As in the official evaluation, vans are ignored as Car
 and sitting persons as Pedestrian. In tracking metrics they are distractors, as are, by that
@@ -22,6 +25,7 @@ from rnndet.data.formats.video_builder import (
     label_files,
     read_each,
 )
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.targets import ANY_CLASS
@@ -44,6 +48,7 @@ def read(
     *,
     classes: Sequence[str] = ("Car", "Pedestrian", "Cyclist"),
     sequences: Sequence[str] | None = None,
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read `root/<split>`; `sequences` are names such as "0000", None for all with labels.
 
@@ -61,15 +66,21 @@ def read(
         files = label_files(labels, "*.txt", videos=folders_in(images), problems=problems)
     else:
         files = [labels / f"{name}.txt" for name in sequences]
-    videos = read_each(files, lambda file: _video(file, images, meaning, problems), problems)
-    return VideoSet(tuple(classes), videos)
+
+    def read_file(file: Path) -> VideoRecord:
+        frames = images_by_number(images / file.stem, first=0)
+        builder = VideoBuilder(
+            frames, file=file, problems=problems, orientation=orientation, min_height=MIN_HEIGHT
+        )
+        return _video(file, builder, meaning, problems)
+
+    videos = read_each(files, read_file, problems)
+    return settle(VideoSet(tuple(classes), videos), orientation, problems)
 
 
 def _video(
-    file: Path, images: Path, meaning: Mapping[str, tuple[int, bool]], problems: Problems
+    file: Path, builder: VideoBuilder, meaning: Mapping[str, tuple[int, bool]], problems: Problems
 ) -> VideoRecord:
-    frames = images_by_number(images / file.stem, first=0)
-    builder = VideoBuilder(frames, file=file, problems=problems, min_height=MIN_HEIGHT)
     for line, fields in rows(file, problems, columns=17, separator=None):
         try:
             frame, track = int(fields[0]), int(fields[1])

@@ -41,6 +41,7 @@ from typing import Literal
 from rnndet.data.formats.paired_videos import all_frames, frame_images, video_info
 from rnndet.data.formats.text import inside, read_text, rows
 from rnndet.data.formats.video_builder import MAX_FRAMES
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.targets import ANY_CLASS, MAX_TRACK, Box, TargetBuilder
@@ -68,6 +69,7 @@ def read(
     file: str = GT,
     fps: float | None = None,
     first_pixel: Literal[0, 1] | None = None,
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read the sequences of `root/split`, or that folder if it is a sequence; "." is `root`.
 
@@ -115,7 +117,7 @@ def read(
             problems.add(where, "", reason)
     if not records:
         problems.stop_if_any()  # an empty set is an error even with --skip-bad
-    return VideoSet(names, tuple(records))
+    return settle(VideoSet(names, tuple(records)), orientation, problems)
 
 
 def _is_sequence(folder: Path) -> bool:

@@ -2,9 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rnndet.data.formats.video_builder import MAX_FRAMES, VideoBuilder
+from rnndet.data.orientation import Orientation, stated_size_hw, turn_hint
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.targets import relabelled
 from rnndet.errors import InputError
@@ -48,6 +50,30 @@ def video_info(video: Path) -> VideoInfo:
         return source.info
 
 
+def frame_size_hw(
+    file: Path,
+    video: Path,
+    info: VideoInfo,
+    *,
+    stated_hw: tuple[int, int] | None,
+    orientation: Orientation,
+) -> tuple[int, int]:
+    """Return the size of the frames that `file` labels; `stated_hw` is the size that it states.
+
+    Raises InputError if it states another size than the video has.
+    """
+    image = list_images(video)[0] if video.is_dir() else None
+    shown_hw = (info.height, info.width)
+    size_hw = stated_size_hw(image, shown_hw, stated_hw, orientation)
+    if stated_hw not in (None, size_hw):
+        hint = turn_hint(image or video, stated_hw, as_stored=size_hw != shown_hw)
+        raise InputError(
+            f"{file}: labels images of {stated_hw[1]}x{stated_hw[0]}, but the images of "
+            f"{info.source} have {size_hw[1]}x{size_hw[0]}" + (f"; {hint}" if hint else "")
+        )
+    return size_hw
+
+
 def all_frames(video: Path, info: VideoInfo, *, last: int) -> range:
     """Return all frame numbers of a video; of a file at least to `last`: its length is a hint."""
     length = info.length or 1
@@ -69,10 +95,14 @@ def frame_images(video: Path, frames: range) -> dict[int, Path | None]:
     return {frame: images[frame] for frame in frames}
 
 
-def build_record(builder: VideoBuilder, file: Path, video: Path, info: VideoInfo) -> VideoRecord:
+def build_record(
+    builder: VideoBuilder, file: Path, video: Path, info: VideoInfo, *, states_size: bool
+) -> VideoRecord:
     """Return the record of a video, named after its label file."""
     fps = float(info.fps) if info.fps else None
-    return builder.build(safe_name(file.stem), fps=fps, path=None if video.is_dir() else video)
+    path = None if video.is_dir() else video
+    record = builder.build(safe_name(file.stem), fps=fps, path=path)
+    return replace(record, states_size=states_size)
 
 
 def join(sets: Iterable[VideoSet]) -> VideoSet:
