@@ -18,15 +18,26 @@ from rnndet.errors import InputError
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
 from rnndet.video.sources.base import (
     MAX_PIXELS,
-    Clock,
     ReadCounts,
     Source,
     check_pixels,
     ends_early,
     safe_name,
     size_text,
+    with_next,
 )
-from rnndet.video.sources.capture import CONTAINERS, FAILED_READS, existing_file, frame_rate
+from rnndet.video.sources.capture import (
+    CONTAINERS,
+    FAILED_READS,
+    existing_file,
+    frame_rate,
+    rate_note,
+)
+from rnndet.video.sources.clock import WRAP, Clock
+
+# Streams without a container; where they state no frame rate, FFmpeg makes one up.
+RAW_FORMATS = ("h264", "hevc", "mpegvideo", "m4v", "mjpeg", "obu", "av1")
+MPEG_FORMATS = ("mpegts", "mpeg")  # their timestamps have 33 bits
 
 # code of cv2.rotate for the rotation in degrees that PyAV reports
 _UPRIGHT = {
@@ -55,6 +66,20 @@ def is_plain_stream(path: Path) -> bool:
     return start.startswith((b"\x00\x00\x01", b"\x00\x00\x00\x01"))
 
 
+def is_raw_stream(path: Path) -> bool:
+    """Whether a file is a stream of a codec without a container, and so without timestamps.
+
+    Detected by the first bytes: start codes of H.264, HEVC and MPEG video, raw JPEG and AV1.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"\x00\x00\x01\xba":  # MPEG-PS
+        return False
+    return start.startswith(
+        (b"\x00\x00\x01", b"\x00\x00\x00\x01", b"\xff\xd8\xff", b"\x12\x00\x0a")
+    )
+
+
 class NoVideoError(InputError):
     """A file has audio but no video stream."""
 
@@ -80,7 +105,8 @@ class AvFile(Source):
         self._reset_counts()
         try:
             stream = self._reopen()
-            fps = frame_rate(float(stream.average_rate or stream.guessed_rate or 0))
+            self._claimed_fps = self._stated_rate(stream)
+            fps = frame_rate(self._claimed_fps or 0.0)
             length = stream.frames or _length(self._container, stream, fps) or None
             check_pixels(path, (stream.height, stream.width), max_pixels)
             first = next(self._decode(stream), None)
@@ -100,6 +126,7 @@ class AvFile(Source):
         self._decoded = self._failed = 0
         self._truncated = False
         self._changes, self._first_change = 0, ""
+        self._clock: Clock | None = None
 
     @property
     def counts(self) -> ReadCounts:
@@ -107,20 +134,27 @@ class AvFile(Source):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if not self._changes:
-            return ()
-        return (
-            f"the image size changes ({self._changes} times), first {self._first_change}; "
-            f"all images are scaled to {self.info.width}x{self.info.height}",
-        )
+        notes = []
+        if self._changes:
+            notes.append(
+                f"the image size changes ({self._changes} times), first {self._first_change}; "
+                f"all images are scaled to {self.info.width}x{self.info.height}"
+            )
+        if self.info.fps is None:
+            notes.append(rate_note(self._claimed_fps))
+        if self._clock is not None and not self._is_raw:
+            notes += self._clock.notes
+        return tuple(notes)
 
     def __iter__(self) -> Iterator[Frame]:
         stream = self._reopen()
         self._reset_counts()
         expected = last = (self.info.height, self.info.width)
         fps = self.info.fps or DEFAULT_FPS
-        clock, next_index, time = Clock(fps), 0, 0.0
-        for index, image, timestamp, _ in self._decode(stream):
+        is_mpeg = self._container.format.name in MPEG_FORMATS
+        self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
+        next_index, time = 0, 0.0
+        for (index, image, timestamp, _), following in with_next(self._decode(stream)):
             size = image.shape[:2]
             changed = size != last
             if changed:
@@ -133,7 +167,7 @@ class AvFile(Source):
                 image = cv2.resize(image, expected[::-1], interpolation=cv2.INTER_AREA)
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, timestamp)
+            time = clock.time(index, timestamp, None if following is None else following[2])
             yield Frame(image, index, time, index - next_index, changed)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
@@ -164,7 +198,15 @@ class AvFile(Source):
         stream.thread_type = "AUTO"
         return stream
 
-    def _decode(self, stream: Any) -> Iterator[tuple[int, np.ndarray, float, int]]:
+    def _stated_rate(self, stream: Any) -> float | None:
+        """The frame rate of the file; None where a raw stream states none."""
+        self._is_raw = self._container.format.name in RAW_FORMATS
+        if self._is_raw:  # the other rates of the stream are made up
+            rate = stream.codec_context.framerate
+            return float(rate) if rate else None
+        return float(stream.average_rate or stream.guessed_rate or 0)
+
+    def _decode(self, stream: Any) -> Iterator[tuple[int, np.ndarray, float | None, int]]:
         """Index, upright RGB image, timestamp in ms and rotation, as `capture.decode`."""
         failed = 0
         for index, frame in enumerate(_frames(self._container, stream)):
@@ -178,7 +220,7 @@ class AvFile(Source):
             rotation = int(getattr(frame, "rotation", 0)) % 360
             if rotation in _UPRIGHT:
                 image = cv2.rotate(image, _UPRIGHT[rotation])
-            timestamp = 0.0 if frame.time is None else 1000 * frame.time
+            timestamp = None if frame.time is None else 1000 * frame.time
             yield index, image, timestamp, -rotation % 360
 
 

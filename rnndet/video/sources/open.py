@@ -14,10 +14,15 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
-from rnndet.video.sources.av_file import AvFile, NoVideoError, has_pyav, is_plain_stream
+from rnndet.video.sources.av_file import (
+    AvFile,
+    NoVideoError,
+    has_pyav,
+    is_plain_stream,
+    is_raw_stream,
+)
 from rnndet.video.sources.base import (
     MAX_PIXELS,
-    Clock,
     ReadCounts,
     Source,
     check_pixels,
@@ -25,6 +30,7 @@ from rnndet.video.sources.base import (
     exists,
     is_url,
     safe_name,
+    with_next,
     without_password,
 )
 from rnndet.video.sources.capture import (
@@ -34,7 +40,9 @@ from rnndet.video.sources.capture import (
     frame_rate,
     open_capture,
     open_url,
+    rate_note,
 )
+from rnndet.video.sources.clock import WRAP, Clock
 from rnndet.video.sources.image_folder import ImageFolder, is_image, is_image_pattern
 from rnndet.video.sources.listing import is_list, read_list
 from rnndet.video.sources.live import Camera, LiveOptions, LiveStream, url_name
@@ -126,7 +134,8 @@ class _CaptureSource(Source):
     """A video of limited length that OpenCV decodes.
 
     open_capture: opens the video at its first frame; called again for each pass. timeout: seconds
-    without a frame that end a pass. is_plain: a stream whose length is a guess.
+    without a frame that end a pass. is_plain: a stream whose length is a guess. is_raw: a stream
+    without timestamps, whose frame rate OpenCV makes up.
     """
 
     def __init__(
@@ -138,12 +147,15 @@ class _CaptureSource(Source):
         max_pixels: int,
         timeout: float = math.inf,
         is_plain: bool = False,
+        is_raw: bool = False,
     ) -> None:
-        self._open, self._timeout, self._is_plain = open_capture, timeout, is_plain
+        self._open, self._timeout = open_capture, timeout
+        self._is_plain, self._is_raw = is_plain, is_raw
         self._capture = capture = open_capture()
         self._reset_counts()
         self._claimed_fps = capture.get(cv2.CAP_PROP_FPS)
-        fps, length = frame_rate(self._claimed_fps), _length(capture)
+        fps = None if is_raw else frame_rate(self._claimed_fps)
+        length = _length(capture)
         try:
             height, width = self._first_image(source, max_pixels).shape[:2]
         except InputError:
@@ -158,23 +170,24 @@ class _CaptureSource(Source):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if self.info.fps is not None:
-            return ()
-        return (
-            f"the file's frame rate ({self._claimed_fps:g}) cannot be true; "
-            f"{DEFAULT_FPS} per second is assumed where frames have no timestamps",
-        )
+        if self._is_raw:
+            return (rate_note(None),)
+        notes = () if self._clock is None else self._clock.notes
+        return notes if self.info.fps is not None else (rate_note(self._claimed_fps), *notes)
 
     def __iter__(self) -> Iterator[Frame]:
         self._capture.release()
         self._capture = self._open()
         self._reset_counts()
         fps = self.info.fps or DEFAULT_FPS
-        clock, next_index, time = Clock(fps), 0, 0.0
-        for index, image, timestamp in decode(self._capture, timeout=self._timeout):
+        is_mpeg = self._is_plain and not self._is_raw
+        self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
+        next_index, time = 0, 0.0
+        decoded = decode(self._capture, timeout=self._timeout)
+        for (index, image, timestamp), following in with_next(decoded):
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, timestamp)
+            time = clock.time(index, timestamp, None if following is None else following[2])
             yield Frame(image, index, time, index - next_index)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
@@ -186,6 +199,7 @@ class _CaptureSource(Source):
     def _reset_counts(self) -> None:
         self._decoded = self._failed = 0
         self._truncated = False
+        self._clock: Clock | None = None
 
     def _first_image(self, source: str | Path, max_pixels: int) -> np.ndarray:
         sides = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
@@ -204,8 +218,7 @@ class VideoFile(_CaptureSource):
     """A local video file decoded by OpenCV's FFmpeg, rotated upright as its metadata requires.
 
     A frame that cannot be decoded is skipped; its index stays unused, and the next frame has a
-    `gap`. Times are the timestamps of the file while they increase, and steps of 1 / fps from
-    there on.
+    `gap`. Times are those of `Clock`.
 
     Raises:
         InputError: the file is missing, empty, not a video, has images of more than max_pixels, or
@@ -218,7 +231,7 @@ class VideoFile(_CaptureSource):
         file = existing_file(path)
         super().__init__(
             lambda: open_capture(file), path, name=name or safe_name(file.stem),
-            max_pixels=max_pixels, is_plain=is_plain_stream(file),
+            max_pixels=max_pixels, is_plain=is_plain_stream(file), is_raw=is_raw_stream(file),
         )  # fmt: skip
 
 
