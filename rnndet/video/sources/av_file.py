@@ -34,9 +34,11 @@ from rnndet.video.sources.capture import (
     rate_note,
 )
 from rnndet.video.sources.clock import WRAP, Clock
+from rnndet.video.sources.edit_list import shown_length
 
 # Streams without a container; where they state no frame rate, FFmpeg makes one up.
 RAW_FORMATS = ("h264", "hevc", "mpegvideo", "m4v", "mjpeg", "obu", "av1")
+END_FORMATS = ("matroska,webm", "asf", "nut")  # see `states_end`
 MPEG_FORMATS = ("mpegts", "mpeg")  # their timestamps have 33 bits
 
 # code of cv2.rotate for the rotation in degrees that PyAV reports
@@ -108,6 +110,7 @@ class AvFile(Source):
             self._claimed_fps = self._stated_rate(stream)
             fps = frame_rate(self._claimed_fps or 0.0)
             length = stream.frames or _length(self._container, stream, fps) or None
+            length = shown_length(self._path, length, fps)
             check_pixels(path, (stream.height, stream.width), max_pixels)
             first = next(self._decode(stream), None)
         except InputError:
@@ -247,4 +250,7 @@ def _length(container: Any, stream: Any, fps: Fraction | None) -> int:
     seconds = Fraction(container.duration or 0, 10**6)
     if stream.duration is not None and stream.time_base is not None:
         seconds = stream.duration * stream.time_base
+    if container.format.name in END_FORMATS:
+        start = Fraction(max(0, container.start_time or 0), 10**6)
+        seconds = seconds - start if start < seconds else seconds
     return round(seconds * (fps or DEFAULT_FPS))

@@ -120,6 +120,22 @@ def frame_rate(fps: float) -> Fraction | None:
     return Fraction(fps).limit_denominator(1001)
 
 
+def states_end(path: Path) -> bool:
+    """Whether the header of a file states the time of its end, as Matroska and ASF do.
+
+    That is the length only if its timestamps begin at 0.
+    """
+    with path.open("rb") as file:
+        return file.read(4) in (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75")
+
+
+def first_timestamp(capture: cv2.VideoCapture) -> int:
+    """The timestamp of the frame that was read last, in frames; 0 if unknown or before 0."""
+    code = getattr(cv2, "CAP_PROP_PTS", None)  # since OpenCV 4.11
+    timestamp = 0.0 if code is None else capture.get(code)
+    return int(timestamp) if timestamp > 0 else 0
+
+
 def rate_note(claimed: float | None) -> str:
     """The warning that a file's frame rate cannot be true, or that it states none."""
     rate = "the file states no frame rate"

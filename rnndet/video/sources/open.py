@@ -37,12 +37,15 @@ from rnndet.video.sources.capture import (
     codec_name,
     decode,
     existing_file,
+    first_timestamp,
     frame_rate,
     open_capture,
     open_url,
     rate_note,
+    states_end,
 )
 from rnndet.video.sources.clock import WRAP, Clock
+from rnndet.video.sources.edit_list import shown_length
 from rnndet.video.sources.image_folder import ImageFolder, is_image, is_image_pattern
 from rnndet.video.sources.listing import is_list, read_list
 from rnndet.video.sources.live import Camera, LiveOptions, LiveStream, url_name
@@ -130,12 +133,32 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
     return [images[index] for index in indices]
 
 
+def count_frames(path: str | Path) -> int:
+    """The number of frames of a video file up to the last one that can be decoded.
+
+    All of the file is decoded, since the number that a file states is often wrong.
+
+    Raises:
+        InputError: the file cannot be read, or ends well before the length that it states.
+    """
+    count = 0
+    with _open_video(Path(path), None, MAX_PIXELS) as source:
+        for frame in source:
+            count = frame.index + 1
+        counts = source.counts
+    if counts is not None and counts.truncated:
+        raise InputError(
+            f"{path}: ends early, after {count} of {counts.expected} frames; "
+            "copy or download it again"
+        )
+    return count
+
+
 class _CaptureSource(Source):
     """A video of limited length that OpenCV decodes.
 
     open_capture: opens the video at its first frame; called again for each pass. timeout: seconds
-    without a frame that end a pass. is_plain: a stream whose length is a guess. is_raw: a stream
-    without timestamps, whose frame rate OpenCV makes up.
+    without a frame that end a pass. file: the local file, if it is one.
     """
 
     def __init__(
@@ -146,21 +169,26 @@ class _CaptureSource(Source):
         name: str,
         max_pixels: int,
         timeout: float = math.inf,
-        is_plain: bool = False,
-        is_raw: bool = False,
+        file: Path | None = None,
     ) -> None:
         self._open, self._timeout = open_capture, timeout
-        self._is_plain, self._is_raw = is_plain, is_raw
+        # a stream without an index, whose length is a guess; and one without a container,
+        # whose frame rate OpenCV makes up
+        self._is_plain = file is not None and is_plain_stream(file)
+        self._is_raw = is_raw = file is not None and is_raw_stream(file)
         self._capture = capture = open_capture()
         self._reset_counts()
         self._claimed_fps = capture.get(cv2.CAP_PROP_FPS)
         fps = None if is_raw else frame_rate(self._claimed_fps)
-        length = _length(capture)
+        length = None if is_raw else _length(capture)
         try:
             height, width = self._first_image(source, max_pixels).shape[:2]
         except InputError:
             capture.release()
             raise
+        if file is not None and length is not None:
+            start = first_timestamp(capture) if states_end(file) else 0
+            length = shown_length(file, length - start if start < length else length, fps)
         rotation = int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360
         self.info = VideoInfo(name, str(source), width, height, fps, length, rotation)
 
@@ -231,7 +259,7 @@ class VideoFile(_CaptureSource):
         file = existing_file(path)
         super().__init__(
             lambda: open_capture(file), path, name=name or safe_name(file.stem),
-            max_pixels=max_pixels, is_plain=is_plain_stream(file), is_raw=is_raw_stream(file),
+            max_pixels=max_pixels, file=file,
         )  # fmt: skip
 
 
