@@ -16,6 +16,7 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
+from rnndet.video.colour import ColourTags
 from rnndet.video.sources.base import (
     MAX_PIXELS,
     ReadCounts,
@@ -23,6 +24,7 @@ from rnndet.video.sources.base import (
     check_pixels,
     ends_early,
     safe_name,
+    sample_aspect,
     size_text,
     with_next,
 )
@@ -122,7 +124,14 @@ class AvFile(Source):
         _, image, _, rotation = first
         height, width = image.shape[:2]
         self.info = VideoInfo(
-            name or safe_name(self._path.stem), str(path), width, height, fps, length, rotation
+            name or safe_name(self._path.stem),
+            str(path),
+            width,
+            height,
+            fps,
+            length,
+            rotation,
+            sample_aspect(stream.sample_aspect_ratio or None, rotation),
         )
 
     def _reset_counts(self) -> None:
@@ -176,6 +185,9 @@ class AvFile(Source):
         claimed = None if self._is_plain else self.info.length
         self._truncated = ends_early(claimed, next_index, time, fps)
 
+    def colour_tags(self) -> ColourTags | None:
+        return read_colour_tags(self._path)
+
     def close(self) -> None:
         if self._container is not None:
             self._container.close()
@@ -183,14 +195,8 @@ class AvFile(Source):
 
     def _reopen(self) -> Any:
         """Open the file again; returns its video stream, at the first frame."""
-        import av
-
         self.close()
-        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-        try:
-            self._container = av.open(str(self._path), options=options)
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{self._source}: not a video ({error.strerror})") from None
+        self._container = _open_container(self._path, self._source)
         if not self._container.streams.video:
             if self._container.streams.audio:
                 raise NoVideoError(f"{self._source}: no video stream, only audio")
@@ -225,6 +231,31 @@ class AvFile(Source):
                 image = cv2.rotate(image, _UPRIGHT[rotation])
             timestamp = None if frame.time is None else 1000 * frame.time
             yield index, image, timestamp, -rotation % 360
+
+
+def read_colour_tags(path: Path) -> ColourTags | None:
+    """The colour tags of a video file, read by PyAV; None if it states none or cannot be read."""
+    try:
+        with _open_container(path, path) as container:
+            context = container.streams.video[0].codec_context
+            tags = ColourTags(
+                int(context.color_primaries), int(context.color_trc), int(context.colorspace),
+                int(context.color_range),
+            )  # fmt: skip
+    except (InputError, IndexError, AttributeError):  # AttributeError: an unknown codec
+        return None
+    return tags if tags.is_stated else None
+
+
+def _open_container(path: Path, source: object) -> Any:
+    """Open a file with PyAV, with the file protocol only. Raises InputError."""
+    import av
+
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    try:
+        return av.open(str(path), options=options)
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"{source}: not a video ({error.strerror})") from None
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:

@@ -11,10 +11,12 @@ from typing import Self, TypeVar
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
+from rnndet.video.colour import ColourTags
 
 T = TypeVar("T")
 
 MAX_PIXELS = 8192 * 8192  # of one image; 200 MB of RGB
+MAX_ASPECT = 16  # width / height of a pixel, or height / width; larger ones are mistakes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class Source(ABC):
         """Counts of the last pass; None if no frame can be lost."""
         return None
 
+    def colour_tags(self) -> ColourTags | None:
+        """The colour tags of the frames; None if the video states none. Reads the file again."""
+        return None
+
     def close(self) -> None:
         """Release the file or device; may be called twice."""
         return None
@@ -75,6 +81,17 @@ def check_pixels(source: object, size_hw: Sequence[int], max_pixels: int) -> Non
             f"{source}: {width}x{height} is more than {max_pixels} pixels; make the image "
             "smaller, or raise --max-pixels"
         )
+
+
+def sample_aspect(ratio: Fraction | None, rotation: int) -> Fraction | None:
+    """Width / height of a pixel after a rotation in degrees; None if square, or out of all reason.
+
+    >>> sample_aspect(Fraction(16, 11), 90)
+    Fraction(11, 16)
+    """
+    if ratio is None or not 1 / MAX_ASPECT <= ratio <= MAX_ASPECT or ratio == 1:
+        return None
+    return 1 / ratio if rotation in (90, 270) else ratio
 
 
 def ends_early(length: int | None, frames: int, time: float, fps: Fraction) -> bool:

@@ -7,6 +7,8 @@ recurrent model also needs the frames that a caller does not use.
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -14,12 +16,14 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
+from rnndet.video.colour import BT709, ColourTags
 from rnndet.video.sources.av_file import (
     AvFile,
     NoVideoError,
     has_pyav,
     is_plain_stream,
     is_raw_stream,
+    read_colour_tags,
 )
 from rnndet.video.sources.base import (
     MAX_PIXELS,
@@ -30,6 +34,7 @@ from rnndet.video.sources.base import (
     exists,
     is_url,
     safe_name,
+    sample_aspect,
     with_next,
     without_password,
 )
@@ -171,7 +176,7 @@ class _CaptureSource(Source):
         timeout: float = math.inf,
         file: Path | None = None,
     ) -> None:
-        self._open, self._timeout = open_capture, timeout
+        self._open, self._timeout, self._file = open_capture, timeout, file
         # a stream without an index, whose length is a guess; and one without a container,
         # whose frame rate OpenCV makes up
         self._is_plain = file is not None and is_plain_stream(file)
@@ -190,7 +195,10 @@ class _CaptureSource(Source):
             start = first_timestamp(capture) if states_end(file) else 0
             length = shown_length(file, length - start if start < length else length, fps)
         rotation = int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360
-        self.info = VideoInfo(name, str(source), width, height, fps, length, rotation)
+        sides = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+        ratio = Fraction(*map(int, sides)) if min(sides) >= 1 else None
+        aspect = sample_aspect(ratio, rotation)
+        self.info = VideoInfo(name, str(source), width, height, fps, length, rotation, aspect)
 
     @property
     def counts(self) -> ReadCounts:
@@ -220,6 +228,14 @@ class _CaptureSource(Source):
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
         self._truncated = ends_early(claimed, next_index, time, fps)
+
+    def colour_tags(self) -> ColourTags | None:
+        if self._file is None or not has_pyav():
+            return None
+        tags = read_colour_tags(self._file)
+        if tags is not None and tags.is_wide and int(cv2.__version__.partition(".")[0]) >= 5:
+            return replace(tags, primaries=BT709, transfer=BT709, matrix=BT709)
+        return tags
 
     def close(self) -> None:
         self._capture.release()
