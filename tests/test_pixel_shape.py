@@ -31,8 +31,9 @@ def write(
     tags: ColourTags | None = None,
     codec: str = "libx264",
     form: str = "yuv420p",
+    title: str = "",
 ) -> Path:
-    """Three frames of four colours, in the shape and the colours of the tags."""
+    """Frames of four colours, in the shape and the colours of the tags."""
     tags = tags or ColourTags()
     height, width = SIZE_HW
     image = np.zeros((height, width, 3), np.uint8)
@@ -40,6 +41,8 @@ def write(
         top, left = k // 2 * height // 2, k % 2 * width // 2
         image[top : top + height // 2, left : left + width // 2] = colour
     with av.open(str(path), "w", format="mpegts" if path.suffix == ".ts" else None) as container:
+        if title:
+            container.metadata["title"] = title
         options = {"crf": "4"} if codec == "libx264" else {}
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, form
@@ -48,7 +51,7 @@ def write(
             context.sample_aspect_ratio = aspect
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         context.colorspace, context.color_range = tags.matrix, tags.range
-        for _ in range(3):
+        for _ in range(40 if path.suffix == ".ts" else 3):  # FFmpeg knows a longer stream only
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             matrix = {} if tags.matrix in (0, 2) else {"dst_colorspace": tags.matrix}
             frame = frame.reformat(format=form, dst_color_range=tags.range or 1, **matrix)
@@ -191,6 +194,17 @@ def test_video_without_tags_is_written_as_before(tmp_path):
             for image in images:
                 sink.write(image)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_title_that_is_not_unicode_does_not_hide_the_tags(tmp_path):
+    tags = ColourTags(1, 1, 1, 1)
+    path = write(tmp_path / "clip.mkv", tags=tags, title="titletitle")
+    data = path.read_bytes()
+    assert b"titletitle" in data
+    path.write_bytes(data.replace(b"titletitle", b"\xff\xfe\xe9titleti"))
+    for kind in (VideoFile, AvFile):
+        with kind(path) as source:
+            assert source.colour_tags() == tags
 
 
 def test_reserved_codes_do_not_stop_the_video(tmp_path):

@@ -253,7 +253,8 @@ def _open_container(path: Path, source: object) -> Any:
 
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        return av.open(str(path), options=options)
+        # titles and names of channels may be in any encoding
+        return av.open(str(path), options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise InputError(f"{source}: not a video ({error.strerror})") from None
 
