@@ -43,6 +43,8 @@ class VideoInfo:
     fps: Fraction | None  # None where the source has no rate
     length: int | None  # a hint for progress bars only; None if unknown (camera)
     rotation: int = 0  # degrees, from the metadata of the source; already applied to its frames
+    # width / height of a pixel of the upright frames; None: square, or not stated
+    sample_aspect: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)

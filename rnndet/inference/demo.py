@@ -159,7 +159,9 @@ def write_side_by_side(
         enter(FolderLock(folder))
         parts = [enter(atomic_file(folder / name)) for name in RECORDS]
         records = [enter(JsonLinesSink(part)) for part in parts]
-        video = enter(VideoSink(folder / VIDEO, size_hw=size_hw, fps=info.fps))
+        aspect = info.sample_aspect
+        sink = VideoSink(folder / VIDEO, size_hw=size_hw, fps=info.fps, sample_aspect=aspect)
+        video = enter(sink)
         for record, model in zip(records, models, strict=True):
             record.write_header({"source": info.source, "corrupted": kinds, **model.header})
         frames = enter(closing(prefetch(corrupted(source, plan))))

@@ -20,8 +20,9 @@ from rnndet.structures import Frame, FrameResult, VideoInfo
 from rnndet.system.files import replace, write_text
 from rnndet.system.lock import FolderLock
 from rnndet.system.timing import NO_TIMER, Timer
+from rnndet.video.colour import ColourTags
 from rnndet.video.draw import Annotator
-from rnndet.video.sink import JsonLinesSink
+from rnndet.video.sink import JsonLinesSink, ratio_text
 from rnndet.video.sources.base import ReadCounts
 
 # Stages of `Runtime` and `Stream` that a summary has as "model".
@@ -191,8 +192,8 @@ class ResultFiles:
     """The files of one run: created at the first frame, renamed to their final names when complete.
 
     detections.jsonl is always written; save names the `EXPORTS` beside it. trails: see `Annotator`.
-    show is called with each annotated image, for a window. Use as a context manager, which locks
-    the folder: one process at a time.
+    show is called with each annotated image, for a window. colours: tags for the annotated video.
+    Use as a context manager, which locks the folder: one process at a time.
 
     Raises OutputError on entering if another run has the lock, or if a file exists and `overwrite`
     is false; later if a file cannot be written.
@@ -209,7 +210,9 @@ class ResultFiles:
         trails: int = 0,
         show: Callable[[np.ndarray], None] | None = None,
         overwrite: bool = False,
+        colours: ColourTags | None = None,
     ) -> None:
+        self._colours = colours
         self._json_path = folder / "detections.jsonl"
         self._info, self._classes, self._header = info, classes, header
         self._lock, self._overwrite = FolderLock(folder), overwrite
@@ -253,16 +256,18 @@ class ResultFiles:
     def _begin(self, frame: Frame) -> JsonLinesSink:
         """Open the files; the size is that of the first frame, a container's claim may be wrong."""
         height, width = frame.image.shape[:2]
-        fps = self._info.fps
+        fps, aspect = self._info.fps, self._info.sample_aspect
         json_lines = JsonLinesSink(self._json_path.with_name("detections.part.jsonl"))
         for export in self._exports:
-            export.begin(ExportedVideo(self._info, (height, width), self._classes))
+            video = ExportedVideo(self._info, (height, width), self._classes, self._colours)
+            export.begin(video)
         about = {
             "source": self._info.source,
             "width": width,
             "height": height,
             "fps": None if fps is None else float(fps),
             **({"rotation": self._info.rotation} if self._info.rotation else {}),
+            **({} if aspect is None else {"sample_aspect_ratio": ratio_text(aspect)}),
             "classes": list(self._classes),
             "rnndet": rnndet.__version__,
         }

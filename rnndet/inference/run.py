@@ -162,6 +162,7 @@ def run_source(
     with ResultFiles(
         folder, source.info, stream.runtime.classes, header=about, save=options.save,
         trails=options.trails, show=show, overwrite=options.overwrite,
+        colours=source.colour_tags() if "video" in options.save else None,
     ) as files:  # fmt: skip
         forget_done(folder)  # it must never accompany results of another run
         run.write_frames(files, depth=0 if show is not None or not options.is_threaded else DEPTH)

@@ -14,7 +14,7 @@ from rnndet.messages import counted
 from rnndet.structures import VideoInfo
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import list_images
-from rnndet.video.sources.open import VIDEO_SUFFIXES, open_source
+from rnndet.video.sources.open import VIDEO_SUFFIXES, count_frames, open_source
 
 
 def videos_in(folder: Path) -> dict[str, list[Path]]:
@@ -75,9 +75,12 @@ def frame_size_hw(
 
 
 def all_frames(video: Path, info: VideoInfo, *, last: int) -> range:
-    """Return all frame numbers of a video; of a file at least to `last`: its length is a hint."""
-    length = info.length or 1
-    stop = length if video.is_dir() else max(length, last + 1)
+    """Return all frame numbers of a video; of a file those that decoding gives, at least to `last`.
+
+    The number of frames that a file states is a hint: an edit list hides some of them, and for
+    other files it follows from the duration.
+    """
+    stop = (info.length or 1) if video.is_dir() else max(count_frames(video), last + 1)
     if stop > MAX_FRAMES:
         raise InputError(f"{video}: {stop} frames are claimed or labelled, more than a video has")
     return range(stop)

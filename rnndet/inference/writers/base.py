@@ -11,6 +11,7 @@ import numpy as np
 from rnndet.errors import OutputError
 from rnndet.structures import FrameResult, VideoInfo
 from rnndet.system.files import output_errors, part_of, replace
+from rnndet.video.colour import ColourTags
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class ExportedVideo:
     info: VideoInfo
     size_hw: tuple[int, int]  # of the first frame; a container's claim may be wrong
     classes: tuple[str, ...]
+    colours: ColourTags | None = None  # of the source
 
 
 class Export(ABC):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rnndet.errors import RnndetError
 from rnndet.structures import DEFAULT_FPS, Frame
+from rnndet.video.colour import ColourTags
 from rnndet.video.sources.base import ReadCounts, Source
 
 
@@ -48,6 +49,9 @@ class Excerpt(Source):
     @property
     def notes(self) -> tuple[str, ...]:
         return self._source.notes
+
+    def colour_tags(self) -> ColourTags | None:
+        return self._source.colour_tags()
 
     def __iter__(self) -> Iterator[Frame]:
         number = gap = 0

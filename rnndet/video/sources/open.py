@@ -8,6 +8,8 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -15,10 +17,17 @@ import numpy as np
 
 from rnndet.errors import InputError, RnndetError
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
-from rnndet.video.sources.av_file import AvFile, NoVideoError, has_pyav, is_plain_stream
+from rnndet.video.colour import BT709, ColourTags
+from rnndet.video.sources.av_file import (
+    AvFile,
+    NoVideoError,
+    has_pyav,
+    is_plain_stream,
+    is_raw_stream,
+    read_colour_tags,
+)
 from rnndet.video.sources.base import (
     MAX_PIXELS,
-    Clock,
     ReadCounts,
     Source,
     check_pixels,
@@ -26,16 +35,23 @@ from rnndet.video.sources.base import (
     exists,
     is_url,
     safe_name,
+    sample_aspect,
+    with_next,
     without_password,
 )
 from rnndet.video.sources.capture import (
     codec_name,
     decode,
     existing_file,
+    first_timestamp,
     frame_rate,
     open_capture,
     open_url,
+    rate_note,
+    states_end,
 )
+from rnndet.video.sources.clock import WRAP, Clock
+from rnndet.video.sources.edit_list import shown_length
 from rnndet.video.sources.image_folder import ImageFolder, is_image, is_image_pattern
 from rnndet.video.sources.listing import is_list, read_list
 from rnndet.video.sources.live import Camera, LiveOptions, LiveStream, url_name
@@ -139,11 +155,32 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
     return [images[index] for index in indices]
 
 
+def count_frames(path: str | Path) -> int:
+    """The number of frames of a video file up to the last one that can be decoded.
+
+    All of the file is decoded, since the number that a file states is often wrong.
+
+    Raises:
+        InputError: the file cannot be read, or ends well before the length that it states.
+    """
+    count = 0
+    with _open_video(Path(path), None, MAX_PIXELS) as source:
+        for frame in source:
+            count = frame.index + 1
+        counts = source.counts
+    if counts is not None and counts.truncated:
+        raise InputError(
+            f"{path}: ends early, after {count} of {counts.expected} frames; "
+            "copy or download it again"
+        )
+    return count
+
+
 class _CaptureSource(Source):
     """A video of limited length that OpenCV decodes.
 
     open_capture: opens the video at its first frame; called again for each pass. timeout: seconds
-    without a frame that end a pass. is_plain: a stream whose length is a guess.
+    without a frame that end a pass. file: the local file, if it is one.
     """
 
     def __init__(
@@ -154,20 +191,31 @@ class _CaptureSource(Source):
         name: str,
         max_pixels: int,
         timeout: float = math.inf,
-        is_plain: bool = False,
+        file: Path | None = None,
     ) -> None:
-        self._open, self._timeout, self._is_plain = open_capture, timeout, is_plain
+        self._open, self._timeout, self._file = open_capture, timeout, file
+        # a stream without an index, whose length is a guess; and one without a container,
+        # whose frame rate OpenCV makes up
+        self._is_plain = file is not None and is_plain_stream(file)
+        self._is_raw = is_raw = file is not None and is_raw_stream(file)
         self._capture = capture = open_capture()
         self._reset_counts()
         self._claimed_fps = capture.get(cv2.CAP_PROP_FPS)
-        fps, length = frame_rate(self._claimed_fps), _length(capture)
+        fps = None if is_raw else frame_rate(self._claimed_fps)
+        length = None if is_raw else _length(capture)
         try:
             height, width = self._first_image(source, max_pixels).shape[:2]
         except InputError:
             capture.release()
             raise
+        if file is not None and length is not None:
+            start = first_timestamp(capture) if states_end(file) else 0
+            length = shown_length(file, length - start if start < length else length, fps)
         rotation = int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360
-        self.info = VideoInfo(name, str(source), width, height, fps, length, rotation)
+        sides = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+        ratio = Fraction(*map(int, sides)) if min(sides) >= 1 else None
+        aspect = sample_aspect(ratio, rotation)
+        self.info = VideoInfo(name, str(source), width, height, fps, length, rotation, aspect)
 
     @property
     def counts(self) -> ReadCounts:
@@ -175,27 +223,36 @@ class _CaptureSource(Source):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if self.info.fps is not None:
-            return ()
-        return (
-            f"the file's frame rate ({self._claimed_fps:g}) cannot be true; "
-            f"{DEFAULT_FPS} per second is assumed where frames have no timestamps",
-        )
+        if self._is_raw:
+            return (rate_note(None),)
+        notes = () if self._clock is None else self._clock.notes
+        return notes if self.info.fps is not None else (rate_note(self._claimed_fps), *notes)
 
     def __iter__(self) -> Iterator[Frame]:
         self._capture.release()
         self._capture = self._open()
         self._reset_counts()
         fps = self.info.fps or DEFAULT_FPS
-        clock, next_index, time = Clock(fps), 0, 0.0
-        for index, image, timestamp in decode(self._capture, timeout=self._timeout):
+        is_mpeg = self._is_plain and not self._is_raw
+        self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
+        next_index, time = 0, 0.0
+        decoded = decode(self._capture, timeout=self._timeout)
+        for (index, image, timestamp), following in with_next(decoded):
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, timestamp)
+            time = clock.time(index, timestamp, None if following is None else following[2])
             yield Frame(image, index, time, index - next_index)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
         self._truncated = ends_early(claimed, next_index, time, fps)
+
+    def colour_tags(self) -> ColourTags | None:
+        if self._file is None or not has_pyav():
+            return None
+        tags = read_colour_tags(self._file)
+        if tags is not None and tags.is_wide and int(cv2.__version__.partition(".")[0]) >= 5:
+            return replace(tags, primaries=BT709, transfer=BT709, matrix=BT709)
+        return tags
 
     def close(self) -> None:
         self._capture.release()
@@ -203,6 +260,7 @@ class _CaptureSource(Source):
     def _reset_counts(self) -> None:
         self._decoded = self._failed = 0
         self._truncated = False
+        self._clock: Clock | None = None
 
     def _first_image(self, source: str | Path, max_pixels: int) -> np.ndarray:
         sides = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
@@ -221,8 +279,7 @@ class VideoFile(_CaptureSource):
     """A local video file decoded by OpenCV's FFmpeg, rotated upright as its metadata requires.
 
     A frame that cannot be decoded is skipped; its index stays unused, and the next frame has a
-    `gap`. Times are the timestamps of the file while they increase, and steps of 1 / fps from
-    there on.
+    `gap`. Times are those of `Clock`.
 
     Raises:
         InputError: the file is missing, empty, not a video, has images of more than max_pixels, or
@@ -235,7 +292,7 @@ class VideoFile(_CaptureSource):
         file = existing_file(path)
         super().__init__(
             lambda: open_capture(file), path, name=name or safe_name(file.stem),
-            max_pixels=max_pixels, is_plain=is_plain_stream(file),
+            max_pixels=max_pixels, file=file,
         )  # fmt: skip
 
 
