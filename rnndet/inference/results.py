@@ -69,8 +69,7 @@ class Summary:
         if self.propagated:
             keys = self.frames - self.propagated
             lines.append(f"key frames: {keys} of {self.frames}; boxes propagated in the rest")
-        lines += [f"warning: {text}" for text in self._losses()]
-        lines += [f"warning: {text}" for text in self.warnings]
+        lines += [f"warning: {text}" for text in self.all_warnings]
         if self.note is not None:
             lines.append(self.note)
         return [*lines, *map(str, self.files)]
@@ -79,6 +78,11 @@ class Summary:
     def is_complete(self) -> bool:
         """Whether all frames of the source were read, up to where the run ended."""
         return self.read is None or self.read.is_complete
+
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """Losses while reading, in words, and the warnings of the source."""
+        return (*self._losses(), *self.warnings)
 
     def _losses(self) -> Iterator[str]:
         if self.unreadable:
@@ -252,7 +256,7 @@ class ResultFiles:
         fps = self._info.fps
         json_lines = JsonLinesSink(self._json_path.with_name("detections.part.jsonl"))
         for export in self._exports:
-            export.begin(ExportedVideo(self._info, (height, width), self._classes))
+            export.begin(ExportedVideo(self._info, (height, width), self._classes, self._header))
         about = {
             "source": self._info.source,
             "width": width,
@@ -270,6 +274,7 @@ class ResultFiles:
         if self._json is None:
             return
         for export in self._exports:
+            export.sum_up(summary.to_dict(), summary.all_warnings)
             export.close()
         self._json.write_summary(summary.to_dict())
         self._json.close()
