@@ -552,7 +552,7 @@ function arrange() {
 
 /** The rows fill the window, but have room for a few in a low one. */
 function sizeLanes() {
-  const room = innerHeight - (lanes.getBoundingClientRect().top + scrollY) - 60;
+  const room = innerHeight - (lanes.getBoundingClientRect().top + scrollY) - 80;
   const height = Math.min(Math.max(room, 9 * ROW), Math.max(order.length, 3) * ROW);
   lanes.style.height = `${height}px`;
 }
@@ -613,7 +613,7 @@ const media = page.media;
 let isAnnotated = false; // the boxes are in the pixels
 let player = null;
 
-function url(path) {
+function fileAt(path) {
   return media.base + path;
 }
 
@@ -654,7 +654,7 @@ function imagePlayer() {
   function load(p) {
     isLoading = true;
     loaded = p;
-    image.src = url(media.files[p]);
+    image.src = fileAt(media.files[p]);
   }
   function next() {
     isLoading = false;
@@ -714,7 +714,7 @@ function videoPlayer() {
     seek(position);
   });
   video.hidden = false;
-  video.src = url(media.files[0]);
+  video.src = fileAt(media.files[0]);
   return {
     isPaused: () => video.paused,
     play() {
