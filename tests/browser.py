@@ -1,5 +1,6 @@
 """A headless Chromium for the tests of pages, driven over WebDriver's HTTP interface."""
 
+import base64
 import json
 import shutil
 import socket
@@ -90,10 +91,14 @@ class Browser:
         except urllib.error.HTTPError as error:
             raise AssertionError(json.load(error)["value"]["message"]) from None
 
-    def open(self, page: Path, fragment: str = "") -> None:
-        """Open a file and wait until its script is done."""
+    def open_file(self, page: Path, fragment: str = "") -> None:
+        """Open a page anew, also where only the fragment differs."""
         self._send("POST", f"{self._session}/url", {"url": "about:blank"})
         self._send("POST", f"{self._session}/url", {"url": page.as_uri() + fragment})
+
+    def open(self, page: Path, fragment: str = "") -> None:
+        """Open a page of view/page.py and wait until its script is done."""
+        self.open_file(page, fragment)
         self.wait("document.documentElement.dataset.state === 'ready'")
 
     def value(self, expression: str) -> Any:
@@ -135,12 +140,10 @@ class Browser:
         self._send("POST", f"{self._session}/actions", {"actions": [source]})
 
     def errors(self) -> list[str]:
-        """Messages of the console since the last call, but for those of a missing favicon."""
+        """Warnings and errors of the console since the last call."""
         entries = self._send("POST", f"{self._session}/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
 
     def screenshot(self, path: Path) -> None:
         """Write the window as PNG."""
-        import base64
-
         path.write_bytes(base64.b64decode(self._send("GET", f"{self._session}/screenshot")))

@@ -2,17 +2,16 @@
 
 import base64
 import hashlib
-import json
 import re
 from collections import Counter
 from fractions import Fraction
-from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import Parsed
 
 from conftest import detections
 from rnndet.inference.results import Tally
@@ -27,7 +26,6 @@ from rnndet.inference.writers.view.page import (
     Media,
     Page,
     relative_url,
-    unpack,
 )  # fmt: skip
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
 from rnndet.video.sink import VideoSink, describe_result
@@ -41,40 +39,6 @@ HOSTILE = (
 )
 SIZE_HW = (64, 96)
 SUMMARY = {"codec": "h264", "interrupted": False, "frames": 0}
-
-
-class Parsed(HTMLParser):
-    """The tags of a page with their attributes, and the content of scripts, styles and titles."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.content: list[tuple[str, str]] = []  # tag or id, text
-        self._name = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.tags.append((tag, attributes))
-        self._name = attributes.get("id") or tag
-
-    def handle_endtag(self, tag):
-        self._name = ""
-
-    def handle_data(self, data):
-        self.content.append((self._name, data))
-
-    def text(self, name: str) -> str:
-        return "".join(text for key, text in self.content if key == name)
-
-    @property
-    def data(self) -> dict:
-        return json.loads(self.text("data"))
-
-    @property
-    def columns(self) -> dict[str, np.ndarray]:
-        return unpack(self.data["columns"], self.text("columns"))
 
 
 def save(

@@ -85,6 +85,7 @@ const rows = page.rows.map(([name, label], r) => {
     start: axisTime[box.frame[from]], end: axisEnd[box.frame[to - 1]],
     text: `${page.classes[label]} ${name}`.toLowerCase() };
 });
+const hasMisses = rows.some((row) => row.missed);
 const rowOf = new Uint32Array(boxCount);
 rows.forEach((row, r) => rowOf.fill(r, row.from, row.to));
 const frameStart = new Uint32Array(frameCount + 1); // of the boxes of each frame in inFrame
@@ -440,7 +441,8 @@ const FIELDS = [
   ["end", (row) => clockText(row.end, 1), (row) => row.end],
   ["frames", (row) => row.count, (row) => row.count],
 ];
-if (rows.some((row) => row.missed)) {
+if (hasMisses) {
+  sorting = { key: "missed", descending: true };
   FIELDS.push(["missed", (row) => row.missed, (row) => row.missed]);
   byId("grid").classList.add("missed");
   byId("head").classList.add("missed");
@@ -768,6 +770,7 @@ function boxesNow() {
 }
 
 function rowName(b) {
+  if (box.kind[b] === FALSE) return "false positive";
   const kind = { [PREDICTED]: "expected", [MISSED]: "missed" }[box.kind[b]];
   return rows[rowOf[b]].name + (kind ? `, ${kind}` : "");
 }
@@ -799,7 +802,7 @@ function drawOverlay() {
 
 function drawBox(context, b, [x, y, w, h], isPicked, isNamed) {
   const kind = box.kind[b];
-  const colour = kind === MISSED ? theme.missed : colours[box.track[b]];
+  const colour = kind === MISSED ? theme.missed : kind === FALSE ? "#f0e442" : colours[box.track[b]];
   context.setLineDash([]);
   context.strokeStyle = "#000b";
   context.lineWidth = isPicked ? 6 : 3.5;
@@ -1180,7 +1183,8 @@ byId("main").hidden = false;
 byId("axis").setAttribute("aria-valuemin", begin.toFixed(3));
 byId("axis").setAttribute("aria-valuemax", finish.toFixed(3));
 const legend = ["Bars: higher and stronger for a higher score."];
-if (rows.some((row) => row.missed)) legend.push("Thin line: missed.");
+if (hasMisses) legend.push("Thin line and dashed box: missed.");
+if (box.kind.includes(FALSE)) legend.push("Yellow box: false positive.");
 if (box.kind.includes(PREDICTED)) legend.push("Thin line: expected, not detected.");
 if (breaks.some((i) => flags[i] & CUT)) legend.push("▾ and dashes: scene cut.");
 if (breaks.some((i) => gap[i] > 0 || flags[i] & RESTART)) legend.push("▾ and hatching: frames lost.");
