@@ -199,7 +199,6 @@ def test_link_of_the_report_opens_the_frame_with_its_errors(tmp_path):
         assert "frame 2" in browser.value("document.getElementById('clock').textContent")
         browser.wait("document.getElementById('image').naturalWidth === 400")
         assert "2%23100%25.png" in browser.value("document.getElementById('image').src")
-        now = browser.value("document.getElementById('now').textContent")
-        assert now == "car <b>#1, missed"
+        browser.wait("document.getElementById('now').textContent === 'car <b>#1, missed'")
         assert browser.value("document.querySelectorAll('b, i, u').length") == 0
         assert browser.errors() == []

@@ -1,5 +1,6 @@
 """The page of --save html in a real browser: it plays, seeks, filters, and takes keys."""
 
+import json
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -274,7 +275,8 @@ def test_click_on_a_box_selects_its_track(page):
 def test_objects_of_the_frame_are_listed(page):
     page.press("]")  # frame 20
     rows = "[...document.querySelectorAll('#now button')].map((b) => b.textContent)"
-    assert page.value(rows) == ["bird#10.90", f"{CLASSES[1]}#20.50", f"{CLASSES[2]}no track0.40"]
+    expected = ["bird#10.90", f"{CLASSES[1]}#20.50", f"{CLASSES[2]}no track0.40"]
+    page.wait(f"{rows}.join('|') === {json.dumps('|'.join(expected))}")
 
 
 def test_canvases_have_drawn_bars_counts_and_marks(page):

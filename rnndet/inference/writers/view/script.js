@@ -3,6 +3,7 @@
 (async () => {
 
 const ROW = 20; // CSS pixels, --row of the style sheet
+const LISTED = 100; // objects of a frame
 const COUNTS = 86, AXIS = 26; // heights
 const CUT = 1, RESTART = 2, UNLABELLED = 8, CORRUPTED = 16; // flags of frames
 const DETECTED = 0, PREDICTED = 1, MISSED = 2, FALSE = 3; // kinds of boxes
@@ -863,13 +864,25 @@ function showPosition() {
   if (hovered === null) byId("count-text").textContent = countText(position);
   player?.show(position);
   placePlayhead();
-  drawOverlay();
-  listNow();
+  scheduleObjects();
+}
+
+let isListing = false; // the objects of the frame are shown once before the next repaint
+function scheduleObjects() {
+  if (isListing) return;
+  isListing = true;
+  requestAnimationFrame(() => {
+    isListing = false;
+    drawOverlay();
+    listNow();
+  });
 }
 
 function listNow() {
-  const list = byId("now");
-  const now = boxesNow().sort((p, q) => box.score[q] - box.score[p]).slice(0, 200);
+  const list = byId("now"), all = boxesNow();
+  const now = all.sort((p, q) => box.score[q] - box.score[p]).slice(0, LISTED);
+  byId("now-title").textContent = "In this frame"
+    + (all.length > LISTED ? `: the first ${LISTED} of ${all.length}` : "");
   while (list.children.length > now.length) list.lastElementChild.remove();
   while (list.children.length < now.length) {
     const item = document.createElement("li"), button = document.createElement("button");
@@ -1202,6 +1215,7 @@ else {
 arrange();
 draw();
 openAddress();
+performance.mark("ready");
 document.documentElement.dataset.state = "ready";
 
 })();
