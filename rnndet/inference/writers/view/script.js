@@ -445,8 +445,7 @@ const FIELDS = [
 if (hasMisses) {
   sorting = { key: "missed", descending: true };
   FIELDS.push(["missed", (row) => row.missed, (row) => row.missed]);
-  byId("grid").classList.add("missed");
-  byId("head").classList.add("missed");
+  document.documentElement.classList.add("misses");
 }
 FIELDS.push(["score", (row) => score(row.score), (row) => (row.count ? row.score : -1)]);
 
@@ -794,14 +793,17 @@ function drawOverlay() {
   const now = boxesNow();
   const isNamed = now.length <= 40;
   now.sort((p, q) => (rowOf[p] === selected) - (rowOf[q] === selected));
-  for (const b of now) {
-    const isPicked = rowOf[b] === selected;
-    if (isAnnotated && !isPicked) continue;
-    drawBox(context, b, placed(b, rect), isPicked, !isAnnotated && isNamed);
+  const seen = isAnnotated ? now.filter((b) => rowOf[b] === selected) : now;
+  for (const b of seen) drawBox(context, b, placed(b, rect));
+  if (isAnnotated) return; // the names are in the picture
+  const taken = []; // by names: left, top, right
+  for (const b of seen) {
+    if (isNamed || rowOf[b] === selected) drawName(context, b, placed(b, rect), taken);
   }
 }
 
-function drawBox(context, b, [x, y, w, h], isPicked, isNamed) {
+function drawBox(context, b, [x, y, w, h]) {
+  const isPicked = rowOf[b] === selected;
   const kind = box.kind[b];
   const colour = kind === MISSED ? theme.missed : kind === FALSE ? "#f0e442" : colours[box.track[b]];
   context.setLineDash([]);
@@ -813,12 +815,21 @@ function drawBox(context, b, [x, y, w, h], isPicked, isNamed) {
   context.setLineDash(kind === MISSED || kind === PREDICTED ? [7, 4] : []);
   context.strokeRect(x, y, w, h);
   context.setLineDash([]);
-  if (!isNamed && !(isPicked && !isAnnotated)) return;
+}
+
+/** The name of a box above it, or higher where another name is. */
+function drawName(context, b, [x, y, , h], taken) {
+  const kind = box.kind[b];
   const figure = kind === DETECTED || kind === FALSE ? ` ${score(box.score[b] / 10000)}` : "";
   const text = boxName(b) + figure;
   context.font = "12px system-ui, sans-serif";
   const room = context.measureText(text).width + 8;
-  const tx = Math.max(0, Math.min(x, stage.clientWidth - room)), ty = y >= 17 ? y - 17 : y + h + 1;
+  const tx = Math.max(0, Math.min(x, stage.clientWidth - room)), isAbove = y >= 17;
+  let ty = isAbove ? y - 17 : y + h + 1;
+  while (taken.some(([a, top, z]) => a < tx + room && z > tx && Math.abs(top - ty) < 16)) {
+    ty += isAbove ? -17 : 17;
+  }
+  taken.push([tx, ty, tx + room]);
   context.fillStyle = "#000c";
   context.fillRect(tx, ty, room, 16);
   context.fillStyle = kind === MISSED ? "#ffb48a" : "#fff";
