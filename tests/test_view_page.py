@@ -23,6 +23,7 @@ from rnndet.inference.writers.view.page import (
     PREDICTED,
     PROPAGATED,
     RESTART,
+    SCRIPTS,
     Media,
     Page,
     relative_url,
@@ -299,5 +300,6 @@ def test_parts_of_the_page_are_files_of_the_package():
     assert set(re.findall(r"\{\{(\w+)\}\}", template)) == {
         "title", "policy", "style", "script", "data", "columns",
     }  # fmt: skip
-    for name in ("script.js", "style.css"):
+    assert sorted(SCRIPTS) == sorted(e.name for e in folder.iterdir() if e.name.endswith(".js"))
+    for name in (*SCRIPTS, "style.css"):
         assert "</s" not in folder.joinpath(name).read_text("utf-8")  # would end its element

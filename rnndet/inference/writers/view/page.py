@@ -22,9 +22,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-# Kinds of boxes; script.js has the same numbers.
+SCRIPTS = ("data.js", "drawing.js", "table.js", "picture.js", "controls.js")  # one function
+# Kinds of boxes; data.js has the same numbers.
 DETECTED, PREDICTED, MISSED, FALSE = range(4)
-# Flags of frames, also in script.js. A restart also resets what a cut resets.
+# Flags of frames, also in data.js. A restart also resets what a cut resets.
 CUT, RESTART, PROPAGATED, UNLABELLED, CORRUPTED = 1, 2, 4, 8, 16
 
 MAX_SCALE = 4  # boxes are embedded to a quarter of a pixel
@@ -272,9 +273,9 @@ def fill_template(*, title: str, data: Mapping[str, Any], columns: str) -> str:
     Only this script may run, and nothing may be loaded but pictures of the same place.
     """
     folder = files("rnndet.inference.writers.view")
-    style, script = (
-        folder.joinpath(name).read_text("utf-8").strip() for name in ("style.css", "script.js")
-    )
+    style = folder.joinpath("style.css").read_text("utf-8")
+    code = "\n".join(folder.joinpath(name).read_text("utf-8") for name in SCRIPTS)
+    script = f'"use strict";\n(async () => {{\n{code}}})();\n'
     policy = (
         f"default-src 'none'; script-src {content_hash(script)}; style-src {content_hash(style)}; "
         "img-src 'self' file:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
