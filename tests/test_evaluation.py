@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -463,7 +464,10 @@ def test_tool_evaluates_saved_predictions_without_the_model(
     third = json.loads((tmp_path / "three" / "report.json").read_text(encoding="utf-8"))
     row = third["results"]["predictions, all frames"]
     assert row == {name: first["results"]["all frames"][name] for name in row}
-    assert "Worst frames" in (tmp_path / "three" / "report.html").read_text(encoding="utf-8")
+    report = (tmp_path / "three" / "report.html").read_text(encoding="utf-8")
+    assert "Worst frames" in report
+    links = re.findall(r'<a href="([^"#]*)#t=[0-9.]+"', report)
+    assert links and all((tmp_path / "three" / link).is_file() for link in links)
 
 
 def test_tool_compares_saved_predictions_by_every_metric(

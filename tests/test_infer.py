@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pages import Parsed
 
 import rnndet
 from conftest import error_line
@@ -562,7 +564,7 @@ def test_full_disk_is_exit_4_and_keeps_the_complete_lines(infer, tmp_path, capsy
     with VideoSink(tmp_path / "noise.mp4", size_hw=(64, 80), fps=30) as sink:
         for k in range(100):
             sink.write(np.roll(noise, 7 * k, axis=k % 2))
-    save = ("--save", "video,csv,cvat,crops,frames")
+    save = ("--save", "video,csv,cvat,crops,frames,html")
     with file_size_limit(30_000):
         code = infer(tmp_path / "noise.mp4", *save, "--quiet")
     errors = capsys.readouterr().err
@@ -869,3 +871,53 @@ def test_streaming_equals_the_whole_clip(weights):
     for result, (expected,) in zip(results, clip, strict=True):
         # boxes of equal scores may change places
         np.testing.assert_allclose(result.detections.scores, expected.scores, atol=1e-5, rtol=1e-4)
+
+
+# the page of results
+
+
+def page_of(folder: Path) -> Parsed:
+    return Parsed((folder / "view.html").read_text("utf-8"))
+
+
+def test_page_has_the_objects_of_the_summary_and_the_video_beside_it(infer, clip, tmp_path):
+    assert infer(clip, "--save", "html") == 0
+    folder = tmp_path / "sky"
+    header, *frames, summary = read_lines(folder / "detections.jsonl")
+    page = page_of(folder)
+    assert (folder / page.data["media"]["files"][0]).is_file()
+    assert page.columns["time"].tolist() == [line["time"] for line in frames]
+    assert len(page.columns["box_score"]) == sum(len(line["objects"]) for line in frames) > 0
+    labels = page.columns["box_label"].tolist()
+    assert Counter(CLASSES[label] for label in labels) == summary["objects"]
+    facts = dict(page.data["facts"])
+    assert facts["model"] == header["model"]["name"]
+    assert (facts["tracker"], facts["size"]) == ("byte", "80 × 64")
+
+
+def test_page_without_the_video_says_so(infer, tmp_path):
+    (tmp_path / "in" / "walk").mkdir(parents=True)
+    for index in range(3):
+        write_image(tmp_path / "in" / "walk" / f"{index}.png", np.zeros((64, 80, 3), np.uint8))
+    assert infer(tmp_path / "in" / "walk", "--save", "html", "--no-video") == 0
+    assert not (tmp_path / "walk" / "annotated.mp4").exists()
+    data = page_of(tmp_path / "walk").data
+    assert data["media"] is None
+    assert "no annotated.mp4" in data["notes"][0]
+
+
+def test_page_of_an_interrupted_run_says_so(weights, clip, tmp_path):
+    stream = make_stream(load_model(weights), min_score=0.01)
+    with open_source(clip) as source:
+        summary = run_source(
+            stream, source, tmp_path, RunOptions(save=("html",)), stop=lambda: True
+        )
+    assert summary.interrupted
+    notes = page_of(tmp_path / "sky").data["notes"]
+    assert notes[0] == "The run was interrupted after 1 frames."
+
+
+def test_new_results_without_a_page_remove_the_old_page(infer, clip, tmp_path):
+    assert infer(clip, "--save", "html") == 0
+    assert infer(clip, "--save", "csv", "--overwrite") == 0
+    assert not (tmp_path / "sky" / "view.html").exists()

@@ -163,7 +163,8 @@ def test_image_that_may_have_no_end_is_refused(tmp_path):
 def test_video_is_written_under_any_name(folder, monkeypatch, kind):
     if kind == "H264Writer":
         pytest.importorskip("av")
-    monkeypatch.setattr(sink, "open_writer", getattr(sink, kind))
+    writer = getattr(sink, kind)
+    monkeypatch.setattr(sink, "open_writer", lambda *of_file, **_: writer(*of_file))
     path = folder / f"{NAME}.mp4"
     with VideoSink(path, size_hw=(64, 96), fps=25) as video:
         for _ in range(3):

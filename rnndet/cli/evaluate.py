@@ -343,8 +343,11 @@ def predict(args: argparse.Namespace, here):
 
 
 def write(args: argparse.Namespace, runs, *, data, facts, rows, intervals) -> None:
-    """Write report.json and report.html; with the worst frames if the data has their images."""
+    """Write report.json and report.html; with the worst frames, and a page for each of their
+    videos, if the data has their images.
+    """
     from rnndet.evaluation.report.page import worst_frames, write_html
+    from rnndet.evaluation.report.video_page import write_video_pages
     from rnndet.evaluation.score import report_of, write_report
     from rnndet.evaluation.videos import images_of
 
@@ -355,6 +358,7 @@ def write(args: argparse.Namespace, runs, *, data, facts, rows, intervals) -> No
     # The data does not contain the images that were evaluated if they were corrupted.
     plain = data is not None and all(run.about["degraded"] == "no" for run in runs.values())
     worst = worst_frames(first, 12) if plain else []
+    links = write_video_pages(out, first, data, worst, cache=cache) if worst else None
     title = str(args.weights or ", ".join(args.predictions))
     write_html(
         out / "report.html",
@@ -365,6 +369,7 @@ def write(args: argparse.Namespace, runs, *, data, facts, rows, intervals) -> No
         classes=first.classes,
         intervals=intervals,
         images=images_of(data, worst, cache=cache) if worst else None,
+        links=links,
     )
     print(f"\nreport: {out / 'report.html'}")
 

@@ -70,7 +70,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--save-state", metavar="FILE", help="save the recurrent state and the tracks to this file")
     add("--save", action="append", metavar="NAMES",
         help="files beside detections.jsonl, by commas: video (the default), mot, coco, csv, cvat, "
-        "crops, frames")  # fmt: skip
+        "crops, frames, html (a page to look at, with the video)")  # fmt: skip
     add("--no-video", action="store_true", help="leave the video out")
     add("--trails", type=at_least_one, default=0, metavar="N",
         help="draw the last N positions of each track")  # fmt: skip
@@ -167,8 +167,12 @@ def check(args: argparse.Namespace) -> None:
 
     if args.weights is None:
         args.weights = default_weights(args.source)
-    names = export_names(["video"] if args.save is None else args.save)
-    args.save = tuple(name for name in sorted(names) if not (args.no_video and name == "video"))
+    names = set(export_names(["video"] if args.save is None else args.save))
+    if "html" in names:
+        names.add("video")  # the page shows it
+    if args.no_video:
+        names.discard("video")
+    args.save = tuple(sorted(names))
     if args.end is not None and args.end <= args.start:
         raise RnndetError(f"--end {args.end:g}: expected more than --start, {args.start:g}")
     if args.coast and args.tracker == "none":

@@ -71,8 +71,7 @@ class Summary:
         if self.propagated:
             keys = self.frames - self.propagated
             lines.append(f"key frames: {keys} of {self.frames}; boxes propagated in the rest")
-        lines += [f"warning: {text}" for text in self._losses()]
-        lines += [f"warning: {text}" for text in self.warnings]
+        lines += [f"warning: {text}" for text in self.all_warnings]
         if self.note is not None:
             lines.append(self.note)
         return [*lines, *map(str, self.files)]
@@ -81,6 +80,11 @@ class Summary:
     def is_complete(self) -> bool:
         """Whether all frames of the source were read, up to where the run ended."""
         return self.read is None or self.read.is_complete
+
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """Losses while reading, in words, and the warnings of the source."""
+        return (*self._losses(), *self.warnings)
 
     def _losses(self) -> Iterator[str]:
         if self.unreadable:
@@ -259,7 +263,9 @@ class ResultFiles:
         fps, aspect = self._info.fps, self._info.sample_aspect
         json_lines = JsonLinesSink(self._json_path.with_name("detections.part.jsonl"))
         for export in self._exports:
-            video = ExportedVideo(self._info, (height, width), self._classes, self._colours)
+            video = ExportedVideo(
+                self._info, (height, width), self._classes, self._colours, about=self._header
+            )
             export.begin(video)
         about = {
             "source": self._info.source,
@@ -279,6 +285,7 @@ class ResultFiles:
         if self._json is None:
             return
         for export in self._exports:
+            export.sum_up(summary.to_dict(), summary.all_warnings)
             export.close()
         self._json.write_summary(summary.to_dict())
         self._json.close()

@@ -6,6 +6,7 @@ from rnndet.inference.writers.base import Export
 from rnndet.inference.writers.coco import CocoExport
 from rnndet.inference.writers.csv_table import CsvExport
 from rnndet.inference.writers.cvat import CvatExport
+from rnndet.inference.writers.html import HtmlExport
 from rnndet.inference.writers.images import CropsExport, FramesExport
 from rnndet.inference.writers.mot import MotExport
 from rnndet.inference.writers.video import VideoExport
@@ -19,6 +20,7 @@ EXPORTS: dict[str, type[Export]] = {
     "cvat": CvatExport,
     "crops": CropsExport,
     "frames": FramesExport,
+    "html": HtmlExport,
 }
 
 

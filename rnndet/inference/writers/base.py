@@ -2,9 +2,10 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class ExportedVideo:
     size_hw: tuple[int, int]  # of the first frame; a container's claim may be wrong
     classes: tuple[str, ...]
     colours: ColourTags | None = None  # of the source
+    about: Mapping[str, Any] = field(default_factory=dict)  # model and options, as in the header
 
 
 class Export(ABC):
@@ -55,6 +57,12 @@ class Export(ABC):
     @abstractmethod
     def write(self, result: FrameResult, image: np.ndarray | None) -> None:
         """Append one frame."""
+
+    def sum_up(self, summary: Mapping[str, Any], warnings: Sequence[str]) -> None:  # noqa: B027
+        """Take the summary of detections.jsonl and its warnings in words; once, before `close`.
+
+        Most files have no use for them.
+        """
 
     @abstractmethod
     def close(self) -> None:
