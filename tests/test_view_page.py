@@ -55,7 +55,7 @@ def save(
 ) -> Parsed:
     export = EXPORTS["html"](folder)
     info = VideoInfo("clip", source, *SIZE_HW[::-1], fps, len(results))
-    export.begin(ExportedVideo(info, SIZE_HW, classes, about or {}))
+    export.begin(ExportedVideo(info, SIZE_HW, classes, about=about or {}))
     for result in results:
         export.write(result, None)
     export.sum_up(SUMMARY | (summary or {}), warnings)
