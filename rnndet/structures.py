@@ -81,6 +81,14 @@ class Detections:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectionLimits:
+    """Which detections of an image a model returns; a stream has its own, the model keeps none."""
+
+    min_score: float  # only higher scores, in [0, 1]
+    nms_threshold: float | None = None  # IoU in [0, 1], see `HeadSpec`; None: that of the model
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Ground truth of one frame. An empty target is a labelled frame without objects."""
 
@@ -112,6 +120,32 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class RegionCount:
+    """Tracks in a region, by class; `rnndet.inference.counting` has the rules."""
+
+    inside: dict[str, int]  # in this frame
+    outside: dict[str, int]  # in this frame, but not in the region
+    entered: dict[str, int]  # so far
+    left: dict[str, int]  # so far
+
+
+@dataclass(frozen=True, slots=True)
+class LineCount:
+    """Crossings of a line so far, by class."""
+
+    to_left: dict[str, int]
+    to_right: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counts of a frame, by the names of regions and lines."""
+
+    regions: dict[str, RegionCount]
+    lines: dict[str, LineCount]
+
+
+@dataclass(frozen=True, slots=True)
 class FrameResult:
     """Output of a stream for one frame."""
 
@@ -122,6 +156,8 @@ class FrameResult:
     smoothed: Detections | None = None
     predicted: Detections | None = None  # tracks without a detection, at their predicted boxes
     propagated: bool = False  # not a key frame: boxes of an earlier frame, moved with the image
+    counts: Counts | None = None  # of the regions and lines, if the stream has any
+    source: str | None = None  # path or URL of the video, as given; None for frames from elsewhere
 
     @property
     def shown(self) -> Detections:

@@ -14,7 +14,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rnndet.cli.arguments import CLASSES_HELP, WEIGHTS_HELP, at_least_one, class_names
+from rnndet.cli.arguments import (
+    CLASSES_HELP,
+    WEIGHTS_HELP,
+    at_least_one,
+    class_names,
+    class_score,
+    score_threshold,
+)
 from rnndet.errors import RnndetError
 
 log = logging.getLogger("infer")
@@ -32,7 +39,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--half", action="store_true", help="compute in half precision, on a GPU")
     add("--compile", action="store_true", help="compile the model first, which takes minutes")
-    add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
+    add("--score-threshold", type=class_score, action="append", metavar="SCORE",
+        help="show detections from this score on, 0.3 by default; also of a class, person=0.6; "
+        "may be repeated")  # fmt: skip
+    add("--nms", type=float, metavar="IOU",
+        help="of two boxes of a class that overlap by more, keep the higher score, 0 to 1; "
+        "default: that of the model")  # fmt: skip
     add("--classes", metavar="NAMES", help=CLASSES_HELP)
     add("--tracker", default="byte", help="byte, sort, iou or none")
     add(
@@ -40,6 +52,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="do not reset state and tracks at scene cuts",
     )
+    add("--regions", metavar="FILE",
+        help="JSON file of regions and lines, in which tracks are counted")  # fmt: skip
     add("--no-track-classes", action="store_true",
         help="do not correct classes by the shape and motion of tracks")  # fmt: skip
     add(
@@ -159,11 +173,15 @@ def set_up_log(args: argparse.Namespace) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Fill in defaults; raise RnndetError for errors detected before a model is loaded."""
+    from rnndet.inference.counting import read_regions
     from rnndet.inference.writers import export_names
     from rnndet.models.zoo import default_weights
     from rnndet.system.lock import check_writable
 
     args.weights = args.weights or default_weights(args.source)
+    args.score_threshold = score_threshold(args.score_threshold)
+    if args.regions is not None:
+        args.regions = read_regions(args.regions)
     names = export_names(["video"] if args.save is None else args.save)
     args.save = tuple(name for name in sorted(names) if not (args.no_video and name == "video"))
     if args.end is not None and args.end <= args.start:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rnndet.inference.writers.base import Export
 from rnndet.inference.writers.coco import CocoExport
+from rnndet.inference.writers.counts import CountsExport
 from rnndet.inference.writers.csv_table import CsvExport
 from rnndet.inference.writers.cvat import CvatExport
 from rnndet.inference.writers.images import CropsExport, FramesExport
@@ -19,6 +20,7 @@ EXPORTS: dict[str, type[Export]] = {
     "cvat": CvatExport,
     "crops": CropsExport,
     "frames": FramesExport,
+    "counts": CountsExport,
 }
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from rnndet.errors import OutputError
+from rnndet.inference.counting import Regions
 from rnndet.structures import FrameResult, VideoInfo
 from rnndet.system.files import output_errors, part_of, replace
 
@@ -20,6 +21,7 @@ class ExportedVideo:
     info: VideoInfo
     size_hw: tuple[int, int]  # of the first frame; a container's claim may be wrong
     classes: tuple[str, ...]
+    regions: Regions | None = None  # in which tracks are counted
 
 
 class Export(ABC):
