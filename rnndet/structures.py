@@ -6,12 +6,15 @@ C channels, H W pixels or cells, K classes, D detections in one frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rnndet.errors import RnndetError
 
 if TYPE_CHECKING:  # nothing that runs an exported model may import torch
     import torch
@@ -71,6 +74,26 @@ class Detections:
         """Select by mask (D,) bool or by indices; every field at once."""
         ids = None if self.ids is None else self.ids[keep]
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], ids)
+
+    def to_supervision(self, classes: Sequence[str] | None = None) -> Any:
+        """The same boxes as `supervision.Detections`; a detection without a track has id 0.
+
+        classes: of the model; adds "class_name" to its data. Raises RnndetError without the
+        package supervision.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise RnndetError(
+                "to_supervision: needs supervision; pip install 'rnndet[supervision]'"
+            ) from None
+        data = {}
+        if classes is not None:
+            data["class_name"] = np.array([classes[label] for label in self.labels.tolist()], str)
+        return supervision.Detections(
+            xyxy=self.boxes, confidence=self.scores, class_id=self.labels,
+            tracker_id=self.ids, data=data,
+        )  # fmt: skip
 
     @staticmethod
     def empty() -> Detections:

@@ -220,7 +220,10 @@ SQUARE = [[0, 0], [9, 0], [9, 9]]
         ({"regions": []}, "names with lists"),
         ({"regions": {"a": 3}}, "region 'a'"),
         ({"regions": {"a": [[0, 0], [9, 0]]}}, "three corners"),
-        ({"regions": {"a": [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]]}}, "one pixel; coordinates are pix"),
+        (
+            {"regions": {"a": [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]]}},
+            "one pixel; coordinates are pix",
+        ),
         ({"regions": {"a": [[0, 0], [9, 0], [9, "9"]]}}, r"\(9, '9'\) is no point"),
         ({"regions": {"a": [[0, 0], [9, 0], [9, 9, 9]]}}, "is no point"),
         ({"regions": {"a": [[0, 0], [9, 0], [9, float("nan")]]}}, "is no point"),

@@ -84,7 +84,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--save-state", metavar="FILE", help="save the recurrent state and the tracks to this file")
     add("--save", action="append", metavar="NAMES",
         help="files beside detections.jsonl, by commas: video (the default), mot, coco, csv, cvat, "
-        "crops, frames")  # fmt: skip
+        "crops, frames, parquet, yolo")  # fmt: skip
     add("--no-video", action="store_true", help="leave the video out")
     add("--trails", type=at_least_one, default=0, metavar="N",
         help="draw the last N positions of each track")  # fmt: skip

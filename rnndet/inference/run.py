@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnndet.errors import InputError
+from rnndet.errors import InputError, RnndetError
 from rnndet.inference.batch.done import DoneRecord, forget_done
 from rnndet.inference.counting import Regions, read_regions
 from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch, timed
@@ -193,6 +193,8 @@ def run_source(
     if stream.regions is not None:
         about["regions"] = stream.regions.to_dict()
         save = tuple(dict.fromkeys((*save, "counts")))
+    elif "counts" in save:
+        raise RnndetError("--save counts: there is nothing to count; use --regions FILE")
     folder = Path(out_dir) / (options.name or source.info.name)
     with ResultFiles(
         folder, source.info, stream.runtime.classes, header=about, save=save,

@@ -8,7 +8,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from rnndet.errors import RnndetError
 from rnndet.inference.writers.base import ExportedVideo, TextExport
 from rnndet.structures import Counts, FrameResult
 
@@ -17,8 +16,6 @@ class CountsExport(TextExport):
     names = ("counts.json",)
 
     def begin(self, video: ExportedVideo) -> None:
-        if video.regions is None:
-            raise RnndetError("--save counts: there is nothing to count; use --regions FILE")
         super().begin(video)
         self._frames = 0
         self._counts: Counts | None = None
@@ -28,12 +25,12 @@ class CountsExport(TextExport):
         self._counts = result.counts
 
     def close(self) -> None:
-        assert self.video.regions is not None
+        regions = self.video.regions
         content = {
             "source": self.video.info.source,
             "frames": self._frames,
             "counts": None if self._counts is None else asdict(self._counts),
-            "where": self.video.regions.to_dict(),
+            "where": None if regions is None else regions.to_dict(),
         }
         self.files[0].write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
         super().close()
