@@ -10,7 +10,7 @@ from conftest import detections
 from rnndet.boxes import pairwise_iou
 from rnndet.errors import RnndetError
 from rnndet.inference.stream import Stream, score_limits, track
-from rnndet.tracking import TRACKERS
+from rnndet.tracking import TRACKERS, ByteTracker
 
 SCORES = (0.9, 0.4, 0.2, 0.12)  # cube, ball, cube, ball; less 0.001 and a little
 
@@ -103,3 +103,12 @@ def test_boxes_of_a_class_overlap_by_at_most_the_threshold_of_nms(build):
     (plain,) = rnndet.track(model, noise()[:1], tracker="none", min_score=0.0)
     (half,) = rnndet.track(model, noise()[:1], tracker="none", min_score=0.0, nms=0.5)
     assert np.array_equal(plain.detections.boxes, half.detections.boxes)  # 0.5 is that of the model
+
+
+def test_the_margin_of_byte_is_above_the_score_of_each_class():
+    limits = score_limits({"car": 0.7, "bird": 0.2}, ["car", "bird"])
+    tracker = ByteTracker(min_score=limits, start_margin=0.1)
+    for step in range(4):
+        found = detections([[10, 10, 40, 40], [60, 10, 90, 50]], [0.75, 0.31], [0, 1])
+        shown = track(found, tracker, min_score=limits, time=step / 25)
+    assert (shown.labels.tolist(), shown.ids.tolist()) == ([0, 1], [0, 1])
