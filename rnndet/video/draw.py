@@ -17,6 +17,7 @@ Block = tuple[int, int, int, int]  # x1 y1 x2 y2 of a label in pixels, exclusive
 
 TRAIL_MEMORY = 2  # a trail is removed when its track is away for this many times its length
 
+_REGION_COLOUR = (255, 220, 0)  # of regions and lines
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GOLDEN = 0.6180339887  # golden ratio: hues of consecutive numbers are far apart
 
@@ -155,15 +156,16 @@ def _draw_counts(
     The arrow points from the middle of a line to its right.
     """
     line, font = _line_width(canvas.shape), _font_scale(canvas.shape)
-    for number, (name, points) in enumerate({**regions, **lines}.items()):
-        colour, corners = colour_of(number), np.round(np.asarray(points, float)).astype(np.int32)
+    colour = _REGION_COLOUR
+    for name, points in {**regions, **lines}.items():
+        corners = np.round(np.asarray(points, float)).astype(np.int32)
         cv2.polylines(canvas, [corners], name in regions, colour, line, cv2.LINE_AA)
         if name in regions:
             text, (x, y) = f"{name}: {_numbers(counts.regions[name].inside)}", corners.min(0)
         else:
             x, y = corners.mean(0).astype(int).tolist()
             step = corners[1] - corners[0]
-            across = np.array([-step[1], step[0]]) / np.hypot(*step) * 20 * line
+            across = np.array([-step[1], step[0]]) / np.hypot(*step) * 30 * line
             tip = (round(x + across[0]), round(y + across[1]))
             cv2.arrowedLine(canvas, (x, y), tip, colour, line, cv2.LINE_AA, tipLength=0.3)
             count = counts.lines[name]
