@@ -1,7 +1,10 @@
 """Several streams on one model: each gives what it gives alone, whatever the others ask for."""
 
+import inspect
+import pkgutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from threading import Barrier
 
 import numpy as np
@@ -10,9 +13,13 @@ import torch
 
 import rnndet
 from conftest import CLASSES, SIZE_HW, TINY_OPTIONS, tiny_model
+from rnndet import benchmarks
+from rnndet.benchmarks.torchvision_baseline import TorchvisionRuntime
 from rnndet.config import config_from_dict
+from rnndet.inference import runtimes
 from rnndet.inference.run import make_stream
 from rnndet.inference.runtimes.batching import Batcher, Member
+from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream
 from rnndet.models.video_detector import VideoDetector, build_model
@@ -140,3 +147,21 @@ def test_modes_of_a_model_do_not_change_between_the_frames_of_a_stream():
 
     list(rnndet.track(model, frames()))
     assert not model.training
+
+
+def test_every_runtime_takes_the_limits_of_each_image():
+    modules = [
+        import_module(f"{package.__name__}.{module.name}")
+        for package in (runtimes, benchmarks)
+        for module in pkgutil.iter_modules(package.__path__)
+        if module.name.endswith(("runtime", "batching", "graph", "baseline"))
+    ]
+    kinds = {
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if inspect.isclass(kind) and hasattr(kind, "detect") and hasattr(kind, "rows_of")
+    }
+    assert {TorchRuntime, OnnxRuntime, Member, TorchvisionRuntime} <= kinds
+    for kind in kinds:
+        assert "limits" in inspect.signature(kind.detect).parameters, kind
