@@ -6,13 +6,16 @@ C channels, H W pixels or cells, K classes, D detections in one frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rnndet.errors import RnndetError
 
 if TYPE_CHECKING:  # nothing that runs an exported model may import torch
     import torch
@@ -75,6 +78,26 @@ class Detections:
         ids = None if self.ids is None else self.ids[keep]
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], ids)
 
+    def to_supervision(self, classes: Sequence[str] | None = None) -> Any:
+        """The same boxes as `supervision.Detections`; a detection without a track has id 0.
+
+        classes: of the model; adds "class_name" to its data. Raises RnndetError without the
+        package supervision.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise RnndetError(
+                "to_supervision: needs supervision; pip install 'rnndet[supervision]'"
+            ) from None
+        data = {}
+        if classes is not None:
+            data["class_name"] = np.array([classes[label] for label in self.labels.tolist()], str)
+        return supervision.Detections(
+            xyxy=self.boxes, confidence=self.scores, class_id=self.labels,
+            tracker_id=self.ids, data=data,
+        )  # fmt: skip
+
     @staticmethod
     def empty() -> Detections:
         """No detections, without ids."""
@@ -106,6 +129,14 @@ class TrackingTarget:
     roles: NDArray[np.int8]  # (G,) of `Role`
     rows: NDArray[np.int64]  # (G,) row of the same box in the `Target`; -1: not there
     min_height: float = 0.0  # unmatched detections of at most this height are removed
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionLimits:
+    """Which detections of an image a model returns; a stream has its own, the model keeps none."""
+
+    min_score: float  # only higher scores, in [0, 1]
+    nms_threshold: float | None = None  # IoU in [0, 1], see `HeadSpec`; None: that of the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +173,32 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class RegionCount:
+    """Tracks in a region, by class; `rnndet.inference.counting` has the rules."""
+
+    inside: dict[str, int]  # in this frame
+    outside: dict[str, int]  # in this frame, but not in the region
+    entered: dict[str, int]  # so far
+    left: dict[str, int]  # so far
+
+
+@dataclass(frozen=True, slots=True)
+class LineCount:
+    """Crossings of a line so far, by class."""
+
+    to_left: dict[str, int]
+    to_right: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counts of a frame, by the names of regions and lines."""
+
+    regions: dict[str, RegionCount]
+    lines: dict[str, LineCount]
+
+
+@dataclass(frozen=True, slots=True)
 class FrameResult:
     """Output of a stream for one frame."""
 
@@ -152,6 +209,8 @@ class FrameResult:
     smoothed: Detections | None = None
     predicted: Detections | None = None  # tracks without a detection, at their predicted boxes
     propagated: bool = False  # not a key frame: boxes of an earlier frame, moved with the image
+    counts: Counts | None = None  # of the regions and lines, if the stream has any
+    source: str | None = None  # path or URL of the video, as given; None for frames from elsewhere
 
     @property
     def shown(self) -> Detections:

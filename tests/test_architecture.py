@@ -37,6 +37,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torchvision.models": ("rnndet/models/detectors/",),
     "argparse": ("rnndet/cli/", "examples/"),
     "ray": ("examples/",),
+    "pyarrow": ("rnndet/inference/writers/parquet.py", "rnndet/inference/read_results.py"),
+    "pandas": ("rnndet/inference/read_results.py",),
+    "supervision": ("rnndet/structures.py",),
     "torch.distributed": ("rnndet/system/distributed.py",),
 }
 

@@ -31,7 +31,7 @@ from rnndet.evaluation.videos import corrupted_frames, degraded, match_classes, 
 from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.structures import Frame, Target
+from rnndet.structures import DetectionLimits, Frame, Target
 from rnndet.system.distributed import World
 from rnndet.video.image import write_image
 from rnndet.video.key_frames import choose_key_frames
@@ -55,7 +55,11 @@ class LastBright(StubModel):
         size = frames.shape[-2] // 16, frames.shape[-1] // 16
         return frames.float().mean().expand(1, 1, *size)
 
-    def decode(self, encoded, state=None):
+    def step(self, *arguments, limits, **options):
+        self.limits = limits
+        return super().step(*arguments, limits=limits, **options)
+
+    def decode(self, encoded, state=None, *, limits=None):
         before = torch.zeros_like(encoded) if state is None else state["0"][0]
         assert before.shape == encoded.shape
         after = torch.where(encoded > 20, encoded, before)
@@ -304,7 +308,7 @@ def evaluated(root: Path, *, length: int = 6, **options) -> tuple[LastBright, Pr
 
 def test_set_is_run_at_the_score_floor(tmp_path: Path) -> None:
     model, _ = evaluated(tmp_path)
-    assert model.score_threshold == SCORE_FLOOR
+    assert model.limits == [DetectionLimits(SCORE_FLOOR)]
 
 
 def test_set_at_a_lower_rate_uses_every_nth_frame(tmp_path: Path) -> None:

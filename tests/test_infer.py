@@ -921,3 +921,117 @@ def test_new_results_without_a_page_remove_the_old_page(infer, clip, tmp_path):
     assert infer(clip, "--save", "html") == 0
     assert infer(clip, "--save", "csv", "--overwrite") == 0
     assert not (tmp_path / "sky" / "view.html").exists()
+
+
+def test_scores_of_classes_change_the_results_and_are_in_the_header_like_nms(infer, clip, tmp_path):
+    def found(*arguments) -> tuple[dict, dict]:
+        assert infer(clip, "--no-video", "--tracker", "none", "--overwrite", *arguments) == 0
+        header, *_, summary = read_lines(tmp_path / "sky" / "detections.jsonl")
+        return header, summary["objects"]
+
+    header, both = found()
+    assert (header["min_score"], "nms" in header, set(both)) == (0.01, False, set(CLASSES))
+    header, one = found("--score-threshold", "bird=0.9")
+    assert header["min_score"] == {"*": 0.01, "bird": 0.9}
+    assert set(one) == {"drone"}
+    assert found("--nms", 0.25)[0]["nms"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--score-threshold", "birds=0.5"], "no class 'birds'; did you mean 'bird'"),
+        (["--score-threshold", "bird=7"], "min_score of 'bird' = 7.0; expected a number"),
+        (["--nms", 7], "nms = 7.0; expected an IoU"),
+        (["--save", "counts"], "use --regions"),
+        (["--regions", "none.json"], "none.json: cannot be read"),
+    ],
+)
+def test_impossible_options_of_detections_are_one_line(infer, clip, capsys, arguments, what):
+    assert infer(clip, "--quiet", *arguments) in (2, 3)
+    assert what in error_line(capsys)
+
+
+@pytest.mark.parametrize("text", ["high", "bird=", "bird=high"])
+def test_a_score_that_is_no_number_is_a_usage_error(infer, clip, capsys, text):
+    with pytest.raises(SystemExit):
+        infer(clip, "--score-threshold", text)
+    assert "NAME=SCORE" in capsys.readouterr().err
+
+
+def test_regions_of_a_file_are_counted_and_resume_notices_that_they_changed(
+    infer, clip, tmp_path, capsys
+):
+    path = tmp_path / "regions.json"
+    order = [clip, "--no-video", "--regions", path, "--resume"]
+    for x, code in ((30, 0), (30, 0), (40, 4)):
+        path.write_text(json.dumps({"lines": {"gate": [[x, 0], [x, 64]]}}), encoding="utf-8")
+        assert infer(*order) == code
+    assert "regions.lines.gate was [[30, 0], [30, 64]]" in error_line(capsys)
+    header, *frames, summary = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert header["regions"]["lines"] == {"gate": [[30, 0], [30, 64]]}
+    assert frames[-1]["counts"] == summary["counts"]
+    content = json.loads((tmp_path / "sky" / "counts.json").read_text(encoding="utf-8"))
+    assert content["counts"] == summary["counts"]
+
+
+def test_track_uses_the_range_and_stride_of_the_tool(weights, clip, infer, tmp_path):
+    part = {"start": 0.05, "end": 0.28, "stride": 2}
+    flags = [text for name, value in part.items() for text in (f"--{name}", value)]
+    assert infer(clip, "--no-video", *flags) == 0
+    _, *frames, _ = read_lines(tmp_path / "sky" / "detections.jsonl")
+    model = load_model(weights)
+    results = list(rnndet.track(model, clip, min_score=0.01, **part))
+    assert [result.frame.index for result in results] == [line["index"] for line in frames]
+    counts = [len(line["objects"]) for line in frames]
+    assert [len(result.detections) for result in results] == counts
+    with open_source(clip) as source:
+        images = [frame.image for frame in source]
+    given = rnndet.track(model, images, min_score=0.01, start=0.06, end=0.34, stride=2)
+    assert [result.frame.index for result in given] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    "part", [{"stride": 0}, {"start": -1.0}, {"start": 2.0, "end": 1.0}, {"end": 0.0}]
+)
+@pytest.mark.parametrize("source", ["none.mp4", []])
+def test_impossible_ranges_are_refused_at_the_call(weights, part, source):
+    with pytest.raises(RnndetError, match="expected"):
+        rnndet.track(load_model(weights), source, **part)
+
+
+def test_several_sources_follow_one_another_each_as_alone(weights, clip, tmp_path):
+    write_image(tmp_path / "image.png", np.zeros((48, 56, 3), np.uint8))
+    paths = [clip, str(tmp_path / "image.png"), clip]
+    model = load_model(weights)
+
+    def described(results) -> list:
+        return [
+            (r.source, r.frame.index, r.detections.boxes.tolist(), r.detections.ids.tolist())
+            for r in results
+        ]
+
+    together = described(rnndet.track(model, paths, min_score=0.01))
+    alone = [one for path in paths for one in described(rnndet.track(model, path, min_score=0.01))]
+    assert together == alone
+    assert [source for source, *_ in together] == [str(clip)] * 10 + [paths[1]] + [str(clip)] * 10
+
+
+def test_the_first_of_several_sources_is_opened_at_the_call_and_a_later_one_in_its_turn(
+    weights, clip
+):
+    model = load_model(weights)
+    with pytest.raises(InputError, match=r"none\.mp4"):
+        rnndet.track(model, ["none.mp4", clip])
+    results = rnndet.track(model, [clip, "none.mp4"])
+    assert [next(results).frame.index for _ in range(10)] == list(range(10))
+    with pytest.raises(InputError, match=r"none\.mp4"):
+        next(results)
+
+
+def test_results_of_frames_have_no_source_and_those_of_an_open_one_its_name(weights, clip):
+    model = load_model(weights)
+    (result,) = rnndet.track(model, [np.zeros((64, 80, 3), np.uint8)])
+    assert result.source is None
+    with open_source(clip) as source:
+        assert {result.source for result in rnndet.track(model, source)} == {str(clip)}

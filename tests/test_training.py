@@ -233,7 +233,7 @@ def test_validation_keeps_weak_detections(coco_vid_root, monkeypatch):
     floors, detect = [], VideoDetector.step
 
     def spied(self, *args, **settings):
-        floors.append(self.score_threshold)
+        floors.extend(one.min_score for one in settings["limits"])
         return detect(self, *args, **settings)
 
     monkeypatch.setattr(VideoDetector, "step", spied)

@@ -25,6 +25,30 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def class_score(text: str) -> tuple[str, float]:
+    """Parse 0.4, for all classes, or person=0.6: the name of the class, "*" for all, and the score.
+
+    >>> class_score("person=0.6")
+    ('person', 0.6)
+    """
+    name, _, number = text.rpartition("=")
+    try:
+        return name.strip() or "*", float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a score nor NAME=SCORE, such as 0.4 or person=0.6"
+        ) from None
+
+
+def score_threshold(given: Sequence[tuple[str, float]] | None) -> float | dict[str, float]:
+    """The minimum score of all classes, or by the names of classes; 0.3 by default.
+
+    given: of `class_score`; of two for the same class the last holds.
+    """
+    scores = {"*": 0.3, **dict(given or ())}
+    return scores["*"] if len(scores) == 1 else scores
+
+
 def class_names(
     text: str | None, known: Sequence[str], *, owner: str = "the model"
 ) -> tuple[str, ...] | None:

@@ -13,7 +13,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rnndet.cli.arguments import CLASSES_HELP, WEIGHTS_HELP, at_least_one, class_names
+from rnndet.cli.arguments import (
+    CLASSES_HELP,
+    WEIGHTS_HELP,
+    at_least_one,
+    class_names,
+    class_score,
+    score_threshold,
+)
 from rnndet.cli.errors import command, printable, with_flags
 from rnndet.errors import RnndetError
 
@@ -32,7 +39,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--half", action="store_true", help="compute in half precision, on a GPU")
     add("--compile", action="store_true", help="compile the model first, which takes minutes")
-    add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
+    add("--score-threshold", type=class_score, action="append", metavar="SCORE",
+        help="show detections from this score on, 0.3 by default; also of a class, person=0.6; "
+        "may be repeated")  # fmt: skip
+    add("--nms", type=float, metavar="IOU",
+        help="of two boxes of a class that overlap by more, keep the higher score, 0 to 1; "
+        "default: that of the model")  # fmt: skip
     add("--classes", metavar="NAMES", help=CLASSES_HELP)
     add("--tracker", default="byte", help="byte, sort, iou or none")
     add(
@@ -40,6 +52,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="do not reset state and tracks at scene cuts",
     )
+    add("--regions", metavar="FILE",
+        help="JSON file of regions and lines, in which tracks are counted")  # fmt: skip
     add("--no-track-classes", action="store_true",
         help="do not correct classes by the shape and motion of tracks")  # fmt: skip
     add(
@@ -70,7 +84,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--save-state", metavar="FILE", help="save the recurrent state and the tracks to this file")
     add("--save", action="append", metavar="NAMES",
         help="files beside detections.jsonl, by commas: video (the default), mot, coco, csv, cvat, "
-        "crops, frames, html (a page to look at, with the video)")  # fmt: skip
+        "crops, frames, parquet, yolo, html (a page to look at, with the video)")  # fmt: skip
     add("--no-video", action="store_true", help="leave the video out")
     add("--trails", type=at_least_one, default=0, metavar="N",
         help="draw the last N positions of each track")  # fmt: skip
@@ -160,6 +174,7 @@ def set_up_log(args: argparse.Namespace) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Fill in defaults; raise RnndetError for errors detected before a model is loaded."""
+    from rnndet.inference.counting import read_regions
     from rnndet.inference.writers import export_names
     from rnndet.models.zoo import default_weights
     from rnndet.system.files import check_name
@@ -167,6 +182,9 @@ def check(args: argparse.Namespace) -> None:
 
     if args.weights is None:
         args.weights = default_weights(args.source)
+    args.score_threshold = score_threshold(args.score_threshold)
+    if args.regions is not None:
+        args.regions = read_regions(args.regions)
     names = set(export_names(["video"] if args.save is None else args.save))
     if "html" in names:
         names.add("video")  # the page shows it

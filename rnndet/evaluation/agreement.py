@@ -60,9 +60,8 @@ class Teacher:
         Boxes with a side below one pixel are left out, as by all formats. Targets get their ids
         from the linking of the metric flicker: boxes of the same class in consecutive frames,
         one-to-one, with an IoU of at least .5, over gaps of up to 3 frames. progress: called after
-        each frame. Lowers the model's `score_threshold` if it is higher than min_score.
+        each frame.
         """
-        self.model.score_threshold = min(self.model.score_threshold, self.min_score)
         stream = Stream(self.model, min_score=self.min_score, track_classes=False)
         found = []
         for frame in iterate(video, cache=cache):

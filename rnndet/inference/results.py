@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 
 import rnndet
 from rnndet.errors import OutputError
+from rnndet.inference.counting import Regions
 from rnndet.inference.writers import EXPORTS
 from rnndet.inference.writers.base import ExportedVideo
 from rnndet.messages import counted
-from rnndet.structures import Frame, FrameResult, VideoInfo
+from rnndet.structures import Counts, Frame, FrameResult, VideoInfo
 from rnndet.system.files import replace, write_text
 from rnndet.system.lock import FolderLock
 from rnndet.system.timing import NO_TIMER, Timer
@@ -48,6 +49,7 @@ class Summary:
     note: str | None  # hint about playing the video
     read: ReadCounts | None = None  # losses while reading, where there can be any
     warnings: tuple[str, ...] = ()  # of the source
+    counts: Counts | None = None  # of regions and lines, at the last frame
 
     @property
     def fps(self) -> float:
@@ -66,6 +68,7 @@ class Summary:
             f"tracks: {_listed(self.tracks)}",
             f"time: {', '.join(shares)}",
         ]
+        lines += _count_lines(self.counts)
         if self.cuts:
             lines.append(f"scene cuts: {self.cuts}; state and tracks were reset there")
         if self.propagated:
@@ -122,6 +125,7 @@ class Summary:
             "cuts": self.cuts,
             "followed": self.propagated,
             "codec": self.codec,
+            **({} if self.counts is None else {"counts": asdict(self.counts)}),
             **self._reading(),
         }
 
@@ -132,6 +136,16 @@ class Summary:
         names = ("missing", "dropped", "reconnects", "truncated")
         losses = {name: getattr(self.read, name) for name in names if getattr(self.read, name)}
         return losses | ({"warnings": list(self.warnings)} if self.warnings else {})
+
+
+def _count_lines(counts: Counts | None) -> Iterator[str]:
+    """Lines for people: what entered and left each region, and crossed each line."""
+    if counts is None:
+        return
+    for name, region in counts.regions.items():
+        yield f"{name}: entered by {_listed(region.entered)}; left by {_listed(region.left)}"
+    for name, line in counts.lines.items():
+        yield f"{name}: to the left {_listed(line.to_left)}; to the right {_listed(line.to_right)}"
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -163,6 +177,7 @@ class Tally:
     frames: int = 0
     cuts: int = 0
     propagated: int = 0
+    counts: Counts | None = None  # of regions and lines, so far
     boxes: Counter[int] = field(default_factory=Counter)
     votes: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
 
@@ -172,6 +187,7 @@ class Tally:
         self.frames += 1
         self.cuts += result.cut
         self.propagated += result.propagated
+        self.counts = result.counts
         labels = detections.labels.tolist()
         self.boxes.update(labels)
         if detections.ids is not None:
@@ -195,9 +211,10 @@ class Tally:
 class ResultFiles:
     """The files of one run: created at the first frame, renamed to their final names when complete.
 
-    detections.jsonl is always written; save names the `EXPORTS` beside it. trails: see `Annotator`.
-    show is called with each annotated image, for a window. colours: tags for the annotated video.
-    Use as a context manager, which locks the folder: one process at a time.
+    detections.jsonl is always written; save names the `EXPORTS` beside it. trails: see `Annotator`;
+    regions: drawn on the frames, with their counts. show is called with each annotated image, for a
+    window. colours: tags for the annotated video. Use as a context manager, which locks the folder:
+    one process at a time.
 
     Raises OutputError on entering if another run has the lock, or if a file exists and `overwrite`
     is false; later if a file cannot be written.
@@ -212,6 +229,7 @@ class ResultFiles:
         header: Mapping[str, Any],
         save: Sequence[str] = ("video",),
         trails: int = 0,
+        regions: Regions | None = None,
         show: Callable[[np.ndarray], None] | None = None,
         overwrite: bool = False,
         colours: ColourTags | None = None,
@@ -222,7 +240,9 @@ class ResultFiles:
         self._lock, self._overwrite = FolderLock(folder), overwrite
         self._all = {name: kind(folder) for name, kind in EXPORTS.items()}
         self._exports = [self._all[name] for name in save]
-        self._annotator, self._show = Annotator(classes, trails=trails), show
+        self._regions, self._show = regions, show
+        shapes = {} if regions is None else {"regions": regions.regions, "lines": regions.lines}
+        self._annotator = Annotator(classes, trails=trails, **shapes)
         self._draws = show is not None or any(export.needs_image for export in self._exports)
         self._json: JsonLinesSink | None = None
 
@@ -264,7 +284,12 @@ class ResultFiles:
         json_lines = JsonLinesSink(self._json_path.with_name("detections.part.jsonl"))
         for export in self._exports:
             video = ExportedVideo(
-                self._info, (height, width), self._classes, self._colours, about=self._header
+                self._info,
+                (height, width),
+                self._classes,
+                self._colours,
+                about=self._header,
+                regions=self._regions,
             )
             export.begin(video)
         about = {

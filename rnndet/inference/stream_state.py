@@ -94,14 +94,24 @@ def _options(stream: Stream) -> dict[str, str]:
     options = {
         "tracker": _kind(stream.tracker),
         "scene cuts": _kind(stream.cuts),
-        "min_score": str(stream.min_score),
+        "min_score": _score_text(stream.min_score),
         "key frames": "all" if isinstance(keys, NullPart) else f"{keys.every}, {keys.lost:g}",
     }
-    if stream.classes is not None:  # left out otherwise, as in files of older versions
+    if stream.nms is not None:  # left out otherwise, as in files of older versions
+        options["nms"] = str(stream.nms)
+    if stream.classes is not None:
         options["classes"] = ", ".join(stream.classes)
+    if stream.regions is not None:
+        options["regions"] = json.dumps(stream.regions.to_dict())
     if not isinstance(stream.track_classes, NullPart):
         options["track classes"] = "on"
     return options
+
+
+def _score_text(min_score: float | Mapping[str, float]) -> str:
+    if isinstance(min_score, Mapping):
+        return ", ".join(f"{name} {min_score[name]}" for name in sorted(min_score))
+    return str(min_score)
 
 
 def _kind(part: object) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
+from rnndet.tracking.base import MinScore
 from rnndet.tracking.byte import ByteTracker
 from rnndet.tracking.iou import IouTracker
 from rnndet.tracking.sort import SortTracker
@@ -38,11 +39,12 @@ class Tracker(Protocol):
         ...
 
 
-def no_tracker(*, min_score: float = 0.3) -> None:
+def no_tracker(*, min_score: MinScore = 0.3) -> None:
     """Return None: a stream without a tracker gives detections without ids."""
 
 
-# Every tracker takes min_score, the minimum score of a displayed detection, and its own options.
+# Every tracker takes min_score, the minimum score of a displayed detection, of all classes or by
+# label, and its own options.
 TRACKERS: dict[str, Callable[..., Tracker | None]] = {
     "none": no_tracker,
     "iou": IouTracker,

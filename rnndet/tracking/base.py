@@ -4,9 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
 from rnndet.tracking.tracks import Motion, Tracks
+
+MinScore = float | Array  # of all classes, or of each class by its label, (K,)
+
+
+def of_labels(score: MinScore, labels: Rows) -> MinScore:
+    """The minimum score of each detection, (D,); or of all."""
+    return score[labels] if isinstance(score, np.ndarray) else score
 
 
 class BaseTracker(ABC):

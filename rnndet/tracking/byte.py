@@ -9,7 +9,7 @@ from rnndet.boxes import nms
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows, assign, buffered_iou
-from rnndet.tracking.base import BaseTracker
+from rnndet.tracking.base import BaseTracker, MinScore, of_labels
 from rnndet.tracking.kalman import ConstantVelocity
 from rnndet.tracking.tracks import Motion, to_arrays
 
@@ -55,7 +55,7 @@ class ByteTracker(BaseTracker):
     def __init__(
         self,
         *,
-        min_score: float = 0.3,
+        min_score: MinScore = 0.3,
         start_margin: float = 0.1,
         low_score: float = 0.1,
         min_similarity: float = 0.1,
@@ -67,8 +67,8 @@ class ByteTracker(BaseTracker):
     ) -> None:
         if not 0 <= class_weight <= 1:
             raise RnndetError(f"ByteTracker: class_weight = {class_weight}; expected 0 to 1")
-        self._min_score, self._low_score = min_score, min(low_score, min_score)
-        self._start_score = min(min_score + start_margin, 0.95)
+        self._min_score, self._low_score = min_score, np.minimum(low_score, min_score)
+        self._start_score = np.minimum(min_score + start_margin, 0.95)
         self._max_cost, self._class_weight = 1 - min_similarity, class_weight
         self._duplicate_iou = duplicate_iou
         super().__init__(min_hits=min_hits, max_age=max_age, frame_interval=frame_interval)
@@ -86,7 +86,7 @@ class ByteTracker(BaseTracker):
         rows, matched, is_free = self._match(boxes, scores, labels)
         ids = np.zeros(len(boxes), np.int64)
         ids[matched] = self._tracks.update(rows, boxes[matched], scores[matched], labels[matched])
-        new = np.flatnonzero(is_free & (scores >= self._start_score))
+        new = np.flatnonzero(is_free & (scores >= of_labels(self._start_score, labels)))
         ids[new] = self._tracks.start(boxes[new], scores[new], labels[new])
         self._tracks.remove_expired()
         return replace(detections, ids=ids)
@@ -95,8 +95,8 @@ class ByteTracker(BaseTracker):
         """Rows of tracks and of detections, pairwise, and which detections (D,) are unmatched."""
         confirmed = self._tracks.is_confirmed
         recent = confirmed & (self._tracks.time_since_update() < RECENT)
-        is_high = scores >= self._min_score
-        is_low = ~is_high & (scores >= self._low_score)
+        is_high = scores >= of_labels(self._min_score, labels)
+        is_low = ~is_high & (scores >= of_labels(self._low_score, labels))
         predicted = self._tracks.motion.boxes
         share = self._tracks.class_share(labels)
         class_factor = 1 - self._class_weight * (1 - share)  # (N, D)

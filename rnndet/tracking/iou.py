@@ -6,7 +6,7 @@ import numpy as np
 
 from rnndet.structures import Detections
 from rnndet.tracking.assign import assign, buffered_iou
-from rnndet.tracking.base import BaseTracker
+from rnndet.tracking.base import BaseTracker, MinScore, of_labels
 from rnndet.tracking.tracks import LastBox, Motion, to_arrays
 
 
@@ -34,7 +34,7 @@ class IouTracker(BaseTracker):
     def __init__(
         self,
         *,
-        min_score: float = 0.3,
+        min_score: MinScore = 0.3,
         min_iou: float = 0.2,
         min_hits: int = 1,
         max_age: float = 0.5,
@@ -51,7 +51,7 @@ class IouTracker(BaseTracker):
         boxes, scores, labels = to_arrays(detections)
         ids = np.zeros(len(detections), np.int64)
         self._tracks.advance(time)
-        confident = np.flatnonzero(scores >= self._min_score)
+        confident = np.flatnonzero(scores >= of_labels(self._min_score, labels))
         overlap = buffered_iou(self._tracks.motion.boxes, boxes[confident], buffer=0.0)
         rows, columns = assign(1 - overlap, limit=self._max_cost)
         matched = confident[columns]

@@ -1,5 +1,6 @@
 """Tracking by the overlap with boxes that a Kalman filter predicts."""
 
+from rnndet.tracking.base import MinScore
 from rnndet.tracking.iou import IouTracker
 from rnndet.tracking.kalman import ConstantVelocity
 from rnndet.tracking.tracks import Motion
@@ -17,7 +18,7 @@ class SortTracker(IouTracker):
     def __init__(
         self,
         *,
-        min_score: float = 0.3,
+        min_score: MinScore = 0.3,
         min_iou: float = 0.2,
         min_hits: int = 2,
         max_age: float = 1.0,

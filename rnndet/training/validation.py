@@ -103,9 +103,7 @@ def score(
     chosen = spread(held_out, train.validate_videos or len(held_out.videos))
     limit = train.validate_frames or None
     videos = ((video, islice(iterate(video, cache=cache), limit)) for video in chosen)
-    threshold, model.score_threshold = model.score_threshold, SCORE_FLOOR
-    predictions = predict(Stream(model, min_score=0.0), videos)
-    model.score_threshold = threshold
+    predictions = predict(Stream(model, min_score=SCORE_FLOOR), videos)
     return compute(CocoAP(held_out.classes), predictions)
 
 
@@ -115,9 +113,7 @@ def agreement(model: VideoDetector, data: VideoSet, *, cache: Path | None) -> di
     COCO metrics on all frames; "AP50_corrupted", "AP50_other", and the same for AP, on the
     corrupted and the other frames; and the metric flicker.
     """
-    threshold = model.score_threshold
     run = evaluate_set(model, data, degrade="standard", cache=cache)[""]
-    model.score_threshold = threshold
     figures = compute(CocoAP(data.classes), run) | compute(Flicker(data.classes), run)
     parts = subsets(run)
     for name, subset in (("corrupted", CORRUPTED_FRAMES), ("other", OTHER_FRAMES)):

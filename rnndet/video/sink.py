@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -53,7 +54,8 @@ class JsonLinesSink:
         """Write a frame, also without objects.
 
         "cut" is present at scene cuts only; "gap" and "restart" only where frames were lost, and
-        where recurrent state was reset for that; "followed" only for propagated boxes.
+        where recurrent state was reset for that; "followed" only for propagated boxes; "counts"
+        only with regions or lines.
         """
         self._line(
             {"type": "frame", "index": result.frame.index, "time": round(result.frame.time, 6)}
@@ -62,6 +64,7 @@ class JsonLinesSink:
             | ({"cut": True} if result.cut else {})
             | ({"followed": True} if result.propagated else {})
             | {"objects": describe_result(result, classes)}
+            | ({} if result.counts is None else {"counts": asdict(result.counts)})
         )
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:

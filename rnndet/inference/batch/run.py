@@ -11,6 +11,7 @@ from typing import Any
 from rnndet.errors import InputError, OutputError, RnndetError
 from rnndet.inference.batch.done import NAME, DoneRecord, describe_job, find_done
 from rnndet.inference.batch.jobs import Job
+from rnndet.inference.counting import Regions
 from rnndet.inference.results import Summary
 from rnndet.inference.run import RunOptions, make_stream, run_source
 from rnndet.inference.runtimes import Runtime
@@ -39,7 +40,8 @@ class ResultOptions:
 
     runtime: str = "torch"
     half: bool = False
-    score_threshold: float = 0.3
+    score_threshold: float | Mapping[str, float] = 0.3
+    nms: float | None = None
     tracker: str = "byte"
     no_scene_cuts: bool = False
     key_every: int = 1
@@ -54,6 +56,7 @@ class ResultOptions:
     coast: float = 0.0  # seconds
     classes: tuple[str, ...] | None = None  # names of the model's classes; None: all
     no_track_classes: bool = False
+    regions: Regions | None = None
 
     @property
     def stream(self) -> dict[str, Any]:
@@ -61,20 +64,24 @@ class ResultOptions:
         return {
             "tracker": self.tracker,
             "min_score": self.score_threshold,
+            "nms": self.nms,
             "scene_cuts": not self.no_scene_cuts,
             "coast": self.coast,
             "key_every": self.key_every,
             "key_lost": self.key_lost,
             "classes": self.classes,
             "track_classes": not self.no_track_classes,
+            "regions": self.regions,
         }
 
     def to_dict(self) -> dict[str, Any]:
         """The options for done.json; as in records of earlier versions where that is the same."""
-        options = asdict(self)
-        if not self.no_track_classes:
-            del options["no_track_classes"]
-        return options
+        newer = {"no_track_classes": False, "nms": None, "regions": None}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in newer or value != newer[name]
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from rnndet.errors import WeightsError
 from rnndet.inference.runtimes.base import Image, StateArrays
 from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.specs import HeadSpec, InputSpec, TrackClassSpec
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.video.image import resize
 
@@ -127,9 +127,10 @@ class OnnxRuntime:
         original_sizes: Sequence[tuple[int, int]],
         state: OnnxState | None,
         *,
+        limits: Sequence[DetectionLimits] | None = None,
         timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], OnnxState]:
-        """See `Runtime.detect`; the whole graph is measured as network."""
+        """See `Runtime.detect`; the whole graph is measured as network, NMS is not part of it."""
         with timer.stage("preprocess"):
             if self.input_spec.as_float:
                 images = [_scaled_as_float(image, self.input_spec) for image in images]
@@ -141,7 +142,8 @@ class OnnxRuntime:
             values = self._session.run(self._outputs, {IMAGE: pixels, **state})
         outputs = dict(zip(self._heads, values[: len(self._heads)], strict=True))
         with timer.stage("head"):
-            detections = self._postprocessed(outputs, images, original_sizes, padded_hw)
+            limits = limits or [DetectionLimits(self.score_threshold)] * len(images)
+            detections = self._postprocessed(outputs, images, original_sizes, limits, padded_hw)
         names = (spec.name for spec in self.spec.states)
         return detections, dict(zip(names, values[len(self._heads) :], strict=True))
 
@@ -158,6 +160,7 @@ class OnnxRuntime:
         outputs: dict[str, NDArray[np.float32]],
         images: Sequence[Image],
         original_sizes: Sequence[tuple[int, int]],
+        limits: Sequence[DetectionLimits],
         padded_hw: tuple[int, int],
     ) -> list[Detections]:
         """Return the detections of each image from the raw outputs of the head."""
@@ -172,7 +175,7 @@ class OnnxRuntime:
                 level_of,
                 size_hw=image.shape[:2],
                 original_hw=original,
-                score_threshold=self.score_threshold,
+                limits=limits[row],
             )
             for row, (image, original) in enumerate(zip(images, original_sizes, strict=True))
         ]
