@@ -9,10 +9,10 @@ from rnndet.structures import Detections
 from rnndet.tracking import TRACKERS, ByteTracker, IouTracker, SortTracker
 from rnndet.tracking.assign import assign, buffered_iou
 from rnndet.tracking.kalman import ConstantVelocity
-from rnndet.tracking.tracks import LastBox, Tracks
+from rnndet.tracking.tracks import LastBox, TrackOptions, Tracks
 
 FRAME = 0.04  # seconds
-REAL = ["iou", "sort", "byte"]
+REAL = ["iou", "sort", "byte", "oc_sort"]
 
 
 def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
@@ -238,7 +238,7 @@ def test_candidate_of_the_same_class_is_preferred():
 
 
 def test_classes_of_a_track_are_weighed_by_score():
-    tracks = Tracks(LastBox(), min_hits=1, max_age=1.0, frame_interval=FRAME)
+    tracks = Tracks(LastBox(), TrackOptions(min_hits=1))
     box = np.array([[0.0, 0, 10, 10]])
     tracks.start(box, np.array([0.2]), np.array([0]))
     tracks.update(np.array([0]), box, np.array([0.6]), np.array([1]))

@@ -1,22 +1,28 @@
-"""Base class of trackers: hold, reset, save and restore tracks."""
+"""Base class of trackers: options; hold, reset, save and restore tracks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
+from rnndet.registry import convert
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
-from rnndet.tracking.tracks import Motion, Tracks
+from rnndet.tracking.tracks import Motion, TrackOptions, Tracks
+
+Chosen = TypeVar("Chosen", bound=TrackOptions)
 
 
-class BaseTracker(ABC):
+class BaseTracker(ABC, Generic[Chosen]):
     """Keep the tracks of a video; subclasses match the detections of each frame to them.
 
-    min_hits, max_age, frame_interval: see `Tracks`.
+    Options are keyword arguments: the fields of `Options`, a dataclass, which has their ranges and
+    defaults. Raises RnndetError for an option that does not exist or is out of its range.
     """
 
-    def __init__(self, *, min_hits: int, max_age: float, frame_interval: float) -> None:
-        self._limits = {"min_hits": min_hits, "max_age": max_age, "frame_interval": frame_interval}
+    Options: ClassVar[type[TrackOptions]]
+
+    def __init__(self, **options: Any) -> None:
+        self.options: Chosen = convert(self.Options, options, what="tracker")
         self.reset()
 
     @abstractmethod
@@ -32,7 +38,7 @@ class BaseTracker(ABC):
 
     def reset(self) -> None:
         """Remove all tracks, before another video; ids start at 1 again."""
-        self._tracks = Tracks(self._new_motion(), **self._limits)
+        self._tracks = Tracks(self._new_motion(), self.options)
 
     def end_tracks(self) -> None:
         """End all tracks, at a scene cut; ids continue."""
