@@ -14,7 +14,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rnndet.cli.arguments import CLASSES_HELP, WEIGHTS_HELP, at_least_one, class_names
+from rnndet.cli.arguments import (
+    CLASSES_HELP,
+    TRACKER_OPTION_HELP,
+    TRACKERS_HELP,
+    WEIGHTS_HELP,
+    at_least_one,
+    class_names,
+    tracker_options,
+)
 from rnndet.errors import RnndetError
 
 log = logging.getLogger("infer")
@@ -34,7 +42,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--compile", action="store_true", help="compile the model first, which takes minutes")
     add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
     add("--classes", metavar="NAMES", help=CLASSES_HELP)
-    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--tracker", default="byte", help=TRACKERS_HELP)
+    add("--tracker-option", action="append", default=[], metavar="KEY=VALUE",
+        help=TRACKER_OPTION_HELP)  # fmt: skip
     add(
         "--no-scene-cuts",
         action="store_true",
@@ -164,6 +174,7 @@ def check(args: argparse.Namespace) -> None:
     from rnndet.system.lock import check_writable
 
     args.weights = args.weights or default_weights(args.source)
+    args.tracker_options = tracker_options(args.tracker_option)
     names = export_names(["video"] if args.save is None else args.save)
     args.save = tuple(name for name in sorted(names) if not (args.no_video and name == "video"))
     if args.end is not None and args.end <= args.start:
@@ -216,7 +227,9 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) "
         f"by {runtime.name} on {runtime.device}: {why}")  # fmt: skip
     return runtime, {
-        "model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts,
+        "model": about, "tracker": args.tracker,
+        **({"tracker_options": args.tracker_options} if args.tracker_options else {}),
+        "scene_cuts": not args.no_scene_cuts,
         "coast": args.coast, "key_every": args.key_every, "key_lost": args.key_lost,
     }  # fmt: skip
 

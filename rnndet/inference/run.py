@@ -21,10 +21,9 @@ from rnndet.inference.runtimes import Runtime, as_runtime
 from rnndet.inference.stream import NoTrackClasses, Stream, run_video
 from rnndet.inference.stream_state import Position, continued, load_stream, save_stream
 from rnndet.models.zoo import file_sha256, find_weights
-from rnndet.registry import lookup
 from rnndet.structures import DEFAULT_FPS, Frame, FrameResult
 from rnndet.system.timing import StageTimer
-from rnndet.tracking import TRACKERS
+from rnndet.tracking import make_tracker
 from rnndet.video.key_frames import choose_key_frames
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sources.base import Source
@@ -56,6 +55,7 @@ def track(
     *,
     min_score: float = 0.3,
     tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
     scene_cuts: bool = True,
     coast: float = 0.0,
     key_every: int = 1,
@@ -67,8 +67,9 @@ def track(
 
     source: the path of a video, of a folder of images or of an image; a camera number; or any
     iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
-    tracker: none, iou, sort or byte. scene_cuts: reset state and tracks where another scene begins,
-    see `SceneCut`. coast: seconds for which `predicted` contains a missed track, see
+    tracker: none, iou, sort, byte or oc_sort. tracker_options: fields of its options, such as
+    {"max_age": 2.0}, see `ByteOptions`. scene_cuts: reset state and tracks where another scene
+    begins, see `SceneCut`. coast: seconds for which `predicted` contains a missed track, see
     `TrackSmoother`. key_every: the model sees every n-th frame, and a frame in which less than the
     share key_lost of the boxes could be propagated, see `KeyFrames`. classes: names of the classes
     to detect, such as ("person", "car"); None: all classes. track_classes: correct the classes by
@@ -80,7 +81,8 @@ def track(
     ...     print(result.frame.index, result.detections.boxes, result.detections.ids)
     """
     stream = make_stream(
-        model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts, coast=coast,
+        model, tracker=tracker, tracker_options=tracker_options, min_score=min_score,
+        scene_cuts=scene_cuts, coast=coast,
         key_every=key_every, key_lost=key_lost, classes=classes, track_classes=track_classes,
     )  # fmt: skip
     if isinstance(source, str | Path | int):
@@ -92,6 +94,7 @@ def make_stream(
     model: VideoDetector | Runtime,
     *,
     tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
     min_score: float = 0.3,
     scene_cuts: bool = True,
     coast: float = 0.0,
@@ -106,7 +109,7 @@ def make_stream(
     """
     stream = Stream(
         as_runtime(model),
-        lookup(tracker, TRACKERS, what="tracker")(min_score=min_score),
+        make_tracker(tracker, min_score=min_score, options=tracker_options),
         min_score=min_score,
         cuts=SceneCut() if scene_cuts else None,
         keys=choose_key_frames(key_every, key_lost),

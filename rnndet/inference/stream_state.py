@@ -16,6 +16,7 @@ from rnndet.errors import WeightsError
 from rnndet.inference.stream import NullPart, Stream
 from rnndet.structures import DEFAULT_FPS, Frame
 from rnndet.system.files import atomic_file
+from rnndet.tracking.base import changed_options
 
 KIND = "rnndet stream state, 3"
 
@@ -100,6 +101,8 @@ def _options(stream: Stream) -> dict[str, str]:
         options["classes"] = ", ".join(stream.classes)
     if not isinstance(stream.track_classes, NullPart):
         options["track classes"] = "on"
+    if changed := changed_options(stream.tracker):
+        options["tracker options"] = ", ".join(f"{key} = {v}" for key, v in changed.items())
     return options
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rnndet.registry import convert
@@ -51,3 +52,17 @@ class BaseTracker(ABC, Generic[Chosen]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of `state_dict`."""
         self._tracks.load_state_dict(state)
+
+
+def changed_options(tracker: object) -> dict[str, Any]:
+    """The options of a tracker that are not the defaults, without min_score.
+
+    >>> from rnndet.tracking.iou import IouTracker
+    >>> changed_options(IouTracker(max_age=2.0))
+    {'max_age': 2.0}
+    """
+    if not isinstance(tracker, BaseTracker):
+        return {}
+    defaults = asdict(tracker.Options())
+    given = asdict(tracker.options)
+    return {k: v for k, v in given.items() if k != "min_score" and v != defaults[k]}

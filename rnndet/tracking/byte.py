@@ -11,10 +11,12 @@ from rnndet.registry import NotNegative, Positive, Share
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows, assign, buffered_iou, size_change
 from rnndet.tracking.base import BaseTracker
-from rnndet.tracking.kalman import ConstantVelocity, KalmanOptions
+from rnndet.tracking.kalman import KalmanOptions
+from rnndet.tracking.observed import ObservedMotion
 from rnndet.tracking.tracks import Motion, TrackOptions, to_arrays
 
 Mask = NDArray[np.bool_]
+PLAIN = 0.8  # sizes that two equal boxes may be apart to have an IoU above 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,10 @@ class ByteOptions(KalmanOptions, TrackOptions):
     buffer: NotNegative = 0.0  # of boxes in the first stage and for low scores
     widening: NotNegative = 3.0  # standard deviations of the predicted centre to reach; 0 = off
     min_widening: NotNegative = 0.0  # least and largest buffer of the wide stages
-    max_widening: NotNegative = 1.0
-    widening_age: NotNegative = 0.35  # seconds; tracks missed for longer are not widened
+    max_widening: NotNegative = 0.5
+    widening_age: NotNegative = 1.0  # seconds; tracks missed for longer are not widened
+    confirmed_first: bool = False  # whether tracks with an id choose before the others
+    re_update: bool = True  # whether a gap is passed again when the track is found
     size_change: Positive = 0.6  # of log width or height, from which on no wide pair is matched
 
 
@@ -97,10 +101,11 @@ class ByteTracker(BaseTracker[ByteOptions]):
         is_free = np.ones(len(boxes), bool)
         none = np.zeros(0, np.int64)
         matches: list[tuple[Rows, Rows]] = [(none, none)]
+        first = confirmed | (not options.confirmed_first)
         stages = [
-            (confirmed, is_high, narrow),
+            (first, is_high, narrow),
             (confirmed & (missed <= options.widening_age), is_high, wide),
-            (confirmed & (age < options.low_score_age), is_low, narrow),
+            (first & (age < options.low_score_age), is_low, narrow),
             (~confirmed, is_high, wide),
         ]
         for tracks, candidates, buffer in stages:
@@ -120,13 +125,13 @@ class ByteTracker(BaseTracker[ByteOptions]):
         return rows, columns, is_free
 
     def _wide_buffers(self) -> Array:
-        """Buffers of the wide stages, (N,): what the predicted centre may be off, beyond a size.
+        """Buffers of the wide stages, (N,): what the predicted centre may be off, beyond PLAIN.
 
-        Two boxes of one size overlap up to a distance of a size. Each then reaches half of the rest.
+        Each of the two boxes reaches half of the rest.
         """
         options = self.options
         reach = options.widening * self._motion.spread
-        return np.clip((reach - 1) / 2, options.min_widening, options.max_widening)
+        return np.clip((reach - PLAIN) / 2, options.min_widening, options.max_widening)
 
     def _start_score(self) -> float:
         """The score from which on a detection starts a track."""
@@ -142,5 +147,5 @@ class ByteTracker(BaseTracker[ByteOptions]):
         return detections[np.sort(order[keep])]
 
     def _new_motion(self) -> Motion:
-        self._motion = ConstantVelocity(self.options)
+        self._motion = ObservedMotion(self.options, re_update=self.options.re_update)
         return self._motion

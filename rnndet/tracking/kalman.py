@@ -22,7 +22,7 @@ class KalmanOptions:
 
     position_noise: Positive = 0.07  # of a measured centre: 1 px of a 15 px box
     shape_noise: Positive = 0.15  # of a measured log width or height: 15 %
-    initial_speed: NotNegative = 3.0  # of a new track, sizes per second
+    initial_speed: NotNegative = 10.0  # of a new track, sizes per second
     acceleration: NotNegative = 1.0  # change of the speed in a second
     turning: NotNegative = 1.0  # further change of the speed in a second, in shares of the speed
     growth: NotNegative = 0.5  # change of the log width or height in a second

@@ -23,7 +23,11 @@ class ObservedMotion(ConstantVelocity):
     """
 
     def __init__(
-        self, options: KalmanOptions | None = None, *, momentum_time: float, re_update: bool
+        self,
+        options: KalmanOptions | None = None,
+        *,
+        momentum_time: float = 0.0,
+        re_update: bool = True,
     ) -> None:
         super().__init__(options)
         self._momentum_time, self._re_update = momentum_time, re_update
@@ -107,6 +111,12 @@ class ObservedMotion(ConstantVelocity):
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         super().load_state_dict(state)
+        if "seen" not in state:  # of an older version: the current boxes count as observed
+            boxes, count = self.boxes, len(self._state)
+            self._missed, self._age = np.zeros(count, np.int64), np.zeros((count, 3))
+            self._seen, self._frozen = boxes[:, None].repeat(3, 1), np.zeros((count, 5, 4))
+            self._freeze(np.arange(count))
+            return
         self._age, self._seen, self._frozen = state["age"], state["seen"], state["frozen"]
         self._missed = state["missed"].astype(np.int64)
 

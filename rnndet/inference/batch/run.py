@@ -53,12 +53,14 @@ class ResultOptions:
     coast: float = 0.0  # seconds
     classes: tuple[str, ...] | None = None  # names of the model's classes; None: all
     no_track_classes: bool = False
+    tracker_options: dict[str, Any] = field(default_factory=dict)  # fields of its options
 
     @property
     def stream(self) -> dict[str, Any]:
         """Keyword arguments of `make_stream`."""
         return {
             "tracker": self.tracker,
+            "tracker_options": self.tracker_options,
             "min_score": self.score_threshold,
             "scene_cuts": not self.no_scene_cuts,
             "coast": self.coast,
@@ -73,6 +75,8 @@ class ResultOptions:
         options = asdict(self)
         if not self.no_track_classes:
             del options["no_track_classes"]
+        if not self.tracker_options:
+            del options["tracker_options"]
         return options
 
 
