@@ -453,6 +453,28 @@ def test_a_restored_tracker_goes_on_like_the_original(name):
         assert np.array_equal(first.expected()[0], second.expected()[0])
 
 
+def test_a_state_of_a_filter_without_observations_is_restored():
+    """As older versions saved it."""
+    old, new = ConstantVelocity(), ObservedMotion()
+    box = np.array([[0.0, 0, 20, 20]])
+    old.add(box)
+    new.load_state_dict({name: array.copy() for name, array in old.state_dict().items()})
+    for motion in (old, new):
+        motion.predict(FRAME)
+        motion.update(np.array([0]), box + 5)
+    assert np.array_equal(old.boxes, new.boxes)
+
+
+@pytest.mark.parametrize(("has_neighbour", "ids"), [(False, [1]), (True, [0, 0])])
+def test_only_an_object_alone_is_matched_a_size_and_a_half_away(has_neighbour, ids):
+    tracker = ByteTracker(max_widening=0.0)
+    run(tracker, walk(4, step=0))
+    jumped = [(130, 50, 20, 20, 0.9, 0)]
+    if has_neighbour:
+        jumped.append((140, 90, 20, 20, 0.8, 0))
+    assert tracker.update(found(*jumped), time=4 * FRAME).ids.tolist() == ids
+
+
 def test_a_saved_state_does_not_change_with_its_tracker():
     tracker = OcSortTracker()
     run(tracker, walk(4, step=3))

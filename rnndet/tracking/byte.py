@@ -33,7 +33,8 @@ class ByteOptions(KalmanOptions, TrackOptions):
     widening: NotNegative = 3.0  # standard deviations of the predicted centre to reach; 0 = off
     min_widening: NotNegative = 0.0  # least and largest buffer of the wide stages
     max_widening: NotNegative = 0.5
-    widening_age: NotNegative = 1.0  # seconds; tracks missed for longer are not widened
+    widening_age: NotNegative = 0.35  # seconds; tracks missed for longer are not widened
+    lone_widening: NotNegative = 1.0  # buffer of tracks that have no other box within this buffer
     confirmed_first: bool = False  # whether tracks with an id choose before the others
     re_update: bool = True  # whether a gap is passed again when the track is found
     size_change: Positive = 0.6  # of log width or height, from which on no wide pair is matched
@@ -96,6 +97,9 @@ class ByteTracker(BaseTracker[ByteOptions]):
         share = self._tracks.class_share(labels)
         class_factor = 1 - options.class_weight * (1 - share)  # (N, D)
         narrow, wide = np.full(len(age), options.buffer), self._wide_buffers()
+        is_lone = self._is_lone(predicted, boxes)
+        wide = np.where(is_lone, np.maximum(wide, options.lone_widening), wide)
+        is_widened = is_lone | (missed <= options.widening_age)
 
         is_free_track = np.ones(len(self._tracks), bool)
         is_free = np.ones(len(boxes), bool)
@@ -104,7 +108,7 @@ class ByteTracker(BaseTracker[ByteOptions]):
         first = confirmed | (not options.confirmed_first)
         stages = [
             (first, is_high, narrow),
-            (confirmed & (missed <= options.widening_age), is_high, wide),
+            (confirmed & is_widened, is_high, wide),
             (first & (age < options.low_score_age), is_low, narrow),
             (~confirmed, is_high, wide),
         ]
@@ -132,6 +136,15 @@ class ByteTracker(BaseTracker[ByteOptions]):
         options = self.options
         reach = options.widening * self._motion.spread
         return np.clip((reach - PLAIN) / 2, options.min_widening, options.max_widening)
+
+    def _is_lone(self, predicted: Array, boxes: Array) -> Mask:
+        """(N,) which tracks have at most one detection and no other track near, so no rival."""
+        buffer = self.options.lone_widening
+        if buffer == 0:
+            return np.zeros(len(predicted), bool)
+        tracks = buffered_iou(predicted, predicted, buffer=buffer) > 0
+        near = buffered_iou(predicted, boxes, buffer=buffer) > 0
+        return (tracks.sum(1) <= 1) & (near.sum(1) <= 1)
 
     def _start_score(self) -> float:
         """The score from which on a detection starts a track."""

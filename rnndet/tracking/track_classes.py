@@ -26,8 +26,8 @@ MAX_AGE = 1.0  # seconds for which a missed track is kept
 FRAME_INTERVAL = 0.04  # seconds between frames whose times do not increase
 ASSOCIATION = {  # of small objects that fly, with which the shipped read-outs were fitted
     "initial_speed": 10.0, "acceleration": 10.0, "turning": 0.0, "buffer": 0.3,
-    "min_widening": 1.0, "widening_age": 1e9, "size_change": 100.0,
-    "confirmed_first": True, "re_update": False,
+    "min_widening": 1.0, "max_widening": 1.0, "widening_age": 1e9, "size_change": 100.0,
+    "lone_widening": 0.0, "confirmed_first": True, "re_update": False,
 }  # fmt: skip
 SAME = 0.55  # IoU with the box of a tracked object above which a detection is of this object
 LIMIT = 4.0  # standard deviations: features further from the mean count as this far
