@@ -524,6 +524,7 @@ def test_missing_trackeval_is_reported_before_the_model_runs(monkeypatch, capsys
         (["w.pt", "--data", "d", "--metrics", "map"], "choose one of: coco_ap"),
         (["w.pt", "--data", "d", "--metrics", "streaming", "--ablate-memory"], "set --latency MS"),
         (["w.pt", "--data", "d", "--tracker", "best"], "choose one of: byte"),
+        (["w.pt", "--data", "d", "--tracker-option", "low_score=2"], "must be in [0, 1]"),
         (["w.pt", "--data", "d", "--samples", "-1"], "--samples -1"),
         (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be written"),
     ],

@@ -448,6 +448,18 @@ def test_unknown_tracker_is_exit_2_and_names_the_choices(infer, clip, capsys):
     assert "byte" in capsys.readouterr().err
 
 
+def test_tracker_options_of_the_command_line_reach_the_results(infer, clip, tmp_path):
+    assert infer(clip, "--tracker-option", "min_hits=1000") == 0
+    header, *frames, _ = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert header["tracker_options"] == {"min_hits": 1000}
+    assert not any("id" in found for frame in frames for found in frame["objects"])
+
+
+def test_unknown_tracker_option_is_exit_2_and_names_the_nearest(infer, clip, capsys):
+    assert infer(clip, "--tracker-option", "max_aeg=2") == 2
+    assert "did you mean 'max_age'" in capsys.readouterr().err
+
+
 def test_a_state_is_for_one_source(infer, clip, tmp_path, capsys):
     assert infer(clip, clip, "--save-state", tmp_path / "s.pt") == 2
     assert "are for one source" in capsys.readouterr().err
@@ -810,7 +822,9 @@ def test_track_refuses_bad_names_at_the_call(weights, tmp_path):
         rnndet.track(model, tmp_path / "missing.mp4")
 
 
-@pytest.mark.parametrize("source", [None, 1.5, True, {"a": 1}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "source", [None, 1.5, True, {"a": 1}, object()], ids=lambda value: type(value).__name__
+)
 def test_track_says_what_to_pass_for_what_is_no_source(weights, source):
     with pytest.raises(RnndetError, match="source: expected the path of a video") as error:
         rnndet.track(load_model(weights), source)

@@ -92,6 +92,14 @@ def test_both_runs_of_a_comparison_get_the_requested_tracker() -> None:
     assert compare(run("1111"), run("1111"), metrics, samples=2)["HOTA"][1] > 0
 
 
+def test_both_runs_of_a_comparison_get_the_options_of_the_tracker() -> None:
+    """With so many hits no track gets an id."""
+    pytest.importorskip("trackeval")
+    metrics, options = build_metrics(["mot"], ("a",)), {"min_hits": 1000}
+    numbers = compare(run("1111"), run("1111"), metrics, tracker_options=options, samples=2)
+    assert numbers["HOTA"][:2] == (0.0, 0.0)
+
+
 def test_runs_over_other_frames_are_not_compared() -> None:
     with pytest.raises(RnndetError, match="different frames of v0"):
         check_same(run("11"), run("111"))

@@ -4,7 +4,9 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from rnndet.config import parse_change
 from rnndet.errors import InputError
 from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
 from rnndet.registry import choose_classes
@@ -15,6 +17,8 @@ WEIGHTS_HELP = (
     "publishes, for example torchvision:fcos_resnet50_fpn, which is downloaded once; default: "
     f"{DEFAULT_WEIGHTS}, on rendered clips {CLIP_WEIGHTS}"
 )
+TRACKERS_HELP = "byte, oc_sort, sort, iou or none"
+TRACKER_OPTION_HELP = "an option of the tracker, docs/inference.md; repeat for more"
 CLASSES_HELP = "only these classes: names by commas, or a text file with a name per line"
 
 
@@ -47,6 +51,15 @@ def score_threshold(given: Sequence[tuple[str, float]] | None) -> float | dict[s
     """
     scores = {"*": 0.3, **dict(given or ())}
     return scores["*"] if len(scores) == 1 else scores
+
+
+def tracker_options(changes: Sequence[str]) -> dict[str, Any]:
+    """Parse the values of --tracker-option, KEY=VALUE each. Raises RnndetError.
+
+    >>> tracker_options(["max_age=2", "re_update=false"])
+    {'max_age': 2, 're_update': False}
+    """
+    return dict(parse_change(change, flag="--tracker-option") for change in changes)
 
 
 def class_names(

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rnndet.cli.arguments import WEIGHTS_HELP, at_least_one
+from rnndet.cli.arguments import TRACKERS_HELP, WEIGHTS_HELP, at_least_one
 from rnndet.cli.errors import command, run_tool
 from rnndet.messages import counted
 from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
@@ -87,7 +87,7 @@ def add_infer(parts: Any) -> argparse.ArgumentParser:
         help="of the network's input with --untrained (192 320)")  # fmt: skip
     add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
     add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
-    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--tracker", default="byte", help=TRACKERS_HELP)
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--apart", action="store_true",

@@ -10,7 +10,13 @@ import logging
 import sys
 from pathlib import Path
 
-from rnndet.cli.arguments import CLASSES_HELP, class_names
+from rnndet.cli.arguments import (
+    CLASSES_HELP,
+    TRACKER_OPTION_HELP,
+    TRACKERS_HELP,
+    class_names,
+    tracker_options,
+)
 from rnndet.cli.errors import command, run_tool
 from rnndet.errors import RnndetError
 from rnndet.messages import counted
@@ -55,7 +61,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
         help="coco_ap, vid_ap, errors, stability, delay, recovery, flicker, mot, streaming; "
         "all: all of them")  # fmt: skip
-    add("--tracker", default="byte", help="for the metric mot: byte, sort, iou, none")
+    add("--tracker", default="byte", help=f"for the metric mot: {TRACKERS_HELP}")
+    add("--tracker-option", action="append", default=[], metavar="KEY=VALUE",
+        help=TRACKER_OPTION_HELP)  # fmt: skip
     add("--rescore", choices=["seq_nms", "track_smooth"],
         help="with --predictions: a baseline without temporal module; stored in --out")  # fmt: skip
     add("--latency", type=float, nargs="+", default=[], metavar="MS",
@@ -136,8 +144,13 @@ def run(args: argparse.Namespace) -> int:
                 return 0
     classes = next(iter(runs.values())).classes
     metrics = build_metrics(names, classes, latencies=latencies)
-    rows, intervals = score(runs, metrics, tracker=args.tracker, samples=args.samples)
+    options = tracker_options(args.tracker_option)
+    rows, intervals = score(
+        runs, metrics, tracker=args.tracker, tracker_options=options, samples=args.samples
+    )
     facts = protocol(runs, metrics)
+    if options:
+        facts["tracker options"] = ", ".join(f"{key} = {value}" for key, value in options.items())
     if "labels" in facts:
         print(f"{facts['labels']}\n")
     print(format_tables(rows, intervals, metrics, classes))
@@ -150,9 +163,8 @@ def run(args: argparse.Namespace) -> int:
 def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) -> list[str]:
     """The names of --metrics, after a check of them and of --tracker; runs: None for weights."""
     from rnndet.evaluation.metrics.streaming import is_timed
-    from rnndet.evaluation.score import build_metrics, metric_names
-    from rnndet.registry import lookup
-    from rnndet.tracking import TRACKERS
+    from rnndet.evaluation.score import MIN_SCORE, build_metrics, metric_names
+    from rnndet.tracking import make_tracker
 
     timed = args.ablate_memory is None if runs is None else all(map(is_timed, runs.values()))
     names = metric_names(args.metrics, timed=timed or bool(latencies))
@@ -164,7 +176,7 @@ def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) ->
                 f"{args.data}: has no labels for {', '.join(needy)}; give --teacher WEIGHTS to "
                 "measure agreement with them, or only --metrics flicker, which needs no labels"
             )
-    lookup(args.tracker, TRACKERS, what="tracker")
+    make_tracker(args.tracker, min_score=MIN_SCORE, options=tracker_options(args.tracker_option))
     if "streaming" in names and not (timed or latencies):
         raise RnndetError("streaming: the frame times are unknown; set --latency MS")
     return names

@@ -15,11 +15,14 @@ from typing import Any
 
 from rnndet.cli.arguments import (
     CLASSES_HELP,
+    TRACKER_OPTION_HELP,
+    TRACKERS_HELP,
     WEIGHTS_HELP,
     at_least_one,
     class_names,
     class_score,
     score_threshold,
+    tracker_options,
 )
 from rnndet.cli.errors import command, printable, with_flags
 from rnndet.errors import RnndetError
@@ -46,7 +49,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="of two boxes of a class that overlap by more, keep the higher score, 0 to 1; "
         "default: that of the model")  # fmt: skip
     add("--classes", metavar="NAMES", help=CLASSES_HELP)
-    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--tracker", default="byte", help=TRACKERS_HELP)
+    add("--tracker-option", action="append", default=[], metavar="KEY=VALUE",
+        help=TRACKER_OPTION_HELP)  # fmt: skip
     add(
         "--no-scene-cuts",
         action="store_true",
@@ -183,6 +188,7 @@ def check(args: argparse.Namespace) -> None:
     if args.weights is None:
         args.weights = default_weights(args.source)
     args.score_threshold = score_threshold(args.score_threshold)
+    args.tracker_options = tracker_options(args.tracker_option)
     if args.regions is not None:
         args.regions = read_regions(args.regions)
     names = set(export_names(["video"] if args.save is None else args.save))
@@ -244,7 +250,9 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) "
         f"by {runtime.name} on {runtime.device}: {why}")  # fmt: skip
     return runtime, {
-        "model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts,
+        "model": about, "tracker": args.tracker,
+        **({"tracker_options": args.tracker_options} if args.tracker_options else {}),
+        "scene_cuts": not args.no_scene_cuts,
         "coast": args.coast, "key_every": args.key_every, "key_lost": args.key_lost,
     }  # fmt: skip
 

@@ -18,7 +18,7 @@ from rnndet.inference.stream import track
 from rnndet.registry import lookup
 from rnndet.structures import DEFAULT_FPS, Detections, TrackingTarget
 from rnndet.system.files import write_text
-from rnndet.tracking import TRACKERS, Tracker
+from rnndet.tracking import Tracker, make_tracker
 
 MIN_SCORE = 0.3  # of the tracker's output: the default of rnndet infer
 ALL_FRAMES = "all frames"
@@ -75,6 +75,7 @@ def score(
     metrics: Mapping[str, Metric],
     *,
     tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
     samples: int = 0,
 ) -> tuple[dict[RowKey, Numbers], dict[RowKey, Intervals]]:
     """The numbers of each run, by name, on each of its subsets; and their intervals.
@@ -92,7 +93,8 @@ def score(
             is_whole = subset == ALL_FRAMES
             chosen = {n: m for n, m in metrics.items() if is_whole or m.works_on_single_frames}
             rows[row], intervals[row] = {}, {}
-            for key, parts in measure(part, chosen, tracker=tracker).items():
+            measured = measure(part, chosen, tracker=tracker, tracker_options=tracker_options)
+            for key, parts in measured.items():
                 metric = chosen[key]
                 dropped = () if is_whole else metric.whole_video_numbers
                 rows[row] |= {n: v for n, v in metric.combine(parts).items() if n not in dropped}
@@ -111,10 +113,16 @@ def subsets(run: Predictions) -> dict[str, Predictions]:
     return parts
 
 
-def measure(run: Predictions, metrics: Mapping[str, Metric], *, tracker: str) -> Measured:
+def measure(
+    run: Predictions,
+    metrics: Mapping[str, Metric],
+    *,
+    tracker: str,
+    tracker_options: Mapping[str, Any] | None = None,
+) -> Measured:
     """Measure every video; tracking metrics measure the output of the tracker."""
     measured: Measured = {name: [] for name in metrics}
-    built = lookup(tracker, TRACKERS, what="tracker")(min_score=MIN_SCORE)
+    built = make_tracker(tracker, min_score=MIN_SCORE, options=tracker_options)
     for video in run.videos:
         for name, metric in metrics.items():
             tracked = metric.needs_tracks and built is not None
@@ -151,6 +159,7 @@ def compare(
     metrics: Mapping[str, Metric],
     *,
     tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
     samples: int = 200,
 ) -> dict[str, tuple[float, float, float, float]]:
     """Headline numbers of two runs over the same frames: a, b, and the interval of b - a.
@@ -161,8 +170,10 @@ def compare(
     _check_same_tracking([a, b], metrics)
     numbers = {}
     for name, metric in metrics.items():
-        parts_a = measure(a, {name: metric}, tracker=tracker)[name]
-        parts_b = measure(b, {name: metric}, tracker=tracker)[name]
+        parts_a, parts_b = (
+            measure(run, {name: metric}, tracker=tracker, tracker_options=tracker_options)[name]
+            for run in (a, b)
+        )
         ends = paired_interval(metric, parts_a, parts_b, samples=samples)
         first, second = metric.headline(parts_a), metric.headline(parts_b)
         numbers |= {key: (first[key], second[key], *ends[key]) for key in first}

@@ -29,10 +29,9 @@ from rnndet.inference.stream import (
 )
 from rnndet.inference.stream_state import Position, continued, load_stream, save_stream
 from rnndet.models.zoo import file_sha256, find_weights
-from rnndet.registry import lookup
 from rnndet.structures import DEFAULT_FPS, Frame, FrameResult
 from rnndet.system.timing import StageTimer
-from rnndet.tracking import TRACKERS
+from rnndet.tracking import make_tracker
 from rnndet.video.key_frames import choose_key_frames
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sources.base import Source
@@ -75,6 +74,7 @@ def track(
     min_score: float | Mapping[str, float] = DEFAULT_SCORE,
     nms: float | None = None,
     tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
     scene_cuts: bool = True,
     coast: float = 0.0,
     key_every: int = 1,
@@ -94,7 +94,8 @@ def track(
     counts from 0, and `FrameResult.source` names it.
     min_score: minimum score, or by the name of a class, as {"person": 0.6, "*": 0.4}; "*" is every
     other class. nms: IoU above which the lower of two scores of a class is removed; None: as in the
-    model. tracker: none, iou, sort or byte. scene_cuts: reset state and tracks where another scene
+    model. tracker: none, iou, sort, byte or oc_sort. tracker_options: fields of its options, as
+    {"max_age": 2.0}, see `ByteOptions`. scene_cuts: reset state and tracks where another scene
     begins, see `SceneCut`. coast: seconds for which `predicted` contains a missed track, see
     `TrackSmoother`. key_every: the model sees every n-th frame, and a frame in which less than the
     share key_lost of the boxes could be propagated, see `KeyFrames`. classes: names of the classes
@@ -113,7 +114,8 @@ def track(
     """
     check_range(start, end, stride)
     stream = make_stream(
-        model, tracker=tracker, min_score=min_score, nms=nms, scene_cuts=scene_cuts, coast=coast,
+        model, tracker=tracker, tracker_options=tracker_options, min_score=min_score, nms=nms,
+        scene_cuts=scene_cuts, coast=coast,
         key_every=key_every, key_lost=key_lost, classes=classes, track_classes=track_classes,
         regions=regions,
     )  # fmt: skip
@@ -131,6 +133,7 @@ def make_stream(
     model: VideoDetector | Runtime,
     *,
     tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
     min_score: float | Mapping[str, float] = DEFAULT_SCORE,
     nms: float | None = None,
     scene_cuts: bool = True,
@@ -146,7 +149,7 @@ def make_stream(
     scores = score_limits(min_score, runtime.classes)
     return Stream(
         runtime,
-        lookup(tracker, TRACKERS, what="tracker")(min_score=scores),
+        make_tracker(tracker, min_score=scores, options=tracker_options),
         min_score=min_score,
         nms=nms,
         cuts=SceneCut() if scene_cuts else None,

@@ -17,6 +17,7 @@ from rnndet.inference.stream import NullPart, Stream
 from rnndet.messages import differences, first_of
 from rnndet.structures import DEFAULT_FPS, Frame
 from rnndet.system.files import atomic_file
+from rnndet.tracking.base import changed_options
 
 KIND = "rnndet stream state, 3"
 
@@ -105,6 +106,8 @@ def _options(stream: Stream) -> dict[str, str]:
         options["regions"] = json.dumps(stream.regions.to_dict())
     if not isinstance(stream.track_classes, NullPart):
         options["track classes"] = "on"
+    if changed := changed_options(stream.tracker):
+        options["tracker options"] = ", ".join(f"{key} = {v}" for key, v in changed.items())
     return options
 
 

@@ -57,12 +57,14 @@ class ResultOptions:
     classes: tuple[str, ...] | None = None  # names of the model's classes; None: all
     no_track_classes: bool = False
     regions: Regions | None = None
+    tracker_options: dict[str, Any] = field(default_factory=dict)  # fields of its options
 
     @property
     def stream(self) -> dict[str, Any]:
         """Keyword arguments of `make_stream`."""
         return {
             "tracker": self.tracker,
+            "tracker_options": self.tracker_options,
             "min_score": self.score_threshold,
             "nms": self.nms,
             "scene_cuts": not self.no_scene_cuts,
@@ -76,7 +78,7 @@ class ResultOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """The options for done.json; as in records of earlier versions where that is the same."""
-        newer = {"no_track_classes": False, "nms": None, "regions": None}
+        newer = {"no_track_classes": False, "nms": None, "regions": None, "tracker_options": {}}
         return {
             name: value
             for name, value in asdict(self).items()
