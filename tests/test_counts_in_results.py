@@ -92,7 +92,7 @@ def test_results_without_regions_have_no_counts(folder, tmp_path):
 
 
 def test_counts_need_regions(folder, tmp_path):
-    with open_source(folder / "whole") as source, pytest.raises(RnndetError, match="--regions"):
+    with open_source(folder / "whole") as source, pytest.raises(RnndetError, match="use `regions`"):
         run_source(make_stream(Walker()), source, tmp_path, RunOptions(save=("counts",)))
 
 

@@ -340,7 +340,7 @@ def test_counts_have_the_last_counts_and_where_they_are(tmp_path):
     regions = Regions(lines={"gate": ((9, 0), (9, 9))})
     export = EXPORTS["counts"](tmp_path)
     info = VideoInfo("clip", "clip.mp4", *SIZE_HW[::-1], Fraction(25), LENGTH)
-    export.begin(ExportedVideo(info, SIZE_HW, CLASSES, regions))
+    export.begin(ExportedVideo(info, SIZE_HW, CLASSES, regions=regions))
     for index in range(3):
         counts = Counts({}, {"gate": LineCount({}, {"bird": index})})
         export.write(replace(results()[index], counts=counts), None)

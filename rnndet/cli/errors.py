@@ -28,6 +28,7 @@ FLAGS = {  # of the parameters that messages of the library name in backticks
     "out_dir": "--out",
     "overwrite": "--overwrite",
     "per_frame": "--frame-weights",
+    "regions": "--regions",
     "resume": "--resume",
     "save": "--save",
     "save_state": "--save-state",
