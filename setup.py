@@ -7,8 +7,10 @@ SHIPPED = {  # folder of the repository, and the files of it that are installed 
     "configs": ["*.toml", "classes/*.toml"],
 }
 
+PAGE = {"rnndet.inference.writers.view": ["*.html", "*.css", "*.js"]}  # of --save html
+
 setup(
     packages=[*find_packages(include=["rnndet*"]), *(f"rnndet.{folder}" for folder in SHIPPED)],
     package_dir={f"rnndet.{folder}": folder for folder in SHIPPED},
-    package_data={f"rnndet.{folder}": files for folder, files in SHIPPED.items()},
+    package_data={f"rnndet.{folder}": files for folder, files in SHIPPED.items()} | PAGE,
 )

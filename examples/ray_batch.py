@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from rnndet.cli import infer  # noqa: E402
+from rnndet.cli.errors import shown  # noqa: E402
 from rnndet.inference.batch.jobs import Job  # noqa: E402
 
 EXAMPLES = str(Path(__file__).resolve().parent)
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         code = exit_code_of(entries, signal_code=130 if interrupted else 0)
         write_run_summary(Path(given.out) / "summary.json", entries, exit_code=code)
     except RnndetError as error:
-        print(f"ray_batch: {error}", file=sys.stderr)
+        print(f"ray_batch: {shown(error)}", file=sys.stderr)
         return error.exit_code
     return code
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rnndet.config import load_config
+    from rnndet.inference.read_results import read_results
     from rnndet.inference.run import track
     from rnndet.inference.stream import Stream
     from rnndet.models.checkpoint import load_model
@@ -31,6 +32,7 @@ __all__ = [
     "load_config",
     "load_model",
     "open_source",
+    "read_results",
     "track",
 ]
 
@@ -42,6 +44,7 @@ _HOMES = {
     "load_config": "config",
     "load_model": "models.checkpoint",
     "open_source": "video.sources.open",
+    "read_results": "inference.read_results",
     "track": "inference.run",
 }
 

@@ -58,8 +58,8 @@ def _intersection(a: Array, b: Array, dtype: DTypeLike | None) -> Array:
     )
 
 
-def grow(boxes: Array, factor: float) -> Array:
-    """The same centres with `factor` times the sides; (D, 4) -> (D, 4)."""
+def grow(boxes: Array, factor: float | Array) -> Array:
+    """The same centres with `factor` times the sides; (..., 4) -> (..., 4)."""
     low, high = boxes[..., :2], boxes[..., 2:]
     centre, half = (low + high) / 2, (high - low) * (factor / 2)
     return np.concatenate([centre - half, centre + half], -1)

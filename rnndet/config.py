@@ -4,6 +4,7 @@ An unknown key, a wrong type and a value outside its range are errors that name 
 """
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ RENAMED = {  # settings of checkpoint format 1; such checkpoints are upgraded wh
     "model.options.trainable_trunk_from": "model.options.trainable_backbone_from",
 }
 RENAMED_VALUES = {"trunk": "backbone", "memory": "temporal"}  # of train.freeze, model.temporal.site
+# Settings that are paths; all but NO_NAMES may also be names of weights.
+PATHS = ("data.cache", "model.options.backbone_weights", "train.init", "train.teacher")
+NO_NAMES = ("data.cache",)
 MAX_BYTES = 1_000_000  # a configuration is small; anything larger is another kind of file
 
 
@@ -188,22 +192,63 @@ class Config:
 def load_config(path: str | Path, *, changes: Sequence[str] = ()) -> Config:
     """Read a TOML file and apply changes of the form `train.lr=0.001`.
 
-    A top-level `base = "other.toml"`, beside the file, is read first and overlaid (one level).
+    A top-level `base = "other.toml"`, beside the file, is read first and overlaid (one level). A
+    relative path in the file (`PATHS`, and the roots of data sets) that does not exist in the
+    current folder, but beside the file, is that one; paths in `changes` are of the current folder.
     Raises RnndetError that names the file and the key.
     """
     path = Path(path)
-    tree = read_toml(path)
+    tree = _with_paths(read_toml(path), path.parent)
     base = tree.pop("base", None)
     if base is not None:
         if not isinstance(base, str) or "\0" in base:
             raise RnndetError(f"{path}: base must be the name of a file, found {base!r}")
-        under = read_toml(path.parent / base)
+        under = _with_paths(read_toml(path.parent / base), (path.parent / base).parent)
         if "base" in under:
             raise RnndetError(f"{path}: base = {base!r} has a base itself; one level is allowed")
         tree = _overlay(under, tree)
     for change in changes:
         _apply(tree, change)
     return config_from_dict(tree, where=str(path))
+
+
+def _with_paths(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The tree of a file in `folder`, with relative paths found; entries of a wrong type stay."""
+    for path in PATHS:
+        *tables, last = path.split(".")
+        table: Any = tree
+        for name in tables:
+            table = table.get(name) if isinstance(table, dict) else None
+        if isinstance(table, dict) and last in table:
+            table[last] = _found(table[last], folder, may_be_name=path not in NO_NAMES)
+    data = tree.get("data")
+    for name in ("train", "val"):
+        entries = data.get(name) if isinstance(data, dict) else None
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and "root" in entry:
+                entry["root"] = _found(entry["root"], folder)
+    return tree
+
+
+def _found(value: Any, folder: Path, *, may_be_name: bool = False) -> Any:
+    """The path of a relative path that exists in `folder` and not in the current folder."""
+    if not isinstance(value, str) or not value or "\0" in value or os.path.isabs(value):
+        return value
+    if may_be_name and not (Path(value).suffix or os.path.dirname(value)):
+        return value
+    beside = os.path.join(folder, value)
+    return beside if os.path.exists(beside) and not os.path.exists(value) else value
+
+
+def where_looked(path: str) -> str:
+    """The end of an error about a missing path of a configuration: where it was looked for.
+
+    >>> where_looked("/data/clips")
+    ''
+    """
+    if os.path.isabs(path):
+        return ""
+    return f"; looked in {Path.cwd()}, and in the folder of the configuration"
 
 
 def config_from_dict(tree: dict[str, Any], *, where: str) -> Config:
@@ -289,7 +334,7 @@ def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_change(change: str, *, flag: str) -> tuple[str, Any]:
-    """KEY=VALUE, as `flag` takes it on the command line: the key, and the value as TOML reads it.
+    """KEY=VALUE, as `flag` takes it: the key, and the value as TOML reads it.
 
     A value that is not TOML is text, so words need no quotes. Raises RnndetError.
     """
@@ -304,12 +349,12 @@ def parse_change(change: str, *, flag: str) -> tuple[str, Any]:
 
 
 def _apply(tree: dict[str, Any], change: str) -> None:
-    key, value = parse_change(change, flag="--set")
+    key, value = parse_change(change, flag="`changes`")
     *path, last = key.split(".")
     for part in path:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            raise RnndetError(f"--set {change}: {part} is not a table")
+            raise RnndetError(f"`changes` {change}: {part} is not a table")
     tree[last] = value
 
 
@@ -333,7 +378,7 @@ def _check(config: Config) -> None:
         (is_trained, "train.detection must be above 0, unless train.output_distillation trains the "
          "model or train.distillation a temporal module"),
         (config.model.detector != "init" or train.init, 'model.detector = "init" needs train.init: '
-         "set it to the weights of the detector, for example --set train.init=FILE.pt"),
+         "set it to the weights of the detector, for example train.init=FILE.pt"),
         (train.teacher != "init" or train.init, 'train.teacher = "init" needs train.init'),
     ]  # fmt: skip
     for holds, message in rules:

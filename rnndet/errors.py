@@ -4,6 +4,8 @@
 class RnndetError(Exception):
     """A mistake that the user can fix: the message states what is wrong, where, and what to do.
 
+    It names parameters of Python in backticks, such as `overwrite=True`; the command line shows
+    its flags instead.
     The command line prints the message without a traceback and exits with `exit_code`:
     2 usage or configuration, 3 input unreadable, 4 output not writable, 5 weights missing,
     incompatible or refused, 6 device not available.

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rnndet.errors import WeightsError
+from rnndet.messages import counted
 
 Box = tuple[float, float, float, float]
 
@@ -138,7 +139,8 @@ class TrackClassSpec:
         is_fitting = shapes == (width, width, count, {count}) and len(spec.weight) == width
         if spec.classes != tuple(classes) or not is_fitting:
             raise WeightsError(
-                f"{where}: track_classes: not for {len(classes)} classes {', '.join(classes[:9])}, "
+                f"{where}: track_classes: not for {counted(len(classes), 'class', 'classes')} "
+                f"{', '.join(classes[:9])}, "
                 f"or its shapes do not agree; {FIT_AGAIN}"
             )
         numbers = (*spec.mean, *spec.std, *spec.bias, spec.wait, spec.power, spec.floor)

@@ -69,7 +69,7 @@ class StubModel(torch.nn.Module):
     temporal = SimpleNamespace(cells={})
     track_classes = None
 
-    def step(self, frames, state, *, original_sizes, timer):
+    def step(self, frames, state, *, original_sizes, limits, timer):
         return self.decode(self.encode(frames, original_sizes=original_sizes), state)
 
 

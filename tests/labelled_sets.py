@@ -134,8 +134,8 @@ def _mot(name: str, box: Numbers) -> Files:
 
 
 def _ua_detrac(name: str, box: Numbers) -> Files:
-    tags = zip(("left", "top", "width", "height"), _xywh(box), strict=True)
-    corners = "".join(f' {tag}="{value}"' for tag, value in tags)
+    left, top, width, height = _xywh(box)  # pixels count from 1
+    corners = f' left="{left + 1}" top="{top + 1}" width="{width}" height="{height}"'
     target = f'<target id="7"><box{corners}/><attribute vehicle_type="car"/></target>'
     frame = f'<frame num="2"><target_list>{target}</target_list></frame>'
     path = f"DETRAC-Train-Annotations-XML/{name}.xml"

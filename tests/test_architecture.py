@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("rnndet", "tools", "examples")
 
 # Modules at the top of rnndet, which every package may import.
-BASE = ("errors", "boxes", "structures", "specs", "registry", "config")
+BASE = ("errors", "messages", "boxes", "structures", "specs", "registry", "config")
 # Each package imports only itself, BASE, and the packages before it.
 ORDER = (
     "system",
@@ -37,6 +37,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torchvision.models": ("rnndet/models/detectors/",),
     "argparse": ("rnndet/cli/", "examples/"),
     "ray": ("examples/",),
+    "pyarrow": ("rnndet/inference/writers/parquet.py", "rnndet/inference/read_results.py"),
+    "pandas": ("rnndet/inference/read_results.py",),
+    "supervision": ("rnndet/structures.py",),
     "torch.distributed": ("rnndet/system/distributed.py",),
 }
 

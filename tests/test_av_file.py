@@ -166,7 +166,7 @@ def test_damaged_stream_loses_frames_and_not_the_video(tmp_path):
 
 def test_large_images_are_refused_before_they_are_decoded(tmp_path):
     path = encode(tmp_path / "clip.ts", form="mpegts")
-    with pytest.raises(InputError, match="--max-pixels"):
+    with pytest.raises(InputError, match="raise `max_pixels`"):
         open_source(path, max_pixels=48 * 64 - 1)
 
 

@@ -108,6 +108,7 @@ def test_resume_runs_only_missing_sources_and_reports_it(infer, clips, tmp_path,
     ("changed", "named"),
     [(["--max-frames", 2], "options.max_frames was 3, is 2"),
      (["--max-frames", 3, "--tracker", "sort"], 'options.tracker was "byte", is "sort"'),
+     (["--max-frames", 3, "--tracker-option", "max_age=2"], "options.tracker_options"),
      (["--max-frames", 3, "--classes", "bar"], 'options.classes was null, is ["bar"]')],
 )  # fmt: skip
 def test_resume_with_other_options_names_them_and_continues(infer, clips, capsys, changed, named):

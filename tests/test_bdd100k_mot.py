@@ -6,6 +6,7 @@ from functools import partial
 import labelled_sets
 import pytest
 
+from rnndet.data.formats import bdd100k_mot
 from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
 
@@ -64,17 +65,34 @@ def test_distractors_are_ignore_regions_of_no_class(tmp_path, category):
     assert (target.labels.tolist(), target.ignore.tolist()) == ([ANY_CLASS], [True])
 
 
-@pytest.mark.parametrize("key", ["Crowd", "crowd"])
-def test_crowds_are_ignored(tmp_path, key):
-    target = targets(tmp_path, label(attributes={key: True}))
-    assert (target.labels.tolist(), target.ignore.tolist()) == ([2], [True])
+@pytest.mark.parametrize("key", ["Crowd", "crowd", "ignored"])
+def test_crowds_and_ignored_labels_are_ignore_regions_of_no_class(tmp_path, key):
+    target = targets(tmp_path, label(attributes={key: True}), label("b", attributes={key: False}))
+    assert target.labels.tolist() == [ANY_CLASS, 2]
+    assert target.ignore.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ("bike", "bicycle"),
+        ("caravan", "car"),
+        ("motor", "motorcycle"),
+        ("person", "pedestrian"),
+        ("van", "car"),
+    ],
+)
+def test_other_names_of_the_classes_are_read(tmp_path, other, name):
+    target = targets(tmp_path, label(category=other))
+    assert target.labels.tolist() == [bdd100k_mot.CLASSES.index(name)]
+    assert target.ignore.tolist() == [False]
 
 
 def test_images_without_labels_are_left_out_and_counted(tmp_path):
     write(tmp_path, frames()[:2])
     videos, notes = labelled_sets.read_notes("bdd100k_mot", tmp_path, "train")
     assert len(videos.videos[0].frames) == 2
-    assert notes == ["1 images without labels left out"]
+    assert notes == ["1 image without labels left out"]
 
 
 def test_folders_can_be_given(tmp_path):
@@ -90,7 +108,7 @@ def test_folders_can_be_given(tmp_path):
         (label(box2d={"x1": 10**400, "y1": 0, "x2": 9, "y2": 9}), "label 0: .* numbers"),
         (label(box2d={"x1": 9, "y1": 0}), "frame 1 label 0: lacks .* box2d"),
         (label(box2d=None), "frame 1 label 0: lacks .* box2d"),
-        (label(category="motor"), "frame 1 label 0: category 'motor' is unknown"),
+        (label(category="tram"), "frame 1 label 0: category 'tram' is unknown"),
         (label(category=["car"]), "frame 1 label 0: category .* is unknown"),
         (label(attributes=[1]), "frame 1 label 0: lacks"),
         ({"category": "car"}, "frame 1 label 0: lacks an id"),

@@ -456,7 +456,7 @@ def test_rounds_in_subprocesses_give_the_same_report(clip, weights, capsys, tmp_
     a, b = (model["ms_by_round"] for model in report["models"])
     quotients = [x["total"] / y["total"] for x, y in zip(a, b, strict=True)]
     assert report["ratio"]["total"]["min"] == pytest.approx(min(quotients))
-    assert "medians of 1 rounds of each in turn" in capsys.readouterr().out
+    assert "medians of 1 round of each in turn" in capsys.readouterr().out
 
 
 def test_error_in_a_subprocess_has_its_message(clip, capsys):

@@ -183,12 +183,12 @@ def test_boxes_that_are_shares_are_an_error(coco_vid_root):
 
     edit(coco_vid_root, divide)
     (line,) = [line for line in found(coco_vid_root) if line.startswith("error")]
-    assert "12 boxes lie within 0..1" in line
+    assert "12 boxes within 0..1" in line
 
 
 def test_one_tiny_box_is_a_note(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["annotations"][0].update(bbox=[0, 0, 0.5, 0.5]))
-    assert all(line.startswith("note: train: 1 boxes") for line in found(coco_vid_root))
+    assert all(line.startswith("note: train: 1 box ") for line in found(coco_vid_root))
 
 
 @pytest.mark.parametrize(("skip_bad", "word"), [(False, "error"), (True, "note")])

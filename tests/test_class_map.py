@@ -180,7 +180,7 @@ def test_targets_of_other_classes_are_left_out():
 
 
 def test_data_with_unknown_classes_is_refused_with_the_ways_out():
-    with pytest.raises(RnndetError, match=r"does not know: fox; .*--classes.*--map-classes"):
+    with pytest.raises(RnndetError, match=r"does not know: fox; .*`only_classes`.*`ClassMap`"):
         match_classes(data_with_labels(("fox",), [0]), MODEL)
 
 

@@ -1,11 +1,17 @@
 """What every tool does with a mistake of the user and with Ctrl-C."""
 
+import ast
+import re
 from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from rnndet.cli.errors import run_tool
-from rnndet.errors import WeightsError
+import rnndet
+from conftest import error_line
+from rnndet.cli.errors import FLAGS, run_tool
+from rnndet.errors import InputError, OutputError, WeightsError
 
 
 def fail(args):
@@ -34,3 +40,69 @@ def test_debug_raises_the_error():
 def test_ctrl_c_is_one_line_and_130(capsys):
     assert run_tool("train", interrupt, Namespace(), interrupted="use --resume") == 130
     assert capsys.readouterr().err == "train: use --resume\n"
+
+
+LIBRARY = Path(rnndet.__file__).parent
+# Flags of other programs, style sheets, and whole commands in pages.
+NO_FLAGS_OF_OURS = {
+    "evaluation/report/charts.py",
+    "evaluation/report/video_page.py",
+    "inference/writers/html.py",
+    "system/environment.py",
+}
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """The text constants of a module without its docstrings."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings:
+            yield node.value
+
+
+def test_library_names_no_flag_of_the_command_line():
+    found = []
+    for path in sorted(LIBRARY.rglob("*.py")):
+        name = path.relative_to(LIBRARY).as_posix()
+        if name.startswith("cli/") or name in NO_FLAGS_OF_OURS:
+            continue
+        for text in texts(ast.parse(path.read_text(encoding="utf-8"))):
+            flags = re.findall(r"(?<![\w-])--[a-z][\w-]*", text)
+            found += [f"{name}: {flag}" for flag in flags if flag not in ("--help", "--array")]
+    assert found == []
+
+
+def test_every_parameter_that_a_message_names_has_a_flag():
+    named = set()
+    for path in LIBRARY.rglob("*.py"):
+        for text in texts(ast.parse(path.read_text(encoding="utf-8"))):
+            named |= {name for name, _ in re.findall(r"`([\w.]+)(=[^`]*)?`", text)}
+    assert named - {"annotations"} == FLAGS.keys()  # the name of a folder
+
+
+def test_every_flag_of_a_parameter_exists():
+    helps = "".join(path.read_text(encoding="utf-8") for path in (LIBRARY / "cli").glob("*.py"))
+    assert [flag for flag in FLAGS.values() if f'"{flag}"' not in helps] == []
+
+
+def test_message_names_the_parameter_and_the_command_line_the_flag(tmp_path, capsys):
+    def fail(args):
+        raise OutputError("out: use `overwrite=True` or another `out_dir`; `x.mp4` stays")
+
+    assert run_tool("demo", fail, Namespace()) == 4
+    assert error_line(capsys) == "demo: out: use --overwrite or another --out; `x.mp4` stays"
+
+
+def test_error_cannot_control_the_terminal(capsys):
+    def fail(args):
+        raise InputError("\x1b[2J\u202ea.mp4: no such file\n  second line")
+
+    assert run_tool("infer", fail, Namespace()) == 3
+    expected = "infer: \\x1b[2J\\u202ea.mp4: no such file\n  second line\n"
+    assert capsys.readouterr().err == expected

@@ -22,6 +22,73 @@ def test_values_are_read_from_nested_tables(tmp_path):
     assert (temporal.cell, temporal.levels) == ("conv_gru", ("0",))
 
 
+PATHS = """
+data.cache = "cache"
+data.train = [{root = "set"}]
+data.val = [{root = "none"}]
+train.init = "runs/start.pt"
+train.teacher = "teacher.pt"
+model.options.backbone_weights = "back.pth"
+"""
+
+
+def paths_of(config):
+    data, train = config.data, config.train
+    roots = [source.root for source in (*data.train, *data.val)]
+    return [data.cache, *roots, train.init, train.teacher, config.model.options["backbone_weights"]]
+
+
+def make_files(folder):
+    (folder / "runs").mkdir(parents=True)
+    for name in ("cache", "set"):
+        (folder / name).mkdir()
+    for name in ("runs/start.pt", "teacher.pt", "back.pth"):
+        (folder / name).touch()
+
+
+def test_paths_beside_the_file_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_files(tmp_path / "mine")
+    config = load_config(write(tmp_path / "mine" / "a.toml", PATHS))
+    beside = ["cache", "set", "runs/start.pt", "teacher.pt", "back.pth"]
+    expected = [str(tmp_path / "mine" / name) for name in beside]
+    assert paths_of(config) == [*expected[:2], "none", *expected[2:]]
+
+
+def test_paths_of_the_current_folder_come_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_files(tmp_path)
+    make_files(tmp_path / "mine")
+    config = load_config(write(tmp_path / "mine" / "a.toml", PATHS))
+    own = ["cache", "set", "none", "runs/start.pt", "teacher.pt", "back.pth"]
+    assert paths_of(config) == own
+
+
+def test_paths_of_a_base_and_of_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_files(tmp_path / "mine")
+    write(tmp_path / "mine" / "base.toml", PATHS)
+    path = write(tmp_path / "mine" / "a.toml", 'base = "base.toml"')
+    config = load_config(path, changes=["train.teacher=teacher.pt"])
+    assert config.train.init == str(tmp_path / "mine" / "runs/start.pt")
+    assert config.train.teacher == "teacher.pt"
+
+
+def test_name_of_weights_is_never_a_file_beside_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "everyday").touch()
+    config = load_config(write(tmp_path / "mine" / "a.toml", "train.init = 'everyday'"))
+    assert config.train.init == "everyday"
+
+
+@pytest.mark.parametrize("tree", ["data = 1", "data.train = 'x'", "data.train = [{root = 1}]",
+                                  "train = []", "train.init = 2", "data.train = [3]"])  # fmt: skip
+def test_paths_of_a_wrong_type_are_errors(tmp_path, tree):
+    with pytest.raises(RnndetError, match="must be"):
+        load_config(write(tmp_path / "a.toml", tree))
+
+
 def test_unknown_key_names_the_nearest(tmp_path):
     path = write(tmp_path / "a.toml", "[train]\nstep = 5\n")
     with pytest.raises(RnndetError, match=r"train\.step is unknown; did you mean 'steps'"):

@@ -100,6 +100,12 @@ def test_other_number_of_classes_is_one_line():
     assert "\n" not in str(caught.value)
 
 
+def test_name_in_place_of_a_list_of_names_is_refused():
+    """Its three letters would pass for the three classes."""
+    with pytest.raises(RnndetError, match=r"classes = 'car': expected a list of names"):
+        convert_torchvision(network(SSDLITE), SSDLITE, "car")
+
+
 def test_other_anchors_are_refused():
     net = network(SSDLITE)
     net.anchor_generator = DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.1, max_ratio=0.9)

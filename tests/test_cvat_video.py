@@ -122,7 +122,7 @@ def test_other_shapes_and_rotation_are_counted(tmp_path):
     write(tmp_path, export(track(box(0, more='rotation="30"')), track(polygon, polygon, number=1)))
     _, notes = read_notes("cvat_video", tmp_path, "train")
     assert notes == [
-        "1 rotated boxes read as upright",
+        "1 rotated box read as upright",
         "2 shapes other than boxes left out",
     ]
 
@@ -210,4 +210,4 @@ def test_video_file_without_labels_is_counted(tmp_path):
     write(tmp_path, export(track(box(0))))
     write_video(tmp_path / "train" / "other.avi", frames=1)
     _, notes = read_notes("cvat_video", tmp_path, "train")
-    assert notes == ["1 videos without labels left out"]
+    assert notes == ["1 video without labels left out"]

@@ -138,7 +138,7 @@ def test_show_of_images_of_two_sizes_is_one_line(coco_vid_root, tmp_path, capsys
     preview.write_image(coco_vid_root / "v0" / "000004.png", np.zeros((32, 32, 3), np.uint8))
     out = tmp_path / "shown.mp4"
     assert run("show", coco_vid_root, "--video", "v0", "--out", out) == 3
-    assert "frame 4 has another size" in error_line(capsys)
+    assert "000004.png: the image is 32x32, but its labels are for 96x64" in error_line(capsys)
     assert not out.exists()
 
 

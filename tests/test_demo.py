@@ -339,9 +339,9 @@ def test_pair_of_models_is_accepted():
 @pytest.mark.parametrize(
     ("per_frame", "temporal", "message"),
     [
-        (stub("none"), stub("none"), "--weights.*temporal module"),
-        (stub("conv_gru"), stub("conv_lstm"), "--frame-weights.*conv_gru"),
-        (stub("none", ("cat",)), stub("conv_lstm"), "--frame-weights.*classes"),
+        (stub("none"), stub("none"), "`temporal`.*temporal module"),
+        (stub("conv_gru"), stub("conv_lstm"), "`per_frame`.*conv_gru"),
+        (stub("none", ("cat",)), stub("conv_lstm"), "`per_frame`.*classes"),
     ],
 )
 def test_models_that_are_no_pair_are_refused(per_frame, temporal, message):

@@ -13,7 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import detection
 
 from rnndet.errors import RnndetError
-from rnndet.models.detectors import DETECTORS, FrameDetector, build_detector
+from rnndet.models.detectors import (
+    DETECTORS,
+    FrameDetector,
+    build_detector,
+    build_for_classes,
+)
+from rnndet.models.detectors.published import COCO_OUTPUTS
 from rnndet.structures import Detections, Target
 
 SMALL = {"size": [96, 128], "backbone": "mobilenet_v3_small", "score_threshold": 0.0}
@@ -494,6 +500,42 @@ def test_other_number_of_classes_starts_an_untrained_head_with_a_warning(name, m
         detector = build_detector(name, 2, {**options, "weights": "DEFAULT"})
     assert "has 90 classes and the model has 2" in caplog.text
     assert (detect(detector, random_images((64, 64)))[0].labels < 2).all()
+
+
+@torchvision_family
+def test_published_class_layers_are_taken_by_name(name, monkeypatch, caplog):
+    options, factory, weights, _ = PUBLISHED[name]
+    publish(monkeypatch, factory, weights)
+    options = {**options, "weights": "DEFAULT"}
+    with caplog.at_level(logging.INFO, logger="rnndet.models.detectors"):
+        detector = build_for_classes(name, ("drone", "car", "person"), options)
+    assert "taken by name: car, person; untrained: drone" in caplog.text
+    published = build_detector(name, 90, options)
+    own, theirs = detector.state_dict(), published.state_dict()
+    rows, coco = detector.class_rows(), published.class_rows()
+    assert rows
+    for key, tensor in theirs.items():
+        if key not in rows:
+            assert torch.equal(own[key], tensor), key
+            continue
+        for place, number in ((1, 3), (2, 1)):  # car and person of COCO
+            found = own[key][rows[key].classes[place]]
+            assert torch.equal(found, tensor[coco[key].classes[number - 1]]), key
+        assert torch.equal(own[key][rows[key].shared], tensor[coco[key].shared]), key
+
+
+def test_published_classes_in_another_order_are_not_taken_by_position(monkeypatch):
+    """90 classes, as many as the published weights have."""
+    options, factory, weights, _ = PUBLISHED["faster_rcnn"]
+    publish(monkeypatch, factory, weights)
+    options = {**options, "weights": "DEFAULT"}
+    names = (*COCO_OUTPUTS[1:], "drone")
+    detector = build_for_classes("faster_rcnn", names, options)
+    published = build_detector("faster_rcnn", 90, options)
+    key = "net.roi_heads.box_predictor.cls_score.weight"
+    own, theirs = detector.state_dict()[key], published.state_dict()[key]
+    assert torch.equal(own[1:90], theirs[2:91])
+    assert not any(torch.equal(own[90], row) for row in theirs)
 
 
 @torchvision_family

@@ -39,5 +39,5 @@ def test_requested_cpu_is_used():
 
 def test_missing_cuda_is_an_error(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(DeviceError, match="--device cuda: this torch"):
+    with pytest.raises(DeviceError, match="`device=cuda`: this torch"):
         choose_device("cuda")

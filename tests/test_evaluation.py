@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +31,7 @@ from rnndet.evaluation.videos import corrupted_frames, degraded, match_classes, 
 from rnndet.inference.stream import Stream
 from rnndet.models.checkpoint import model_content, save_checkpoint
 from rnndet.models.video_detector import VideoDetector, build_model
-from rnndet.structures import Frame, Target
+from rnndet.structures import DetectionLimits, Frame, Target
 from rnndet.system.distributed import World
 from rnndet.video.image import write_image
 from rnndet.video.key_frames import choose_key_frames
@@ -54,7 +55,11 @@ class LastBright(StubModel):
         size = frames.shape[-2] // 16, frames.shape[-1] // 16
         return frames.float().mean().expand(1, 1, *size)
 
-    def decode(self, encoded, state=None):
+    def step(self, *arguments, limits, **options):
+        self.limits = limits
+        return super().step(*arguments, limits=limits, **options)
+
+    def decode(self, encoded, state=None, *, limits=None):
         before = torch.zeros_like(encoded) if state is None else state["0"][0]
         assert before.shape == encoded.shape
         after = torch.where(encoded > 20, encoded, before)
@@ -303,7 +308,7 @@ def evaluated(root: Path, *, length: int = 6, **options) -> tuple[LastBright, Pr
 
 def test_set_is_run_at_the_score_floor(tmp_path: Path) -> None:
     model, _ = evaluated(tmp_path)
-    assert model.score_threshold == SCORE_FLOOR
+    assert model.limits == [DetectionLimits(SCORE_FLOOR)]
 
 
 def test_set_at_a_lower_rate_uses_every_nth_frame(tmp_path: Path) -> None:
@@ -463,7 +468,10 @@ def test_tool_evaluates_saved_predictions_without_the_model(
     third = json.loads((tmp_path / "three" / "report.json").read_text(encoding="utf-8"))
     row = third["results"]["predictions, all frames"]
     assert row == {name: first["results"]["all frames"][name] for name in row}
-    assert "Worst frames" in (tmp_path / "three" / "report.html").read_text(encoding="utf-8")
+    report = (tmp_path / "three" / "report.html").read_text(encoding="utf-8")
+    assert "Worst frames" in report
+    links = re.findall(r'<a href="([^"#]*)#t=[0-9.]+"', report)
+    assert links and all((tmp_path / "three" / link).is_file() for link in links)
 
 
 def test_tool_compares_saved_predictions_by_every_metric(
@@ -516,6 +524,7 @@ def test_missing_trackeval_is_reported_before_the_model_runs(monkeypatch, capsys
         (["w.pt", "--data", "d", "--metrics", "map"], "choose one of: coco_ap"),
         (["w.pt", "--data", "d", "--metrics", "streaming", "--ablate-memory"], "set --latency MS"),
         (["w.pt", "--data", "d", "--tracker", "best"], "choose one of: byte"),
+        (["w.pt", "--data", "d", "--tracker-option", "low_score=2"], "must be in [0, 1]"),
         (["w.pt", "--data", "d", "--samples", "-1"], "--samples -1"),
         (["w.pt", "--data", "d", "--out", f"{__file__}/out"], "cannot be written"),
     ],

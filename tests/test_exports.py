@@ -5,7 +5,9 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,21 @@ from pycocotools.coco import COCO
 
 from rnndet.data.formats import read_set
 from rnndet.errors import OutputError, RnndetError
+from rnndet.inference.counting import Regions
 from rnndet.inference.writers import EXPORTS, export_names
 from rnndet.inference.writers.base import ExportedVideo
-from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
+from rnndet.structures import Counts, Detections, Frame, FrameResult, LineCount, VideoInfo
 from rnndet.video.image import read_image
 from rnndet.video.sink import VideoSink, describe, describe_result
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.open import open_source
 
+INSTALLED = [
+    pytest.param(name, marks=pytest.mark.skipif(
+        name == "parquet" and find_spec("pyarrow") is None, reason="needs pyarrow"
+    ))
+    for name in EXPORTS
+]  # fmt: skip
 CLASSES = ("bird", 'a <b> & "c"')
 SIZE_HW = (64, 96)
 LENGTH = 8
@@ -243,7 +252,7 @@ def test_video_has_every_frame_at_its_time(tmp_path):
         assert [round(frame.time, 3) for frame in source] == [0.0, 0.12, 0.24]
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_aborted_export_leaves_nothing_and_an_old_one_as_it_was(tmp_path, name):
     write(name, tmp_path, results())
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -258,7 +267,7 @@ def test_aborted_export_leaves_nothing_and_an_old_one_as_it_was(tmp_path, name):
     assert after == before
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_export_without_boxes_is_complete(tmp_path, name):
     empty = FrameResult(Frame(frame_image(0), 0, 0.0), Detections.empty())
     write(name, tmp_path, [empty])
@@ -276,7 +285,7 @@ def test_folder_with_other_files_is_not_replaced(tmp_path, name):
     assert (tmp_path / name / "000001.jpg").exists()
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_place_that_cannot_be_written_is_an_output_error(tmp_path, name):
     (tmp_path / "file").write_text("")
     export = EXPORTS[name](tmp_path / "file")
@@ -290,3 +299,55 @@ def test_names_come_by_commas_or_repeated_and_count_once():
     assert export_names(["video, mot", "mot", "csv,"]) == ("video", "mot", "csv")
     with pytest.raises(RnndetError, match="cvat"):
         export_names(["mott"])
+
+
+def test_yolo_has_a_file_for_each_frame_with_normalised_rows(tmp_path):
+    write("yolo", tmp_path, results())
+    folder = tmp_path / "yolo"
+    frames = [f"{index:06d}.txt" for index in range(LENGTH)]
+    assert sorted(path.name for path in folder.iterdir()) == [*frames, "classes.txt"]
+    assert (folder / "classes.txt").read_text().splitlines() == list(CLASSES)
+    rows = [line.split(" ") for line in (folder / frames[1]).read_text().splitlines()]
+    # the 20 x 20 box at 12, 20 in an image of 96 x 64; the last box has no track
+    assert rows[0] == ["0", "0.229167", "0.468750", "0.208333", "0.312500", "0.8000", "1"]
+    assert [(row[0], *row[5:]) for row in rows] == [
+        ("0", "0.8000", "1"), ("0", "0.6000", "2"), ("1", "0.3000", "0"),
+    ]  # fmt: skip
+    assert [(folder / frames[index]).read_text() for index in (4, 7)] == ["", ""]
+
+
+def test_yolo_boxes_are_cut_at_the_edges_of_the_frame(tmp_path):
+    shown = FrameResult(Frame(frame_image(0), 0, 0.0), detections([(-48, 0, 48, 96, 0.9, 0, 1)]))
+    write("yolo", tmp_path, [shown])
+    row = (tmp_path / "yolo" / "000000.txt").read_text()
+    assert row == "0 0.250000 0.500000 0.500000 1.000000 0.9000 1\n"
+
+
+def test_yolo_without_a_tracker_has_id_0(tmp_path):
+    plain = [replace(one, detections=replace(one.detections, ids=None)) for one in results()]
+    write("yolo", tmp_path, [replace(one, smoothed=None, predicted=None) for one in plain])
+    rows = (tmp_path / "yolo" / "000000.txt").read_text().splitlines()
+    assert [row.split(" ")[-1] for row in rows] == ["0", "0"]
+
+
+def test_parquet_without_pyarrow_is_one_line_that_names_the_extra(monkeypatch):
+    monkeypatch.setattr("rnndet.inference.writers.parquet.find_spec", lambda name: None)
+    with pytest.raises(RnndetError, match=r"pip install 'rnndet\[parquet\]'"):
+        export_names(["parquet"])
+
+
+def test_counts_have_the_last_counts_and_where_they_are(tmp_path):
+    regions = Regions(lines={"gate": ((9, 0), (9, 9))})
+    export = EXPORTS["counts"](tmp_path)
+    info = VideoInfo("clip", "clip.mp4", *SIZE_HW[::-1], Fraction(25), LENGTH)
+    export.begin(ExportedVideo(info, SIZE_HW, CLASSES, regions=regions))
+    for index in range(3):
+        counts = Counts({}, {"gate": LineCount({}, {"bird": index})})
+        export.write(replace(results()[index], counts=counts), None)
+    export.close()
+    assert json.loads((tmp_path / "counts.json").read_text()) == {
+        "source": "clip.mp4",
+        "frames": 3,
+        "counts": {"regions": {}, "lines": {"gate": {"to_left": {}, "to_right": {"bird": 2}}}},
+        "where": {"regions": {}, "lines": {"gate": [[9, 0], [9, 9]]}, "point": "middle"},
+    }

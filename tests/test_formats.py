@@ -1,12 +1,15 @@
 """All dataset formats with labels, on the small sets of labelled_sets.py."""
 
 import math
+import os
 import re
+from pathlib import Path
 
 import pytest
 from labelled_sets import LAYOUTS, SIZE_HW, read, write_images, write_set
 
 from rnndet.data.formats import FORMATS, read_set, reader_options
+from rnndet.data.formats.text import read_text
 from rnndet.data.problems import Problems
 from rnndet.errors import InputError, RnndetError
 
@@ -140,7 +143,7 @@ def test_videos_without_labels_are_left_out_and_counted(format, tmp_path):
     write_images(*layout.image_files(tmp_path, "w"))
     videos = read(format, tmp_path, problems=problems)
     assert [video.name for video in videos.videos] == ["v"]
-    assert problems.notes() == ["1 videos without labels left out"]
+    assert problems.notes() == ["1 video without labels left out"]
 
 
 @pytest.mark.parametrize("format", [*FILE_PER_VIDEO, "mot"])
@@ -182,7 +185,7 @@ def test_option_of_another_type_is_refused(tmp_path, format, options, message):
 
 
 def test_option_with_the_name_of_a_parameter_of_read_set_is_refused():
-    with pytest.raises(RnndetError, match="--option split"):
+    with pytest.raises(RnndetError, match="`options` split"):
         reader_options(["split=val"])
 
 
@@ -193,3 +196,11 @@ def test_error_of_the_file_system_is_one_line_that_names_the_file(tmp_path, monk
     monkeypatch.setitem(FORMATS, "coco_vid", refuse)
     with pytest.raises(InputError, match="data/gt: cannot be read: Permission denied"):
         read_set("coco_vid", tmp_path, "train")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_annotations_that_may_have_no_end_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in (tmp_path / "pipe.json", Path("/dev/zero")):
+        with pytest.raises(InputError, match="not a regular file"):
+            read_text(path)

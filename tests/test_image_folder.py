@@ -1,12 +1,14 @@
 """Numbered images keep their numbers; a few unreadable images are skipped and counted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from rnndet.errors import InputError
-from rnndet.video.image import write_image
+from rnndet.video.image import read_image, write_image
 from rnndet.video.sources.image_folder import ImageFolder, numbers
 from rnndet.video.sources.open import open_source
 
@@ -89,7 +91,82 @@ def test_more_than_five_percent_unreadable_is_an_error(tmp_path):
 
 def test_large_image_is_refused(tmp_path):
     write_images(tmp_path, [1])
-    with pytest.raises(InputError, match=r"8x6 is more than 47 pixels.*--max-pixels"):
+    with pytest.raises(InputError, match=r"8x6 is more than 47 pixels.*`max_pixels`"):
         open_source(tmp_path, max_pixels=47)
     with open_source(tmp_path, max_pixels=48) as source:
         assert source.info.width == 8
+
+
+def write_deep(path: Path, values: Sequence[int]) -> Path:
+    """A 16-bit image in grey with a column for each value."""
+    image = np.repeat(np.array([values], np.uint16), 4, axis=0)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def columns_of(image: np.ndarray) -> list[int]:
+    assert (image == image[:1, :, :1]).all()
+    return image[0, :, 0].tolist()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_values_of_fewer_bits_in_16_bit_images_are_scaled_to_eight(tmp_path, suffix, bits):
+    top = 2**bits - 1
+    write_deep(tmp_path / f"a{suffix}", [0, top // 2 + 1, top])
+    with ImageFolder(tmp_path) as source:
+        (frame,) = source
+        notes = source.notes
+    assert columns_of(frame.image) == [0, 128, 255]
+    assert f"{bits}-bit" in notes[0]
+    assert str(top) in notes[0]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_values_of_16_bits_are_read_as_before(tmp_path, suffix):
+    path = write_deep(tmp_path / f"a{suffix}", [0, 4095, 40_000, 65_535])
+    with ImageFolder(tmp_path) as source:
+        (frame,) = source
+        assert source.notes == ()
+    expected = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(frame.image, expected[:, :, ::-1])
+
+
+def test_dark_image_has_the_bits_of_the_others_in_its_folder(tmp_path):
+    for k in range(40):
+        write_deep(tmp_path / f"{k:02d}.png", [0, 100, 4000 if k >= 20 else 200])
+    with ImageFolder(tmp_path) as source:
+        columns = [columns_of(frame.image)[:2] for frame in source]
+    assert columns == [[0, 100 >> 4]] * 40
+    assert columns_of(read_image(tmp_path / "03.png")) == [0, 6, 12]
+
+
+def test_image_brighter_than_the_sample_keeps_its_own_scale(tmp_path):
+    for k in range(40):
+        write_deep(tmp_path / f"{k:02d}.png", [0, 4000, 60_000 if k == 1 else 4000])
+    assert columns_of(read_image(tmp_path / "01.png")) == [0, 15, 234]
+    assert columns_of(read_image(tmp_path / "02.png")) == [0, 250, 250]
+
+
+def test_jfif_is_read_as_jpeg(tmp_path):
+    write_image(tmp_path / "a.jpg", np.full((8, 10, 3), 90, np.uint8))
+    for name in ("b.jfif", "c.JFIF", "d.jpe"):
+        (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes())
+    with ImageFolder(tmp_path) as source:
+        assert len(list(source)) == 4
+        assert source.notes == ()
+
+
+def test_images_of_formats_that_are_not_read_are_named_with_their_number(tmp_path):
+    write_image(tmp_path / "a.jpg", np.zeros((8, 10, 3), np.uint8))
+    for name in ("b.heic", "c.HEIC", "d.dng", ".e.heic", "notes.txt"):
+        (tmp_path / name).write_bytes(b"1")
+    with ImageFolder(tmp_path) as source:
+        assert len(list(source)) == 1
+        (note,) = source.notes
+        assert source.counts.is_complete
+    assert "1 .dng, 2 .heic" in note
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(InputError, match=r"1 \.dng, 2 \.heic") as error:
+        ImageFolder(tmp_path)
+    assert "\n" not in str(error.value)

@@ -74,7 +74,7 @@ def summary(found):
 
 def test_boxes_as_shares_of_the_image_are_noted(root):
     edit(root, annotation(thing(box=(0.1, 0.2, 0.5, 0.6))))
-    assert any("boxes lie within 0..1" in line for line in corrections(root))
+    assert any("box within 0..1" in line for line in corrections(root))
 
 
 def test_folder_that_cannot_be_read_is_an_error(root, monkeypatch):
@@ -90,7 +90,7 @@ def test_folder_that_cannot_be_read_is_an_error(root, monkeypatch):
 def test_det_image_that_a_list_names_twice_is_counted(root):
     put(root, "train/x/y_1", annotation(), kind="DET")
     name = make_list(root, "train/x/y_1 1\ntrain/x/y_1 2\n")
-    assert corrections(root, index=name) == ["1 duplicate frames in a list used once"]
+    assert corrections(root, index=name) == ["1 duplicate frame in a list used once"]
 
 
 def test_reads_all_frames_of_all_videos(root):
@@ -240,13 +240,13 @@ def test_det_images_are_videos_of_one_frame(root):
     assert summary(found) == {"n02411705_9": [0]}
     assert found.videos[0].frames[0].target.ids.tolist() == [-1]
     notes = corrections(root, "train", index=index)
-    assert notes == ["1 objects of other classes in DET images left out"]
+    assert notes == ["1 object of other classes in DET images left out"]
 
 
 def test_repeated_lines_are_taken_once(root):
     index = make_list(root, "val/a/000001 1\nval/a/000001 2\n")
     assert summary(load(root, index=index)) == {"a": [1]}
-    assert corrections(root, index=index) == ["1 duplicate frames in a list used once"]
+    assert corrections(root, index=index) == ["1 duplicate frame in a list used once"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pages import Parsed
 
 import rnndet
 from conftest import error_line
@@ -307,7 +309,7 @@ def test_pattern_of_images_is_one_source_with_its_gaps(infer, tmp_path, capsys):
     assert [line["index"] for line in frames] == [0, 1, 2, 4, 5]
     assert [line.get("gap") for line in frames] == [None, None, None, 1, None]
     assert summary["missing"] == 1
-    assert "warning: 1 images are missing" in capsys.readouterr().out
+    assert "warning: 1 image is missing" in capsys.readouterr().out
 
 
 def test_truncated_file_is_a_warning_and_exit_1_only_with_strict(infer, tmp_path, capsys):
@@ -446,6 +448,18 @@ def test_unknown_tracker_is_exit_2_and_names_the_choices(infer, clip, capsys):
     assert "byte" in capsys.readouterr().err
 
 
+def test_tracker_options_of_the_command_line_reach_the_results(infer, clip, tmp_path):
+    assert infer(clip, "--tracker-option", "min_hits=1000") == 0
+    header, *frames, _ = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert header["tracker_options"] == {"min_hits": 1000}
+    assert not any("id" in found for frame in frames for found in frame["objects"])
+
+
+def test_unknown_tracker_option_is_exit_2_and_names_the_nearest(infer, clip, capsys):
+    assert infer(clip, "--tracker-option", "max_aeg=2") == 2
+    assert "did you mean 'max_age'" in capsys.readouterr().err
+
+
 def test_a_state_is_for_one_source(infer, clip, tmp_path, capsys):
     assert infer(clip, clip, "--save-state", tmp_path / "s.pt") == 2
     assert "are for one source" in capsys.readouterr().err
@@ -562,7 +576,7 @@ def test_full_disk_is_exit_4_and_keeps_the_complete_lines(infer, tmp_path, capsy
     with VideoSink(tmp_path / "noise.mp4", size_hw=(64, 80), fps=30) as sink:
         for k in range(100):
             sink.write(np.roll(noise, 7 * k, axis=k % 2))
-    save = ("--save", "video,csv,cvat,crops,frames")
+    save = ("--save", "video,csv,cvat,crops,frames,html")
     with file_size_limit(30_000):
         code = infer(tmp_path / "noise.mp4", *save, "--quiet")
     errors = capsys.readouterr().err
@@ -808,6 +822,47 @@ def test_track_refuses_bad_names_at_the_call(weights, tmp_path):
         rnndet.track(model, tmp_path / "missing.mp4")
 
 
+@pytest.mark.parametrize(
+    "source", [None, 1.5, True, {"a": 1}, object()], ids=lambda value: type(value).__name__
+)
+def test_track_says_what_to_pass_for_what_is_no_source(weights, source):
+    with pytest.raises(RnndetError, match="source: expected the path of a video") as error:
+        rnndet.track(load_model(weights), source)
+    assert type(source).__name__ in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("state", ["", ".", "folder", "file/state"])
+def test_state_that_cannot_be_written_is_exit_4_before_a_model_is_loaded(
+    infer, clip, tmp_path, monkeypatch, capsys, state
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert infer(clip, "--save-state", state, "--weights", "none.pt") == 4
+    assert error_line(capsys)
+
+
+def test_empty_source_and_weights_are_not_the_current_folder_and_the_default(infer, capsys):
+    """As in `rnndet infer "$UNSET"`."""
+    assert infer("") == 2
+    assert "source: expected a path, found an empty text" in error_line(capsys)
+    assert infer("--weights", "", "clip.mp4") == 5
+    assert "weights '': neither a file nor a published name" in error_line(capsys)
+
+
+@pytest.mark.parametrize("item", [None, 3, np.zeros((4, 4)), np.zeros((4, 4, 4)), b"a.mp4"])
+def test_track_says_which_item_is_no_frame(weights, item):
+    frames = [np.zeros((64, 80, 3), np.uint8), item]
+    with pytest.raises(RnndetError, match=r"item 1 of the iterable: expected a Frame or an \(H"):
+        list(rnndet.track(load_model(weights), frames))
+
+
+@pytest.mark.parametrize("kind", [os.fspath, os.fsencode, Path])
+def test_track_takes_paths_of_every_kind(weights, clip, kind):
+    assert len(list(rnndet.track(load_model(weights), kind(clip)))) == 10
+
+
 def test_track_yields_only_the_chosen_classes(weights):
     frames = list(SyntheticClip(2, length=3, size_hw=(64, 80)))
     results = rnndet.track(load_model(weights), frames, min_score=0.01, classes=("bird",))
@@ -830,3 +885,167 @@ def test_streaming_equals_the_whole_clip(weights):
     for result, (expected,) in zip(results, clip, strict=True):
         # boxes of equal scores may change places
         np.testing.assert_allclose(result.detections.scores, expected.scores, atol=1e-5, rtol=1e-4)
+
+
+# the page of results
+
+
+def page_of(folder: Path) -> Parsed:
+    return Parsed((folder / "view.html").read_text("utf-8"))
+
+
+def test_page_has_the_objects_of_the_summary_and_the_video_beside_it(infer, clip, tmp_path):
+    assert infer(clip, "--save", "html") == 0
+    folder = tmp_path / "sky"
+    header, *frames, summary = read_lines(folder / "detections.jsonl")
+    page = page_of(folder)
+    assert (folder / page.data["media"]["files"][0]).is_file()
+    assert page.columns["time"].tolist() == [line["time"] for line in frames]
+    assert len(page.columns["box_score"]) == sum(len(line["objects"]) for line in frames) > 0
+    labels = page.columns["box_label"].tolist()
+    assert Counter(CLASSES[label] for label in labels) == summary["objects"]
+    facts = dict(page.data["facts"])
+    assert facts["model"] == header["model"]["name"]
+    assert (facts["tracker"], facts["size"]) == ("byte", "80 × 64")
+
+
+def test_page_without_the_video_says_so(infer, tmp_path):
+    (tmp_path / "in" / "walk").mkdir(parents=True)
+    for index in range(3):
+        write_image(tmp_path / "in" / "walk" / f"{index}.png", np.zeros((64, 80, 3), np.uint8))
+    assert infer(tmp_path / "in" / "walk", "--save", "html", "--no-video") == 0
+    assert not (tmp_path / "walk" / "annotated.mp4").exists()
+    data = page_of(tmp_path / "walk").data
+    assert data["media"] is None
+    assert "no annotated.mp4" in data["notes"][0]
+
+
+def test_page_of_an_interrupted_run_says_so(weights, clip, tmp_path):
+    stream = make_stream(load_model(weights), min_score=0.01)
+    with open_source(clip) as source:
+        summary = run_source(
+            stream, source, tmp_path, RunOptions(save=("html",)), stop=lambda: True
+        )
+    assert summary.interrupted
+    notes = page_of(tmp_path / "sky").data["notes"]
+    assert notes[0] == "The run was interrupted after 1 frames."
+
+
+def test_new_results_without_a_page_remove_the_old_page(infer, clip, tmp_path):
+    assert infer(clip, "--save", "html") == 0
+    assert infer(clip, "--save", "csv", "--overwrite") == 0
+    assert not (tmp_path / "sky" / "view.html").exists()
+
+
+def test_scores_of_classes_change_the_results_and_are_in_the_header_like_nms(infer, clip, tmp_path):
+    def found(*arguments) -> tuple[dict, dict]:
+        assert infer(clip, "--no-video", "--tracker", "none", "--overwrite", *arguments) == 0
+        header, *_, summary = read_lines(tmp_path / "sky" / "detections.jsonl")
+        return header, summary["objects"]
+
+    header, both = found()
+    assert (header["min_score"], "nms" in header, set(both)) == (0.01, False, set(CLASSES))
+    header, one = found("--score-threshold", "bird=0.9")
+    assert header["min_score"] == {"*": 0.01, "bird": 0.9}
+    assert set(one) == {"drone"}
+    assert found("--nms", 0.25)[0]["nms"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--score-threshold", "birds=0.5"], "no class 'birds'; did you mean 'bird'"),
+        (["--score-threshold", "bird=7"], "min_score of 'bird' = 7.0; expected a number"),
+        (["--nms", 7], "nms = 7.0; expected an IoU"),
+        (["--save", "counts"], "use --regions"),
+        (["--regions", "none.json"], "none.json: cannot be read"),
+    ],
+)
+def test_impossible_options_of_detections_are_one_line(infer, clip, capsys, arguments, what):
+    assert infer(clip, "--quiet", *arguments) in (2, 3)
+    assert what in error_line(capsys)
+
+
+@pytest.mark.parametrize("text", ["high", "bird=", "bird=high"])
+def test_a_score_that_is_no_number_is_a_usage_error(infer, clip, capsys, text):
+    with pytest.raises(SystemExit):
+        infer(clip, "--score-threshold", text)
+    assert "NAME=SCORE" in capsys.readouterr().err
+
+
+def test_regions_of_a_file_are_counted_and_resume_notices_that_they_changed(
+    infer, clip, tmp_path, capsys
+):
+    path = tmp_path / "regions.json"
+    order = [clip, "--no-video", "--regions", path, "--resume"]
+    for x, code in ((30, 0), (30, 0), (40, 4)):
+        path.write_text(json.dumps({"lines": {"gate": [[x, 0], [x, 64]]}}), encoding="utf-8")
+        assert infer(*order) == code
+    assert "regions.lines.gate was [[30, 0], [30, 64]]" in error_line(capsys)
+    header, *frames, summary = read_lines(tmp_path / "sky" / "detections.jsonl")
+    assert header["regions"]["lines"] == {"gate": [[30, 0], [30, 64]]}
+    assert frames[-1]["counts"] == summary["counts"]
+    content = json.loads((tmp_path / "sky" / "counts.json").read_text(encoding="utf-8"))
+    assert content["counts"] == summary["counts"]
+
+
+def test_track_uses_the_range_and_stride_of_the_tool(weights, clip, infer, tmp_path):
+    part = {"start": 0.05, "end": 0.28, "stride": 2}
+    flags = [text for name, value in part.items() for text in (f"--{name}", value)]
+    assert infer(clip, "--no-video", *flags) == 0
+    _, *frames, _ = read_lines(tmp_path / "sky" / "detections.jsonl")
+    model = load_model(weights)
+    results = list(rnndet.track(model, clip, min_score=0.01, **part))
+    assert [result.frame.index for result in results] == [line["index"] for line in frames]
+    counts = [len(line["objects"]) for line in frames]
+    assert [len(result.detections) for result in results] == counts
+    with open_source(clip) as source:
+        images = [frame.image for frame in source]
+    given = rnndet.track(model, images, min_score=0.01, start=0.06, end=0.34, stride=2)
+    assert [result.frame.index for result in given] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    "part", [{"stride": 0}, {"start": -1.0}, {"start": 2.0, "end": 1.0}, {"end": 0.0}]
+)
+@pytest.mark.parametrize("source", ["none.mp4", []])
+def test_impossible_ranges_are_refused_at_the_call(weights, part, source):
+    with pytest.raises(RnndetError, match="expected"):
+        rnndet.track(load_model(weights), source, **part)
+
+
+def test_several_sources_follow_one_another_each_as_alone(weights, clip, tmp_path):
+    write_image(tmp_path / "image.png", np.zeros((48, 56, 3), np.uint8))
+    paths = [clip, str(tmp_path / "image.png"), clip]
+    model = load_model(weights)
+
+    def described(results) -> list:
+        return [
+            (r.source, r.frame.index, r.detections.boxes.tolist(), r.detections.ids.tolist())
+            for r in results
+        ]
+
+    together = described(rnndet.track(model, paths, min_score=0.01))
+    alone = [one for path in paths for one in described(rnndet.track(model, path, min_score=0.01))]
+    assert together == alone
+    assert [source for source, *_ in together] == [str(clip)] * 10 + [paths[1]] + [str(clip)] * 10
+
+
+def test_the_first_of_several_sources_is_opened_at_the_call_and_a_later_one_in_its_turn(
+    weights, clip
+):
+    model = load_model(weights)
+    with pytest.raises(InputError, match=r"none\.mp4"):
+        rnndet.track(model, ["none.mp4", clip])
+    results = rnndet.track(model, [clip, "none.mp4"])
+    assert [next(results).frame.index for _ in range(10)] == list(range(10))
+    with pytest.raises(InputError, match=r"none\.mp4"):
+        next(results)
+
+
+def test_results_of_frames_have_no_source_and_those_of_an_open_one_its_name(weights, clip):
+    model = load_model(weights)
+    (result,) = rnndet.track(model, [np.zeros((64, 80, 3), np.uint8)])
+    assert result.source is None
+    with open_source(clip) as source:
+        assert {result.source for result in rnndet.track(model, source)} == {str(clip)}

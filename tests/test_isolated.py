@@ -139,9 +139,9 @@ def test_gaps_and_notes_come_through(tmp_path):
 
 
 def test_limits_and_permissions_reach_the_child(clip):
-    with pytest.raises(InputError, match="--max-pixels"):
+    with pytest.raises(InputError, match="raise `max_pixels`"):
         IsolatedSource(str(clip), max_pixels=10)
-    with pytest.raises(InputError, match="--allow-network"):
+    with pytest.raises(InputError, match=r"`LiveOptions\.allow_network`"):
         IsolatedSource("http://127.0.0.1:9/a.mp4")
     with pytest.raises(InputError, match="no video could be opened"):
         IsolatedSource("http://127.0.0.1:9/a.mp4", live=LiveOptions(allow_network=True))

@@ -7,6 +7,7 @@ import pytest
 
 from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
+from rnndet.structures import Role
 
 read = partial(labelled_sets.read, "kitti_tracking")
 
@@ -42,6 +43,33 @@ def test_similar_types_are_ignored_as_the_class_that_they_resemble(tmp_path, kin
     assert (target.labels.tolist(), target.ignore.tolist()) == ([label], [True])
 
 
+@pytest.mark.parametrize(
+    ("truncated", "occluded", "role"),
+    [(0, 2, Role.COUNTED), (1, 0, Role.DISTRACTOR), (0, 3, Role.DISTRACTOR)],
+)
+def test_hidden_objects_count_in_detection_and_are_distractors_in_tracking(
+    tmp_path, truncated, occluded, role
+):
+    write(tmp_path, row().replace("Car 0 0", f"Car {truncated} {occluded}"))
+    target = read(tmp_path).videos[0].frames[0].target
+    assert target.ignore.tolist() == [False]
+    assert target.tracking.roles.tolist() == [role]
+
+
+def test_frames_without_boxes_have_the_smallest_height_of_tracking(tmp_path):
+    write(tmp_path, row())
+    frames = read(tmp_path).videos[0].frames
+    assert [frame.target.tracking.min_height for frame in frames] == [25, 25, 25]
+    assert [len(frame.target) for frame in frames] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("field", ["x", "inf", "nan"])
+def test_truncation_that_is_no_number_is_reported(tmp_path, field):
+    write(tmp_path, row().replace("Car 0 0", f"Car {field} 0"))
+    with pytest.raises(RnndetError, match="truncated, occluded or the box is not made of numbers"):
+        read(tmp_path)
+
+
 def test_similar_type_can_be_a_class(tmp_path):
     write(tmp_path, row(kind="Van"))
     target = read(tmp_path, classes=("Car", "Van")).videos[0].frames[0].target
@@ -52,7 +80,7 @@ def test_other_types_are_left_out_and_counted(tmp_path):
     write(tmp_path, row(kind="Tram"), row(track=2))
     videos, notes = labelled_sets.read_notes("kitti_tracking", tmp_path, "training")
     assert len(videos.videos[0].frames[0].target) == 1
-    assert notes == ["1 objects of types that are no class left out"]
+    assert notes == ["1 object of types that are no class left out"]
 
 
 def test_sequences_can_be_chosen(tmp_path):

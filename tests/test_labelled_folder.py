@@ -8,6 +8,7 @@ from labelled_sets import write_images, write_video
 from rnndet.data.formats import read_set
 from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
+from rnndet.structures import Role
 
 XML = (
     "<annotations><meta><task><size>3</size><labels><label><name>bird</name></label></labels>"
@@ -81,6 +82,14 @@ def test_reads_mot_rows_that_count_from_one(folder):
     assert target.boxes.tolist() == [[10.0, 8.0, 30.0, 20.0]]
     assert (target.labels.tolist(), target.ids.tolist()) == ([1], [7])
     assert video.frames[2].target.ignore.tolist() == [True]
+
+
+@pytest.mark.parametrize(("track", "role"), [(7, Role.DISTRACTOR), (-1, Role.REGION)])
+def test_ignored_mot_row_is_a_distractor_if_it_has_an_identity(folder, track, role):
+    images(folder / "m")
+    (folder / "m.txt").write_text(f"1,{track},11,9,20,12,0,1,1\n1,8,-5,9,20,12,1,1,1\n")
+    target = read(folder, classes=("car",)).videos[0].frames[0].target
+    assert target.tracking.roles.tolist() == [role, Role.COUNTED]
 
 
 def test_mot_rows_of_class_and_flag_zero_are_ignore_regions_of_no_class(folder):

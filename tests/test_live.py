@@ -446,7 +446,7 @@ def test_url_cannot_refer_to_a_file_or_a_playlist(clip):
 def test_without_permission_no_connection_is_made(clip):
     requests = []
     with serve(requests.append) as port:
-        with pytest.raises(InputError, match="--allow-network") as error:
+        with pytest.raises(InputError, match=r"`LiveOptions\.allow_network`") as error:
             open_source(f"http://me:secret@127.0.0.1:{port}/a.mp4?key=secret")
         assert error.value.exit_code == 3
     assert requests == []

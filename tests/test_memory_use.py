@@ -32,7 +32,8 @@ class Stub:
     track_classes = None
     rows_of = joined = to_arrays = from_arrays = fingerprint = print  # not called
 
-    def detect(self, images, original_sizes, state, *, timer):  # two objects that come and go
+    def detect(self, images, original_sizes, state, *, limits, timer):
+        # two objects that come and go
         count = 0 if state is None else state + 1
         place = count % 100
         boxes = [[place, 10, place + 20, 30], [90 - place, 40, 110 - place, 60]]

@@ -2,13 +2,17 @@
 
 import math
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from evaluated_videos import BOX, FAR, Detection, Target, evaluated, random_video, video
 
+from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics.mot import Mot
-from rnndet.evaluation.records import EvaluatedVideo
+from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
+from rnndet.structures import Role, TrackingTarget
 
 pytest.importorskip("trackeval")
 
@@ -86,6 +90,94 @@ def test_an_ignored_target_takes_no_detection_that_fits_a_target_better() -> Non
     targets = [Target(BOX), Target((10.0, 10.0, 50.0, 54.0), 2, ignore=True)]
     numbers = score(video(*(evaluated(i, [Detection(BOX, id=1)], targets) for i in range(4))))
     assert numbers["MOTA"] == pytest.approx(1)
+
+
+# targets of tracking
+
+
+def with_tracking(frame: EvaluatedFrame, *rows: tuple, min_height: float = 0) -> EvaluatedFrame:
+    """The frame with targets for tracking: box, label, id, role."""
+    boxes, labels, ids, roles = zip(*rows, strict=True)
+    target = TrackingTarget(
+        np.array(boxes, float), np.array(labels), np.array(ids), np.array(roles, np.int8),
+        np.full(len(rows), -1), min_height,
+    )  # fmt: skip
+    return replace(frame, tracking=target)
+
+
+def counts(frame: EvaluatedFrame) -> tuple[int, int, int]:
+    """True positives, false positives and false negatives of class 0 at IoU .5."""
+    result = Mot(("a", "b")).measure(video(frame))[0]["CLEAR"]
+    return tuple(int(result[f"CLR_{name}"]) for name in ("TP", "FP", "FN"))
+
+
+WHOLE = (100.0, 100.0, 200.0, 300.0)
+BESIDE = (120.0, 100.0, 220.0, 300.0)  # IoU with WHOLE .667, with NEIGHBOUR .818
+NEIGHBOUR = (130.0, 100.0, 230.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [(Role.DISTRACTOR, (0, 0, 1)), (Role.UNCOUNTED, (1, 0, 0)), (Role.COUNTED, (1, 0, 1))],
+)
+def test_detection_nearer_to_a_distractor_is_removed_with_it(
+    role: Role, expected: tuple[int, int, int]
+) -> None:
+    """trackeval gives MOTA 0 for the distractor: the detection is removed before scoring."""
+    frame = evaluated(0, [Detection(BESIDE, id=5)])
+    frame = with_tracking(frame, (WHOLE, 0, 1, Role.COUNTED), (NEIGHBOUR, 0, 2, role))
+    assert counts(frame) == expected
+
+
+def test_each_target_takes_one_detection_in_the_matching_with_distractors() -> None:
+    detections = [Detection(BESIDE, id=5), Detection(NEIGHBOUR, id=6)]
+    rows = [(WHOLE, 0, 1, Role.COUNTED), (NEIGHBOUR, 0, 2, Role.DISTRACTOR)]
+    assert counts(with_tracking(evaluated(0, detections), *rows)) == (1, 0, 0)
+
+
+def test_detection_nearer_to_an_uncounted_box_than_to_a_distractor_stays() -> None:
+    rows = [(WHOLE, 0, 1, Role.DISTRACTOR), (NEIGHBOUR, ANY_CLASS, 2, Role.UNCOUNTED)]
+    assert counts(with_tracking(evaluated(0, [Detection(BESIDE, id=5)]), *rows)) == (0, 1, 0)
+
+
+def test_detection_on_an_uncounted_box_alone_is_a_mistake() -> None:
+    rows = [(WHOLE, 0, 1, Role.COUNTED), (FAR, ANY_CLASS, 2, Role.UNCOUNTED)]
+    assert counts(with_tracking(evaluated(0, [Detection(FAR, id=5)]), *rows)) == (0, 1, 1)
+
+
+def test_target_outside_the_image_counts() -> None:
+    outside = (-90.0, 0.0, -30.0, 60.0)
+    found = evaluated(0, [Detection(outside, id=5)])
+    assert counts(with_tracking(found, (outside, 0, 1, Role.COUNTED))) == (1, 0, 0)
+
+
+def test_region_of_all_classes_removes_only_unmatched_detections() -> None:
+    detections = [Detection(WHOLE, id=5), Detection((110.0, 110.0, 150.0, 150.0), id=6)]
+    rows = [(WHOLE, 0, 1, Role.COUNTED), ((0.0, 0.0, 400.0, 400.0), ANY_CLASS, -1, Role.REGION)]
+    assert counts(with_tracking(evaluated(0, detections), *rows)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("width", "false"), [(20.0, 1), (20.5, 0)])
+def test_region_removes_detections_of_which_more_than_half_lies_inside(
+    width: float, false: int
+) -> None:
+    rows = [(WHOLE, 0, 1, Role.COUNTED), ((10.0, 10.0, 10 + width, 50.0), 0, -1, Role.REGION)]
+    assert counts(with_tracking(evaluated(0, [Detection(BOX, id=5)]), *rows)) == (0, false, 1)
+
+
+@pytest.mark.parametrize(("bottom", "false"), [(35.0, 0), (35.5, 1)])
+def test_unmatched_detections_of_small_height_are_removed(bottom: float, false: int) -> None:
+    found = evaluated(0, [Detection((10.0, 10.0, 50.0, bottom), id=5)])
+    frame = with_tracking(found, (WHOLE, 0, 1, Role.COUNTED), min_height=25)
+    assert counts(frame) == (0, false, 1)
+
+
+def test_matched_detection_of_small_height_counts() -> None:
+    low = (10.0, 10.0, 50.0, 20.0)
+    frame = with_tracking(
+        evaluated(0, [Detection(low, id=5)]), (low, 0, 1, Role.COUNTED), min_height=25
+    )
+    assert counts(frame) == (1, 0, 0)
 
 
 def test_detections_without_any_track_give_zeros() -> None:

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from labelled_sets import read_notes
+from labelled_sets import assert_same_videos, read_notes, write_video
 
 from rnndet.data.formats import read_set
 from rnndet.data.problems import Problems
 from rnndet.data.targets import ANY_CLASS
+from rnndet.data.writers.mot import write
 from rnndet.errors import InputError
+from rnndet.structures import Role
 from rnndet.video.image import write_image
 
 INFO = """[Sequence]
@@ -128,6 +130,184 @@ def test_video_file_stands_in_for_missing_images(tmp_path):
     (tmp_path / "train/s/s.mp4").touch()
     video = load(tmp_path).videos[0]
     assert (video.path, video.frames[0].image) == (tmp_path / "train/s/s.mp4", None)
+
+
+# targets of tracking metrics
+
+
+def test_boxes_that_leave_the_image_are_clipped_and_kept_whole_for_tracking(tmp_path):
+    target = first_target(tmp_path, "1,5,-5,6,20,12,1,1,1\n1,6,-30,6,20,12,1,1,1\n")
+    assert target.boxes.tolist() == [[0, 5, 14, 17]]
+    assert target.tracking.boxes.tolist() == [[-6, 5, 14, 17], [-31, 5, -11, 17]]
+    assert target.tracking.rows.tolist() == [0, -1]
+
+
+def test_boxes_inside_the_image_need_no_targets_for_tracking(tmp_path):
+    assert first_target(tmp_path, ROW).tracking is None
+
+
+def test_box_below_one_pixel_is_no_object(tmp_path):
+    target = first_target(tmp_path, ROW + "1,6,4,6,0,12,1,1,1\n1,7,-5,6,20,12,1,1,1\n")
+    assert target.tracking.ids.tolist() == [5, 7]
+
+
+def test_roles_of_the_classes_of_motchallenge(tmp_path):
+    rows = "".join(f"1,{c},4,6,10,12,{int(c == 1)},{c},1\n" for c in range(1, 14))
+    roles = first_target(tmp_path, rows + "1,14,4,6,10,12,0,1,1\n").tracking.roles
+    names = {n: Role(role).name for n, role in enumerate(roles.tolist(), start=1)}
+    assert {n for n, name in names.items() if name == "DISTRACTOR"} == {2, 7, 8, 12}
+    assert {n for n, name in names.items() if name == "UNCOUNTED"} == {
+        3,
+        4,
+        5,
+        6,
+        9,
+        10,
+        11,
+        13,
+        14,
+    }
+
+
+@pytest.mark.parametrize(("name", "ignored"), [("MOT20-01", [True]), ("MOT17-02-SDP", [])])
+def test_non_motorised_vehicles_are_distractors_in_mot20(tmp_path, name, ignored):
+    make(tmp_path / "train" / name, "1,5,4,6,10,12,0,6,1\n")
+    target = load(tmp_path).videos[0].frames[0].target
+    assert target.ignore.tolist() == ignored
+    expected = Role.DISTRACTOR if ignored else Role.UNCOUNTED
+    assert target.tracking.roles.tolist() == [expected]
+
+
+@pytest.mark.parametrize(("track", "role"), [(5, Role.DISTRACTOR), (-1, Role.REGION)])
+def test_ignored_box_of_a_named_class_is_a_distractor_if_it_has_an_identity(tmp_path, track, role):
+    rows = f"1,{track},4,6,10,12,0,1,1\n1,9,-5,6,20,12,1,1,1\n"
+    target = first_target(tmp_path, rows, classes=("car", "van"))
+    assert target.tracking.roles.tolist() == [role, Role.COUNTED]
+
+
+# pixels from 0
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("MOT17-02", 3), ("dancetrack0001", 4), ("v_-6Os86HzwCs_c001", 4), ("dancetrack", 3)],
+)
+def test_pixels_count_from_0_in_sequences_of_dancetrack_and_sportsmot(tmp_path, name, left):
+    make(tmp_path / "train" / name)
+    assert load(tmp_path).videos[0].frames[0].target.boxes[0, :2].tolist() == [left, left + 2]
+
+
+def test_written_sequence_of_dancetrack_reads_back_equal(tmp_path):
+    make(tmp_path / "train/dancetrack0001")
+    old = load(tmp_path)
+    write(old, tmp_path / "new", "train")
+    assert_same_videos(load(tmp_path / "new"), old)
+
+
+@pytest.mark.parametrize("first_pixel", [0, 1])
+def test_first_pixel_can_be_given(tmp_path, first_pixel):
+    for name in ("dancetrack0001", "s"):
+        make(tmp_path / "train" / name)
+    videos = load(tmp_path, first_pixel=first_pixel).videos
+    assert {v.frames[0].target.boxes[0, 0].item() for v in videos} == {4 - first_pixel}
+
+
+# exports of CVAT
+
+CVAT_ROW = "1,1,4.5,6.0,10.0,12.0,1,2,0.75\n"
+
+
+def make_cvat(folder, rows=CVAT_ROW, *, names=("a.png", "b.png", "c.png")):
+    """An export "MOT 1.1" with two labels; the images are named by the user."""
+    (folder / "gt").mkdir(parents=True)
+    (folder / "gt/gt.txt").write_text(rows)
+    (folder / "gt/labels.txt").write_text("car\nvan")
+    for name in names:
+        (folder / "img1").mkdir(exist_ok=True)
+        write_image(folder / "img1" / name, np.zeros((32, 48, 3), np.uint8))
+
+
+def test_cvat_export_is_read_without_a_seqinfo(tmp_path):
+    make_cvat(tmp_path / "train/task")
+    found = load(tmp_path)
+    assert found.classes == ("car", "van")
+    (video,) = found.videos
+    assert (video.name, video.height, video.width, video.fps) == ("task", 32, 48, None)
+    target = video.frames[0].target
+    assert (target.boxes.tolist(), target.labels.tolist()) == ([[4.5, 6, 14.5, 18]], [1])
+    assert [len(frame.target) for frame in video.frames] == [1, 0, 0]
+
+
+def test_cvat_frames_are_the_images_in_natural_order(tmp_path):
+    make_cvat(tmp_path / "train/task", "3,1,4,6,9,9,1,1,1\n", names=("f2.png", "f10.png", "f1.png"))
+    frames = load(tmp_path).videos[0].frames
+    assert [frame.image.name for frame in frames] == ["f1.png", "f2.png", "f10.png"]
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert [len(frame.target) for frame in frames] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("first", [0, 1, 250])
+def test_cvat_images_named_by_numbers_are_those_of_the_rows(tmp_path, first):
+    names = [f"{first + 5 * i:06d}.png" for i in range(3)]
+    make_cvat(tmp_path / "train/task", f"{first + 5},1,4,6,9,9,1,1,1\n", names=names)
+    frames = load(tmp_path).videos[0].frames
+    assert [(frame.index, len(frame.target)) for frame in frames] == [(0, 0), (1, 1), (2, 0)]
+
+
+def test_cvat_export_without_images_is_read_beside_its_video(tmp_path):
+    make_cvat(tmp_path / "train/task", "2,1,4,6,9,9,1,1,1\n", names=())
+    write_video(tmp_path / "train/task/task.avi", frames=3)
+    (video,) = load(tmp_path).videos
+    assert (video.path, video.fps) == (tmp_path / "train/task/task.avi", 10)
+    assert [len(frame.target) for frame in video.frames] == [0, 1, 0]
+
+
+def test_cvat_export_may_be_the_split_itself(tmp_path):
+    make_cvat(tmp_path / "task")
+    assert [video.name for video in load(tmp_path, "task").videos] == ["task"]
+
+
+def test_cvat_shapes_have_no_identity_and_ignored_tracks_are_distractors(tmp_path):
+    rows = "1,-1,4,6,9,9,1,1,1\n1,-1,20,6,9,9,1,1,1\n1,3,30,6,9,9,0,2,1\n"
+    make_cvat(tmp_path / "train/task", rows)
+    target = load(tmp_path).videos[0].frames[0].target
+    assert target.ids.tolist() == [-1, -1, 3]
+    assert target.ignore.tolist() == [False, False, True]
+    assert target.tracking.roles.tolist() == [Role.DISTRACTOR] * 3
+
+
+def test_frame_rate_of_a_cvat_export_is_an_option_and_its_default_is_a_note(tmp_path):
+    make_cvat(tmp_path / "train/task")
+    assert load(tmp_path, fps=12.5).videos[0].fps == 12.5
+    _, notes = read_notes("mot", tmp_path, "train")
+    assert notes == ["1 sequence without a frame rate, taken as 25 (option fps)"]
+    assert read_notes("mot", tmp_path, "train", fps=30.0)[1] == []
+
+
+def test_frame_rate_of_a_seqinfo_comes_before_the_option(tmp_path):
+    make(tmp_path / "train/s")
+    assert load(tmp_path, fps=12.5).videos[0].fps == 30
+    (tmp_path / "train/s/seqinfo.ini").write_text(INFO.replace("frameRate=30\n", ""))
+    assert load(tmp_path, fps=12.5).videos[0].fps == 12.5
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_frame_rate_is_refused(tmp_path, fps):
+    make_cvat(tmp_path / "train/task")
+    with pytest.raises(InputError, match="is not a frame rate"):
+        load(tmp_path, fps=fps)
+
+
+def test_cvat_row_of_a_frame_without_an_image_is_reported(tmp_path):
+    make_cvat(tmp_path / "train/task", "4,1,4,6,9,9,1,1,1\n")
+    with pytest.raises(InputError, match=r"gt\.txt: line 1: frame 4 of a sequence of 3"):
+        load(tmp_path)
+
+
+def test_cvat_images_of_the_same_number_are_refused(tmp_path):
+    make_cvat(tmp_path / "train/task", names=("1.png", "01.png"))
+    with pytest.raises(InputError, match="two images have the same number"):
+        load(tmp_path)
 
 
 # broken files

@@ -9,6 +9,7 @@ import pytest
 import torch
 from evaluated_videos import Detection, evaluated
 from evaluated_videos import Target as Truth
+from exif_images import with_orientation
 
 from rnndet.cli.main import main
 from rnndet.data import moving_photographs
@@ -330,6 +331,16 @@ def test_the_set_is_reproducible(photographs, tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
+def test_photographs_that_are_labelled_as_stored_are_not_turned(photographs, tmp_path):
+    upright = render(photographs, tmp_path / "a")
+    for file in tmp_path.glob("[0-9].png"):
+        file.write_bytes(with_orientation(file.read_bytes(), 6))
+    stored = read_set("coco_vid", tmp_path, "train")
+    assert all(video.as_stored for video in stored.videos)
+    for a, b in zip(upright.videos, render(stored, tmp_path / "b").videos, strict=True):
+        assert a.path.read_bytes() == b.path.read_bytes()
+
+
 def test_scene_group_is_the_photograph(photographs, tmp_path):
     videos = render(photographs, tmp_path / "out", clips=4)
     assert {video.group for video in videos.videos} == {f"photo{k}" for k in range(1, 5)}
@@ -467,7 +478,7 @@ def test_the_command_writes_both_splits(photographs, tmp_path, capsys):
              "--size", 96, 64]  # fmt: skip
     assert main(["render_clips", str(tmp_path / "out"), *map(str, flags)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("1 clips: ") == 2
+    assert printed.count("1 clip: ") == 2
     for split in ("train", "val"):
         assert len(read_set("coco_vid", tmp_path / "out", split).videos) == 1
 

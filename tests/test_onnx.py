@@ -359,7 +359,7 @@ def test_graph_of_other_weights_is_refused(weights):
 
 
 def test_graph_on_a_gpu_is_refused(weights):
-    with pytest.raises(RnndetError, match="use the runtime torch"):
+    with pytest.raises(RnndetError, match="use `kind=torch`"):
         open_runtime(weights, kind="onnx", device="cuda")
 
 
@@ -405,8 +405,8 @@ def test_other_files_are_refused(kind, tmp_path):
 def test_inference_of_a_graph_imports_no_torch(kind, weights, tmp_path):
     program = (
         "import runpy, sys\n"
-        f"sys.argv = ['infer.py', '--weights', {str(weights)!r}, '--runtime', {kind!r}, '--quiet',\n"
-        f"  '--max-frames', '3', '--out', {str(tmp_path / 'out')!r}, '--tracker', 'byte']\n"
+        f"sys.argv = ['infer.py', '--weights', {str(weights)!r}, '--runtime', {kind!r},\n"
+        f"  '--quiet', '--max-frames', '3', '--out', {str(tmp_path / 'out')!r}, '--tracker', 'byte']\n"
         "try:\n"
         "    runpy.run_path('tools/infer.py', run_name='__main__')\n"
         "except SystemExit as stop:\n"

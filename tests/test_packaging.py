@@ -1,5 +1,6 @@
 """The wheel is complete and works outside the checkout, read-only and without HOME."""
 
+import importlib.resources
 import os
 import shutil
 import subprocess
@@ -65,6 +66,15 @@ def test_wheel_has_the_weights_the_recipes_and_the_typed_marker(wheel):
     assert {"rnndet/weights/weights.toml", "rnndet/py.typed"} <= names
 
 
+def test_wheel_has_the_parts_of_the_page_of_results(wheel):
+    folder = importlib.resources.files("rnndet.inference.writers.view")
+    parts = {entry.name for entry in folder.iterdir() if not entry.name.endswith((".py", "__"))}
+    assert {"page.html", "style.css", "data.js"} <= parts
+    for name in parts:
+        packed = wheel.read(f"rnndet/inference/writers/view/{name}")
+        assert packed == folder.joinpath(name).read_bytes()
+
+
 def test_wheel_declares_the_rnndet_command(wheel):
     (name,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert wheel.read(name).decode().split("\n")[:2] == [
@@ -93,9 +103,10 @@ def test_installed_package_runs_its_own_weights_and_recipes(installed, tmp_path)
         "print('file:', rnndet.__file__)\n"
         f"assert main({train}) == 0\n"
         f"assert main({evaluate}) == 0\n"
-        "assert main(['infer', 'v0', '--quiet']) == 0\n"
+        "assert main(['infer', 'v0', '--quiet', '--save', 'html']) == 0\n"
     )
     printed = run_installed(installed, tmp_path, "-c", program).splitlines()
     assert f"file: {installed / 'rnndet' / '__init__.py'}" in printed
     assert "frames scored: 6" in printed
     assert (tmp_path / "out" / "v0" / "detections.jsonl").exists()
+    assert "</html>" in (tmp_path / "out" / "v0" / "view.html").read_text("utf-8")

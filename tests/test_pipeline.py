@@ -271,16 +271,16 @@ def test_boxes_are_in_pixels_of_the_original_frame_of_each_video():
             return member.detect([image], [size_hw], None)[0][0]
 
     barrier = threading.Barrier(2)
-    runtime.score_threshold = 0.001
+    runtime.score_threshold = 0.001  # of a call without limits
     with ThreadPoolExecutor(2) as pool:
         small, large = pool.map(one, sizes)
     np.testing.assert_allclose(large.boxes, 2 * small.boxes, atol=1e-3)
 
 
-def test_threshold_of_a_member_is_that_of_the_model():
+def test_threshold_of_a_member_without_limits_is_that_of_the_model():
     runtime = TorchRuntime(tiny_model())
-    Member(Batcher(runtime)).score_threshold = 0.25
-    assert runtime.score_threshold == 0.25
+    runtime.score_threshold = 0.25
+    assert Member(Batcher(runtime)).score_threshold == 0.25
 
 
 def test_frames_of_the_same_size_are_a_single_call():

@@ -16,6 +16,7 @@ from torchvision.ops import batched_nms
 from rnndet.boxes import nms
 from rnndet.models.detectors import build_detector
 from rnndet.models.postprocess import anchors_of, postprocess
+from rnndet.structures import DetectionLimits
 
 ONE_STAGE = ["fcos", "retinanet", "ssdlite"]
 one_stage = pytest.mark.parametrize("name", ONE_STAGE)
@@ -62,7 +63,7 @@ def raw(detector, **about):
 def found(detector, outputs, anchors, level_of, size_hw, *, threshold=0.05):
     return postprocess(
         outputs, detector.head_spec, anchors, level_of,
-        size_hw=size_hw, original_hw=size_hw, score_threshold=threshold,
+        size_hw=size_hw, original_hw=size_hw, limits=DetectionLimits(threshold),
     )  # fmt: skip
 
 

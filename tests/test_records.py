@@ -1,7 +1,7 @@
 """Evaluation records: the data of a run, in memory and in a file."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from rnndet.evaluation.records import (
     load_predictions,
     save_predictions,
 )
-from rnndet.structures import Target
+from rnndet.structures import Target, TrackingTarget
 
 
 def frame(index: int, count: int = 2, *, labelled: bool = True) -> EvaluatedFrame:
@@ -114,3 +114,29 @@ def test_labelled_drops_the_unlabelled_frames() -> None:
     two = run().videos[2]
     assert [f.labelled for f in two.frames] == [True, False]
     assert [f.index for f in two.labelled().frames] == [3]
+
+
+def test_file_without_targets_of_tracking_has_no_arrays_for_them_and_loads(tmp_path):
+    run = Predictions(("a",))
+    run.add(EvaluatedVideo("v", None, (8, 8), (frame(0), frame(1))))
+    save_predictions(tmp_path / "run.npz", run)
+    with np.load(tmp_path / "run.npz") as file:
+        assert not [name for name in file.files if name.startswith("tracking")]
+    (video,) = load_predictions(tmp_path / "run.npz").videos
+    assert [f.tracking for f in video.frames] == [None, None]
+
+
+def test_targets_of_tracking_are_stored_for_the_frames_that_have_them(tmp_path):
+    target = TrackingTarget(
+        np.array([[-5.3, 1, 4, 6]]), np.array([0]), np.array([7]), np.array([1], np.int8),
+        np.array([-1]), 25.0,
+    )  # fmt: skip
+    frames = (frame(0), replace(frame(1), tracking=target), frame(2))
+    run = Predictions(("a",))
+    run.add(EvaluatedVideo("v", None, (8, 8), frames))
+    save_predictions(tmp_path / "run.npz", run)
+    first, second, third = load_predictions(tmp_path / "run.npz").videos[0].frames
+    assert first.tracking is None and third.tracking is None
+    for field in fields(TrackingTarget):
+        stored, known = (getattr(t, field.name) for t in (second.tracking, target))
+        assert np.array_equal(stored, known), field.name

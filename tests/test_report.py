@@ -250,6 +250,6 @@ def test_motion_bars_are_drawn_where_there_are_such_numbers(tmp_path, rule):
 
 def test_a_page_that_cannot_be_written_is_an_output_error(tmp_path):
     (tmp_path / "page.html").mkdir()
-    with pytest.raises(OutputError, match=r"page\.html: cannot be written"):
+    with pytest.raises(OutputError, match=r"page\.html: is a folder"):
         page(tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

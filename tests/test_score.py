@@ -23,7 +23,7 @@ from rnndet.evaluation.score import (
     score,
     with_tracks,
 )
-from rnndet.structures import Target
+from rnndet.structures import Target, TrackingTarget
 from rnndet.tracking import ByteTracker
 
 BOX = np.array([[10, 10, 50, 50]], np.float32)
@@ -92,6 +92,14 @@ def test_both_runs_of_a_comparison_get_the_requested_tracker() -> None:
     assert compare(run("1111"), run("1111"), metrics, samples=2)["HOTA"][1] > 0
 
 
+def test_both_runs_of_a_comparison_get_the_options_of_the_tracker() -> None:
+    """With so many hits no track gets an id."""
+    pytest.importorskip("trackeval")
+    metrics, options = build_metrics(["mot"], ("a",)), {"min_hits": 1000}
+    numbers = compare(run("1111"), run("1111"), metrics, tracker_options=options, samples=2)
+    assert numbers["HOTA"][:2] == (0.0, 0.0)
+
+
 def test_runs_over_other_frames_are_not_compared() -> None:
     with pytest.raises(RnndetError, match="different frames of v0"):
         check_same(run("11"), run("111"))
@@ -100,6 +108,23 @@ def test_runs_over_other_frames_are_not_compared() -> None:
 def test_runs_with_other_classes_are_not_compared() -> None:
     with pytest.raises(RnndetError, match="different classes"):
         check_same(run("11"), Predictions(("b",)))
+
+
+def test_runs_with_other_targets_of_tracking_are_compared_without_tracking_metrics() -> None:
+    pytest.importorskip("trackeval")
+    target = TrackingTarget(
+        np.array([[-5.0, 1, 4, 6]]), np.array([0]), np.array([7]), np.zeros(1, np.int8),
+        np.array([-1]),
+    )  # fmt: skip
+    a = run("1111")
+    b = a.map(lambda v: replace(v, frames=tuple(replace(f, tracking=target) for f in v.frames)))
+    compare(a, b, build_metrics(["coco_ap"], ("a",)), samples=2)
+    for first, second in ((a, b), (b, a)):
+        with pytest.raises(RnndetError, match="different labels of v0 for tracking"):
+            compare(first, second, build_metrics(["mot"], ("a",)), samples=2)
+    with pytest.raises(RnndetError, match="different labels of v0 for tracking"):
+        score({"a": a, "b": b}, build_metrics(["mot"], ("a",)))
+    assert compare(b, b, build_metrics(["mot"], ("a",)), samples=2)
 
 
 def test_runs_with_other_labels_are_not_compared() -> None:
@@ -171,7 +196,7 @@ def test_unknown_metric_lists_the_choices() -> None:
 
 
 def test_streaming_of_a_run_that_was_not_timed_asks_for_latencies() -> None:
-    with pytest.raises(RnndetError, match="--latency"):
+    with pytest.raises(RnndetError, match="`latencies`"):
         score({"": run("11")}, build_metrics(["streaming"], ("a",)))
 
 

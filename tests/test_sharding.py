@@ -78,7 +78,7 @@ def test_slurm_arrays_may_begin_and_step_as_they_like(environment, shard):
         ("auto", {"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x'"),
         ("auto", {"RANK": "2", "WORLD_SIZE": "2"}, "no shard 2 of 2"),
         ("auto", slurm(3, 3, 1, 7), "not evenly spaced; use --array=0-2"),  # --array=1,3,7
-        ("auto", {"RANK": "0", "WORLD_SIZE": "2"} | slurm(0, 2, 0, 1), "choose by --shard"),
+        ("auto", {"RANK": "0", "WORLD_SIZE": "2"} | slurm(0, 2, 0, 1), "choose by `shard=I/N`"),
     ],
 )
 def test_impossible_shard_is_an_error_in_one_line(text, environment, message):

@@ -148,7 +148,7 @@ class Blinking(StubModel):
         super().__init__()
         self.eval()
 
-    def step(self, frames, state, *, original_sizes, timer):
+    def step(self, frames, state, *, original_sizes, limits, timer):
         count = 0 if state is None else int(state["0"][0])
         found = Detections.empty()
         if not 5 <= count < 10:
@@ -216,7 +216,7 @@ class FrameList(list, Source):
 class Unsure(Blinking):
     """One box that stays: class 0 at 0.35 in three frames, then class 1 at 0.9 in two."""
 
-    def step(self, frames, state, *, original_sizes, timer):
+    def step(self, frames, state, *, original_sizes, limits, timer):
         count = 0 if state is None else int(state["0"][0])
         score, label = (0.35, 0) if count < 3 else (0.9, 1)
         found = detections([[10, 10, 30, 30]], [score], [label])

@@ -34,7 +34,7 @@ class Counter:
     def __init__(self, scores: tuple[float, ...] = (0.9, 0.4, 0.2, 0.12)) -> None:
         self.scores = scores
 
-    def detect(self, images, original_sizes, state, *, timer=None):
+    def detect(self, images, original_sizes, state, *, limits=None, timer=None):
         (image,), (_,) = images, original_sizes  # of one video
         assert image.dtype == np.uint8
         assert image.shape[2] == 3
@@ -95,7 +95,7 @@ def test_ids_of_the_next_video_begin_at_1():
 
 def test_reset_forgets_the_shown_class_of_each_track():
     class OtherClasses(Counter):
-        def detect(self, *arguments, timer=None):
+        def detect(self, *arguments, limits=None, timer=None):
             (found,), state = super().detect(*arguments)
             return [replace(found, labels=1 - found.labels)], state
 

@@ -59,7 +59,7 @@ def whole_and_parts(recording, out, options) -> tuple[list[dict], list[dict]]:
     return whole, parts + run(recording / "second", out, options=options, load_state=state)
 
 
-@pytest.mark.parametrize("tracker", ["none", "iou", "sort", "byte"])
+@pytest.mark.parametrize("tracker", ["none", "iou", "sort", "byte", "oc_sort"])
 def test_two_files_give_the_results_of_the_whole_recording(recording, tmp_path, tracker):
     whole, parts = whole_and_parts(recording, tmp_path, OPTIONS | {"tracker": tracker})
     assert any(line["objects"] for line in whole[HALF:])
@@ -117,6 +117,22 @@ def test_state_of_another_tracker_is_refused(tmp_path):
     save_stream(tmp_path / "s.pt", make_stream(model(), **OPTIONS), Position(0, 0.0))
     with pytest.raises(WeightsError, match="use the same options"):
         load_stream(tmp_path / "s.pt", make_stream(model(), tracker="iou", **OPTIONS))
+
+
+def test_refusal_says_which_option_differs_and_how(tmp_path):
+    save_stream(tmp_path / "s.npz", make_stream(model(), **OPTIONS), Position(0, 0.0))
+    with pytest.raises(WeightsError) as caught:
+        load_stream(tmp_path / "s.npz", make_stream(model(), **OPTIONS | {"min_score": 0.5}))
+    line = str(caught.value)
+    assert 'min_score was "0.01", is "0.5"; use the same' in line
+    assert "{" not in line and "tracker" not in line
+
+
+def test_state_of_other_tracker_options_is_refused(tmp_path):
+    save_stream(tmp_path / "s.pt", make_stream(model(), **OPTIONS), Position(0, 0.0))
+    changed = {"max_age": 2.0}
+    with pytest.raises(WeightsError, match="tracker options"):
+        load_stream(tmp_path / "s.pt", make_stream(model(), tracker_options=changed, **OPTIONS))
 
 
 def test_state_of_other_classes_is_refused(tmp_path):

@@ -105,7 +105,7 @@ def test_measured_times_are_those_of_the_processed_frames() -> None:
 
 
 def test_frames_that_were_not_timed_need_a_latency() -> None:
-    with pytest.raises(RnndetError, match="--latency MS"):
+    with pytest.raises(RnndetError, match="give `latencies`"):
         schedule(moving(3))
 
 

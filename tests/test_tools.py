@@ -72,6 +72,24 @@ def test_train_names_missing_data(config, tmp_path, capsys):
     assert "no such annotation file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("train.init=runs/none.pt", "train.init: weights 'runs/none.pt': neither a file"),
+        ("train.teacher=none.pt", "train.teacher: weights 'none.pt': neither a file"),
+        ('data.train=[{root="none"}]', "none/annotations/train.json: no such annotation file"),
+    ],
+)
+def test_train_says_where_it_looked_for_a_missing_path(
+    config, tmp_path, monkeypatch, capsys, change, expected
+):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", config, "--out", "run", "--device", "cpu", "--set", change) in (3, 5)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert expected in line
+    assert line.endswith(f"; looked in {tmp_path}, and in the folder of the configuration")
+
+
 def test_train_refuses_a_folder_in_use(config, tmp_path, capsys):
     assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 0
     assert run("train", config, "--out", tmp_path / "run", "--device", "cpu", "--quiet") == 4
@@ -105,6 +123,21 @@ def test_rendered_clips_are_a_readable_set(tmp_path):
     assert found.classes == ("airplane", "bird", "drone", "helicopter")
     assert [len(video.frames) for video in found.videos] == [2]
     assert all(record.image.is_file() for record in found.videos[0].frames)
+
+
+@pytest.mark.parametrize("option", ["--clips", "--length"])
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_rendered_set_is_never_empty(tmp_path, capsys, option, count):
+    with pytest.raises(SystemExit, match="2"):
+        run("render_clips", tmp_path, option, count)
+    assert "is not an integer from 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["../../x", "a/b", ""])
+def test_rendered_split_stays_in_its_folder(tmp_path, capsys, split):
+    assert run("render_clips", tmp_path / "set", "--split", split) == 2
+    assert "expected a name, not a path" in error_line(capsys)
+    assert not (tmp_path / "set").exists()
 
 
 def test_publish_writes_the_entry_of_the_weights(tmp_path, monkeypatch, capsys):

@@ -134,7 +134,7 @@ def test_fault_of_the_compiler_is_one_line(monkeypatch):
     monkeypatch.setattr(torch, "compile", compile_)
     compiled = TorchRuntime(tiny_model(), compiled=True)
     _, state = compiled.detect([noise()], [SIZE_HW], None)
-    with pytest.raises(DeviceError, match=r"--compile: No working C\+\+ compiler; omit it"):
+    with pytest.raises(DeviceError, match=r"`compiled=True`: No working C\+\+ compiler; omit it"):
         compiled.detect([noise()], [SIZE_HW], state)
 
 
@@ -157,16 +157,16 @@ def test_two_stages_are_not_compiled():
 
 
 def test_graph_is_not_compiled():
-    with pytest.raises(RnndetError, match="compiled"):
+    with pytest.raises(RnndetError, match="`compiled=True`"):
         open_runtime("aerial", kind="onnx", compiled=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_half_precision_on_a_cpu_is_refused():
-    with pytest.raises(RnndetError, match="--half"):
+    with pytest.raises(RnndetError, match="`half=True`"):
         open_runtime("aerial", half=True)
 
 
 def test_half_precision_of_a_graph_is_refused():
-    with pytest.raises(RnndetError, match="half precision"):
+    with pytest.raises(RnndetError, match="`half=True`"):
         open_runtime("aerial", kind="onnx", half=True)

@@ -266,7 +266,7 @@ class Flyer:
     def __init__(self, spec=None, *, found=seen):
         self.track_classes, self.found = spec, found
 
-    def detect(self, images, original_sizes, state, *, timer=None):
+    def detect(self, images, original_sizes, state, *, limits=None, timer=None):
         states = [0] * len(images) if state is None else state
         return [self.found(k) for k in states], [k + 1 for k in states]
 

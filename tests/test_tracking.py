@@ -6,13 +6,21 @@ import pytest
 from conftest import detections
 from rnndet.errors import RnndetError
 from rnndet.structures import Detections
-from rnndet.tracking import TRACKERS, ByteTracker, IouTracker, SortTracker
+from rnndet.tracking import (
+    TRACKERS,
+    ByteTracker,
+    IouTracker,
+    OcSortTracker,
+    SortTracker,
+    make_tracker,
+)
 from rnndet.tracking.assign import assign, buffered_iou
 from rnndet.tracking.kalman import ConstantVelocity
-from rnndet.tracking.tracks import LastBox, Tracks
+from rnndet.tracking.observed import MOST_STEPS, ObservedMotion, direction_agreement
+from rnndet.tracking.tracks import LastBox, TrackOptions, Tracks
 
 FRAME = 0.04  # seconds
-REAL = ["iou", "sort", "byte"]
+REAL = ["iou", "sort", "byte", "oc_sort"]
 
 
 def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
@@ -238,7 +246,7 @@ def test_candidate_of_the_same_class_is_preferred():
 
 
 def test_classes_of_a_track_are_weighed_by_score():
-    tracks = Tracks(LastBox(), min_hits=1, max_age=1.0, frame_interval=FRAME)
+    tracks = Tracks(LastBox(), TrackOptions(min_hits=1))
     box = np.array([[0.0, 0, 10, 10]])
     tracks.start(box, np.array([0.2]), np.array([0]))
     tracks.update(np.array([0]), box, np.array([0.6]), np.array([1]))
@@ -290,3 +298,254 @@ def test_bad_options_are_refused(name):
 
 def test_iou_tracker_gives_ids_at_once():
     assert run(IouTracker(), walk(2, step=2)) == [[1], [1]]
+
+
+# widening
+
+
+def test_widening_shrinks_with_a_shorter_interval():
+    widest = []
+    for interval in (0.04, 0.1, 0.2):
+        tracker = ByteTracker(max_widening=10.0)
+        tracker.update(found((50, 50, 20, 20, 0.9, 0)), time=0.0)
+        tracker.update(Detections.empty(), time=interval)
+        widest.append(float(tracker._wide_buffers()[0]))
+    assert widest[0] < widest[1] < widest[2]
+
+
+def test_widening_grows_with_the_speed_of_the_object():
+    widest = []
+    for step in (0, 5, 10):
+        tracker = ByteTracker(max_widening=10.0)
+        run(tracker, walk(12, step=step))
+        for k in range(12, 16):
+            tracker.update(Detections.empty(), time=k * FRAME)
+        widest.append(float(tracker._wide_buffers()[0]))
+    assert widest[0] < widest[1] < widest[2]
+
+
+@pytest.mark.parametrize(("height", "ids"), [(24, [1]), (40, [0])])
+def test_only_boxes_of_similar_size_are_matched_without_overlap(height, ids):
+    tracker = ByteTracker(min_widening=1.0, max_widening=1.0)
+    run(tracker, [found((100 + 15 * k, 50, 20, 20, 0.9, 0)) for k in range(4)])
+    below = found((155, 61 + height / 2, 20, height, 0.9, 0))  # from 1 px below the track on
+    assert tracker.update(below, time=4 * FRAME).ids.tolist() == ids
+
+
+# observations
+
+
+def test_pairs_that_continue_the_direction_agree_most():
+    motion = ObservedMotion(momentum_time=0.1)
+    motion.add(np.array([[0.0, 0, 20, 20]]))
+    for k in range(1, 5):
+        motion.predict(0.1)
+        motion.update(np.array([0]), np.array([[10.0 * k, 0, 10 * k + 20, 20]]))
+    start = motion.earlier[0]
+    right, down = np.array([30, 0, 30, 0]), np.array([0, 30, 0, 30])
+    agreement = direction_agreement(motion, start + np.stack([right, down, -right]))
+    np.testing.assert_allclose(agreement, [[0.5, 0.0, -0.5]], atol=1e-9)
+
+
+def test_oc_sort_prefers_the_detection_in_the_direction_of_the_track():
+    """Of two boxes with the same IoU, one lies ahead and one behind."""
+    frames = [found((100 + 4 * k, 50, 40, 40, 0.9, 0)) for k in range(6)]
+    kalman = {"initial_speed": 0.0, "acceleration": 0.0, "turning": 0.0}  # predicts no motion
+    ids = []
+    for momentum in (0.0, 0.5):
+        tracker = OcSortTracker(momentum=momentum, min_hits=1, **kalman)
+        run(tracker, frames)
+        x = float(tracker.expected()[0][0, [0, 2]].mean())
+        pair = found((x - 19.9, 50, 40, 40, 0.9, 0), (x + 20.1, 50, 40, 40, 0.8, 0))
+        ids.append(tracker.update(pair, time=6 * FRAME).ids.tolist())
+    assert ids == [[1, 2], [2, 1]]
+
+
+def test_a_direction_is_measured_over_the_momentum_time():
+    motion = ObservedMotion(momentum_time=0.1)
+    motion.add(np.array([[0.0, 0, 20, 20]]))
+    spans = []
+    for k in range(1, 40):
+        motion.predict(FRAME)
+        motion.update(np.array([0]), np.array([[1.0 * k, 0, k + 20, 20]]))
+        spans.append((motion.last[0, 0] - motion.earlier[0, 0]) * FRAME)
+    assert min(spans[10:]) >= 0.1 - 1e-9
+    assert max(spans) <= 2 * (0.1 + FRAME)
+
+
+def test_re_update_gives_the_velocity_between_the_observations():
+    """The object turns round while it is hidden."""
+    speeds = []
+    for re_update in (False, True):
+        motion = ObservedMotion(re_update=re_update)
+        motion.add(np.array([[0.0, 0, 20, 20]]))
+        for k in range(1, 10):
+            motion.predict(FRAME)
+            motion.update(np.array([0]), np.array([[5.0 * k, 0, 5 * k + 20, 20]]))
+        for _ in range(10):
+            motion.predict(FRAME)
+        motion.update(np.array([0]), np.array([[5.0, 0, 25, 20]]))  # 40 px back in 10 frames
+        before = motion.boxes[0, 0]
+        motion.predict(FRAME)
+        speeds.append(motion.boxes[0, 0] - before)
+    assert speeds[1] == pytest.approx(-4.0, abs=1.0)
+    assert abs(speeds[0] + 4.0) > 2.0
+
+
+def test_re_update_without_a_gap_changes_nothing():
+    boxes = []
+    for re_update in (False, True):
+        motion = ObservedMotion(re_update=re_update)
+        motion.add(np.array([[0.0, 0, 20, 20]]))
+        for k in range(1, 6):
+            motion.predict(FRAME)
+            motion.update(np.array([0]), np.array([[5.0 * k, 0, 5 * k + 20, 20]]))
+        boxes.append(motion.boxes)
+    assert np.array_equal(*boxes)
+
+
+def test_re_update_takes_a_limited_number_of_steps():
+    motion = ObservedMotion()
+    motion.add(np.array([[0.0, 0, 20, 20]]))
+    for _ in range(10 * MOST_STEPS):
+        motion.predict(FRAME)
+    steps = []
+    predict = motion._predict
+    motion._predict = lambda rows, dt: (steps.append(1), predict(rows, dt))
+    motion.update(np.array([0]), np.array([[50.0, 0, 70, 20]]))
+    assert len(steps) == MOST_STEPS
+
+
+@pytest.mark.parametrize(("recovery_iou", "ids"), [(0.3, [1]), (1.0, [0])])
+def test_oc_sort_recovers_an_object_that_stopped_at_its_last_box(recovery_iou, ids):
+    tracker = OcSortTracker(recovery_iou=recovery_iou)
+    run(tracker, walk(8, step=10))
+    for k in range(8, 12):
+        tracker.update(Detections.empty(), time=k * FRAME)
+    stopped = walk(8, step=10)[-1]
+    assert tracker.update(stopped, time=12 * FRAME).ids.tolist() == ids
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_restored_tracker_goes_on_like_the_original(name):
+    generator = np.random.default_rng(5)
+    frames = []
+    for k in range(24):
+        rows = [
+            (
+                60 + 3 * k + 40 * n,
+                50 + n * k + generator.normal(),
+                22,
+                20,
+                generator.random(),
+                n % 2,
+            )
+            for n in range(5)
+        ]
+        frames.append(found(*[row for row in rows if generator.random() > 0.25]))
+    first = TRACKERS[name]()
+    run(first, frames[:12])
+    second = TRACKERS[name]()
+    second.load_state_dict(first.state_dict())
+    for k, frame in enumerate(frames[12:], 12):
+        a, b = (tracker.update(frame, time=k * FRAME).ids for tracker in (first, second))
+        assert np.array_equal(a, b)
+        assert np.array_equal(first.expected()[0], second.expected()[0])
+
+
+def test_a_state_of_a_filter_without_observations_is_restored():
+    """As older versions saved it."""
+    old, new = ConstantVelocity(), ObservedMotion()
+    box = np.array([[0.0, 0, 20, 20]])
+    old.add(box)
+    new.load_state_dict({name: array.copy() for name, array in old.state_dict().items()})
+    for motion in (old, new):
+        motion.predict(FRAME)
+        motion.update(np.array([0]), box + 5)
+    assert np.array_equal(old.boxes, new.boxes)
+
+
+@pytest.mark.parametrize(("has_neighbour", "ids"), [(False, [1]), (True, [0, 0])])
+def test_only_an_object_alone_is_matched_a_size_and_a_half_away(has_neighbour, ids):
+    tracker = ByteTracker(max_widening=0.0)
+    run(tracker, walk(4, step=0))
+    jumped = [(130, 50, 20, 20, 0.9, 0)]
+    if has_neighbour:
+        jumped.append((140, 90, 20, 20, 0.8, 0))
+    assert tracker.update(found(*jumped), time=4 * FRAME).ids.tolist() == ids
+
+
+def test_a_saved_state_does_not_change_with_its_tracker():
+    tracker = OcSortTracker()
+    run(tracker, walk(4, step=3))
+    state = tracker.state_dict()
+    seen = state["motion"]["seen"].copy()
+    tracker.update(found((400, 50, 20, 20, 0.9, 0)), time=4 * FRAME)
+    tracker.update(walk(6, step=3)[5], time=5 * FRAME)
+    assert np.array_equal(state["motion"]["seen"], seen)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_state_of_a_tracker_does_not_grow_with_the_video(name):
+    tracker = TRACKERS[name]()
+
+    def size() -> int:
+        state = tracker.state_dict()
+        arrays = [*state.values(), *state["motion"].values()]
+        return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+
+    run(tracker, walk(20, step=1))
+    early = size()
+    for k in range(20, 400):
+        tracker.update(found((100 + k, 50, 20, 20, 0.9, 0)), time=k * FRAME)
+    assert size() == early
+
+
+# options
+
+
+def test_options_reach_the_tracker():
+    tracker = make_tracker("byte", min_score=0.4, options={"max_age": 2, "widening": 1.5})
+    assert (tracker.options.min_score, tracker.options.max_age) == (0.4, 2.0)
+    assert (tracker.options.widening, tracker.options.min_hits) == (1.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "match"),
+    [
+        ("byte", {"max_aeg": 1.0}, "did you mean 'max_age'"),
+        ("oc_sort", {"momentum": -1.0}, "momentum = -1.0 must be not negative"),
+        ("sort", {"min_hits": 1.5}, "min_hits must be int"),
+        ("iou", {"min_score": 0.2}, "score threshold"),
+        ("none", {"max_age": 1.0}, "max_age is unknown"),
+    ],
+)
+def test_unknown_options_and_values_are_refused(name, options, match):
+    with pytest.raises(RnndetError, match=match):
+        make_tracker(name, min_score=0.3, options=options)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_acceleration_and_noise_are_options_of_the_filter(name):
+    """The stored covariance after a prediction shows which noise the filter has."""
+    if name == "iou":
+        return
+    spread = []
+    for acceleration in (1.0, 20.0):
+        tracker = TRACKERS[name](acceleration=acceleration, min_hits=1)
+        run(tracker, walk(4, step=1))
+        tracker.update(Detections.empty(), time=4 * FRAME)
+        spread.append(tracker.state_dict()["motion"]["covariance"][0, 0, 0])
+    assert spread[0] < spread[1]
+
+
+def test_a_track_without_an_id_is_removed_after_its_share_of_max_age():
+    ids = []
+    for share in (0.25, 1.0):
+        tracker = ByteTracker(max_age=0.4, tentative_share=share)
+        box = found((50, 50, 20, 20, 0.9, 0))
+        tracker.update(box, time=0.0)
+        tracker.update(Detections.empty(), time=0.1)
+        tracker.update(Detections.empty(), time=0.2)
+        ids.append(tracker.update(box, time=0.24).ids.tolist())
+    assert ids == [[0], [1]]

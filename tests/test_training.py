@@ -233,7 +233,7 @@ def test_validation_keeps_weak_detections(coco_vid_root, monkeypatch):
     floors, detect = [], VideoDetector.step
 
     def spied(self, *args, **settings):
-        floors.append(self.score_threshold)
+        floors.extend(one.min_score for one in settings["limits"])
         return detect(self, *args, **settings)
 
     monkeypatch.setattr(VideoDetector, "step", spied)
@@ -244,8 +244,33 @@ def test_validation_keeps_weak_detections(coco_vid_root, monkeypatch):
 
 def test_run_folder_in_use_is_refused(coco_vid_root, tmp_path):
     train(coco_vid_root, tmp_path / "run", steps=2)
-    with pytest.raises(OutputError, match="--resume"):
+    with pytest.raises(OutputError, match="`resume=True`"):
         train(coco_vid_root, tmp_path / "run", steps=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"steps": 8}, "train.steps was 4, is 8: the learning rates follow the schedule of the new "
+         "settings; at step 4 they are 0.619 of their peaks, not 0.02"),
+        ({"steps": 8, "schedule": "constant"}, "train.schedule was cosine, is constant: "),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_resume_says_that_the_schedule_of_the_learning_rate_changes(
+    coco_vid_root, tmp_path, caplog, changes, expected
+):
+    train(coco_vid_root, tmp_path / "run")
+    train(coco_vid_root, tmp_path / "run", resume=True, **changes)
+    said = [line for line in caplog.messages if "learning rates" in line]
+    assert len(said) == (expected is not None)
+    assert expected is None or expected in said[0]
+
+
+def test_resume_with_more_steps_of_a_constant_rate_is_silent(coco_vid_root, tmp_path, caplog):
+    train(coco_vid_root, tmp_path / "run", schedule="constant")
+    train(coco_vid_root, tmp_path / "run", resume=True, schedule="constant", steps=5)
+    assert "learning rates" not in caplog.text
 
 
 def test_resume_without_a_run_is_an_error(coco_vid_root, tmp_path):

@@ -1,11 +1,13 @@
 """Plots of a training run."""
 
 import json
+import math
 
 import pytest
 
 from rnndet.errors import InputError
 from rnndet.training import plots
+from rnndet.training.log import MetricsLog
 
 
 def write_log(folder, *lines):
@@ -52,6 +54,40 @@ def test_gates_are_drawn(tmp_path):
     gates = {"gate/0/z": 0.5, "gate/0/z/open": 0.1, "gate/0/z/shut": 0.0}
     files = plots.plot_run(write_log(tmp_path, step(1, **gates), step(2, **gates)))
     assert [path.name for path in files] == ["loss.png", "rate.png", "speed.png", "gates.png"]
+
+
+@pytest.mark.parametrize("text", ["null", "NaN"])
+def test_number_that_is_not_finite_is_read_as_nan(tmp_path, text):
+    run = write_log(tmp_path, step(1), step(2))
+    path = run / "metrics.jsonl"
+    path.write_text(path.read_text() + f'{{"step": 3, "loss": 1.0, "norm": {text}}}\n')
+    assert math.isnan(plots.read_log(path)[-1]["norm"])
+    assert plots.write_csv(run).read_text().splitlines()[-1].split(",")[-1] == "nan"
+
+
+@pytest.mark.parametrize("value", [math.nan, None])
+def test_run_with_a_number_that_is_not_finite_is_plotted(tmp_path, value):
+    pytest.importorskip("matplotlib")
+    lines = [step(1, bbox=1.0), step(2, bbox=value), step(3, bbox=0.5)]
+    scores = [{"step": k, "val/AP50": value, "val/AP50/bird": value} for k in (1, 2)]
+    files = plots.plot_run(write_log(tmp_path, *lines, *scores))
+    assert [path.name for path in files] == ["loss.png", "rate.png", "speed.png", "ap.png"]
+
+
+def test_running_mean_leaves_out_what_is_not_finite():
+    assert plots.smoothed([4.0, math.nan, 8.0])[::2] == pytest.approx([4.0, 1.16 / 0.19])
+
+
+def test_log_is_strict_json(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write(step=1, loss=2.0, norm=math.inf, **{"val/AP50/bird": math.nan})
+    log.close()
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
+    assert line == {"step": 1, "loss": 2.0, "norm": None, "val/AP50/bird": None}
 
 
 def test_log_is_written_as_csv(tmp_path):

@@ -180,8 +180,27 @@ def test_videos_are_labelled_once_for_all_validations(videos, start, tmp_path, m
 
 def test_validation_without_labels_needs_initial_weights(videos, coco_vid_root, tmp_path):
     config = config_for({"root": str(coco_vid_root)}, val=[source(videos)])
-    with pytest.raises(RnndetError, match=r"compared with train\.init; set it to weights"):
+    with pytest.raises(RnndetError, match=r"compared with train\.teacher or train\.init"):
         run_training(config, tmp_path / "run", device="cpu", quiet=True)
+
+
+def test_unlabelled_videos_are_validated_against_the_teacher_of_the_training(
+    videos, start, tmp_path, caplog
+):
+    other = tmp_path / "other.pt"
+    other.write_bytes(start.read_bytes())
+    config = config_for(
+        source(videos), init=str(start), teacher=str(other), holdout=["street"], steps=1
+    )
+    with caplog.at_level("INFO"):
+        run_training(config, tmp_path / "run", device="cpu", quiet=True)
+    assert f"agreement with {other} at >= 0.4" in caplog.text
+    assert f"agreement with {start}" not in caplog.text
+
+
+def test_teacher_init_is_the_initial_weights_in_validation_too(videos, start):
+    config = config_for(source(videos), init=str(start), teacher="init")
+    assert validation.teacher_name(config) == str(start)
 
 
 def test_initial_weights_of_other_classes_are_no_teacher(videos, start, tmp_path):

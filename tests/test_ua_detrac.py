@@ -42,7 +42,7 @@ def write(root, text):
 def test_ignored_regions_are_in_every_frame(tmp_path):
     write(tmp_path, sequence())
     for frame in read(tmp_path).videos[0].frames:
-        assert frame.target.boxes[0].tolist() == [40.0, 0.0, 64.0, 10.0]
+        assert frame.target.boxes[0].tolist() == [39.5, 0.0, 63.5, 9.5]
         assert frame.target.labels[0] == ANY_CLASS and frame.target.ignore[0]
 
 
@@ -89,5 +89,5 @@ def test_invalid_region_is_one_problem_whatever_the_number_of_frames(tmp_path):
     problems = Problems()
     read(tmp_path, skip_bad=True, problems=problems)
     assert [str(p).partition(": ")[2] for p in problems.found] == [
-        "ignored region 1: box (inf, 0, inf, 9) is not in pixels"
+        "ignored region 1: box (inf, -0.5, inf, 8.5) is not in pixels"
     ]

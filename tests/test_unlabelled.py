@@ -117,7 +117,7 @@ def test_names_choose_videos(tmp_path):
 
 def test_names_without_a_match_name_a_video(tmp_path):
     write_images(tmp_path / "cars.png")
-    expected = r"none of the 1 videos matches names = bikes; the first is cars"
+    expected = r"none of 1 video matches names = bikes; the first is cars"
     with pytest.raises(InputError, match=expected):
         read(tmp_path, names=["bikes"])
 
@@ -147,7 +147,7 @@ def test_video_too_short_for_a_part_is_left_out_and_counted(tmp_path):
     write_video(tmp_path / "bikes.avi", frames=6)
     videos, notes = read_or_nothing(tmp_path, {"first": 0.67})
     assert [video.name for video in videos] == ["bikes"]
-    assert notes == ["1 videos too short for first and last left out"]
+    assert notes == ["1 video too short for first and last left out"]
 
 
 def test_empty_part_is_refused(tmp_path):

@@ -38,7 +38,7 @@ def result(index: int = 0, *, ids: bool = True, none: bool = False) -> FrameResu
 
 def without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
     class Missing:
-        def __init__(self, *_: object) -> None:
+        def __init__(self, *_: object, **__: object) -> None:
             raise ImportError("no PyAV")
 
     monkeypatch.setattr(sink_module, "H264Writer", Missing)

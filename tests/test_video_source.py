@@ -9,8 +9,9 @@ import pytest
 
 from rnndet.errors import InputError
 from rnndet.video.image import read_image, write_image
-from rnndet.video.sources.base import Clock, safe_name
+from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.capture import frame_rate
+from rnndet.video.sources.clock import Clock
 from rnndet.video.sources.image_folder import ImageFolder, natural_key
 from rnndet.video.sources.open import VideoFile, open_source, read_frames
 

@@ -12,8 +12,9 @@ from labelled_sets import assert_same_targets, assert_same_videos
 from conftest import CLASSES, write_coco_vid
 from rnndet.data import frames
 from rnndet.data.formats import read_set
+from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.targets import ANY_CLASS
+from rnndet.data.targets import ANY_CLASS, TargetBuilder
 from rnndet.data.writers import coco_vid, imagenet_vid, mot
 from rnndet.errors import InputError, OutputError
 from rnndet.structures import Target
@@ -282,6 +283,19 @@ def test_mot_rows_are_those_of_the_benchmark(tmp_path):
     mot.write(one_video(tmp_path, target(IGNORED, REGION)), tmp_path, "s", images=False)
     lines = (tmp_path / "s/v/gt/gt.txt").read_text().splitlines()
     assert lines == ["1,0,5,6,10,10,0,1,1", "1,-1,1,1,9,9,0,0,1"]
+
+
+def test_mot_boxes_that_leave_the_image_read_back_as_they_were_labelled(tmp_path):
+    builder = TargetBuilder(width=48, height=32, file=tmp_path, problems=Problems())
+    for track, left in ((7, -5.3), (8, 4.0), (9, -60.7)):
+        builder.add((left, 4.1, left + 20, 24.6), 0, entry=1, track=track)
+    old = builder.build()
+    mot.write(one_video(tmp_path, old), tmp_path / "out", "s", images=False)
+    (tmp_path / "out/s/v/v.mp4").touch()
+    new = read_back("mot", tmp_path / "out").videos[0].frames[0].target
+    assert_same_targets(new, old)
+    assert new.tracking.ids.tolist() == [7, 8, 9]
+    assert np.abs(new.tracking.boxes - old.tracking.boxes).max() < 1e-6
 
 
 @pytest.mark.parametrize(

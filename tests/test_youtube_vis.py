@@ -121,7 +121,7 @@ def test_places_of_file_and_images_can_be_given(root):
         (lambda t: t["annotations"][0].update(id=10**400), r"annotations\[0\]: not an object"),
         (
             lambda t: t["annotations"][0].update(bboxes=[None]),
-            "annotation 21: 1 bboxes for 3 frames",
+            "annotation 21: 1 bbox for 3 frames",
         ),
         (lambda t: t["annotations"][0].pop("bboxes"), "annotation 21: lacks the list 'bboxes'"),
         (

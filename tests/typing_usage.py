@@ -1,7 +1,7 @@
 """The public API as users call it: mypy checks the types that they get, nothing is run."""
 
 from collections.abc import Iterator
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,19 @@ for result in results:
     assert_type(len(found), int)
     assert_type(result.predicted, rnndet.Detections | None)
     assert_type(pairwise_iou(found.boxes, found.boxes), NDArray[np.floating])
+
+several = rnndet.track(
+    model, ["a.mp4", "b.mp4"], min_score={"bird": 0.5, "*": 0.3}, nms=0.6, regions="regions.json",
+    stride=2, start=1.0, end=9.0,
+)  # fmt: skip
+for result in several:
+    assert_type(result.source, str | None)
+    if result.counts is not None:
+        assert_type(result.counts.lines["gate"].to_right, dict[str, int])
+        assert_type(result.counts.regions["yard"].inside, dict[str, int])
+
+table = rnndet.read_results("out/clip")
+assert_type(table["score"], NDArray[Any])
 
 stream = rnndet.Stream(model, min_score=0.3)
 image = np.zeros((480, 640, 3), np.uint8)

@@ -28,6 +28,7 @@ from rnndet.inference.results import MODEL_STAGES
 from rnndet.inference.run import RunOptions, run_source
 from rnndet.inference.runtimes import Runtime
 from rnndet.inference.stream import Stream
+from rnndet.messages import counted
 from rnndet.structures import FrameResult
 from rnndet.system.environment import machine, peak_memory_mib
 from rnndet.system.timing import StageTimer
@@ -158,8 +159,8 @@ def _measure_round(
     times = run_round(stream, source, folder, limit=limit, on_frame=on_frame)
     if len(times) < WARM_UP + cycle:
         raise InputError(
-            f"{source.info.source}: {len(times)} frames are too few; {WARM_UP} are "
-            f"warm-up, so give a video, and --frames, of {WARM_UP + cycle} or more"
+            f"{source.info.source}: {counted(len(times), 'frame')} are too few; {WARM_UP} are "
+            f"warm-up, so give a video, and `frames`, of {WARM_UP + cycle} or more"
         )
     options = RunOptions(name="pipeline", max_frames=limit, overwrite=True)
     summary = run_source(stream, source, folder, options)
@@ -271,8 +272,9 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
     turns = " of each in turn" if ratio else ""
     lines = [
         report["machine"]["words"],
-        f"{source['name']}, {source['width']}x{source['height']}: medians of {report['rounds']} "
-        f"rounds{turns}, {report['frames']} frames each after {report['warm_up']} of warm-up",
+        f"{source['name']}, {source['width']}x{source['height']}: medians of "
+        f"{counted(report['rounds'], 'round')}{turns}, {counted(report['frames'], 'frame')} "
+        f"each after {report['warm_up']} of warm-up",
     ]
     for letter, model in zip("AB", models, strict=False):
         keys = ("detector", "cell", "tracker", "runtime")

@@ -9,6 +9,7 @@ from rnndet.data.frames import iterate
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import RnndetError
 from rnndet.evaluation.videos import degraded
+from rnndet.messages import counted
 from rnndet.structures import Frame
 from rnndet.video.scene_cut import SceneCut
 
@@ -73,8 +74,8 @@ def lines_of(report: dict[str, Any]) -> list[str]:
     joints, seen, false = report["joints"], report["seen"], report["false"]
     shown = ", ".join(f"{name} frame {index}" for name, index in false)
     return [
-        f"{report['frames']} frames; cuts between videos of different scenes: {seen['other']} of "
-        f"{joints['other']} detected, median delay {report['delay']} frames",
+        f"{counted(report['frames'], 'frame')}; cuts between videos of different scenes: "
+        f"{seen['other']} of {joints['other']} detected, median delay {report['delay']} frames",
         f"between videos of the same scene group: {seen['same']} of {joints['same']}",
         f"false cuts: {len(false)}" + (f" ({shown})" if false else ""),
     ]

@@ -14,7 +14,7 @@ from rnndet.models.checkpoint import content_sha256
 from rnndet.models.detectors.base import detections_of
 from rnndet.models.video_detector import VideoDetector
 from rnndet.specs import InputSpec
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
 from rnndet.system.timing import NO_TIMER, Timer
 
 NoState = dict[str, tuple[()]]
@@ -33,7 +33,8 @@ class TorchvisionRuntime:
     With torchvision's own transform, anchors, postprocessing and memory format, on the same
     weights, and without a temporal module: its state is empty.
 
-    device: auto, cpu or cuda. Sets nothing for the process, as `choose_device` does.
+    device: auto, cpu or cuda. Sets nothing for the process, as `choose_device` does. torchvision
+    has thresholds on the network only: one stream at a time, and NMS as in the model.
     """
 
     name = "stock"
@@ -66,9 +67,12 @@ class TorchvisionRuntime:
         original_sizes: Sequence[tuple[int, int]],
         state: NoState | None,
         *,
+        limits: Sequence[DetectionLimits] | None = None,
         timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], NoState]:
         """See `Runtime.detect`; everything that torchvision does is measured as network."""
+        if limits is not None:
+            self.score_threshold = min(one.min_score for one in limits)
         with timer.stage("network"), torch.no_grad():
             tensors = [
                 torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).to(self._device)

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rnndet.config import Config
+from rnndet.messages import counted
 from rnndet.training.run import build_run
 from rnndet.training.trainer import STAGES, Trainer
 
@@ -72,7 +73,7 @@ def lines_of(report: dict[str, Any]) -> list[str]:
     """The report as a table."""
     lines = [
         f"{report['frames_per_s']:.1f} frames/s, {report['steps_per_s']:.2f} steps/s of "
-        f"{report['frames_per_step']} frames on {report['device']}",
+        f"{counted(report['frames_per_step'], 'frame')} on {report['device']}",
         f"{'stage':<12}{'ms/step':>10}{'share':>8}",
     ]
     for name in (*STAGES, "other"):

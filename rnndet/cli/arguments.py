@@ -4,7 +4,9 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from rnndet.config import parse_change
 from rnndet.errors import InputError
 from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
 from rnndet.registry import choose_classes
@@ -15,6 +17,8 @@ WEIGHTS_HELP = (
     "publishes, for example torchvision:fcos_resnet50_fpn, which is downloaded once; default: "
     f"{DEFAULT_WEIGHTS}, on rendered clips {CLIP_WEIGHTS}"
 )
+TRACKERS_HELP = "byte, oc_sort, sort, iou or none"
+TRACKER_OPTION_HELP = "an option of the tracker, docs/inference.md; repeat for more"
 CLASSES_HELP = "only these classes: names by commas, or a text file with a name per line"
 
 
@@ -23,6 +27,39 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
     return int(text)
+
+
+def class_score(text: str) -> tuple[str, float]:
+    """Parse 0.4, for all classes, or person=0.6: the name of the class, "*" for all, and the score.
+
+    >>> class_score("person=0.6")
+    ('person', 0.6)
+    """
+    name, _, number = text.rpartition("=")
+    try:
+        return name.strip() or "*", float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a score nor NAME=SCORE, such as 0.4 or person=0.6"
+        ) from None
+
+
+def score_threshold(given: Sequence[tuple[str, float]] | None) -> float | dict[str, float]:
+    """The minimum score of all classes, or by the names of classes; 0.3 by default.
+
+    given: of `class_score`; of two for the same class the last holds.
+    """
+    scores = {"*": 0.3, **dict(given or ())}
+    return scores["*"] if len(scores) == 1 else scores
+
+
+def tracker_options(changes: Sequence[str]) -> dict[str, Any]:
+    """Parse the values of --tracker-option, KEY=VALUE each. Raises RnndetError.
+
+    >>> tracker_options(["max_age=2", "re_update=false"])
+    {'max_age': 2, 're_update': False}
+    """
+    return dict(parse_change(change, flag="--tracker-option") for change in changes)
 
 
 def class_names(

@@ -16,8 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rnndet.cli.arguments import WEIGHTS_HELP, at_least_one
-from rnndet.cli.errors import run_tool
+from rnndet.cli.arguments import TRACKERS_HELP, WEIGHTS_HELP, at_least_one
+from rnndet.cli.errors import command, run_tool
+from rnndet.messages import counted
 from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
 
 
@@ -86,7 +87,7 @@ def add_infer(parts: Any) -> argparse.ArgumentParser:
         help="of the network's input with --untrained (192 320)")  # fmt: skip
     add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
     add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
-    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--tracker", default="byte", help=TRACKERS_HELP)
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--apart", action="store_true",
@@ -94,6 +95,7 @@ def add_infer(parts: Any) -> argparse.ArgumentParser:
     return infer
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -152,7 +154,8 @@ def run_eval(args: argparse.Namespace) -> int:
     model = load_model(args.weights or default_weights(args.data))
     report = measure_eval(model, root, split=args.split, frames=args.frames)
     line = (
-        f"{report['frames']} frames of {report['videos']} videos in {report['seconds']:.1f} s, "
+        f"{counted(report['frames'], 'frame')} of {counted(report['videos'], 'video')} in "
+        f"{report['seconds']:.1f} s, "
         f"{report['frames_per_second']:.1f} per second; metrics {report['metrics_seconds']:.1f} s"
     )
     return show(args, report, [report["machine"]["words"], line])

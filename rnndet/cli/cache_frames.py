@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
+from rnndet.messages import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -23,6 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     return run_tool(
         "cache_frames", run, parse(argv), interrupted="interrupted; run it again to continue"
@@ -38,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     options = reader_options(args.option)
     videos = read_set(args.format, args.root, args.split, **options).videos
     count = sum(make_cache(video, Path(args.cache)) for video in tqdm(videos, unit="video"))
-    print(f"{count} frames decoded; {len(videos)} videos are in {args.cache}")
+    number = f"{counted(len(videos), 'video')} {'is' if len(videos) == 1 else 'are'}"
+    print(f"{counted(count, 'frame')} decoded; {number} in {args.cache}")
     return 0
 
 

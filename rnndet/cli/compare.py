@@ -7,7 +7,8 @@ over resampled videos; a difference whose interval excludes 0 is marked.
 import argparse
 import sys
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.arguments import TRACKER_OPTION_HELP, TRACKERS_HELP, tracker_options
+from rnndet.cli.errors import command, run_tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -16,13 +17,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("b", metavar="B", help="predictions of the second run")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
                         help="as in rnndet evaluate; streaming: both timed")  # fmt: skip
-    parser.add_argument("--tracker", default="byte", help="for the metric mot: byte, sort, iou")
+    parser.add_argument("--tracker", default="byte", help=f"for the metric mot: {TRACKERS_HELP}")
+    parser.add_argument("--tracker-option", action="append", default=[], metavar="KEY=VALUE",
+                        help=TRACKER_OPTION_HELP)  # fmt: skip
     parser.add_argument("--samples", type=int, default=200, metavar="N", help="of the bootstrap")
     parser.add_argument("--out", metavar="FILE", help="write the numbers to this file, as JSON")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     return run_tool("compare", run, parse(argv))
 
@@ -41,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
     a, b = load_predictions(args.a), load_predictions(args.b)
     names = metric_names(args.metrics, timed=is_timed(a) and is_timed(b))
     metrics = build_metrics(names, a.classes)
-    numbers = compare(a, b, metrics, tracker=args.tracker, samples=args.samples)
+    options = tracker_options(args.tracker_option)
+    numbers = compare(
+        a, b, metrics, tracker=args.tracker, tracker_options=options, samples=args.samples
+    )
     facts = protocol({"A": a, "B": b}, metrics) | {"samples": args.samples}
     print_table(numbers)
     print(f"\nA: {args.a}\nB: {args.b}")

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 from rnndet.cli.arguments import at_least_one
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool, with_flags
 from rnndet.errors import InputError
+from rnndet.messages import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -54,11 +55,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     level = logging.ERROR if args.command == "check" else logging.INFO  # check prints all lines
     logging.basicConfig(level=level, format="%(message)s")
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     commands = {"check": check, "stats": stats, "convert": convert, "show": show}
     return run_tool("dataset", commands[args.command], args)
 
@@ -105,7 +106,7 @@ def convert(args: argparse.Namespace) -> int:
     videos = read(args)
     notes = write(videos, Path(args.out), args.split, to=args.to, images=args.images)
     for note in notes:
-        print(f"note: {note}")
+        print(f"note: {with_flags(note)}")
     print(f"{args.split} in {args.to}: {args.out}")
     return 0
 
@@ -116,7 +117,7 @@ def show(args: argparse.Namespace) -> int:
     videos = read(args)
     video = find_video(videos, args.video)
     count = write_preview(video, videos.classes, Path(args.out), frames=args.frames)
-    print(f"{count} frames of {video.name}: {args.out}")
+    print(f"{counted(count, 'frame')} of {video.name}: {args.out}")
     return 0
 
 

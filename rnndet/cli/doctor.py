@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import rnndet
+from rnndet.cli.errors import command
 from rnndet.models.zoo import WEIGHTS_DIR, file_sha256, published_weights
 
 PACKAGES = (
@@ -149,6 +150,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     findings = examine()

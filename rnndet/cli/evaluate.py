@@ -10,9 +10,16 @@ import logging
 import sys
 from pathlib import Path
 
-from rnndet.cli.arguments import CLASSES_HELP, class_names
-from rnndet.cli.errors import run_tool
+from rnndet.cli.arguments import (
+    CLASSES_HELP,
+    TRACKER_OPTION_HELP,
+    TRACKERS_HELP,
+    class_names,
+    tracker_options,
+)
+from rnndet.cli.errors import command, run_tool
 from rnndet.errors import RnndetError
+from rnndet.messages import counted
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +63,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
         help="coco_ap, vid_ap, errors, stability, delay, recovery, flicker, mot, streaming; "
         "all: all of them")  # fmt: skip
-    add("--tracker", default="byte", help="for the metric mot: byte, sort, iou, none")
+    add("--tracker", default="byte", help=f"for the metric mot: {TRACKERS_HELP}")
+    add("--tracker-option", action="append", default=[], metavar="KEY=VALUE",
+        help=TRACKER_OPTION_HELP)  # fmt: skip
     add("--rescore", choices=["seq_nms", "track_smooth"],
         help="with --predictions: a baseline without temporal module; stored in --out")  # fmt: skip
     add("--latency", type=float, nargs="+", default=[], metavar="MS",
@@ -86,6 +95,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -136,8 +146,13 @@ def run(args: argparse.Namespace) -> int:
                 return 0
     classes = next(iter(runs.values())).classes
     metrics = build_metrics(names, classes, latencies=latencies)
-    rows, intervals = score(runs, metrics, tracker=args.tracker, samples=args.samples)
+    options = tracker_options(args.tracker_option)
+    rows, intervals = score(
+        runs, metrics, tracker=args.tracker, tracker_options=options, samples=args.samples
+    )
     facts = protocol(runs, metrics)
+    if options:
+        facts["tracker options"] = ", ".join(f"{key} = {value}" for key, value in options.items())
     if "labels" in facts:
         print(f"{facts['labels']}\n")
     print(format_tables(rows, intervals, metrics, classes))
@@ -150,9 +165,8 @@ def run(args: argparse.Namespace) -> int:
 def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) -> list[str]:
     """The names of --metrics, after a check of them and of --tracker; runs: None for weights."""
     from rnndet.evaluation.metrics.streaming import is_timed
-    from rnndet.evaluation.score import build_metrics, metric_names
-    from rnndet.registry import lookup
-    from rnndet.tracking import TRACKERS
+    from rnndet.evaluation.score import MIN_SCORE, build_metrics, metric_names
+    from rnndet.tracking import make_tracker
 
     timed = args.ablate_memory is None if runs is None else all(map(is_timed, runs.values()))
     names = metric_names(args.metrics, timed=timed or bool(latencies))
@@ -164,7 +178,7 @@ def requested_metrics(args: argparse.Namespace, runs, latencies: list[float]) ->
                 f"{args.data}: has no labels for {', '.join(needy)}; give --teacher WEIGHTS to "
                 "measure agreement with them, or only --metrics flicker, which needs no labels"
             )
-    lookup(args.tracker, TRACKERS, what="tracker")
+    make_tracker(args.tracker, min_score=MIN_SCORE, options=tracker_options(args.tracker_option))
     if "streaming" in names and not (timed or latencies):
         raise RnndetError("streaming: the frame times are unknown; set --latency MS")
     return names
@@ -302,9 +316,7 @@ def predict(args: argparse.Namespace, here):
     threads = None if args.threads is None else max(1, args.threads)
     if threads is not None:
         torch.set_num_threads(threads)  # of the teacher, and of loading
-    model, why = open_runtime(
-        args.weights, kind=args.runtime, device=args.device, threads=threads
-    )
+    model, why = open_runtime(args.weights, kind=args.runtime, device=args.device, threads=threads)
     teacher = None
     if args.teacher:
         found = load_model(args.teacher, device=model.device)
@@ -338,13 +350,19 @@ def predict(args: argparse.Namespace, here):
         for use, run in runs.items():
             save_predictions(Path(args.out) / f"{use or 'predictions'}.npz", run)
     if here.is_first:
-        print(f"{progress.count} frames in {progress.seconds:.0f} s by {model.name} on {model.device} ({why})\n")
+        print(
+            f"{counted(progress.count, 'frame')} in {progress.seconds:.0f} s by {model.name} on "
+            f"{model.device} ({why})\n"
+        )
     return runs, data
 
 
 def write(args: argparse.Namespace, runs, *, data, facts, rows, intervals) -> None:
-    """Write report.json and report.html; with the worst frames if the data has their images."""
+    """Write report.json and report.html; with the worst frames, and a page for each of their
+    videos, if the data has their images.
+    """
     from rnndet.evaluation.report.page import worst_frames, write_html
+    from rnndet.evaluation.report.video_page import write_video_pages
     from rnndet.evaluation.score import report_of, write_report
     from rnndet.evaluation.videos import images_of
 
@@ -355,6 +373,7 @@ def write(args: argparse.Namespace, runs, *, data, facts, rows, intervals) -> No
     # The data does not contain the images that were evaluated if they were corrupted.
     plain = data is not None and all(run.about["degraded"] == "no" for run in runs.values())
     worst = worst_frames(first, 12) if plain else []
+    links = write_video_pages(out, first, data, worst, cache=cache) if worst else None
     title = str(args.weights or ", ".join(args.predictions))
     write_html(
         out / "report.html",
@@ -365,6 +384,7 @@ def write(args: argparse.Namespace, runs, *, data, facts, rows, intervals) -> No
         classes=first.classes,
         intervals=intervals,
         images=images_of(data, worst, cache=cache) if worst else None,
+        links=links,
     )
     print(f"\nreport: {out / 'report.html'}")
 

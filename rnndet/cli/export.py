@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
 from rnndet.errors import OutputError, RnndetError
+from rnndet.messages import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -31,7 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace an existing graph")
     add("--int8", action="store_true", help="write the graph with its convolutions in int8")
     add("--calibrate", nargs="+", metavar="CLIP", default=[],
-        help="with --int8: videos like those that the model will see, not those of --data")  # fmt: skip
+        help="with --int8: videos like those that the model will see")  # fmt: skip
     add("--per-clip", type=int, default=8, metavar="N", help="frames of each CLIP that count (8)")
     add("--data", nargs="+", metavar="ROOT", default=[],
         help="with --int8: labelled sets to compare both graphs on")  # fmt: skip
@@ -40,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--every", type=int, default=1, metavar="N", help="every N-th frame of --data only")
     add("--degrade", metavar="PLAN", help="compare on corrupted frames too, as in rnndet evaluate")
     add("--max-loss", type=float, default=0.5, metavar="POINTS",
-        help="of AP50, on any of the sets, at which the int8 graph is refused; default 0.5")  # fmt: skip
+        help="largest loss of AP50, on any of the sets, of an int8 graph; default 0.5")  # fmt: skip
     add("--unchecked", action="store_true", help="keep an int8 graph whatever it loses")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
@@ -57,6 +58,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     return run_tool("export", run, parse(argv))
 
@@ -92,7 +94,8 @@ def export_float(args: argparse.Namespace, path: Path, out: Path) -> None:
     states = ", ".join(f"{s.name} ({s.channels} channels, stride {s.stride})" for s in spec.states)
     print(f"state: {states or 'none'}")
     print(
-        f"compared with torch over {close.frames} frames, {close.detections} detections: boxes "
+        f"compared with torch over {counted(close.frames, 'frame')}, "
+        f"{counted(close.detections, 'detection')}: boxes "
         f"within {close.box:.2g} px, scores within {close.score:.2g}, "
         f"{close.alone} detected by only one of the two"
     )

@@ -6,7 +6,6 @@ Without a SOURCE, a synthetic clip is rendered and used (out/demo).
 
 import argparse
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +13,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rnndet.cli.arguments import CLASSES_HELP, WEIGHTS_HELP, at_least_one, class_names
+from rnndet.cli.arguments import (
+    CLASSES_HELP,
+    TRACKER_OPTION_HELP,
+    TRACKERS_HELP,
+    WEIGHTS_HELP,
+    at_least_one,
+    class_names,
+    class_score,
+    score_threshold,
+    tracker_options,
+)
+from rnndet.cli.errors import command, printable, with_flags
 from rnndet.errors import RnndetError
 
 log = logging.getLogger("infer")
@@ -32,14 +42,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--half", action="store_true", help="compute in half precision, on a GPU, or by openvino")
     add("--compile", action="store_true", help="compile the model first, which takes minutes")
-    add("--score-threshold", type=float, default=0.3, help="show detections from this score on")
+    add("--score-threshold", type=class_score, action="append", metavar="SCORE",
+        help="show detections from this score on, 0.3 by default; also of a class, person=0.6; "
+        "may be repeated")  # fmt: skip
+    add("--nms", type=float, metavar="IOU",
+        help="of two boxes of a class that overlap by more, keep the higher score, 0 to 1; "
+        "default: that of the model")  # fmt: skip
     add("--classes", metavar="NAMES", help=CLASSES_HELP)
-    add("--tracker", default="byte", help="byte, sort, iou or none")
+    add("--tracker", default="byte", help=TRACKERS_HELP)
+    add("--tracker-option", action="append", default=[], metavar="KEY=VALUE",
+        help=TRACKER_OPTION_HELP)  # fmt: skip
     add(
         "--no-scene-cuts",
         action="store_true",
         help="do not reset state and tracks at scene cuts",
     )
+    add("--regions", metavar="FILE",
+        help="JSON file of regions and lines, in which tracks are counted")  # fmt: skip
     add("--no-track-classes", action="store_true",
         help="do not correct classes by the shape and motion of tracks")  # fmt: skip
     add(
@@ -70,7 +89,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--save-state", metavar="FILE", help="save the recurrent state and the tracks to this file")
     add("--save", action="append", metavar="NAMES",
         help="files beside detections.jsonl, by commas: video (the default), mot, coco, csv, cvat, "
-        "crops, frames")  # fmt: skip
+        "crops, frames, parquet, yolo, html (a page to look at, with the video)")  # fmt: skip
     add("--no-video", action="store_true", help="leave the video out")
     add("--trails", type=at_least_one, default=0, metavar="N",
         help="draw the last N positions of each track")  # fmt: skip
@@ -101,6 +120,7 @@ def seconds(text: str) -> float:
     return value
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     set_up_log(args)
@@ -159,13 +179,24 @@ def set_up_log(args: argparse.Namespace) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Fill in defaults; raise RnndetError for errors detected before a model is loaded."""
+    from rnndet.inference.counting import read_regions
     from rnndet.inference.writers import export_names
     from rnndet.models.zoo import default_weights
+    from rnndet.system.files import check_name
     from rnndet.system.lock import check_writable
 
-    args.weights = args.weights or default_weights(args.source)
-    names = export_names(["video"] if args.save is None else args.save)
-    args.save = tuple(name for name in sorted(names) if not (args.no_video and name == "video"))
+    if args.weights is None:
+        args.weights = default_weights(args.source)
+    args.score_threshold = score_threshold(args.score_threshold)
+    args.tracker_options = tracker_options(args.tracker_option)
+    if args.regions is not None:
+        args.regions = read_regions(args.regions)
+    names = set(export_names(["video"] if args.save is None else args.save))
+    if "html" in names:
+        names.add("video")  # the page shows it
+    if args.no_video:
+        names.discard("video")
+    args.save = tuple(sorted(names))
     if args.end is not None and args.end <= args.start:
         raise RnndetError(f"--end {args.end:g}: expected more than --start, {args.start:g}")
     if args.coast and args.tracker == "none":
@@ -179,6 +210,9 @@ def check(args: argparse.Namespace) -> None:
             raise RnndetError("--show: shows one source at a time; omit --batch-sources")
         check_display()
     check_writable(Path(args.out))
+    if args.save_state is not None:
+        check_name(Path(args.save_state))
+        check_writable(Path(args.save_state).parent)
 
 
 def list_jobs(args: argparse.Namespace) -> tuple[list[Any], str]:
@@ -216,7 +250,9 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     say(args, f"model {args.weights} ({about['detector']}, {about['cell']}) "
         f"by {runtime.name} on {runtime.device}: {why}")  # fmt: skip
     return runtime, {
-        "model": about, "tracker": args.tracker, "scene_cuts": not args.no_scene_cuts,
+        "model": about, "tracker": args.tracker,
+        **({"tracker_options": args.tracker_options} if args.tracker_options else {}),
+        "scene_cuts": not args.no_scene_cuts,
         "coast": args.coast, "key_every": args.key_every, "key_lost": args.key_lost,
     }  # fmt: skip
 
@@ -257,6 +293,7 @@ def make_batch(
         stop=stop,
         say=lambda line: say(args, line),
         say_error=lambda error: report(error, args),
+        describe_error=lambda error: with_flags(str(error)),
         progress=lambda job, total: Progress(
             job.name,
             total,
@@ -268,7 +305,7 @@ def make_batch(
 
 
 def say(args: argparse.Namespace, line: str) -> None:
-    """Print a message; if the output pipe is closed (`| head`), the run continues silently."""
+    """Print a message."""
     if args.quiet:
         return
     if args.log_json:
@@ -276,23 +313,21 @@ def say(args: argparse.Namespace, line: str) -> None:
         return
     from tqdm import tqdm
 
-    try:
-        tqdm.write(line)  # above the bars
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tqdm.write(printable(line))  # above the bars
+    sys.stdout.flush()
 
 
 def report(error: RnndetError, args: argparse.Namespace) -> int:
     """Print an error that the user can fix in one line; returns its exit code."""
     if args.debug:
         traceback.print_exception(error)
+    text = with_flags(str(error))
     if args.log_json:
-        log.error("%s", error, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
+        log.error("%s", text, extra={"facts": {"event": "error", "exit_code": error.exit_code}})
     else:
         from tqdm import tqdm
 
-        tqdm.write(f"infer: {error}", file=sys.stderr)  # above the bars
+        tqdm.write(f"infer: {printable(text)}", file=sys.stderr)  # above the bars
     return error.exit_code
 
 

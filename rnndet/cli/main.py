@@ -1,10 +1,10 @@
 """Run one of the tools: `rnndet NAME ...`, or `python -m rnndet NAME ...`."""
 
-import contextlib
 import sys
 from importlib import import_module
 
 import rnndet
+from rnndet.cli.errors import command
 from rnndet.errors import RnndetError
 from rnndet.registry import check_names
 
@@ -27,6 +27,7 @@ TOOLS = {  # modules of rnndet.cli, in the order in which a user meets them
 }
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Run the tool that the first argument names; returns its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -35,8 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     name, *rest = arguments
     if name in ("-h", "--help"):
-        with contextlib.suppress(BrokenPipeError):  # `rnndet --help | head -1`
-            print(usage(), flush=True)
+        print(usage())
         return 0
     if name == "--version":
         print(f"rnndet {rnndet.__version__}")

@@ -8,8 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.arguments import at_least_one
+from rnndet.cli.errors import command, run_tool
 from rnndet.errors import RnndetError
+from rnndet.messages import counted
 
 SIZE_WH = (640, 384)  # of clips of photographs
 
@@ -21,8 +23,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", help="folder of the new data set")
-    parser.add_argument("--clips", type=int, default=160)
-    parser.add_argument("--length", type=int, default=60, help="frames per clip")
+    parser.add_argument("--clips", type=at_least_one, default=160)
+    parser.add_argument("--length", type=at_least_one, default=60, help="frames per clip")
     parser.add_argument("--first-seed", type=int, default=1000, help="the demo's clip is 7")
     parser.add_argument("--split", default="train",
                         help="to write; with --photographs also the split to read")  # fmt: skip
@@ -38,12 +40,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     interrupted = "interrupted; no annotation file was written"
     return run_tool("render_clips", run, parse(argv), interrupted=interrupted)
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.split or Path(args.split).name != args.split:
+        raise RnndetError(f"--split {args.split!r}: expected a name, not a path")
     if args.photographs:
         return photographs(args)
     if args.option or args.skip_bad or args.size or args.val_clips or args.format != "coco_vid":
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         first_seed=args.first_seed,
         split=args.split,
     )
-    print(f"{args.clips} clips: {path}")
+    print(f"{counted(args.clips, 'clip')}: {path}")
     return 0
 
 
@@ -75,7 +80,7 @@ def photographs(args: argparse.Namespace) -> int:
         skip_bad=args.skip_bad,
     )  # fmt: skip
     for path, count in zip(paths, (args.clips, args.val_clips), strict=False):
-        print(f"{count} clips: {path}")
+        print(f"{counted(count, 'clip')}: {path}")
     return 0
 
 

@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import run_tool
+from rnndet.cli.errors import command, run_tool
 from rnndet.system.shipped import find_recipe, recipe_names
 
 
@@ -32,6 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnndet.data.orientation import check_size, labelled_image
 from rnndet.data.records import FrameRecord, VideoRecord
 from rnndet.errors import InputError
 from rnndet.structures import DEFAULT_FPS, Frame
 from rnndet.system.files import atomic_folder
-from rnndet.video.image import read_image, write_image
+from rnndet.video.image import write_image
 from rnndet.video.sources.open import open_source, read_frames
 
 QUALITY = 92  # JPEG, 0 to 100
@@ -28,19 +29,19 @@ def iterate(video: VideoRecord, *, cache: Path | None = None) -> Iterator[Frame]
     """Yield the record's frames in order, decoding once; `Frame.index` is FrameRecord.index.
 
     With a cache that holds the video, frames are read from it. Raises InputError when a frame
-    is missing.
+    is missing or has another size than its labels.
     """
     rate = video.fps or float(DEFAULT_FPS)
     if video.path is None or is_cached(video, cache):
         for record in video.frames:
-            image = read_image(image_path(video, record, cache))
+            image = labelled_image(video, record, image_path(video, record, cache))
             yield Frame(image, record.index, record.index / rate)
         return
-    remaining = {record.index for record in video.frames}
+    remaining = {record.index: record for record in video.frames}
     with open_source(video.path) as source:
         for frame in source:
             if frame.index in remaining:
-                remaining.remove(frame.index)
+                check_size(video, remaining.pop(frame.index), video.path, frame.image)
                 yield Frame(frame.image, frame.index, frame.index / rate)
             if not remaining:
                 return
@@ -52,8 +53,11 @@ def load(
 ) -> list[np.ndarray]:
     """Load some frames of one video for a training clip, each (H, W, 3) uint8 RGB."""
     if video.path is None or is_cached(video, cache):
-        return [read_image(image_path(video, record, cache)) for record in records]
-    return read_frames(video.path, [record.index for record in records])
+        return [labelled_image(video, r, image_path(video, r, cache)) for r in records]
+    images = read_frames(video.path, [record.index for record in records])
+    for record, image in zip(records, images, strict=True):
+        check_size(video, record, video.path, image)
+    return images
 
 
 class FrameStore:
@@ -66,7 +70,7 @@ class FrameStore:
     def __init__(self, device: torch.device | str, *, budget: int) -> None:
         self.device, self.budget = torch.device(device), budget
         self.used = 0  # bytes
-        self._kept: dict[tuple[Path | None, int], Tensor] = {}
+        self._kept: dict[tuple[Path | None, int, bool], Tensor] = {}
         self._lock = Lock()
 
     def load(
@@ -83,16 +87,16 @@ class FrameStore:
             self._keep(_store_key(video, record), frame)
         return torch.stack([tensors[r.index] for r in records])
 
-    def _keep(self, key: tuple[Path | None, int], frame: Tensor) -> None:
+    def _keep(self, key: tuple[Path | None, int, bool], frame: Tensor) -> None:
         with self._lock:
             if key not in self._kept and self.used + frame.nbytes <= self.budget:
                 self._kept[key] = frame
                 self.used += frame.nbytes
 
 
-def _store_key(video: VideoRecord, record: FrameRecord) -> tuple[Path | None, int]:
-    """The file and frame number: names of videos are unique within one set only."""
-    return record.image or video.path, record.index
+def _store_key(video: VideoRecord, record: FrameRecord) -> tuple[Path | None, int, bool]:
+    """The file, frame number and orientation: names of videos are unique within one set only."""
+    return record.image or video.path, record.index, video.as_stored
 
 
 def image_path(video: VideoRecord, record: FrameRecord, cache: Path | None) -> Path:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from rnndet.data.orientation import labelled_image, turn_hint
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.writers import coco_vid
 from rnndet.errors import InputError, NothingFoundError, OutputError, RnndetError
+from rnndet.messages import counted
 from rnndet.structures import DEFAULT_FPS, Target
 from rnndet.video.image import read_image
 from rnndet.video.sink import VideoSink
@@ -43,7 +45,7 @@ class ClipOptions:
         if self.clips < 1 or self.val_clips < 0 or self.length < 1:
             raise RnndetError("expected one clip or more, of one frame or more")
         if min(self.size_hw) < MIN_FRAME or height % 2 or width % 2:  # an encoder pads odd sides
-            raise RnndetError(f"--size {width} {height}: expected even sides from {MIN_FRAME}")
+            raise RnndetError(f"`size_hw`: {width}x{height}: expected even sides from {MIN_FRAME}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def render_photographs(
     """
     counts = {split: options.clips} | ({VAL: options.val_clips} if options.val_clips else {})
     if options.val_clips and split == VAL:
-        raise RnndetError(f"--val-clips writes the split {VAL!r}; choose another --split")
+        raise RnndetError(f"`val_clips` are the split {VAL!r}; choose another `split`")
     for name in counts:
         if (path := root / "annotations" / f"{name}.json").exists():
             raise OutputError(f"{path}: exists already; choose another folder")
@@ -110,11 +112,11 @@ def _is_usable(video: VideoRecord, options: ClipOptions, problems: Problems) -> 
     """
     image = video.frames[0].image
     if len(video.frames) != 1 or image is None:
-        count = "a video file" if image is None else f"{len(video.frames)} frames"
+        count = "a video file" if image is None else counted(len(video.frames), "frame")
         raise RnndetError(f"{video.name}: is {count}; expected photographs, of one frame each")
     before = len(problems)
     try:
-        height, width = read_image(image).shape[:2]
+        height, width = read_image(image, as_stored=video.as_stored).shape[:2]
     except InputError as error:
         problems.add_error(image, error)
         return False
@@ -122,10 +124,14 @@ def _is_usable(video: VideoRecord, options: ClipOptions, problems: Problems) -> 
         problems.add(image, "", "has no labels")
     elif (height, width) != (video.height, video.width):
         stated = f"{video.width}x{video.height}"
-        problems.add(image, "", f"is {width}x{height}, but its labels are for {stated}")
+        hint = turn_hint(image, (video.height, video.width), as_stored=video.as_stored)
+        reason = f"is {width}x{height}, but its labels are for {stated}"
+        problems.add(image, "", f"{reason}; {hint}" if hint else reason)
     elif height < MIN_SHARE * options.size_hw[0] or width < MIN_SHARE * options.size_hw[1]:
         frame = "{1}x{0}".format(*options.size_hw)
-        problems.add(image, "", f"{width}x{height} is too small for frames of {frame}; see --size")
+        problems.add(
+            image, "", f"{width}x{height} is too small for frames of {frame}; see `size_hw`"
+        )
     return len(problems) == before
 
 
@@ -224,4 +230,4 @@ def _target(video: VideoRecord) -> Target:
 def _pixels(video: VideoRecord) -> np.ndarray:
     image = video.frames[0].image
     assert image is not None, video.name
-    return read_image(image)
+    return labelled_image(video, video.frames[0], image)

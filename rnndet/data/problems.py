@@ -1,8 +1,8 @@
 """Collect the problems of the files of a data set, so that one run reports all of them.
 
-A reader reports a left-out entry with `add`, counts a harmless correction with
-`correct`, and continues. The caller decides whether data with left-out entries may be used:
-`stop_if_any`.
+A reader reports a left-out entry with `add`, counts a harmless correction with `correct` and
+something that may be wrong with `warn`, and continues. The caller decides whether data with
+left-out entries may be used: `stop_if_any`.
 """
 
 from collections import Counter
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rnndet.errors import InputError
+from rnndet.messages import counted, numbered
 
 SHOWN = 10  # problems in one message
 
@@ -38,6 +39,7 @@ class Problems:
     def __init__(self) -> None:
         self.found: list[Problem] = []
         self.corrected: Counter[str] = Counter()  # correction -> number of times
+        self.doubtful: Counter[str] = Counter()  # warning -> number of times
 
     def __len__(self) -> int:
         return len(self.found)
@@ -55,6 +57,10 @@ class Problems:
         """Count a harmless correction, such as "boxes clipped to the image"."""
         self.corrected[what] += count
 
+    def warn(self, what: str, count: int = 1) -> None:
+        """Count something that may make results wrong, but is used."""
+        self.doubtful[what] += count
+
     def stop_if_any(self) -> None:
         """Raise InputError with the first problems and their number, if there are any."""
         if not self.found:
@@ -63,12 +69,16 @@ class Problems:
         more = len(self.found) - len(lines)
         if more:
             lines.append(f"and {more} more")
-        count = "1 entry" if len(self.found) == 1 else f"{len(self.found)} entries"
+        count = counted(len(self.found), "entry", "entries")
         raise InputError(
-            f"{count} cannot be used; correct the files, or leave them out with --skip-bad\n  "
+            f"{count} cannot be used; correct the files, or leave them out with `skip_bad=True`\n  "
             + "\n  ".join(lines)
         )
 
     def notes(self) -> list[str]:
         """Return one line for each kind of correction."""
-        return [f"{count} {what}" for what, count in sorted(self.corrected.items())]
+        return [numbered(count, what) for what, count in sorted(self.corrected.items())]
+
+    def warnings(self) -> list[str]:
+        """Return one line for each kind of warning."""
+        return [numbered(count, what) for what, count in sorted(self.doubtful.items())]

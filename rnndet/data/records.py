@@ -26,6 +26,8 @@ class VideoRecord:
     frames: tuple[FrameRecord, ...]  # in temporal order
     path: Path | None = None  # the video file; None where frames are images
     group: str | None = None  # scene group: videos of the same place, for one split
+    states_size: bool = True  # height and width are stated by the labels, not taken from an image
+    as_stored: bool = False  # labelled on images as stored, not turned by their EXIF orientation
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ class _VideoRun:
         if "shuffled" in self._uses:
             shuffled = {}
             for i in torch.randperm(len(frames), generator=self._generator).tolist():
-                output = model.decode(encoded[i], self._shuffled)
+                output = self._decode(encoded[i], self._shuffled)
                 self._shuffled = output.state
                 shuffled[i] = self._detections(output)
             for i, frame in enumerate(frames):
@@ -132,8 +132,7 @@ class _VideoRun:
 
     def _in_order(self, code: Encoded) -> Iterator[tuple[str, Output]]:
         """Use and output of the next frame, for all uses but "shuffled"."""
-        model = self._model
-        carried = model.decode(code, self._carried)
+        carried = self._decode(code, self._carried)
         self._carried = carried.state
         self._count += 1
         if self._count <= self._foreign_frames:
@@ -143,15 +142,18 @@ class _VideoRun:
         if "foreign" in self._uses:
             state = self._foreign
             resized = None if state is None else _resized(state, like=carried.state)
-            yield "foreign", model.decode(code, resized)
+            yield "foreign", self._decode(code, resized)
         if "reset" in self._uses or "identical" in self._uses:
-            output = model.decode(code, None)
+            output = self._decode(code, None)
             if "reset" in self._uses:
                 yield "reset", output
             if "identical" in self._uses:
                 for _ in range(REPEATS - 1):
-                    output = model.decode(code, output.state)
+                    output = self._decode(code, output.state)
                 yield "identical", output
+
+    def _decode(self, code: Encoded, state: State | None) -> Output:
+        return self._model.decode(code, state, limits=[self._stream.limits])
 
     def _detections(self, output: Output) -> Detections:
         """The detections of an output, as `Stream.detect` returns them."""

@@ -11,6 +11,7 @@ from rnndet.data.records import VideoRecord
 from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics.flicker import MAX_GAP, holes_before, link_boxes
 from rnndet.inference.stream import Stream
+from rnndet.messages import counted
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Detections, Target
 
@@ -42,7 +43,8 @@ class Teacher:
         at = places[0] if places else min(len(own), len(classes))
         names = [names[at] if at < len(names) else "none" for names in (own, classes)]
         raise RnndetError(
-            f"teacher {self.name}: has {len(own)} classes, the model {len(classes)}, and class "
+            f"teacher {self.name}: has {counted(len(own), 'class', 'classes')}, the model "
+            f"{len(classes)}, and class "
             f"{at + 1} is {names[0]} instead of {names[1]}; choose a teacher with the same classes"
         )
 
@@ -58,9 +60,8 @@ class Teacher:
         Boxes with a side below one pixel are left out, as by all formats. Targets get their ids
         from the linking of the metric flicker: boxes of the same class in consecutive frames,
         one-to-one, with an IoU of at least .5, over gaps of up to 3 frames. progress: called after
-        each frame. Lowers the model's `score_threshold` if it is higher than min_score.
+        each frame.
         """
-        self.model.score_threshold = min(self.model.score_threshold, self.min_score)
         stream = Stream(self.model, min_score=self.min_score, track_classes=False)
         found = []
         for frame in iterate(video, cache=cache):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rnndet.data.targets import ANY_CLASS, DROPPED
+from rnndet.data.targets import ANY_CLASS, DROPPED, relabelled_tracking
 from rnndet.errors import RnndetError
 from rnndet.evaluation.records import EvaluatedFrame, Predictions
 from rnndet.registry import choose_classes
@@ -146,6 +146,8 @@ def _relabelled(
             labels = table[getattr(frame, first)]
             keep = labels != DROPPED
             kept = {name: getattr(frame, name)[keep] for name in others}
+            if first in TARGET_FIELDS and frame.tracking is not None:
+                kept["tracking"] = relabelled_tracking(frame.tracking, table, keep)
             frame = replace(frame, **kept | {first: labels[keep]})
         return frame
 

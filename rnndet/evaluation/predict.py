@@ -35,9 +35,9 @@ def predict(
     """Run each video through the stream, which is reset before it.
 
     videos: records with their frames; only these frames are evaluated. corrupted: indices of the
-    corrupted frames, by video name. progress: called after each frame. The model's
-    `score_threshold` and the stream's `min_score` should be `SCORE_FLOOR`. The time of each step,
-    without decoding, is recorded for the metric streaming.
+    corrupted frames, by video name. progress: called after each frame. The stream's `min_score`
+    should be `SCORE_FLOOR`. The time of each step, without decoding, is recorded for the metric
+    streaming.
     """
     predictions = Predictions(stream.runtime.classes)
     for video, frames in videos:
@@ -83,8 +83,8 @@ def evaluate_set(
     world: each process runs its share of the videos. The first gets all runs, the rest none.
     progress: called after each frame, of the teacher also, with the total number of frames.
 
-    Sets the model's `score_threshold` to SCORE_FLOOR. Raises RnndetError for impossible values
-    and a teacher with other classes.
+    Detections with a score above SCORE_FLOOR are evaluated. Raises RnndetError for impossible
+    values and a teacher with other classes.
     """
     if teacher is not None:
         teacher.check_classes(model.classes)
@@ -94,7 +94,6 @@ def evaluate_set(
         raise RnndetError(f"uses of the memory: not by {model.name}; use the runtime torch")
     if uses and keys is not None:
         raise RnndetError("key frames: not with other uses of the memory, which need every frame")
-    model.score_threshold = SCORE_FLOOR
     world = world or World()
     videos = [thinned(video, every) for video in spread(data.videos, max_videos)]
     share = world.share(range(len(videos)))

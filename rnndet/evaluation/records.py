@@ -7,8 +7,9 @@ keep it in a file. Boxes are x1 y1 x2 y2 in pixels, x2 and y2 exclusive.
 import json
 import math
 import zipfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.errors import InputError, RnndetError
-from rnndet.structures import Detections, Target
+from rnndet.structures import Detections, Target, TrackingTarget
 from rnndet.system.files import atomic_file
 
 VERSION = 2  # of the file's layout
@@ -38,6 +39,8 @@ class EvaluatedFrame:
     labelled: bool = True  # False: the ground truth is unknown
     corrupted: bool = False  # the image was corrupted on purpose
     seconds: float = math.nan  # time of the model for this frame; NaN = not measured
+    # the targets of tracking metrics; None: the boxes above, with their `default_role`
+    tracking: TrackingTarget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,7 @@ def evaluated_frame(
         labelled=target is not None,
         corrupted=corrupted,
         seconds=seconds,
+        tracking=known.tracking,
     )
 
 
@@ -199,13 +203,16 @@ def with_targets(run: Predictions, data: VideoSet) -> Predictions:
 
 def _with_target(frame: EvaluatedFrame, target: Target | None) -> EvaluatedFrame:
     new = evaluated_frame(frame.index, Detections.empty(), target)
-    names = ("target_boxes", "target_labels", "target_ids", "target_ignore", "labelled")
+    names = (
+        "target_boxes", "target_labels", "target_ids", "target_ignore", "labelled", "tracking",
+    )  # fmt: skip
     return replace(frame, **{name: getattr(new, name) for name in names})
 
 
 # Fields of a frame that are arrays, with their names in a file.
 _DETECTION_KEYS = {name: name for name in ("boxes", "scores", "labels", "ids")}
 _TARGET_KEYS = {f"target_{name}": f"truth_{name}" for name in ("boxes", "labels", "ids", "ignore")}
+_TRACKING_NAMES = ("boxes", "labels", "ids", "roles", "rows")  # of TrackingTarget
 
 
 def save_predictions(path: str | Path, predictions: Predictions) -> None:
@@ -228,13 +235,49 @@ def save_predictions(path: str | Path, predictions: Predictions) -> None:
     empty = evaluated_frame(0, Detections.empty(), None)  # defines shapes without frames
     for name, key in (_DETECTION_KEYS | _TARGET_KEYS).items():
         arrays[key] = np.concatenate([getattr(f, name) for f in [empty, *frames]])
+    arrays |= _tracking_arrays([f.tracking for f in frames])
     with atomic_file(path) as part, part.open("wb") as file:
         np.savez_compressed(file, **arrays)
+
+
+def _tracking_arrays(targets: Sequence[TrackingTarget | None]) -> dict[str, np.ndarray]:
+    """The targets of all frames as arrays of a file; nothing if all are None."""
+    known = [target for target in targets if target is not None]
+    if not known:
+        return {}
+    counts = [-1 if target is None else len(target.ids) for target in targets]
+    arrays = {
+        "tracking_known": np.array(counts, np.int64),  # -1: None
+        "tracking_min_height": np.array([target.min_height for target in known]),
+    }
+    for name in _TRACKING_NAMES:
+        arrays[f"tracking_{name}"] = np.concatenate([getattr(target, name) for target in known])
+    return arrays
+
+
+def _tracking_targets(
+    arrays: dict[str, np.ndarray], frames: int
+) -> Iterator[TrackingTarget | None]:
+    """The opposite of `_tracking_arrays`; files of earlier versions have none."""
+    if "tracking_known" not in arrays:
+        yield from repeat(None, frames)
+        return
+    heights, first = iter(arrays["tracking_min_height"].tolist()), 0
+    for count in arrays["tracking_known"].tolist():
+        if count < 0:
+            yield None
+            continue
+        end = first + count
+        fields = {name: arrays[f"tracking_{name}"][first:end] for name in _TRACKING_NAMES}
+        yield TrackingTarget(**fields, min_height=next(heights))
+        first = end
 
 
 def load_predictions(path: str | Path) -> Predictions:
     """Read a file of `save_predictions`. Raises InputError."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # numpy would wait for the writer of a pipe
+        raise InputError(f"{path}: not a file of predictions")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -252,14 +295,16 @@ def _unpacked(head: dict[str, Any], arrays: dict[str, np.ndarray]) -> Prediction
     detections = np.cumsum([0, *arrays["found"]])
     targets = np.cumsum([0, *arrays["known"]])
     frames = []
-    for i, index in enumerate(arrays["index"].tolist()):
+    tracking = _tracking_targets(arrays, len(arrays["index"]))
+    for (i, index), tracked in zip(enumerate(arrays["index"].tolist()), tracking, strict=True):
         parts = {
             name: arrays[key][bounds[i] : bounds[i + 1]]
             for keys, bounds in ((_DETECTION_KEYS, detections), (_TARGET_KEYS, targets))
             for name, key in keys.items()
         }
         flags = {name: bool(arrays[name][i]) for name in ("labelled", "corrupted")}
-        frames.append(EvaluatedFrame(index, **parts, **flags, seconds=float(arrays["seconds"][i])))
+        seconds = float(arrays["seconds"][i])
+        frames.append(EvaluatedFrame(index, **parts, **flags, seconds=seconds, tracking=tracked))
     predictions = Predictions(head["classes"], about=head["about"])
     first = 0
     for video in head["videos"]:

@@ -16,9 +16,9 @@ from rnndet.evaluation.metrics.intervals import Intervals, interval, paired_inte
 from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo, Predictions
 from rnndet.inference.stream import track
 from rnndet.registry import lookup
-from rnndet.structures import DEFAULT_FPS, Detections
+from rnndet.structures import DEFAULT_FPS, Detections, TrackingTarget
 from rnndet.system.files import write_text
-from rnndet.tracking import TRACKERS, Tracker
+from rnndet.tracking import Tracker, make_tracker
 
 MIN_SCORE = 0.3  # of the tracker's output: the default of rnndet infer
 ALL_FRAMES = "all frames"
@@ -75,13 +75,16 @@ def score(
     metrics: Mapping[str, Metric],
     *,
     tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
     samples: int = 0,
 ) -> tuple[dict[RowKey, Numbers], dict[RowKey, Intervals]]:
     """The numbers of each run, by name, on each of its subsets; and their intervals.
 
     On subsets only metrics that work on single frames are computed. samples: of the bootstrap;
-    0 gives no intervals.
+    0 gives no intervals. Raises RnndetError if a tracking metric would be measured with different
+    targets.
     """
+    _check_same_tracking(list(runs.values()), metrics)
     rows: dict[RowKey, Numbers] = {}
     intervals: dict[RowKey, Intervals] = {}
     for name, run in runs.items():
@@ -90,7 +93,8 @@ def score(
             is_whole = subset == ALL_FRAMES
             chosen = {n: m for n, m in metrics.items() if is_whole or m.works_on_single_frames}
             rows[row], intervals[row] = {}, {}
-            for key, parts in measure(part, chosen, tracker=tracker).items():
+            measured = measure(part, chosen, tracker=tracker, tracker_options=tracker_options)
+            for key, parts in measured.items():
                 metric = chosen[key]
                 dropped = () if is_whole else metric.whole_video_numbers
                 rows[row] |= {n: v for n, v in metric.combine(parts).items() if n not in dropped}
@@ -109,10 +113,16 @@ def subsets(run: Predictions) -> dict[str, Predictions]:
     return parts
 
 
-def measure(run: Predictions, metrics: Mapping[str, Metric], *, tracker: str) -> Measured:
+def measure(
+    run: Predictions,
+    metrics: Mapping[str, Metric],
+    *,
+    tracker: str,
+    tracker_options: Mapping[str, Any] | None = None,
+) -> Measured:
     """Measure every video; tracking metrics measure the output of the tracker."""
     measured: Measured = {name: [] for name in metrics}
-    built = lookup(tracker, TRACKERS, what="tracker")(min_score=MIN_SCORE)
+    built = make_tracker(tracker, min_score=MIN_SCORE, options=tracker_options)
     for video in run.videos:
         for name, metric in metrics.items():
             tracked = metric.needs_tracks and built is not None
@@ -149,6 +159,7 @@ def compare(
     metrics: Mapping[str, Metric],
     *,
     tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
     samples: int = 200,
 ) -> dict[str, tuple[float, float, float, float]]:
     """Headline numbers of two runs over the same frames: a, b, and the interval of b - a.
@@ -156,10 +167,13 @@ def compare(
     Raises RnndetError if classes, videos or frames differ.
     """
     check_same(a, b)
+    _check_same_tracking([a, b], metrics)
     numbers = {}
     for name, metric in metrics.items():
-        parts_a = measure(a, {name: metric}, tracker=tracker)[name]
-        parts_b = measure(b, {name: metric}, tracker=tracker)[name]
+        parts_a, parts_b = (
+            measure(run, {name: metric}, tracker=tracker, tracker_options=tracker_options)[name]
+            for run in (a, b)
+        )
         ends = paired_interval(metric, parts_a, parts_b, samples=samples)
         first, second = metric.headline(parts_a), metric.headline(parts_b)
         numbers |= {key: (first[key], second[key], *ends[key]) for key in first}
@@ -187,6 +201,31 @@ def check_same(a: Predictions, b: Predictions) -> None:
 def _same_targets(a: EvaluatedFrame, b: EvaluatedFrame) -> bool:
     fields = ("target_boxes", "target_labels", "target_ids", "target_ignore", "labelled")
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in fields)
+
+
+def _check_same_tracking(runs: Sequence[Predictions], metrics: Mapping[str, Metric]) -> None:
+    """Raise RnndetError if a metric of tracks would have different targets in the runs.
+
+    The runs have passed `check_same`. Files of earlier versions have no targets for tracking.
+    """
+    if not any(metric.needs_tracks for metric in metrics.values()):
+        return
+    for run in runs[1:]:
+        for video_a, video_b in zip(runs[0].videos, run.videos, strict=True):
+            for a, b in zip(video_a.frames, video_b.frames, strict=True):
+                if not _same_tracking(a.tracking, b.tracking):
+                    raise RnndetError(
+                        f"the runs have different labels of {video_a.name} for tracking; one may be"
+                        " of an earlier version: give the data to read its labels again"
+                    )
+
+
+def _same_tracking(a: TrackingTarget | None, b: TrackingTarget | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    names = ("boxes", "labels", "ids", "roles")
+    same = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+    return same and a.min_height == b.min_height
 
 
 def protocol(runs: Mapping[str, Predictions], metrics: Mapping[str, Metric]) -> dict[str, Any]:

@@ -26,8 +26,8 @@ def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
     if unknown:
         raise RnndetError(
             f"the data has classes that the model does not know: {', '.join(unknown)}; "
-            f"it knows {', '.join(classes)}; evaluate some of them with --classes, or under "
-            "other names with --map-classes"
+            f"it knows {', '.join(classes)}; evaluate some of them with `only_classes`, or "
+            "under other names with `ClassMap`"
         )
     return only_classes(data, classes)
 

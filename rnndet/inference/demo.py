@@ -112,22 +112,22 @@ def run_demo(
 def check_pair(per_frame: Runtime, temporal: Runtime) -> None:
     """Raise RnndetError unless the second model has a temporal module and the first has none."""
     if temporal.about["cell"] == "none":
-        raise RnndetError("--weights: expected a model with a temporal module, found none in it")
+        raise RnndetError("`temporal`: expected a model with a temporal module, found none in it")
     if per_frame.about["cell"] != "none":
         cell = per_frame.about["cell"]
-        raise RnndetError(f"--frame-weights: expected no temporal module in it, found {cell}")
+        raise RnndetError(f"`per_frame`: expected no temporal module in it, found {cell}")
     if per_frame.classes != temporal.classes:
-        raise RnndetError("--frame-weights: its classes differ from those of --weights")
+        raise RnndetError("`per_frame`: its classes differ from those of `temporal`")
 
 
 def check_old(folder: Path, *, overwrite: bool) -> None:
     """Raise OutputError if a file of `write_side_by_side` exists, unless it may be replaced."""
     for path in (folder / name for name in (VIDEO, *RECORDS)):
         if path.is_dir():
-            raise OutputError(f"{path}: is a folder; remove it or use another --out")
+            raise OutputError(f"{path}: is a folder; remove it or use another `out`")
         if path.exists() and not overwrite:
             raise OutputError(
-                f"{path}: there are results already; use --overwrite or another --out"
+                f"{path}: there are results already; use `overwrite=True` or another `out`"
             )
 
 
@@ -159,7 +159,9 @@ def write_side_by_side(
         enter(FolderLock(folder))
         parts = [enter(atomic_file(folder / name)) for name in RECORDS]
         records = [enter(JsonLinesSink(part)) for part in parts]
-        video = enter(VideoSink(folder / VIDEO, size_hw=size_hw, fps=info.fps))
+        aspect = info.sample_aspect
+        sink = VideoSink(folder / VIDEO, size_hw=size_hw, fps=info.fps, sample_aspect=aspect)
+        video = enter(sink)
         for record, model in zip(records, models, strict=True):
             record.write_header({"source": info.source, "corrupted": kinds, **model.header})
         frames = enter(closing(prefetch(corrupted(source, plan))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ import numpy as np
 
 import rnndet
 from rnndet.errors import OutputError
+from rnndet.inference.counting import Regions
 from rnndet.inference.writers import EXPORTS
 from rnndet.inference.writers.base import ExportedVideo
-from rnndet.structures import Frame, FrameResult, VideoInfo
+from rnndet.messages import counted
+from rnndet.structures import Counts, Frame, FrameResult, VideoInfo
 from rnndet.system.files import replace, write_text
 from rnndet.system.lock import FolderLock
 from rnndet.system.timing import NO_TIMER, Timer
+from rnndet.video.colour import ColourTags
 from rnndet.video.draw import Annotator
-from rnndet.video.sink import JsonLinesSink
+from rnndet.video.sink import JsonLinesSink, ratio_text
 from rnndet.video.sources.base import ReadCounts
 
 # Stages of `Runtime` and `Stream` that a summary has as "model".
@@ -46,6 +49,7 @@ class Summary:
     note: str | None  # hint about playing the video
     read: ReadCounts | None = None  # losses while reading, where there can be any
     warnings: tuple[str, ...] = ()  # of the source
+    counts: Counts | None = None  # of regions and lines, at the last frame
 
     @property
     def fps(self) -> float:
@@ -58,19 +62,19 @@ class Summary:
         total = sum(self.stages.values()) or 1.0
         shares = (f"{name} {100 * s / total:.0f} %" for name, s in self.stages.items())
         lines = [
-            f"{self.folder.name}: {state} {self.frames} frames in {self.seconds:.1f} s, "
+            f"{self.folder.name}: {state} {counted(self.frames, 'frame')} in {self.seconds:.1f} s, "
             f"{self.fps:.1f} per second",
             f"objects (boxes in all frames): {_listed(self.objects)}",
             f"tracks: {_listed(self.tracks)}",
             f"time: {', '.join(shares)}",
         ]
+        lines += _count_lines(self.counts)
         if self.cuts:
             lines.append(f"scene cuts: {self.cuts}; state and tracks were reset there")
         if self.propagated:
             keys = self.frames - self.propagated
             lines.append(f"key frames: {keys} of {self.frames}; boxes propagated in the rest")
-        lines += [f"warning: {text}" for text in self._losses()]
-        lines += [f"warning: {text}" for text in self.warnings]
+        lines += [f"warning: {text}" for text in self.all_warnings]
         if self.note is not None:
             lines.append(self.note)
         return [*lines, *map(str, self.files)]
@@ -80,22 +84,30 @@ class Summary:
         """Whether all frames of the source were read, up to where the run ended."""
         return self.read is None or self.read.is_complete
 
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """Losses while reading, in words, and the warnings of the source."""
+        return (*self._losses(), *self.warnings)
+
     def _losses(self) -> Iterator[str]:
         if self.unreadable:
-            yield f"{self.unreadable} frames could not be decoded"
+            yield f"{counted(self.unreadable, 'frame')} could not be decoded"
         if self.read is None:
             return
         if self.read.missing:
-            yield f"{self.read.missing} images are missing from the sequence"
+            number = counted(self.read.missing, "image")
+            yield f"{number} {'is' if self.read.missing == 1 else 'are'} missing from the sequence"
         if self.read.dropped:
-            yield f"{self.read.dropped} frames were dropped for newer ones"
+            number = counted(self.read.dropped, "frame")
+            yield f"{number} {'was' if self.read.dropped == 1 else 'were'} dropped for newer ones"
         if self.read.reconnects:
-            yield f"the connection was lost; {self.read.reconnects} attempts to reconnect"
+            number = counted(self.read.reconnects, "attempt")
+            yield f"the connection was lost; {number} to reconnect"
         if self.read.truncated and self.read.expected is None:
             yield "gave up on the source: it sent no more images"
         elif self.read.truncated:
             yield (
-                f"the file ends early: it claims {self.read.expected} frames; "
+                f"the file ends early: it claims {counted(self.read.expected, 'frame')}; "
                 "copy or download it again"
             )
 
@@ -113,6 +125,7 @@ class Summary:
             "cuts": self.cuts,
             "followed": self.propagated,
             "codec": self.codec,
+            **({} if self.counts is None else {"counts": asdict(self.counts)}),
             **self._reading(),
         }
 
@@ -123,6 +136,16 @@ class Summary:
         names = ("missing", "dropped", "reconnects", "truncated")
         losses = {name: getattr(self.read, name) for name in names if getattr(self.read, name)}
         return losses | ({"warnings": list(self.warnings)} if self.warnings else {})
+
+
+def _count_lines(counts: Counts | None) -> Iterator[str]:
+    """Lines for people: what entered and left each region, and crossed each line."""
+    if counts is None:
+        return
+    for name, region in counts.regions.items():
+        yield f"{name}: entered by {_listed(region.entered)}; left by {_listed(region.left)}"
+    for name, line in counts.lines.items():
+        yield f"{name}: to the left {_listed(line.to_left)}; to the right {_listed(line.to_right)}"
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -154,6 +177,7 @@ class Tally:
     frames: int = 0
     cuts: int = 0
     propagated: int = 0
+    counts: Counts | None = None  # of regions and lines, so far
     boxes: Counter[int] = field(default_factory=Counter)
     votes: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
 
@@ -163,6 +187,7 @@ class Tally:
         self.frames += 1
         self.cuts += result.cut
         self.propagated += result.propagated
+        self.counts = result.counts
         labels = detections.labels.tolist()
         self.boxes.update(labels)
         if detections.ids is not None:
@@ -186,9 +211,10 @@ class Tally:
 class ResultFiles:
     """The files of one run: created at the first frame, renamed to their final names when complete.
 
-    detections.jsonl is always written; save names the `EXPORTS` beside it. trails: see `Annotator`.
-    show is called with each annotated image, for a window. Use as a context manager, which locks
-    the folder: one process at a time.
+    detections.jsonl is always written; save names the `EXPORTS` beside it. trails: see `Annotator`;
+    regions: drawn on the frames, with their counts. show is called with each annotated image, for a
+    window. colours: tags for the annotated video. Use as a context manager, which locks the folder:
+    one process at a time.
 
     Raises OutputError on entering if another run has the lock, or if a file exists and `overwrite`
     is false; later if a file cannot be written.
@@ -203,15 +229,20 @@ class ResultFiles:
         header: Mapping[str, Any],
         save: Sequence[str] = ("video",),
         trails: int = 0,
+        regions: Regions | None = None,
         show: Callable[[np.ndarray], None] | None = None,
         overwrite: bool = False,
+        colours: ColourTags | None = None,
     ) -> None:
+        self._colours = colours
         self._json_path = folder / "detections.jsonl"
         self._info, self._classes, self._header = info, classes, header
         self._lock, self._overwrite = FolderLock(folder), overwrite
         self._all = {name: kind(folder) for name, kind in EXPORTS.items()}
         self._exports = [self._all[name] for name in save]
-        self._annotator, self._show = Annotator(classes, trails=trails), show
+        self._regions, self._show = regions, show
+        shapes = {} if regions is None else {"regions": regions.regions, "lines": regions.lines}
+        self._annotator = Annotator(classes, trails=trails, **shapes)
         self._draws = show is not None or any(export.needs_image for export in self._exports)
         self._json: JsonLinesSink | None = None
 
@@ -249,16 +280,25 @@ class ResultFiles:
     def _begin(self, frame: Frame) -> JsonLinesSink:
         """Open the files; the size is that of the first frame, a container's claim may be wrong."""
         height, width = frame.image.shape[:2]
-        fps = self._info.fps
+        fps, aspect = self._info.fps, self._info.sample_aspect
         json_lines = JsonLinesSink(self._json_path.with_name("detections.part.jsonl"))
         for export in self._exports:
-            export.begin(ExportedVideo(self._info, (height, width), self._classes))
+            video = ExportedVideo(
+                self._info,
+                (height, width),
+                self._classes,
+                self._colours,
+                about=self._header,
+                regions=self._regions,
+            )
+            export.begin(video)
         about = {
             "source": self._info.source,
             "width": width,
             "height": height,
             "fps": None if fps is None else float(fps),
             **({"rotation": self._info.rotation} if self._info.rotation else {}),
+            **({} if aspect is None else {"sample_aspect_ratio": ratio_text(aspect)}),
             "classes": list(self._classes),
             "rnndet": rnndet.__version__,
         }
@@ -270,6 +310,7 @@ class ResultFiles:
         if self._json is None:
             return
         for export in self._exports:
+            export.sum_up(summary.to_dict(), summary.all_warnings)
             export.close()
         self._json.write_summary(summary.to_dict())
         self._json.close()
@@ -291,7 +332,7 @@ class ResultFiles:
         for path in (self._json_path, *(p for export in self._all.values() for p in export.paths)):
             if path.exists() and not self._overwrite:
                 raise OutputError(
-                    f"{path}: there are results already; use --overwrite or another --out"
+                    f"{path}: there are results already; use `overwrite=True` or another `out_dir`"
                 )
         for export in self._exports:
             export.check_old()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -13,25 +14,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnndet.errors import InputError
+from rnndet.errors import InputError, RnndetError
 from rnndet.inference.batch.done import DoneRecord, forget_done
+from rnndet.inference.counting import Regions, read_regions
 from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch, timed
 from rnndet.inference.results import ResultFiles, Summary, Tally, stage_seconds
 from rnndet.inference.runtimes import Runtime, as_runtime
-from rnndet.inference.stream import NoTrackClasses, Stream, run_video
+from rnndet.inference.stream import (
+    DEFAULT_SCORE,
+    NoTrackClasses,
+    Stream,
+    run_video,
+    score_limits,
+)
 from rnndet.inference.stream_state import Position, continued, load_stream, save_stream
 from rnndet.models.zoo import file_sha256, find_weights
-from rnndet.registry import lookup
 from rnndet.structures import DEFAULT_FPS, Frame, FrameResult
 from rnndet.system.timing import StageTimer
-from rnndet.tracking import TRACKERS
+from rnndet.tracking import make_tracker
 from rnndet.video.key_frames import choose_key_frames
 from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sources.base import Source
+from rnndet.video.sources.excerpt import check_range, frames_of_range
 from rnndet.video.sources.open import open_source
 
 if TYPE_CHECKING:
     from rnndet.models.video_detector import VideoDetector
+
+Part = Callable[[Iterable[Frame]], Iterator[Frame]]  # of the frames of a source
+
+PATHS = (str, bytes, os.PathLike)  # types of a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,70 +64,101 @@ class RunOptions:
 
 def track(
     model: VideoDetector | Runtime,
-    source: str | Path | int | Iterable[Frame | np.ndarray],
+    source: str
+    | bytes
+    | os.PathLike[str]
+    | int
+    | Sequence[str | os.PathLike[str]]
+    | Iterable[Frame | np.ndarray],
     *,
-    min_score: float = 0.3,
+    min_score: float | Mapping[str, float] = DEFAULT_SCORE,
+    nms: float | None = None,
     tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
     scene_cuts: bool = True,
     coast: float = 0.0,
     key_every: int = 1,
     key_lost: float = 0.0,
     classes: Sequence[str] | None = None,
     track_classes: bool = True,
+    regions: Regions | str | Path | None = None,
+    stride: int = 1,
+    start: float = 0.0,
+    end: float | None = None,
 ) -> Iterator[FrameResult]:
     """Return a generator over the results of a video, which may be endless: no result is stored.
 
-    source: the path of a video, of a folder of images or of an image; a camera number; or any
-    iterable of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second.
-    tracker: none, iou, sort or byte. scene_cuts: reset state and tracks where another scene begins,
-    see `SceneCut`. coast: seconds for which `predicted` contains a missed track, see
+    source: the path of a video, of a folder of images or of an image; a camera number; any iterable
+    of `Frame` or of (H, W, 3) uint8 RGB arrays, which are taken as 25 per second; or a list of
+    paths, whose results follow one another: each video begins with an empty state, ids from 1 and
+    counts from 0, and `FrameResult.source` names it.
+    min_score: minimum score, or by the name of a class, as {"person": 0.6, "*": 0.4}; "*" is every
+    other class. nms: IoU above which the lower of two scores of a class is removed; None: as in the
+    model. tracker: none, iou, sort, byte or oc_sort. tracker_options: fields of its options, as
+    {"max_age": 2.0}, see `ByteOptions`. scene_cuts: reset state and tracks where another scene
+    begins, see `SceneCut`. coast: seconds for which `predicted` contains a missed track, see
     `TrackSmoother`. key_every: the model sees every n-th frame, and a frame in which less than the
     share key_lost of the boxes could be propagated, see `KeyFrames`. classes: names of the classes
     to detect, such as ("person", "car"); None: all classes. track_classes: correct the classes by
-    the shape and motion of tracks, if the weights can, see `Stream`. The model stays on its device.
-    Raises RnndetError (InputError for a source that cannot be opened); for wrong names at the call.
+    the shape and motion of tracks, if the weights can, see `Stream`. regions: regions and lines, or
+    their JSON file, in which tracks are counted, see `rnndet.inference.counting`.
+    stride, start, end: every n-th frame, from and to these times in seconds, see `Excerpt`.
+
+    The model stays on its device, and nothing is set on it: generators with other options may use
+    it at the same time. Raises RnndetError: for wrong options and a source that cannot be opened
+    (InputError) at the call; for a later one of several paths when its turn comes.
 
     >>> model = load_model("aerial")  # doctest: +SKIP
     >>> for result in track(model, "clip.mp4"):  # doctest: +SKIP
     ...     print(result.frame.index, result.detections.boxes, result.detections.ids)
     """
+    check_range(start, end, stride)
     stream = make_stream(
-        model, tracker=tracker, min_score=min_score, scene_cuts=scene_cuts, coast=coast,
+        model, tracker=tracker, tracker_options=tracker_options, min_score=min_score, nms=nms,
+        scene_cuts=scene_cuts, coast=coast,
         key_every=key_every, key_lost=key_lost, classes=classes, track_classes=track_classes,
+        regions=regions,
     )  # fmt: skip
-    if isinstance(source, str | Path | int):
-        return _results(stream, open_source(source))
-    return run_video(stream, _as_frames(source))
+    part = partial(frames_of_range, start=start, end=end, stride=stride)
+    is_one = isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable)
+    if is_one:
+        return _results(stream, open_source(source), part)  # which refuses what is no source
+    if isinstance(source, list | tuple) and source and isinstance(source[0], PATHS):
+        return _results_of_all(stream, open_source(source[0]), source[1:], part)
+    name = source.info.source if isinstance(source, Source) else None
+    return _named(run_video(stream, part(_as_frames(source))), name)
 
 
 def make_stream(
     model: VideoDetector | Runtime,
     *,
     tracker: str = "byte",
-    min_score: float = 0.3,
+    tracker_options: Mapping[str, Any] | None = None,
+    min_score: float | Mapping[str, float] = DEFAULT_SCORE,
+    nms: float | None = None,
     scene_cuts: bool = True,
     coast: float = 0.0,
     key_every: int = 1,
     key_lost: float = 0.0,
     classes: Sequence[str] | None = None,
     track_classes: bool = True,
+    regions: Regions | str | Path | None = None,
 ) -> Stream:
-    """Return a stream with one threshold for tracker and model; sets the model's `score_threshold`.
-
-    The arguments are those of `track`.
-    """
-    stream = Stream(
-        as_runtime(model),
-        lookup(tracker, TRACKERS, what="tracker")(min_score=min_score),
+    """Return a stream with one threshold for tracker and model; the arguments of `track`."""
+    runtime = as_runtime(model)
+    scores = score_limits(min_score, runtime.classes)
+    return Stream(
+        runtime,
+        make_tracker(tracker, min_score=scores, options=tracker_options),
         min_score=min_score,
+        nms=nms,
         cuts=SceneCut() if scene_cuts else None,
         keys=choose_key_frames(key_every, key_lost),
         coast=coast,
         classes=classes,
         track_classes=track_classes,
+        regions=read_regions(regions) if isinstance(regions, str | Path) else regions,
     )
-    stream.runtime.score_threshold = stream.score_floor
-    return stream
 
 
 def run_source(
@@ -156,10 +199,19 @@ def run_source(
         about["selected_classes"] = list(stream.classes)
     if not isinstance(stream.track_classes, NoTrackClasses):
         about["track_classes"] = True
+    save = options.save
+    if stream.nms is not None:
+        about["nms"] = stream.nms
+    if stream.regions is not None:
+        about["regions"] = stream.regions.to_dict()
+        save = tuple(dict.fromkeys((*save, "counts")))
+    elif "counts" in save:
+        raise RnndetError("`save` counts: there is nothing to count; use `regions`")
     folder = Path(out_dir) / (options.name or source.info.name)
     with ResultFiles(
-        folder, source.info, stream.runtime.classes, header=about, save=options.save,
-        trails=options.trails, show=show, overwrite=options.overwrite,
+        folder, source.info, stream.runtime.classes, header=about, save=save,
+        trails=options.trails, regions=stream.regions, show=show, overwrite=options.overwrite,
+        colours=source.colour_tags() if "video" in save else None,
     ) as files:  # fmt: skip
         forget_done(folder)  # it must never accompany results of another run
         run.write_frames(files, depth=0 if show is not None or not options.is_threaded else DEPTH)
@@ -249,6 +301,7 @@ class _Run:
             note=files.note,
             read=counts,
             warnings=self._source.notes,
+            counts=tally.counts,
         )
 
 
@@ -265,11 +318,39 @@ def describe_model(
     }
 
 
-def _results(stream: Stream, source: Source) -> Iterator[FrameResult]:
+def _results(stream: Stream, source: Source, part: Part) -> Iterator[FrameResult]:
     with source:
-        yield from run_video(stream, source)
+        yield from _named(run_video(stream, part(source)), source.info.source)
+
+
+def _results_of_all(
+    stream: Stream, first: Source, others: Sequence[str | Path], part: Part
+) -> Iterator[FrameResult]:
+    yield from _results(stream, first, part)
+    for path in others:
+        yield from _results(stream, open_source(path), part)
+
+
+def _named(results: Iterator[FrameResult], source: str | None) -> Iterator[FrameResult]:
+    for result in results:
+        yield replace(result, source=source)
+
+
+def _check_frame(item: object, index: int) -> None:
+    image = item.image if isinstance(item, Frame) else item
+    if not isinstance(image, np.ndarray):
+        found = f"{type(image).__name__} {image!r:.60}"
+    elif image.ndim != 3 or image.shape[2] != 3:
+        found = f"an array of shape {image.shape}"
+    else:
+        return
+    raise RnndetError(
+        f"source: item {index} of the iterable: expected a Frame or an (H, W, 3) uint8 array, "
+        f"found {found}; to read a file, give its path as the source"
+    )
 
 
 def _as_frames(source: Iterable[Frame | np.ndarray]) -> Iterator[Frame]:
     for index, item in enumerate(source):
+        _check_frame(item, index)
         yield item if isinstance(item, Frame) else Frame(item, index, float(index / DEFAULT_FPS))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnndet.errors import RnndetError
+from rnndet.inference.counting import Regions, TrackCounter
 from rnndet.inference.runtimes import Runtime, as_runtime
 from rnndet.inference.runtimes.base import scaled
 from rnndet.registry import choose_classes
-from rnndet.structures import Detections, Frame, FrameResult
+from rnndet.structures import DetectionLimits, Detections, Frame, FrameResult
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.tracking import Tracker
+from rnndet.tracking.base import MinScore, of_labels
 from rnndet.tracking.smoothing import TrackSmoother
 from rnndet.tracking.track_classes import TrackClasses
 from rnndet.video.key_frames import KeyFrames
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from rnndet.models.video_detector import VideoDetector
 
 TRACKER_FLOOR = 0.1  # minimum score for the tracker; ByteTrack's lower threshold
+DEFAULT_SCORE = 0.3  # minimum score of the reported detections
+OTHERS = "*"  # in a mapping of minimum scores: every class that is not named
 HELD_SHARE = 0.5  # an object with an id stays visible down to this share of min_score
 
 
@@ -36,11 +42,13 @@ class Stream:
     has an id: this bridges frames in which the object is hard to see.
 
     Args:
-        model: a `VideoDetector` or a `Runtime`, used unchanged, on its device: in eval mode, with
-            its current `score_threshold`. That must not lie above `score_floor`: a lower one costs
-            time, a higher one hides detections from the tracker.
+        model: a `VideoDetector` or a `Runtime`, used unchanged, on its device, in eval mode. Any
+            number of streams may share it, each with its own options, also in several threads.
         tracker: None: detections have no ids.
-        min_score: minimum score of the reported detections.
+        min_score: minimum score of the reported detections; or by the name of their class, where
+            "*" is every class that is not named (0.3 without it).
+        nms: IoU above which the lower of two scores of a class is removed, 0 to 1; None: as in the
+            model.
         cuts: detects scene cuts. At a cut the recurrent state is emptied and all tracks end,
             because state of the previous scene degrades the detections of the next. None: never.
         keys: chooses the frames that the model sees; in between, boxes are propagated by template
@@ -52,6 +60,8 @@ class Stream:
         track_classes: correct the classes by the shape and motion of tracks, see `TrackClasses`,
             where the model has a read-out for it. It also corrects boxes that are propagated, and
             it sees all classes of the model.
+        regions: count tracks in these regions and across these lines, in `FrameResult.counts`; see
+            `TrackCounter`, whose counts are part of the state. Needs a tracker.
 
     A frame with `restart` is handled like a cut, and may have another size. A `gap` is not: missing
     frames leave state and tracks unchanged, and the tracker uses the true times.
@@ -73,17 +83,21 @@ class Stream:
         model: VideoDetector | Runtime,
         tracker: Tracker | None = None,
         *,
-        min_score: float = 0.3,
+        min_score: float | Mapping[str, float] = DEFAULT_SCORE,
+        nms: float | None = None,
         cuts: SceneCut | None = None,
         keys: KeyFrames | None = None,
         coast: float = 0.0,
         classes: Sequence[str] | None = None,
         track_classes: bool = True,
+        regions: Regions | None = None,
     ) -> None:
-        if not 0 <= min_score <= 1:
-            raise RnndetError(f"min_score = {min_score}; expected a number from 0 to 1")
+        if nms is not None and not 0 <= nms <= 1:
+            raise RnndetError(f"nms = {nms}; expected an IoU from 0 to 1")
         if coast > 0 and tracker is None:
             raise RnndetError(f"coast = {coast}: only tracks are shown while missed; use a tracker")
+        if regions is not None and tracker is None:
+            raise RnndetError("regions: only tracks are counted; use a tracker")
         self.runtime = as_runtime(model)
         self.classes: tuple[str, ...] | None = None
         self._is_chosen: np.ndarray | None = None  # (K,) bool, by label
@@ -91,25 +105,39 @@ class Stream:
             self.classes = choose_classes(classes, self.runtime.classes, what="classes")
             self._is_chosen = np.isin(self.runtime.classes, self.classes)
         self.state: Any = None
-        self.min_score = min_score
+        self.min_score, self.nms = min_score, nms
+        self._min_score = score_limits(min_score, self.runtime.classes)
         self.tracker = NoTracker() if tracker is None else tracker
         self.cuts = NoCuts() if cuts is None else cuts
         self.keys = EveryFrame() if keys is None else keys
         self.smoother = TrackSmoother(coast=coast)
         spec = self.runtime.track_classes if track_classes else None
         self.track_classes = NoTrackClasses() if spec is None else TrackClasses(spec)
+        self.regions = regions
+        self.counter: TrackCounter | NoCounter = NoCounter()
+        if regions is not None:
+            self.counter = TrackCounter(regions, self.runtime.classes)
         self.reset()
 
     @property
     def score_floor(self) -> float:
         """The lowest score that this stream uses."""
         has_tracker = not isinstance(self.tracker, NoTracker)
-        floor = min(self.min_score, TRACKER_FLOOR) if has_tracker else self.min_score
+        lowest = self._min_score
+        if isinstance(lowest, np.ndarray):
+            lowest = float(lowest[... if self._is_chosen is None else self._is_chosen].min())
+        floor = min(lowest, TRACKER_FLOOR) if has_tracker else lowest
         return min(floor, self.track_classes.score_floor)
+
+    @property
+    def limits(self) -> DetectionLimits:
+        """The detections that this stream needs from the model; it passes them at each frame."""
+        return DetectionLimits(self.score_floor, self.nms)
 
     def reset(self) -> None:
         """Reset all state: the next frame begins a new video, and ids start at 1."""
         self.tracker.reset()
+        self.counter.reset()
         self._restart()
 
     def _restart(self) -> None:
@@ -139,6 +167,7 @@ class Stream:
             "keys": self.keys.state_dict(),
             "steady": self.smoother.state_dict(),
             "track_classes": self.track_classes.state_dict(),
+            "counter": self.counter.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -151,6 +180,7 @@ class Stream:
         self.keys.load_state_dict(state["keys"])
         self.smoother.load_state_dict(state["steady"])
         self.track_classes.load_state_dict(state.get("track_classes"))  # none in older files
+        self.counter.load_state_dict(state.get("counter"))
 
     def step(self, frame: Frame, timer: Timer = NO_TIMER) -> FrameResult:
         """Return the result of the next frame of the video.
@@ -171,7 +201,8 @@ class Stream:
         with timer.stage("track"):
             detections = self.correct(frame, detections)
             tracked = self.track(detections, time=frame.time)
-            return self._result(frame, tracked, is_cut=is_cut)
+            result = self._result(frame, tracked, is_cut=is_cut)
+            return replace(result, counts=self.counter.step(result))
 
     def prepare(self, frame: Frame) -> np.ndarray:
         """Check a frame and scale it for the network: (h, w, 3) uint8.
@@ -213,7 +244,9 @@ class Stream:
             propagated = self.keys.between(image, size_hw=size_hw, gap=gap)
         if propagated is not None:
             return propagated
-        (detections,), self.state = self.runtime.detect([image], [size_hw], self.state, timer=timer)
+        (detections,), self.state = self.runtime.detect(
+            [image], [size_hw], self.state, limits=[self.limits], timer=timer
+        )
         detections = detections[detections.scores >= self.score_floor]
         if isinstance(self.track_classes, NoTrackClasses):
             detections = self._of_chosen_classes(detections)
@@ -240,7 +273,7 @@ class Stream:
 
     def track(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Give ids to detections >= score_floor and select those that are reported."""
-        return track(detections, self.tracker, min_score=self.min_score, time=time)
+        return track(detections, self.tracker, min_score=self._min_score, time=time)
 
     def _result(self, frame: Frame, detections: Detections, *, is_cut: bool) -> FrameResult:
         """Add the displayed tracks to the detections."""
@@ -254,17 +287,52 @@ class Stream:
         return FrameResult(frame, detections, is_cut, smoothed, predicted, propagated)
 
 
+def score_limits(min_score: float | Mapping[str, float], classes: Sequence[str]) -> MinScore:
+    """The number, or from a mapping the minimum score of each class, (K,) float64.
+
+    Raises RnndetError for a number outside 0 to 1 and an unknown class.
+
+    >>> score_limits({"car": 0.5, "*": 0.4}, ["person", "car"])
+    array([0.4, 0.5])
+    """
+    given = min_score if isinstance(min_score, Mapping) else {"": min_score}
+    for name, score in given.items():
+        if isinstance(score, bool) or not isinstance(score, Real) or not 0 <= score <= 1:
+            of_class = f" of {name!r}" if name else ""
+            raise RnndetError(f"min_score{of_class} = {score}; expected a number from 0 to 1")
+    if not isinstance(min_score, Mapping):
+        return min_score
+    named = [name for name in min_score if name != OTHERS]
+    if named:
+        choose_classes(named, classes, what="min_score")
+    others = min_score.get(OTHERS, DEFAULT_SCORE)
+    return np.array([min_score.get(name, others) for name in classes], np.float64)
+
+
 def track(
-    detections: Detections, tracker: Tracker | NoTracker, *, min_score: float, time: float | None
+    detections: Detections, tracker: Tracker | NoTracker, *, min_score: MinScore, time: float | None
 ) -> Detections:
-    """Give ids to the detections >= TRACKER_FLOOR of a frame and select those that are reported."""
-    floor = min(min_score, TRACKER_FLOOR)
-    tracked = tracker.update(detections[detections.scores >= floor], time=time)
-    is_shown = tracked.scores >= min_score
+    """Give ids to the detections >= TRACKER_FLOOR of a frame and select those that are reported.
+
+    min_score: of all classes, or of each class by its label, (K,).
+    """
+    floor = np.minimum(min_score, TRACKER_FLOOR)
+    tracked = tracker.update(_from(detections, floor), time=time)
+    is_shown = _is_from(tracked, min_score)
     if tracked.ids is not None:
-        is_held = tracked.scores >= min_score * HELD_SHARE
+        is_held = _is_from(tracked, min_score * HELD_SHARE)
         is_shown = is_shown | ((tracked.ids > 0) & is_held)
     return tracked[is_shown]
+
+
+def _from(detections: Detections, min_score: MinScore) -> Detections:
+    """The detections with at least this score."""
+    return detections[_is_from(detections, min_score)]
+
+
+def _is_from(detections: Detections, min_score: MinScore) -> np.ndarray:
+    """(D,): which scores, in float32, are at least the minimum score of their label."""
+    return detections.scores >= np.float32(of_labels(min_score, detections.labels))
 
 
 def run_video(stream: Stream, source: Iterable[Frame]) -> Iterator[FrameResult]:
@@ -308,6 +376,13 @@ class NoTrackClasses(NullPart):
     """Replaces `TrackClasses`: the classes are those of the model."""
 
     score_floor = 1.0  # it needs no detections
+
+
+class NoCounter(NullPart):
+    """Replaces `TrackCounter`: nothing is counted."""
+
+    def step(self, result: FrameResult) -> None:
+        return None
 
 
 class EveryFrame(NullPart):

@@ -14,8 +14,10 @@ import numpy as np
 
 from rnndet.errors import WeightsError
 from rnndet.inference.stream import NullPart, Stream
+from rnndet.messages import differences, first_of
 from rnndet.structures import DEFAULT_FPS, Frame
 from rnndet.system.files import atomic_file
+from rnndet.tracking.base import changed_options
 
 KIND = "rnndet stream state, 3"
 
@@ -53,9 +55,9 @@ def load_stream(path: str | Path, stream: Stream) -> Position:
     if content["weights"] != stream.runtime.fingerprint():
         raise WeightsError(f"{path}: the state of other weights; use those it was saved with")
     if content["options"] != _options(stream):
+        changed = differences(*map(_in_words, (content["options"], _options(stream))))
         raise WeightsError(
-            f"{path}: saved with {content['options']}; this run has {_options(stream)}; "
-            "use the same options"
+            f"{path}: saved with other options: {first_of(changed)}; use the same options"
         )
     stream.load_state_dict(content["stream"])
     return Position(content["index"], content["time"])
@@ -93,19 +95,35 @@ def _options(stream: Stream) -> dict[str, str]:
     options = {
         "tracker": _kind(stream.tracker),
         "scene cuts": _kind(stream.cuts),
-        "min_score": str(stream.min_score),
+        "min_score": _score_text(stream.min_score),
         "key frames": "all" if isinstance(keys, NullPart) else f"{keys.every}, {keys.lost:g}",
     }
-    if stream.classes is not None:  # left out otherwise, as in files of older versions
+    if stream.nms is not None:  # left out otherwise, as in files of older versions
+        options["nms"] = str(stream.nms)
+    if stream.classes is not None:
         options["classes"] = ", ".join(stream.classes)
+    if stream.regions is not None:
+        options["regions"] = json.dumps(stream.regions.to_dict())
     if not isinstance(stream.track_classes, NullPart):
         options["track classes"] = "on"
+    if changed := changed_options(stream.tracker):
+        options["tracker options"] = ", ".join(f"{key} = {v}" for key, v in changed.items())
     return options
+
+
+def _score_text(min_score: float | Mapping[str, float]) -> str:
+    if isinstance(min_score, Mapping):
+        return ", ".join(f"{name} {min_score[name]}" for name in sorted(min_score))
+    return str(min_score)
 
 
 def _kind(part: object) -> str:
     """Return the name of a part's class; NoneType, as saved files have it, if it is left out."""
     return "NoneType" if isinstance(part, NullPart) else type(part).__name__
+
+
+def _in_words(options: Mapping[str, str]) -> dict[str, str]:
+    return {key: "none" if value == "NoneType" else value for key, value in options.items()}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -122,9 +140,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
-        raise WeightsError(
-            f"{path}: no stream state, or incomplete; create one with rnndet infer --save-state"
-        )
+        raise WeightsError(f"{path}: no stream state, or incomplete; create one with `save_state`")
     try:
         with np.load(path, allow_pickle=False) as file:
             content = _with_arrays(json.loads(file["tree"].tobytes()), file)
@@ -133,8 +149,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError):  # a file of another kind
         pass
     except (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile):
-        raise WeightsError(f"{path}: is damaged; run without --load-state") from None
-    raise WeightsError(f"{path}: no stream state; create one with rnndet infer --save-state")
+        raise WeightsError(f"{path}: is damaged; run without `load_state`") from None
+    raise WeightsError(f"{path}: no stream state; create one with `save_state`")
 
 
 def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:

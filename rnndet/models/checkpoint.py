@@ -22,6 +22,7 @@ from rnndet.config import (
     upgrade_config,
 )
 from rnndet.errors import OutputError, WeightsError
+from rnndet.messages import counted
 from rnndet.models.detectors import build_detector
 from rnndet.models.detectors.published import published_classes, published_tensors
 from rnndet.models.video_detector import VideoDetector, build_model
@@ -75,7 +76,7 @@ def _digest(digest: Any, value: Any) -> None:
     if isinstance(value, dict):
         digest.update(b"{")
         for key in sorted(value, key=str):
-            digest.update(f"{key}=".encode())
+            digest.update(f"{key}=".encode("utf-8", "surrogatepass"))
             _digest(digest, value[key])
     elif isinstance(value, list | tuple):
         digest.update(b"[")
@@ -272,8 +273,9 @@ def check_fit(model: VideoDetector, weights: dict[str, Tensor], *, where: str) -
     names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
     pairs = [f"{n}: {found.get(n, 'missing')} for {expected.get(n, 'none')}" for n in names[:5]]
     raise WeightsError(
-        f"{where}: does not fit a {type(model.detector).__name__} with {len(model.classes)} "
-        f"classes as in its configuration, {len(names)} tensors: {'; '.join(pairs)}"
+        f"{where}: does not fit a {type(model.detector).__name__} with "
+        f"{counted(len(model.classes), 'class', 'classes')} as in its configuration, "
+        f"{counted(len(names), 'tensor')}: {'; '.join(pairs)}"
     )
 
 

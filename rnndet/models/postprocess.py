@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rnndet.boxes import clip, nms, scale
 from rnndet.specs import HeadSpec
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -61,22 +61,23 @@ def postprocess(
     *,
     size_hw: tuple[int, int],
     original_hw: tuple[int, int],
-    score_threshold: float,
+    limits: DetectionLimits,
 ) -> Detections:
-    """Detections of an image with scores above score_threshold, best first, in original pixels.
+    """Detections of an image with scores above limits.min_score, best first, in original pixels.
 
     outputs: see `HeadSpec`, float32. anchors, level_of: from `anchors_of`. size_hw: of the input
     image without padding; original_hw: of the original frame. As torchvision's
     `postprocess_detections`, except that background does not count towards the limit of
     detections, and boxes of different classes never suppress each other.
     """
-    anchor, label, scores = _candidates(outputs, spec, score_threshold)
+    anchor, label, scores = _candidates(outputs, spec, limits.min_score)
     group = label if spec.per_class else level_of[anchor]
     order = _top_per_group(scores, group, spec.candidates)
     anchor, label, scores = anchor[order], label[order], scores[order]
     boxes = _decode(outputs["bbox_regression"][anchor], anchors[anchor], spec)
     boxes = clip(boxes, size_hw=size_hw)
-    keep = nms(boxes, label, limit=spec.nms_threshold, most=spec.most)
+    overlap = spec.nms_threshold if limits.nms_threshold is None else limits.nms_threshold
+    keep = nms(boxes, label, limit=overlap, most=spec.most)
     factor = original_hw[1] / size_hw[1], original_hw[0] / size_hw[0]
     return Detections(scale(boxes[keep], factor_xy=factor), scores[keep], label[keep])
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.errors import RnndetError
-from rnndet.models.detectors import build_detector
+from rnndet.models.detectors import build_for_classes
 from rnndet.models.detectors.base import FrameDetector, Grids, Prepared
 from rnndet.models.temporal.head import TemporalHead
 from rnndet.models.temporal.state import Features, State
 from rnndet.specs import TrackClassSpec
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
 from rnndet.system.timing import NO_TIMER, Timer
 
 
@@ -71,7 +71,7 @@ class VideoDetector(nn.Module):
 
     @property
     def score_threshold(self) -> float:
-        """Detections below this score are not returned; evaluation uses 0.001."""
+        """Minimum score of `forward`, and of other calls without limits; a stream has its own."""
         return self.detector.score_threshold
 
     @score_threshold.setter
@@ -92,18 +92,20 @@ class VideoDetector(nn.Module):
         state: State | None,
         *,
         original_sizes: Sequence[tuple[int, int]],
+        limits: Sequence[DetectionLimits] | None = None,
         timer: Timer = NO_TIMER,
     ) -> Output:
         """`forward` of frames that are scaled for the network already, (T, B, 3, h, w) uint8.
 
         original_sizes: height and width of each of the T*B original frames, time-major; boxes are
-        in their pixels. timer: measures the stages preprocess, network, temporal and head. Computes
-        no gradients. Raises RnndetError in training mode.
+        in their pixels. limits: of each of these frames, see `FrameDetector.detect`. timer:
+        measures the stages preprocess, network, temporal and head. Computes no gradients. Raises
+        RnndetError in training mode.
         """
         self.check_not_training()
         with torch.inference_mode():
             encoded = self.encode(frames, original_sizes=original_sizes, timer=timer)
-            return self.decode(encoded, state, timer=timer)
+            return self.decode(encoded, state, limits=limits, timer=timer)
 
     def check_not_training(self) -> None:
         """Raise RnndetError in training mode."""
@@ -137,15 +139,20 @@ class VideoDetector(nn.Module):
         return Encoded(prepared, features, frames.shape[0])
 
     def decode(
-        self, encoded: Encoded, state: State | None = None, *, timer: Timer = NO_TIMER
+        self,
+        encoded: Encoded,
+        state: State | None = None,
+        *,
+        limits: Sequence[DetectionLimits] | None = None,
+        timer: Timer = NO_TIMER,
     ) -> Output:
-        """The rest of `forward`: temporal module and detection head; timer: see `step`."""
+        """The rest of `forward`: temporal module and detection head; limits, timer: see `step`."""
         with timer.stage("temporal"):
             features, state = self.temporal(encoded.features, state, encoded.length)
         with timer.stage("network"):
             features = self.head_features(features)
         with timer.stage("head"):
-            flat = self.detector.detect(encoded.prepared, features)
+            flat = self.detector.detect(encoded.prepared, features, limits)
         batch = len(flat) // encoded.length
         rows = [flat[t * batch : (t + 1) * batch] for t in range(encoded.length)]
         return Output(state, rows)
@@ -166,7 +173,7 @@ def build_model(config: ModelConfig, classes: tuple[str, ...]) -> VideoDetector:
     cell = "none" gives the per-frame baseline: the same code path with an empty state.
     Raises RnndetError on unknown names and options.
     """
-    detector = build_detector(config.detector, len(classes), config.options)
+    detector = build_for_classes(config.detector, classes, config.options)
     settings = config.temporal
     at_neck = settings.site == "neck"
     channels = detector.neck_channels if at_neck else detector.backbone_channels

@@ -47,5 +47,5 @@ def _choose(name: str) -> tuple[torch.device, str]:
     built = torch.version.cuda is not None
     reason = "this torch sees no CUDA device" if built else "this torch is built without CUDA"
     if name == "cuda":
-        raise DeviceError(f"--device cuda: {reason}; use --device cpu")
+        raise DeviceError(f"`device=cuda`: {reason}; use `device=cpu`")
     return torch.device("cpu"), reason

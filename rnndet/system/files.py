@@ -41,6 +41,7 @@ def atomic_file(
     'complete'
     """
     path = Path(path)
+    check_name(path)
     part = part_of(path)
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,10 +60,21 @@ def atomic_file(
             raise
 
 
+def check_name(path: Path) -> None:
+    """Raise OutputError if a path cannot be that of a file: it is empty or a folder."""
+    with output_errors(path):
+        if not path.name or path.is_dir():
+            raise OutputError(f"{path}: is a folder; expected the path of a file")
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file atomically. Raises OutputError."""
+    r"""Write a UTF-8 text file atomically. Raises OutputError.
+
+    A byte of a name that is not UTF-8 is written as \udce9, which JSON reads as Python's character
+    for it: `os.fsencode` gives the name back.
+    """
     with atomic_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

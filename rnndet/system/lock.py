@@ -45,7 +45,7 @@ class FolderLock:
             except BlockingIOError:
                 raise OutputError(
                     f"{self._folder}: another run is writing its results there; wait for its end, "
-                    "or use another --out"
+                    "or use another folder"
                 ) from None
         return self
 

@@ -8,6 +8,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from rnndet.system.streams import is_utf8
+
 log = logging.getLogger(__name__)
 
 LINE_EVERY = 30.0  # seconds, which keeps the log of a long run short
@@ -107,7 +109,7 @@ class SourcesBar:
 
 
 class JsonFormatter(logging.Formatter):
-    """Format a log record as a line of JSON: time (seconds since 1970), level, event, text.
+    """Format a log record as a line of JSON for stderr: time (seconds since 1970), level, event...
 
     The `facts` attribute of a record, a mapping, adds and replaces keys.
     """
@@ -122,4 +124,4 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(line, ensure_ascii=not is_utf8(sys.stderr), default=str)

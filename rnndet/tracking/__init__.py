@@ -3,10 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from rnndet.errors import RnndetError
+from rnndet.registry import lookup
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
+from rnndet.tracking.base import MinScore
 from rnndet.tracking.byte import ByteTracker
 from rnndet.tracking.iou import IouTracker
+from rnndet.tracking.oc_sort import OcSortTracker
 from rnndet.tracking.sort import SortTracker
 
 
@@ -38,14 +42,39 @@ class Tracker(Protocol):
         ...
 
 
-def no_tracker(*, min_score: float = 0.3) -> None:
-    """Return None: a stream without a tracker gives detections without ids."""
+def no_tracker(*, min_score: MinScore = 0.3, **options: Any) -> None:
+    """Return None: a stream without a tracker gives detections without ids.
+
+    Raises RnndetError for any other option.
+    """
+    if options:
+        raise RnndetError(f"tracker.{min(options)} is unknown; without a tracker there are none")
 
 
-# Every tracker takes min_score, the minimum score of a displayed detection, and its own options.
+def make_tracker(
+    name: str, *, min_score: MinScore, options: Mapping[str, Any] | None = None
+) -> Tracker | None:
+    """Build a tracker by its name in `TRACKERS`; None for "none".
+
+    min_score: minimum score of a displayed detection; options: fields of the tracker's `Options`.
+    Raises RnndetError for an unknown name or option, and for a value out of its range.
+
+    >>> tracker = make_tracker("oc_sort", min_score=0.3, options={"max_age": 2.0})
+    >>> tracker.options.max_age
+    2.0
+    """
+    build = lookup(name, TRACKERS, what="tracker")
+    if "min_score" in (options or {}):
+        raise RnndetError("tracker.min_score is not an option; it is the score threshold")
+    return build(min_score=min_score, **(options or {}))
+
+
+# Every tracker takes min_score, the minimum score of a displayed detection, of all classes or by
+# label, and its own options.
 TRACKERS: dict[str, Callable[..., Tracker | None]] = {
     "none": no_tracker,
     "iou": IouTracker,
     "sort": SortTracker,
     "byte": ByteTracker,
+    "oc_sort": OcSortTracker,
 }

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from rnndet.boxes import grow, pairwise_iou
+from rnndet.boxes import grow, iou, pairwise_iou
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -28,12 +28,26 @@ def assign(cost: Array, *, limit: float) -> tuple[Rows, Rows]:
     return rows[near], columns[near]
 
 
-def buffered_iou(a: Array, b: Array, *, buffer: float) -> Array:
+def buffered_iou(a: Array, b: Array, *, buffer: float | Array) -> Array:
     """Return the IoU in [0, 1] of every pair of enlarged boxes, (A, 4) and (B, 4) -> (A, B).
 
     Each side moves out by `buffer` times the width (left, right) or the height (top, bottom), so
-    that small objects that move by their own size between frames still overlap. C-BIoU: Yang et
-    al., "Hard to Track Objects with Irregular Motions and Similar Appearances? Make It Easier by
-    Buffering the Matching Space", WACV 2023, arXiv 2211.14317. A buffer of 0 is the plain IoU.
+    that small objects that move by their own size between frames still overlap. buffer: one for
+    all pairs, or (A,), for the pairs of each row of a. C-BIoU: Yang et al., "Hard to Track Objects
+    with Irregular Motions and Similar Appearances? Make It Easier by Buffering the Matching Space",
+    WACV 2023, arXiv 2211.14317. A buffer of 0 is the plain IoU.
     """
-    return pairwise_iou(grow(a, 1 + 2 * buffer), grow(b, 1 + 2 * buffer))
+    if not np.any(buffer):
+        return pairwise_iou(a, b)
+    factor = np.reshape(1 + 2 * np.asarray(buffer), (-1, 1, 1))
+    return iou(grow(a[:, None], factor), grow(b[None], factor))
+
+
+def size_change(a: Array, b: Array) -> Array:
+    """The larger change of log width and log height of every pair, (A, 4) and (B, 4) -> (A, B).
+
+    >>> size_change(np.array([[0.0, 0, 10, 10]]), np.array([[0.0, 0, 10, 20]])).round(2).tolist()
+    [[0.69]]
+    """
+    sides_a, sides_b = (np.log(np.maximum(x[:, 2:] - x[:, :2], 0.01)) for x in (a, b))
+    return np.abs(sides_a[:, None] - sides_b[None]).max(2)

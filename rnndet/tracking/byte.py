@@ -1,48 +1,62 @@
 """Two-stage tracking: match high-score detections first, then low-score detections."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnndet.boxes import nms
-from rnndet.errors import RnndetError
+from rnndet.registry import NotNegative, Positive, Share
 from rnndet.structures import Detections
-from rnndet.tracking.assign import Array, Rows, assign, buffered_iou
-from rnndet.tracking.base import BaseTracker
-from rnndet.tracking.kalman import ConstantVelocity
-from rnndet.tracking.tracks import Motion, to_arrays
+from rnndet.tracking.assign import Array, Rows, assign, buffered_iou, size_change
+from rnndet.tracking.base import BaseTracker, MinScore, of_labels
+from rnndet.tracking.kalman import KalmanOptions
+from rnndet.tracking.observed import ObservedMotion
+from rnndet.tracking.tracks import Motion, TrackOptions, to_arrays
 
 Mask = NDArray[np.bool_]
-
-# Buffers of the matching stages: boxes of 1.6 and 3 times their size. The wide buffer, larger than
-# in C-BIoU, reaches twice the size of an object; for detections unmatched by the narrow buffer.
-NARROW, WIDE = 0.3, 1.0
-RECENT = 0.35  # seconds: a track missed for longer is not matched to detections of low score
+PLAIN = 0.8  # sizes that two equal boxes may be apart to have an IoU above 0.1
 
 
-class ByteTracker(BaseTracker):
+@dataclass(frozen=True, kw_only=True)
+class ByteOptions(KalmanOptions, TrackOptions):
+    """Options of `ByteTracker`. Buffers are shares of the width and height, for each side."""
+
+    start_margin: Share = 0.1  # a track starts from min_score + start_margin on
+    low_score: Share = 0.1  # detections below it are not matched
+    low_score_age: NotNegative = 0.35  # seconds; tracks missed for longer need a high score
+    min_similarity: Share = 0.1  # a pair with less IoU, times the class factor, is never matched
+    class_weight: Share = 0.5  # reduction of the similarity for a different class, 0 = none
+    duplicate_iou: Share = 0.7  # of two boxes with a higher IoU, one is removed; 1 = off
+    buffer: NotNegative = 0.0  # of boxes in the first stage and for low scores
+    widening: NotNegative = 3.0  # standard deviations of the predicted centre to reach; 0 = off
+    min_widening: NotNegative = 0.0  # least and largest buffer of the wide stages
+    max_widening: NotNegative = 0.5
+    widening_age: NotNegative = 0.35  # seconds; tracks missed for longer are not widened
+    lone_widening: NotNegative = 1.0  # buffer of tracks that have no other box within this buffer
+    confirmed_first: bool = False  # whether tracks with an id choose before the others
+    re_update: bool = True  # whether a gap is passed again when the track is found
+    size_change: Positive = 0.6  # of log width or height, from which on no wide pair is matched
+
+
+class ByteTracker(BaseTracker[ByteOptions]):
     """Match high-score detections to tracks, then low-score detections to the unmatched tracks.
 
     Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", ECCV
     2022, arXiv 2110.06864, algorithm 1. Differences:
 
-    - overlap is the buffered IoU of C-BIoU (arXiv 2211.14317), narrow then wide, because objects
-      of 15-40 px may move by their own size between frames and then have a plain IoU of 0;
-    - the filter works in seconds (see `ConstantVelocity`);
+    - the filter works in seconds, and its noise grows with the speed (see `ConstantVelocity`);
+    - pairs that do not overlap are matched in wide stages, by the buffered IoU of C-BIoU (arXiv
+      2211.14317), because objects of 15-40 px may move by their own size between frames. The buffer
+      is not fixed as there: it is what the predicted centre may be off, which grows with the time
+      since the last detection and with the speed. Boxes must have similar sizes;
     - several classes: a detection of a class that the track has not had matches at a higher cost,
       so that an object misclassified in a frame keeps its id. Labels are not changed;
     - of two boxes for the same object, of any classes, the lower score is removed first
       (`duplicate_iou`).
 
-    min_score: detections from this score on have a high score.
-    start_margin: a track starts from min_score + start_margin on (0.1 in ByteTrack).
-    low_score: detections below it are not matched.
-    min_similarity: a pair with less buffered IoU, times the class factor, is never matched.
-    class_weight: in [0, 1]; relative reduction of the similarity for a different class (0 = none).
-    duplicate_iou: of two boxes with a higher IoU, whatever their classes, the lower score is
-        removed; 1 = off.
-    min_hits, max_age, frame_interval: as in `IouTracker`.
+    Options: see `ByteOptions`. Detections from min_score on have a high score.
 
     >>> tracker = ByteTracker(min_hits=1)
     >>> for x, score in ((10, 0.9), (25, 0.2)):  # moves by most of its size, at a low score
@@ -52,26 +66,7 @@ class ByteTracker(BaseTracker):
     [1]
     """
 
-    def __init__(
-        self,
-        *,
-        min_score: float = 0.3,
-        start_margin: float = 0.1,
-        low_score: float = 0.1,
-        min_similarity: float = 0.1,
-        class_weight: float = 0.5,
-        duplicate_iou: float = 0.7,
-        min_hits: int = 2,
-        max_age: float = 1.0,
-        frame_interval: float = 0.04,
-    ) -> None:
-        if not 0 <= class_weight <= 1:
-            raise RnndetError(f"ByteTracker: class_weight = {class_weight}; expected 0 to 1")
-        self._min_score, self._low_score = min_score, min(low_score, min_score)
-        self._start_score = min(min_score + start_margin, 0.95)
-        self._max_cost, self._class_weight = 1 - min_similarity, class_weight
-        self._duplicate_iou = duplicate_iou
-        super().__init__(min_hits=min_hits, max_age=max_age, frame_interval=frame_interval)
+    Options: ClassVar[type[TrackOptions]] = ByteOptions
 
     def update(self, detections: Detections, *, time: float | None = None) -> Detections:
         """Return the detections without duplicates, with ids; call once per frame, also if empty.
@@ -86,52 +81,85 @@ class ByteTracker(BaseTracker):
         rows, matched, is_free = self._match(boxes, scores, labels)
         ids = np.zeros(len(boxes), np.int64)
         ids[matched] = self._tracks.update(rows, boxes[matched], scores[matched], labels[matched])
-        new = np.flatnonzero(is_free & (scores >= self._start_score))
+        new = np.flatnonzero(is_free & (scores >= of_labels(self._start_score(), labels)))
         ids[new] = self._tracks.start(boxes[new], scores[new], labels[new])
         self._tracks.remove_expired()
         return replace(detections, ids=ids)
 
     def _match(self, boxes: Array, scores: Array, labels: Rows) -> tuple[Rows, Rows, Mask]:
         """Rows of tracks and of detections, pairwise, and which detections (D,) are unmatched."""
-        confirmed = self._tracks.is_confirmed
-        recent = confirmed & (self._tracks.time_since_update() < RECENT)
-        is_high = scores >= self._min_score
-        is_low = ~is_high & (scores >= self._low_score)
+        options = self.options
+        confirmed, age = self._tracks.is_confirmed, self._tracks.time_since_update()
+        missed = self._tracks.time_missed()
+        is_high = scores >= of_labels(self.min_score, labels)
+        low_score = np.minimum(options.low_score, self.min_score)
+        is_low = ~is_high & (scores >= of_labels(low_score, labels))
         predicted = self._tracks.motion.boxes
         share = self._tracks.class_share(labels)
-        class_factor = 1 - self._class_weight * (1 - share)  # (N, D)
+        class_factor = 1 - options.class_weight * (1 - share)  # (N, D)
+        narrow, wide = np.full(len(age), options.buffer), self._wide_buffers()
+        is_lone = self._is_lone(predicted, boxes)
+        wide = np.where(is_lone, np.maximum(wide, options.lone_widening), wide)
+        is_widened = is_lone | (missed <= options.widening_age)
 
         is_free_track = np.ones(len(self._tracks), bool)
         is_free = np.ones(len(boxes), bool)
         none = np.zeros(0, np.int64)
         matches: list[tuple[Rows, Rows]] = [(none, none)]
+        first = confirmed | (not options.confirmed_first)
         stages = [
-            (confirmed, is_high, NARROW),
-            (confirmed, is_high, WIDE),
-            (recent, is_low, NARROW),
-            (~confirmed, is_high, WIDE),
+            (first, is_high, narrow),
+            (confirmed & is_widened, is_high, wide),
+            (first & (age < options.low_score_age), is_low, narrow),
+            (~confirmed, is_high, wide),
         ]
         for tracks, candidates, buffer in stages:
             rows = np.flatnonzero(tracks & is_free_track)
             columns = np.flatnonzero(candidates & is_free)
             if not len(rows) or not len(columns):
                 continue
-            overlap = buffered_iou(predicted[rows], boxes[columns], buffer=buffer)
+            overlap = buffered_iou(predicted[rows], boxes[columns], buffer=buffer[rows])
+            if buffer is wide:
+                overlap[size_change(predicted[rows], boxes[columns]) >= options.size_change] = 0
             cost = 1 - overlap * class_factor[np.ix_(rows, columns)]
-            a, b = assign(cost, limit=self._max_cost)
+            a, b = assign(cost, limit=1 - options.min_similarity)
             matches.append((rows[a], columns[b]))
             is_free_track[rows[a]], is_free[columns[b]] = False, False
 
         rows, columns = (np.concatenate(part) for part in zip(*matches, strict=True))
         return rows, columns, is_free
 
+    def _wide_buffers(self) -> Array:
+        """Buffers of the wide stages, (N,): what the predicted centre may be off, beyond PLAIN.
+
+        Each of the two boxes reaches half of the rest.
+        """
+        options = self.options
+        reach = options.widening * self._motion.spread
+        return np.clip((reach - PLAIN) / 2, options.min_widening, options.max_widening)
+
+    def _is_lone(self, predicted: Array, boxes: Array) -> Mask:
+        """(N,) which tracks have at most one detection and no other track near, so no rival."""
+        buffer = self.options.lone_widening
+        if buffer == 0:
+            return np.zeros(len(predicted), bool)
+        tracks = buffered_iou(predicted, predicted, buffer=buffer) > 0
+        near = buffered_iou(predicted, boxes, buffer=buffer) > 0
+        return (tracks.sum(1) <= 1) & (near.sum(1) <= 1)
+
+    def _start_score(self) -> MinScore:
+        """The score from which on a detection starts a track."""
+        return np.minimum(self.min_score + self.options.start_margin, 0.95)
+
     def _without_duplicates(self, detections: Detections) -> Detections:
-        if self._duplicate_iou >= 1 or len(detections) < 2:
+        limit = self.options.duplicate_iou
+        if limit >= 1 or len(detections) < 2:
             return detections
         order = np.argsort(-detections.scores, kind="stable")  # usually sorted already
         any_class = np.zeros(len(order), np.int64)
-        keep = nms(detections.boxes[order], any_class, limit=self._duplicate_iou, most=len(order))
+        keep = nms(detections.boxes[order], any_class, limit=limit, most=len(order))
         return detections[np.sort(order[keep])]
 
     def _new_motion(self) -> Motion:
-        return ConstantVelocity()
+        self._motion = ObservedMotion(self.options, re_update=self.options.re_update)
+        return self._motion

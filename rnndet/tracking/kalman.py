@@ -1,19 +1,31 @@
 """Constant-velocity Kalman filter for the boxes of all tracks at once."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnndet.registry import NotNegative, Positive
 from rnndet.tracking.assign import Array, Rows
 
-# Standard deviations. Lengths are in units of the size of the object, sqrt(width * height), so that
-# 15 px and 150 px objects are treated alike; time is in seconds. Axes: cx, cy, log w, log h.
-MEASUREMENT_NOISE = np.array([0.07, 0.07, 0.15, 0.15])  # a 15 px box: 1 px in place, 15 % in size
-INITIAL_VELOCITY = np.array([10.0, 10.0, 0.0, 0.0])  # 0.4 sizes per frame at 25 fps
-VELOCITY_NOISE = np.array([10.0, 10.0, 0.0, 0.0])  # change in a second: drones turn fast
-SIZE_NOISE = np.array([0.0, 0.0, 0.5, 0.5])  # change of log size in a second
 LOG_LIMIT = 12.0  # keeps exp() finite for any measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class KalmanOptions:
+    """Settings of the filter: standard deviations.
+
+    Lengths are in units of the size of the object, sqrt(width * height), so that 15 px and 150 px
+    objects are treated alike; times are in seconds.
+    """
+
+    position_noise: Positive = 0.07  # of a measured centre: 1 px of a 15 px box
+    shape_noise: Positive = 0.15  # of a measured log width or height: 15 %
+    initial_speed: NotNegative = 10.0  # of a new track, sizes per second
+    acceleration: NotNegative = 1.0  # change of the speed in a second
+    turning: NotNegative = 1.0  # further change of the speed in a second, in shares of the speed
+    growth: NotNegative = 0.5  # change of the log width or height in a second
 
 
 class ConstantVelocity:
@@ -36,10 +48,19 @@ class ConstantVelocity:
     [[96.0, 0.0, 116.0, 20.0]]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, options: KalmanOptions | None = None) -> None:
+        self._set_noise(options or KalmanOptions())
         self._state = np.zeros((0, 4))
         self._velocity = np.zeros((0, 4))  # per second
         self._covariance = np.zeros((3, 0, 4))  # of state, state-velocity, velocity
+
+    def _set_noise(self, options: KalmanOptions) -> None:
+        """Standard deviations by axis: cx, cy, log w, log h."""
+        place, shape = options.position_noise, options.shape_noise
+        self._measurement = np.array([place, place, shape, shape])
+        self._first = np.array([options.initial_speed] * 2 + [0.0] * 2)
+        self._acceleration, self._turning = options.acceleration, options.turning
+        self._growth = np.array([0.0] * 2 + [options.growth] * 2)
 
     @property
     def boxes(self) -> Array:
@@ -47,12 +68,17 @@ class ConstantVelocity:
         half = np.exp(self._state[:, 2:]) / 2
         return np.concatenate([self._state[:, :2] - half, self._state[:, :2] + half], 1)
 
+    @property
+    def spread(self) -> Array:
+        """Standard deviation of the predicted centres, (N,), in sizes of the objects."""
+        return np.sqrt(self._covariance[0, :, :2].mean(1)) / _unit(self._state)[:, 0]
+
     def add(self, boxes: Array) -> None:
         """Append filters for new boxes (D, 4)."""
         state = _to_state(boxes)
         unit = _unit(state)
         zero = np.zeros_like(state)
-        deviation = np.stack([MEASUREMENT_NOISE * unit, zero, INITIAL_VELOCITY * unit])
+        deviation = np.stack([self._measurement * unit, zero, self._first * unit])
         self._state = np.concatenate([self._state, state])
         self._velocity = np.concatenate([self._velocity, zero])
         self._covariance = np.concatenate([self._covariance, deviation**2], 1)
@@ -64,12 +90,18 @@ class ConstantVelocity:
 
     def predict(self, dt: float) -> None:
         """Predict every box `dt` seconds ahead."""
-        ss, sv, vv = self._covariance
-        unit = _unit(self._state)
-        acceleration = (VELOCITY_NOISE * unit) ** 2
-        growth = (SIZE_NOISE * unit) ** 2
-        self._state = self._state + dt * self._velocity
-        self._covariance = np.stack(
+        self._predict(np.arange(len(self._state)), dt)
+
+    def _predict(self, rows: Rows, dt: float | Array) -> None:
+        """Predict the given rows; dt: one for all, or (len(rows), 1)."""
+        ss, sv, vv = self._covariance[:, rows]
+        unit = _unit(self._state[rows])
+        speed = np.linalg.norm(self._velocity[rows, :2], axis=1, keepdims=True)
+        change = self._acceleration * unit[:, :2] + self._turning * speed  # pixels / s^1.5
+        acceleration = np.concatenate([change**2, np.zeros_like(change)], 1)
+        growth = (self._growth * unit) ** 2
+        self._state[rows] = self._state[rows] + dt * self._velocity[rows]
+        self._covariance[:, rows] = np.stack(
             [
                 ss + 2 * dt * sv + dt**2 * vv + acceleration * dt**3 / 3 + growth * dt,
                 sv + dt * vv + acceleration * dt**2 / 2,
@@ -88,7 +120,7 @@ class ConstantVelocity:
         """Correct the given rows by their measured boxes (len(rows), 4)."""
         ss, sv, vv = self._covariance[:, rows]
         residual = _to_state(boxes) - self._state[rows]
-        total = ss + (MEASUREMENT_NOISE * _unit(self._state[rows])) ** 2
+        total = ss + (self._measurement * _unit(self._state[rows])) ** 2
         gain, velocity_gain = ss / total, sv / total
         self._state[rows] += gain * residual
         self._velocity[rows] += velocity_gain * residual

@@ -1,8 +1,20 @@
 """Tracking by the overlap with boxes that a Kalman filter predicts."""
 
-from rnndet.tracking.iou import IouTracker
-from rnndet.tracking.kalman import ConstantVelocity
-from rnndet.tracking.tracks import Motion
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rnndet.registry import AtLeastOne, NotNegative
+from rnndet.tracking.iou import IouOptions, IouTracker
+from rnndet.tracking.kalman import ConstantVelocity, KalmanOptions
+from rnndet.tracking.tracks import Motion, TrackOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SortOptions(KalmanOptions, IouOptions):
+    """Options of `SortTracker`."""
+
+    min_hits: AtLeastOne = 2
+    max_age: NotNegative = 1.0
 
 
 class SortTracker(IouTracker):
@@ -11,25 +23,11 @@ class SortTracker(IouTracker):
     Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016, arXiv 1602.00763.
     Differences: the filter works in seconds on log sizes (see `ConstantVelocity`), a track needs
     two hits instead of three, and it survives `max_age` seconds instead of one frame. Classes are
-    ignored. Options as for `IouTracker`.
+    ignored. Options: see `SortOptions`.
     """
 
-    def __init__(
-        self,
-        *,
-        min_score: float = 0.3,
-        min_iou: float = 0.2,
-        min_hits: int = 2,
-        max_age: float = 1.0,
-        frame_interval: float = 0.04,
-    ) -> None:
-        super().__init__(
-            min_score=min_score,
-            min_iou=min_iou,
-            min_hits=min_hits,
-            max_age=max_age,
-            frame_interval=frame_interval,
-        )
+    Options: ClassVar[type[TrackOptions]] = SortOptions
+    options: SortOptions
 
     def _new_motion(self) -> Motion:
-        return ConstantVelocity()
+        return ConstantVelocity(self.options)

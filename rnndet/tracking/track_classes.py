@@ -24,6 +24,11 @@ MIN_SCORE = 0.2  # from which on they start a track
 DUPLICATE_IOU = 0.5  # of two boxes with a higher IoU, whatever their classes, one is tracked
 MAX_AGE = 1.0  # seconds for which a missed track is kept
 FRAME_INTERVAL = 0.04  # seconds between frames whose times do not increase
+ASSOCIATION = {  # of small objects that fly, with which the shipped read-outs were fitted
+    "initial_speed": 10.0, "acceleration": 10.0, "turning": 0.0, "buffer": 0.3,
+    "min_widening": 1.0, "max_widening": 1.0, "widening_age": 1e9, "size_change": 100.0,
+    "lone_widening": 0.0, "confirmed_first": True, "re_update": False,
+}  # fmt: skip
 SAME = 0.55  # IoU with the box of a tracked object above which a detection is of this object
 LIMIT = 4.0  # standard deviations: features further from the mean count as this far
 
@@ -51,6 +56,7 @@ class TrackClasses:
         self._tracker = ByteTracker(
             min_score=MIN_SCORE, low_score=LOW_SCORE, start_margin=0.0,
             duplicate_iou=DUPLICATE_IOU, max_age=MAX_AGE, frame_interval=FRAME_INTERVAL,
+            **ASSOCIATION,
         )  # fmt: skip
         self.reset()
 

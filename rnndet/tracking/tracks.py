@@ -1,16 +1,26 @@
 """State of the tracks of a video: boxes, ages, numbers of hits, class votes and ids."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnndet.errors import RnndetError
+from rnndet.registry import AtLeastOne, NotNegative, Positive, Share
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
 
-TENTATIVE_SHARE = 0.25  # of max_age, after which a tentative track is removed
+
+@dataclass(frozen=True, kw_only=True)
+class TrackOptions:
+    """Options of every tracker: when a track begins and ends."""
+
+    min_score: Share = 0.3  # of a detection that may begin a track
+    min_hits: AtLeastOne = 2  # detections that a track needs before it gets an id
+    max_age: NotNegative = 1.0  # seconds without a detection after which a track is removed
+    tentative_share: Share = 0.25  # of max_age, after which a track without an id is removed
+    frame_interval: Positive = 0.04  # seconds, used only where `update` gets no time
 
 
 class Motion(Protocol):
@@ -56,26 +66,19 @@ class Tracks:
 
     A track is tentative, with id 0, until it has `min_hits` detections; then it is confirmed and
     gets the next id (1, 2, 3, ... without gaps). A track is removed after `max_age` seconds without
-    a detection, a tentative track after a quarter of that. Any track can be matched in the frame
-    directly after its last detection, however low the frame rate is. frame_interval: seconds
-    between frames, where `advance` gets no time.
+    a detection, a tentative track after `tentative_share` of that. Any track can be matched in the
+    frame directly after its last detection, however low the frame rate is.
     """
 
-    def __init__(
-        self, motion: Motion, *, min_hits: int, max_age: float, frame_interval: float
-    ) -> None:
-        if min_hits < 1 or max_age < 0 or frame_interval <= 0:
-            raise RnndetError(
-                "a tracker needs min_hits >= 1, max_age >= 0 and frame_interval > 0; got "
-                f"min_hits = {min_hits}, max_age = {max_age}, frame_interval = {frame_interval}"
-            )
+    def __init__(self, motion: Motion, options: TrackOptions | None = None) -> None:
         self.motion = motion
+        self._options = options or TrackOptions()
         self.ids = np.zeros(0, np.int64)
-        self._min_hits, self._max_age, self._frame_interval = min_hits, max_age, frame_interval
         self._hits = np.zeros(0, np.int64)
         self._last_update = np.zeros(0)  # seconds, on the clock of `_now`
         self._votes = np.zeros((0, 0))  # (N, K) sum of scores by class; K grows as labels appear
         self._now = 0.0
+        self._step = 0.0  # seconds between the last two frames
         self._last_time: float | None = None
         self._last_id = 0
 
@@ -96,6 +99,10 @@ class Tracks:
         """Seconds since each track's last detection, (N,)."""
         return self._now - self._last_update
 
+    def time_missed(self) -> Array:
+        """Seconds for which each track had been missed before this frame, (N,); 0 = it was not."""
+        return self.time_since_update() - self._step
+
     def class_share(self, labels: Rows) -> Array:
         """The share in [0, 1] of each label in the votes of each track, (D,) labels -> (N, D)."""
         self._widen_votes(labels)
@@ -108,12 +115,12 @@ class Tracks:
         Without a time, or where it does not increase (some raw streams), the step is
         `frame_interval`.
         """
-        dt = self._frame_interval
+        dt = self._options.frame_interval
         if time is not None:
             if self._last_time is not None and time > self._last_time:
                 dt = time - self._last_time
             self._last_time = time
-        self._now += dt
+        self._now, self._step = self._now + dt, dt
         self.motion.predict(dt)
 
     def update(self, rows: Rows, boxes: Array, scores: Array, labels: Rows) -> Rows:
@@ -147,7 +154,8 @@ class Tracks:
 
     def remove_expired(self) -> None:
         """Remove the tracks that have had no detection for too long."""
-        limit = np.where(self.is_confirmed, self._max_age, self._max_age * TENTATIVE_SHARE)
+        options = self._options
+        limit = options.max_age * np.where(self.is_confirmed, 1.0, options.tentative_share)
         age = self.time_since_update()
         self._keep((age == 0) | (age < limit))
 
@@ -182,7 +190,7 @@ class Tracks:
 
     def _assign_ids(self, rows: Rows) -> None:
         """Give ids to those rows that have just become confirmed."""
-        new = np.sort(rows[(self.ids[rows] == 0) & (self._hits[rows] >= self._min_hits)])
+        new = np.sort(rows[(self.ids[rows] == 0) & (self._hits[rows] >= self._options.min_hits)])
         self.ids[new] = self._last_id + 1 + np.arange(len(new))
         self._last_id += len(new)
 

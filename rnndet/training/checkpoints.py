@@ -1,14 +1,17 @@
 """Save and resume a training run: last.pt, weights.pt and best.pt of a run folder."""
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from rnndet.config import Config, config_to_dict
+from rnndet.config import Config, TrainConfig, config_from_dict, config_to_dict
 from rnndet.errors import WeightsError
+from rnndet.messages import counted, differences, first_of, listed
 from rnndet.models.checkpoint import (
     model_from_checkpoint,
     previous_of,
@@ -16,16 +19,24 @@ from rnndet.models.checkpoint import (
     read_weights,
     save_checkpoint,
 )
-from rnndet.models.detectors.class_rows import pairs_by_name
+from rnndet.models.detectors.batch_norms import convert_norms
+from rnndet.models.detectors.class_rows import class_layers, pairs_by_name
 from rnndet.models.video_detector import VideoDetector
 from rnndet.models.zoo import find_weights
+from rnndet.training.optim import rate_factor
 
 logger = logging.getLogger(__name__)
 
 LAST = "last.pt"  # everything needed to resume; the previous checkpoint is last.prev.pt
 WEIGHTS = "weights.pt"  # the averaged weights of the last save
 BEST = "best.pt"  # the averaged weights with the best validation
-MOST_NAMES = 8  # of classes, in a line of the log
+# What last.pt holds besides the model.
+RUN_KEYS = (
+    "config", "classes", "step", "optimizer", "scaler", "average", "average_steps", "best",
+    "random", "state",
+)  # fmt: skip
+NOT_IN_CLIPS = ("val", "keep_gib", "cache")  # settings of [data] that change no training clip
+SCHEDULE = ("steps", "warmup", "schedule", "milestones")  # settings of the learning rates
 
 
 def save_run(folder: Path, *, run: dict[str, Any], weights: dict[str, Any]) -> None:
@@ -48,45 +59,122 @@ def holds_run(folder: Path) -> bool:
     return last.exists() or previous_of(last).exists()
 
 
-def load_run(folder: Path, config: Config) -> dict[str, Any]:
+def load_run(folder: Path, config: Config, classes: Sequence[str]) -> dict[str, Any]:
     """Load the `run` of `save_run` from last.pt, or from last.prev.pt if that is damaged.
 
-    `best` is raised to the figure of best.pt: a step is saved before it is validated. Sections of
-    the configuration that change the clips cause a warning. Raises WeightsError if there is no
-    checkpoint to read, or if its [model] is not that of `config`.
+    `best` is raised to the figure of best.pt: a step is saved before it is validated. Settings that
+    change the clips cause a warning, and the recurrent state is left out; settings that change the
+    schedule of the learning rate cause a warning. Raises WeightsError if there is no checkpoint to
+    read, it holds no run, or [model] or the classes are not those of `config` and `classes`.
     """
     path = folder / LAST
     run = _read_last(path)
-    saved, current = run["config"], config_to_dict(config)
-    if saved["model"] != current["model"]:
-        raise WeightsError(f"{path}: trained with another [model]; not resumed")
-    for section in ("data", "clip", "augment"):
-        if saved.get(section) != current[section]:
-            logger.warning("[%s] has changed since the run began: the clips will differ", section)
+    if lacks := [key for key in RUN_KEYS if key not in run]:
+        raise WeightsError(
+            f"{path}: weights without the state of a run ({lacks[0]} is missing); start a new run "
+            f"with train.init={path}"
+        )
+    saved, current = _complete(run["config"], where=str(path)), config_to_dict(config)
+    if changed := differences(saved["model"], current["model"], "model"):
+        raise WeightsError(f"{path}: not resumed with another model: {first_of(changed)}")
+    if (change := class_difference(run["classes"], classes)) is not None:
+        raise WeightsError(f"{path}: not resumed with other classes: {change}")
+    if changed := _changes_of_clips(saved, current):
+        logger.warning(
+            "settings of the clips have changed: %s; the clips will differ, and all rows start "
+            "with an empty state",
+            first_of(changed),
+        )
+        run["state"] = {}
+    _report_schedule(saved["train"], config.train, step=run["step"])
     return run | {"best": max(run["best"], _best_figure(folder / BEST))}
+
+
+def class_difference(saved: Sequence[str], current: Sequence[str]) -> str | None:
+    """The first difference of two lists of classes in words; None if they are equal.
+
+    >>> class_difference(["car", "bus"], ["bus", "car"])
+    'class 1 was car, is bus'
+    """
+    for number, (old, new) in enumerate(zip_longest(saved, current), 1):
+        if old != new:
+            return f"class {number} was {old or 'none'}, is {new or 'none'}"
+    return None
+
+
+def _complete(config: Any, *, where: str) -> dict[str, Any]:
+    """A saved configuration with the defaults of settings that its version did not have.
+
+    Settings that this version does not have remain in the sections that no model depends on.
+    """
+    if not isinstance(config, dict) or "model" not in config:
+        raise WeightsError(f"{where}: its configuration is missing or of another kind")
+    complete = config_to_dict(Config()) | config
+    model = config_from_dict({"model": config["model"]}, where=where)
+    complete["model"] = config_to_dict(model)["model"]
+    for section, defaults in config_to_dict(Config()).items():
+        if section != "model" and isinstance(complete[section], dict):
+            complete[section] = defaults | complete[section]
+    return complete
+
+
+def _changes_of_clips(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """The differences of two configurations that change the training clips, in words."""
+    found = []
+    for section in ("data", "clip", "augment"):
+        ignored = NOT_IN_CLIPS if section == "data" else ()
+        trees = [
+            {key: v for key, v in tree[section].items() if key not in ignored}
+            for tree in (saved, current)
+        ]
+        found += differences(*trees, section)
+    seeds = [{"seed": tree["train"]["seed"]} for tree in (saved, current)]
+    return found + differences(*seeds, "train")
 
 
 def start_from(model: VideoDetector, weights: str | Path) -> list[str]:
     """Load the weights of a checkpoint, by its name or path, where names and shapes agree.
 
-    If its list of classes is not that of the model, the class layers are matched by the classes'
-    names: classes that the checkpoint lacks keep their initial values, as the log says. Returns
-    the names of the tensors that are newly initialised. Raises WeightsError if the file is no
-    checkpoint, none of its weights fits, or other classes are asked for and it is not complete.
+    Batch norms are folded or not as in the model. If the checkpoint's list of classes is not that
+    of the model, the class layers are matched by the classes' names: classes that the checkpoint
+    lacks keep their initial values, as the log says. Track classes are taken over if the classes
+    are the same. Returns the names of the tensors that are newly initialised. Raises WeightsError
+    if the file is no complete checkpoint, or none of its weights fits.
     """
     content = read_weights(weights)
-    path, _ = find_weights(weights)
+    where = str(find_weights(weights)[0])
+    start = model_from_checkpoint(content, where=where)
     own = model.state_dict()
-    fitting = {n: t for n, t in content["model"].items() if n in own and own[n].shape == t.shape}
-    if content.get("classes") != list(model.classes):
-        layers = _class_layers(model, model_from_checkpoint(content, where=str(path)), str(path))
+    tensors, converted = convert_norms(model, start)
+    if converted:
+        logger.info("%s: %s folded or unfolded", where, counted(converted, "batch norm"))
+    fitting = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
+    if start.classes != model.classes:
+        layers = _class_layers(model, start, where)
         fitting = {n: t for n, t in (fitting | layers).items() if t is not None}
     if not fitting:
-        raise WeightsError(f"{path}: train.init: none of its weights fits this model")
+        raise WeightsError(f"{where}: train.init: none of its weights fits this model")
     model.load_state_dict(fitting, strict=False)
+    _take_track_classes(model, start, where)
     fresh = sorted(own.keys() - fitting.keys())
-    logger.info("%s: %d tensors loaded, %d newly initialised", path, len(fitting), len(fresh))
+    logger.info(
+        "%s: %s loaded, %d newly initialised", where, counted(len(fitting), "tensor"), len(fresh)
+    )
     return fresh
+
+
+def _take_track_classes(model: VideoDetector, start: VideoDetector, where: str) -> None:
+    if start.track_classes is None:
+        return
+    if start.classes == model.classes:
+        model.track_classes = start.track_classes
+        logger.info("%s: its track classes are taken over", where)
+    else:
+        logger.warning(
+            "%s: its track classes are for other classes and left out; fit them again: "
+            "rnndet fit_track_classes",
+            where,
+        )
 
 
 def _class_layers(
@@ -96,31 +184,20 @@ def _class_layers(
 
     None for a layer that `start` has not, or has in another form. Logs the classes.
     """
-    own, theirs = model.detector.state_dict(), start.detector.state_dict()
-    rows = start.detector.class_rows()
     pairs = pairs_by_name(model.classes, start.classes)
-    layers = {
-        name: mine.fill(own[name], theirs[name], rows[name], pairs) if name in rows else None
-        for name, mine in model.detector.class_rows().items()
-    }
+    layers = class_layers(model.detector, start.detector, pairs)
     filled = sum(tensor is not None for tensor in layers.values())
     places = [place for place, _ in pairs] if filled else []
     part = f", in {filled} of {len(layers)} class tensors" if 0 < filled < len(layers) else ""
+    untrained = [name for place, name in enumerate(model.classes) if place not in places]
     logger.info(
         "%s: has other classes; taken by name%s: %s; untrained: %s",
         where,
         part,
-        _some([model.classes[place] for place in places]),
-        _some([name for place, name in enumerate(model.classes) if place not in places]),
+        listed([model.classes[place] for place in places], "class", "classes"),
+        listed(untrained, "class", "classes"),
     )
     return {f"detector.{name}": tensor for name, tensor in layers.items()}
-
-
-def _some(names: Sequence[str]) -> str:
-    """The names; if they are many, their number and the first ones."""
-    if len(names) <= MOST_NAMES:
-        return ", ".join(names) or "none"
-    return f"{len(names)} classes ({', '.join(names[:MOST_NAMES])}, ...)"
 
 
 def _read_last(path: Path) -> dict[str, Any]:
@@ -131,6 +208,22 @@ def _read_last(path: Path) -> dict[str, Any]:
             raise
         logger.warning("%s; resuming from %s", error, previous_of(path).name)
         return read_checkpoint(previous_of(path))
+
+
+def _report_schedule(saved: Mapping[str, Any], train: TrainConfig, *, step: int) -> None:
+    """Warn where other settings than at the start give other learning rates from `step` on."""
+    now = config_to_dict(train)
+    changed = {k: saved[k] for k in SCHEDULE if saved.get(k, now[k]) != now[k]}
+    before = dataclasses.replace(train, **changed)
+    steps = range(step, max(step + 1, before.steps))
+    rates = [(rate_factor(k, before), rate_factor(k, train)) for k in steps]
+    if any(old != new for old, new in rates):
+        logger.warning(
+            "%s: the learning rates follow the schedule of the new settings; at step %d they are "
+            "%.3g of their peaks, not %.3g",
+            ", ".join(f"train.{k} was {old}, is {now[k]}" for k, old in changed.items()),
+            step, rates[0][1], rates[0][0],
+        )  # fmt: skip
 
 
 def _best_figure(path: Path) -> float:

@@ -54,6 +54,8 @@ class StepLoader:
         """The batches of the next step. Raises RnndetError if a loader process dies or hangs."""
         try:
             batches = list(islice(self.batches, self.config.accumulate))
+        except RnndetError as error:
+            raise type(error)(message_of(error)) from None
         except RuntimeError as error:
             if "DataLoader" not in str(error):
                 raise
@@ -68,6 +70,12 @@ class StepLoader:
             raise StopIteration
         self.step += 1
         return batches
+
+
+def message_of(error: RnndetError) -> str:
+    """Return the message of an error without the traceback that a loader process puts before it."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}: "
+    return str(error).rpartition(f"\n{name}")[2].rstrip("\n")
 
 
 def in_threads(

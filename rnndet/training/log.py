@@ -1,6 +1,7 @@
 """Log the figures of a run as JSON lines, and for TensorBoard."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,12 @@ class MetricsLog:
         self._board = _summary_writer(path.parent / "tensorboard") if board else None
 
     def write(self, *, step: int, **values: Any) -> None:
-        """Append an event; its numbers become curves in TensorBoard."""
-        self._file.write(json.dumps({"step": step} | values) + "\n")
+        """Append an event; its numbers become curves in TensorBoard.
+
+        NaN and infinite numbers become null, since JSON has none.
+        """
+        line = {"step": step} | {name: _finite(value) for name, value in values.items()}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in values.items():
@@ -36,6 +41,10 @@ class MetricsLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _summary_writer(folder: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 # Keys of a logged step that are not loss terms.
 NOT_LOSSES = {"step", "lr", "frames_per_s", "load", "norm", "skipped", "places", "loss"}
+UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}
 SMOOTH = 0.9  # decay of the running mean
 
 Line = Mapping[str, Any]
@@ -54,7 +56,10 @@ def plot_run(folder: Path, out: Path | None = None) -> list[Path]:
 
 
 def read_log(path: Path) -> list[Line]:
-    """The events of metrics.jsonl by step. Of steps that a resumed run repeats, the last counts."""
+    """The events of metrics.jsonl by step. Of steps that a resumed run repeats, the last counts.
+
+    null, and NaN in logs of earlier versions, is a number that is not finite: NaN.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -62,9 +67,9 @@ def read_log(path: Path) -> list[Line]:
     kept: dict[tuple[int, bool], Line] = {}
     for number, row in enumerate(text.splitlines(), 1):
         try:
-            line = json.loads(row)
+            line = {name: _number(value) for name, value in json.loads(row).items()}
             kept[line["step"], "val/AP50" in line] = line
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
             raise InputError(f"{path}:{number}: not a line of a training log") from None
     if not any("loss" in line for line in kept.values()):
         raise InputError(f"{path}: holds no step yet")
@@ -79,23 +84,31 @@ def write_csv(folder: Path, out: Path | None = None) -> Path:
     lines = read_log(folder / "metrics.jsonl")
     names = sorted({name for line in lines for name in line} - {"step"})
     path = (out or folder) / "metrics.csv"
-    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as part, part.open("w", newline="", **UTF8) as file:
         table = csv.DictWriter(file, ["step", *names])
         table.writeheader()
         table.writerows(lines)
     return path
 
 
+def _number(value: Any) -> Any:
+    return float("nan") if value is None else value
+
+
 def smoothed(values: Sequence[float]) -> list[float]:
     """Running mean with decay SMOOTH, corrected for the bias towards 0 at the start.
+
+    Values that are not finite do not count.
 
     >>> [round(mean, 3) for mean in smoothed([1.0, 0.0])]
     [1.0, 0.474]
     """
-    means, mean = [], 0.0
-    for number, value in enumerate(values, 1):
-        mean = SMOOTH * mean + (1 - SMOOTH) * value
-        means.append(mean / (1 - SMOOTH**number))
+    means, mean, number = [], 0.0, 0
+    for value in values:
+        if math.isfinite(value):
+            number += 1
+            mean = SMOOTH * mean + (1 - SMOOTH) * value
+        means.append(mean / (1 - SMOOTH**number) if number else float("nan"))
     return means
 
 

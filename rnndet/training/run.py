@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from rnndet.config import (
     SourceConfig,
     config_from_dict,
     config_to_dict,
+    where_looked,
 )
 from rnndet.data.clips.dataset import ClipDataset
 from rnndet.data.clips.sampling import hold_out
 from rnndet.data.formats import check_names, read_set
 from rnndet.data.records import VideoSet
-from rnndet.errors import OutputError, RnndetError
+from rnndet.errors import InputError, OutputError, RnndetError, WeightsError
+from rnndet.messages import counted
 from rnndet.models.checkpoint import load_model, model_from_checkpoint, read_weights
 from rnndet.models.video_detector import VideoDetector, build_model
+from rnndet.models.zoo import TORCHVISION, find_weights
 from rnndet.system.device import choose_device
 from rnndet.system.distributed import World
 from rnndet.system.environment import versions
@@ -90,7 +94,7 @@ def build_run(
         folder,
         device=chosen,
         evaluate=validation(config, held_out, folder, device=chosen),
-        teacher=build_teacher(config, device=chosen),
+        teacher=build_teacher(config, model.classes, device=chosen),
         calibrate=temporal_is_fresh,
         quiet=quiet,
         world=world,
@@ -110,7 +114,7 @@ def with_detector_of_init(config: Config) -> Config:
     """
     if config.model.detector != "init":
         return config
-    name, temporal = config.train.init, config.model.temporal
+    name, temporal = check_found(config.train.init, what="train.init"), config.model.temporal
     content = read_weights(name)
     start = model_from_checkpoint(content, where=name)  # also checks the content
     tree = {"model": content["config"]["model"]}
@@ -134,7 +138,7 @@ def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume
     Raises OutputError if it cannot be written, or holds a run that is not to be resumed.
     """
     if holds_run(folder) and not resume:
-        raise OutputError(f"{folder}: contains a run; use --resume, or choose another --out")
+        raise OutputError(f"{folder}: contains a run; use `resume=True`, or choose another folder")
     write_text(folder / "config.json", json.dumps(config_to_dict(config), indent=2) + "\n")
     write_text(folder / "versions.json", json.dumps(versions(device), indent=2) + "\n")
 
@@ -166,9 +170,9 @@ def read_sources(config: Config) -> tuple[list[VideoSet], VideoSet]:
         raise RnndetError("validation has sources with and without labels; leave one kind out")
     videos = tuple(video for video_set in validated.values() for video in video_set.videos)
     logger.info(
-        "%d training videos, %d validation videos",
-        sum(len(video_set.videos) for video_set in train_sets),
-        len(videos),
+        "%s, %s",
+        counted(sum(len(video_set.videos) for video_set in train_sets), "training video"),
+        counted(len(videos), "validation video"),
     )
     return train_sets, VideoSet(classes, videos)
 
@@ -197,7 +201,22 @@ def common_classes(sets: Mapping[str, VideoSet], *, init: str) -> tuple[str, ...
 def read_source(source: SourceConfig, *, what: str) -> VideoSet:
     """Read one source of the configuration, called `what` in messages. Raises RnndetError."""
     check_names(source.options, what=f"{what}.options.")
-    return read_set(source.format, source.root, source.split, **source.options)
+    try:
+        return read_set(source.format, source.root, source.split, **source.options)
+    except InputError as error:
+        if os.path.exists(source.root):
+            raise
+        raise type(error)(f"{error}{where_looked(source.root)}") from None
+
+
+def check_found(name: str, *, what: str) -> str:
+    """Return a name or path of weights; raises WeightsError, with where it looked, if missing."""
+    try:
+        if not name.startswith(TORCHVISION):  # found by a download, which has errors of its own
+            find_weights(name)
+    except WeightsError as error:
+        raise WeightsError(f"{what}: {error}{where_looked(name)}") from None
+    return name
 
 
 def check_unique_names(sets: dict[str, VideoSet]) -> None:
@@ -223,25 +242,36 @@ def start_model(
     model = build_model(model_to_build(config, resume=resume), classes)
     fresh = list(model.state_dict())
     if config.train.init and not resume:
-        fresh = start_from(model, config.train.init)
+        fresh = start_from(model, check_found(config.train.init, what="train.init"))
     return model, any(name.startswith("temporal.") for name in fresh)
 
 
-def build_teacher(config: Config, *, device: torch.device) -> CleanTeacher | None:
-    """The model of `train.teacher`, or None if the model in training is its own teacher."""
-    name = config.train.init if config.train.teacher == "init" else config.train.teacher
+def build_teacher(
+    config: Config, classes: Sequence[str], *, device: torch.device
+) -> CleanTeacher | None:
+    """The model of `train.teacher`, or None if the model in training is its own teacher.
+
+    classes: of the model in training. Raises RnndetError for a teacher of other classes with
+    `train.output_distillation`, and WeightsError.
+    """
+    setting = "init" if config.train.teacher == "init" else "teacher"
+    name = getattr(config.train, setting)
     if not name:
         return None
+    check_found(name, what=f"train.{setting}")
     resizes = config.model.options.get("resize_in_training", True)
     model = load_model(name, device=device)
-    return CleanTeacher(model, site=config.model.temporal.site, resizes=resizes)
+    compared = classes if config.train.output_distillation > 0 else None
+    return CleanTeacher(model, site=config.model.temporal.site, resizes=resizes, classes=compared)
 
 
 def model_to_build(config: Config, *, resume: bool) -> ModelConfig:
-    """The [model] to build: without backbone weights if a checkpoint provides all weights."""
+    """The [model] to build: without weights that a checkpoint replaces in any case."""
     options = dict(config.model.options)
     if config.train.init or resume:
         options.pop("backbone_weights", None)
+    if resume:
+        options.pop("weights", None)
     return dataclasses.replace(config.model, options=options)
 
 

@@ -166,7 +166,7 @@ class _VideoTracks:
     def _track(self, key: tuple[int, int], time: float) -> _Track:
         """The track of an id and a copy; a new one after a gap, as in inference."""
         if key not in self._tracks:
-            name = zlib.crc32(self._video.name.encode())
+            name = zlib.crc32(self._video.name.encode("utf-8", "surrogatepass"))
             number = self.next_track - self._first_track  # of the video: a track may begin again
             generator = np.random.default_rng((self._seed, name, number))
             self._tracks[key] = _Track(

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rnndet.config import Config
+from rnndet.config import Config, TrainConfig, config_to_dict
 from rnndet.data.clips.dataset import ClipBatch, ClipDataset
 from rnndet.errors import RnndetError
-from rnndet.models.checkpoint import model_content
+from rnndet.messages import counted
+from rnndet.models.checkpoint import check_fit, model_content
 from rnndet.models.temporal.gates import watch_gates
 from rnndet.models.temporal.state import (
     State,
@@ -28,10 +29,11 @@ from rnndet.models.temporal.state import (
     state_to,
 )
 from rnndet.models.video_detector import VideoDetector
+from rnndet.specs import TrackClassSpec
 from rnndet.system.distributed import World
 from rnndet.system.signals import SIGNALS, Stopped, StopRequest, stop_on_signals
 from rnndet.system.timing import StageTimer
-from rnndet.training.checkpoints import load_run, save_best, save_run
+from rnndet.training.checkpoints import LAST, load_run, save_best, save_run
 from rnndet.training.criterion import (
     ADDED_LOSSES,
     Criterion,
@@ -41,7 +43,13 @@ from rnndet.training.criterion import (
 )
 from rnndet.training.loader import StepLoader
 from rnndet.training.log import MetricsLog
-from rnndet.training.optim import AveragedWeights, Schedule, build_optimizer
+from rnndet.training.optim import (
+    AveragedWeights,
+    Schedule,
+    build_optimizer,
+    groups_by_rate,
+    load_optimizer,
+)
 from rnndet.training.teacher import CleanTeacher
 
 logger = logging.getLogger(__name__)
@@ -99,6 +107,7 @@ class Trainer:
         self.rows = local_rows(config, self.world)
         self.state = TrainState()
         self.model = model.to(device, memory_format=torch.channels_last)
+        self.trainable = {n for n, p in model.named_parameters() if p.requires_grad}
         self.optimizer, frozen = build_optimizer(self.model, train)
         self.schedule = Schedule(self.optimizer, frozen, train)
         self.scaler = torch.amp.GradScaler("cuda", enabled=on_cuda and train.amp == "float16")
@@ -309,7 +318,7 @@ class Trainer:
                 peak = f", peak {mib:.0f} MiB"
             raise RnndetError(
                 f"step {self.state.step}: out of memory with {len(self.rows) // train.accumulate} "
-                f"rows of {clip.length} frames of {height}x{width} at once{peak}; try "
+                f"rows of {counted(clip.length, 'frame')} of {height}x{width} at once{peak}; try "
                 f"train.accumulate = {2 * train.accumulate} or "
                 f"clip.length = {max(1, clip.length // 2)} ({str(error).splitlines()[0][:100]})"
             ) from None
@@ -409,7 +418,8 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue the run in the folder. Raises WeightsError, see `load_run`."""
-        self.load_state_dict(load_run(self.folder, self.config))
+        run = load_run(self.folder, self.config, self.model.classes)
+        self.load_state_dict(run, where=str(self.folder / LAST))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume, as plain data; {} in all processes but the first.
@@ -417,30 +427,56 @@ class Trainer:
         Every process must call it: the rows' states and the random states are gathered.
         """
         recurrent = None if self.state.recurrent is None else state_to(self.state.recurrent, "cpu")
-        gathered = self.world.gather((recurrent, torch.get_rng_state()))
+        on_cuda = self.device.type == "cuda"
+        cuda = torch.cuda.get_rng_state(self.device) if on_cuda else None
+        gathered = self.world.gather((recurrent, torch.get_rng_state(), cuda))
         if not self.world.is_first:
             return {}
-        states = [state for state, _ in gathered if state is not None]
+        states = [state for state, _, _ in gathered if state is not None]
         return model_content(self.model, self.config, step=self.state.step) | {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": {n: t.cpu() for n, t in self.average.tensors.items()},
             "average_steps": self.average.steps,
             "best": self.state.best,
-            "random": [random for _, random in gathered],
+            "random": [random for _, random, _ in gathered],
+            "random_cuda": [cuda for _, _, cuda in gathered if cuda is not None],
             "state": join_states(states) if states else {},
         }
 
-    def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Restore the state of `state_dict`."""
+    def load_state_dict(self, content: dict[str, Any], *, where: str = "the state") -> None:
+        """Restore the state of `state_dict`, from `where`.
+
+        Raises WeightsError if weights or the optimiser's state are of other parameters.
+        """
+        for kind in ("model", "average"):
+            check_fit(self.model, content[kind], where=f"{where}: {kind}")
+        settings = config_to_dict(TrainConfig()) | content["config"]["train"]
+        names = groups_by_rate(self.model, self.trainable, settings)
+        load_optimizer(self.optimizer, content["optimizer"], unnamed=names, where=where)
         self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
+        if (tree := content.get("track_classes")) is not None:
+            classes = self.model.classes
+            self.model.track_classes = TrackClassSpec.from_dict(tree, classes=classes, where=where)
+        if self.scaler.is_enabled() and content["scaler"]:  # {} from a run without a loss scale
+            self.scaler.load_state_dict(content["scaler"])
         self.average.load(content["average"], steps=content["average_steps"])
         self.state.step, self.state.best = content["step"], content["best"]
         self.state.recurrent = self._local_state(content["state"])
-        if len(content["random"]) == self.world.size:
-            torch.set_rng_state(content["random"][self.world.rank])
+        self._restore_random(content["random"], content.get("random_cuda", []))
+
+    def _restore_random(self, cpu: list[Tensor], cuda: list[Tensor]) -> None:
+        """Restore the random states of this process, saved by as many processes as there are."""
+        if len(cpu) != self.world.size:
+            logger.warning(
+                "saved by %s, now %d: the random draws of the detector's losses start anew",
+                counted(len(cpu), "process", "processes"),
+                self.world.size,
+            )
+            return
+        torch.set_rng_state(cpu[self.world.rank])
+        if self.device.type == "cuda" and len(cuda) == self.world.size:
+            torch.cuda.set_rng_state(cuda[self.world.rank], self.device)
 
     def _local_state(self, state: State) -> State | None:
         """This process's rows of the state of all rows; None if their number has changed."""

@@ -1,4 +1,4 @@
-"""Validate a model in training: on labelled videos, or by agreement with its initial weights."""
+"""Validate a model in training: on labelled videos, or by agreement with a frozen teacher."""
 
 import dataclasses
 import functools
@@ -20,6 +20,7 @@ from rnndet.evaluation.metrics.flicker import Flicker
 from rnndet.evaluation.predict import SCORE_FLOOR, evaluate_set, predict
 from rnndet.evaluation.score import CORRUPTED_FRAMES, OTHER_FRAMES, subsets
 from rnndet.inference.stream import Stream
+from rnndet.messages import counted
 from rnndet.models.checkpoint import load_model
 from rnndet.models.video_detector import VideoDetector
 from rnndet.training.samples import sample_sheet
@@ -33,13 +34,14 @@ def validation(
 ) -> Evaluate | None:
     """The validation of a model on these videos, see `Trainer`; None without videos.
 
-    Unlabelled videos are labelled by the weights of `train.init` before the first validation.
+    Unlabelled videos are labelled by the frozen teacher before the first validation, see
+    `teacher_name`.
     Raises RnndetError if these are needed and cannot be used.
     """
     if not held_out.videos:
         return None
     cache = cache_folder(config)
-    teacher = None if held_out.is_labelled else start_teacher(config, held_out, device=device)
+    teacher = None if held_out.is_labelled else frozen_teacher(config, held_out, device=device)
 
     @functools.cache
     def labelled() -> VideoSet:
@@ -54,14 +56,21 @@ def validation(
     return evaluate
 
 
-def start_teacher(config: Config, held_out: VideoSet, *, device: torch.device) -> Teacher:
-    """The weights of `train.init` as a teacher. Raises RnndetError if they cannot be one."""
-    if not config.train.init:
+def teacher_name(config: Config) -> str:
+    """The weights that label unlabelled videos: of `train.teacher`, else of `train.init`."""
+    teacher = config.train.teacher
+    return config.train.init if teacher in ("", "init") else teacher
+
+
+def frozen_teacher(config: Config, held_out: VideoSet, *, device: torch.device) -> Teacher:
+    """The weights of `teacher_name` as a teacher. Raises RnndetError if they cannot be one."""
+    name = teacher_name(config)
+    if not name:
         raise RnndetError(
-            "validation videos without labels are compared with train.init; set it to weights, or "
-            "validate on labelled videos"
+            "validation videos without labels are compared with train.teacher or train.init; set "
+            "one of them to weights, or validate on labelled videos"
         )
-    teacher = Teacher(load_model(config.train.init, device=device), config.train.init)
+    teacher = Teacher(load_model(name, device=device), name)
     teacher.check_classes(held_out.classes)
     logger.info("validation: %s", teacher.rule)
     return teacher
@@ -76,7 +85,8 @@ def label(held_out: VideoSet, teacher: Teacher, config: Config) -> VideoSet:
     videos = tuple(teacher.label(video, cache=cache_folder(config)) for video in parts)
     targets = [frame.target for video in videos for frame in video.frames]
     count = sum(len(target) for target in targets if target is not None)
-    logger.info("%s finds %d objects in %d frames", teacher.name, count, len(targets))
+    objects, frames = counted(count, "object"), counted(len(targets), "frame")
+    logger.info("%s finds %s in %s", teacher.name, objects, frames)
     return VideoSet(held_out.classes, videos)
 
 
@@ -93,9 +103,7 @@ def score(
     chosen = spread(held_out, train.validate_videos or len(held_out.videos))
     limit = train.validate_frames or None
     videos = ((video, islice(iterate(video, cache=cache), limit)) for video in chosen)
-    threshold, model.score_threshold = model.score_threshold, SCORE_FLOOR
-    predictions = predict(Stream(model, min_score=0.0), videos)
-    model.score_threshold = threshold
+    predictions = predict(Stream(model, min_score=SCORE_FLOOR), videos)
     return compute(CocoAP(held_out.classes), predictions)
 
 
@@ -105,9 +113,7 @@ def agreement(model: VideoDetector, data: VideoSet, *, cache: Path | None) -> di
     COCO metrics on all frames; "AP50_corrupted", "AP50_other", and the same for AP, on the
     corrupted and the other frames; and the metric flicker.
     """
-    threshold = model.score_threshold
     run = evaluate_set(model, data, degrade="standard", cache=cache)[""]
-    model.score_threshold = threshold
     figures = compute(CocoAP(data.classes), run) | compute(Flicker(data.classes), run)
     parts = subsets(run)
     for name, subset in (("corrupted", CORRUPTED_FRAMES), ("other", OTHER_FRAMES)):

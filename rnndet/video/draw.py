@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from rnndet.errors import RnndetError
-from rnndet.structures import Detections, FrameResult
+from rnndet.structures import Counts, Detections, FrameResult
+from rnndet.video.names import opencv_text
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -17,6 +18,7 @@ Block = tuple[int, int, int, int]  # x1 y1 x2 y2 of a label in pixels, exclusive
 
 TRAIL_MEMORY = 2  # a trail is removed when its track is away for this many times its length
 
+_REGION_COLOUR = (255, 220, 0)  # of regions and lines
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GOLDEN = 0.6180339887  # golden ratio: hues of consecutive numbers are far apart
 
@@ -25,7 +27,7 @@ class Annotator:
     """Draw the results of a video in order, with the smoothed classes and scores of tracks.
 
     trails: number of past centres of each track that are drawn as a line; 0 = none. Trails end at
-    a scene cut.
+    a scene cut. regions, lines: points by name, drawn with the counts of the result.
 
     >>> import numpy as np
     >>> from rnndet.structures import Frame
@@ -37,10 +39,18 @@ class Annotator:
     (64, 64, 3)
     """
 
-    def __init__(self, classes: Sequence[str], *, trails: int = 0) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        trails: int = 0,
+        regions: Mapping[str, Sequence[Point]] | None = None,
+        lines: Mapping[str, Sequence[Point]] | None = None,
+    ) -> None:
         if trails < 0:
             raise RnndetError(f"trails = {trails}; expected a number of frames, 0 = none")
         self._classes, self._length = classes, trails
+        self._regions, self._lines = regions or {}, lines or {}
         self._trails: dict[int, deque[Point]] = {}  # by track id
         self._last_drawn: dict[int, int] = {}  # by track id: the number of the frame
         self._count = 0
@@ -48,10 +58,13 @@ class Annotator:
     def draw(self, result: FrameResult) -> np.ndarray:
         """A copy of the frame with all annotations, (H, W, 3) uint8 RGB."""
         trails = self._extend(result) if self._length else {}
-        return draw(
+        image = draw(
             result.frame.image, result.shown, self._classes,
             predicted=result.predicted, trails=trails,
         )  # fmt: skip
+        if result.counts is not None:
+            _draw_counts(image, result.counts, self._regions, self._lines)
+        return image
 
     def _extend(self, result: FrameResult) -> dict[int, deque[Point]]:
         """Add the centres of a frame to the trails; the trails of its tracks."""
@@ -133,6 +146,38 @@ def _draw_trail(canvas: np.ndarray, points: Sequence[Point], colour: Colour, lin
         cv2.line(canvas, a, b, colour, width, cv2.LINE_AA)
 
 
+def _draw_counts(
+    canvas: np.ndarray,
+    counts: Counts,
+    regions: Mapping[str, Sequence[Point]],
+    lines: Mapping[str, Sequence[Point]],
+) -> None:
+    """Draw regions with the tracks in them, and lines with their crossings and an arrow.
+
+    The arrow points from the middle of a line to its right.
+    """
+    line, font = _line_width(canvas.shape), _font_scale(canvas.shape)
+    colour = _REGION_COLOUR
+    for name, points in {**regions, **lines}.items():
+        corners = np.round(np.asarray(points, float)).astype(np.int32)
+        cv2.polylines(canvas, [corners], name in regions, colour, line, cv2.LINE_AA)
+        if name in regions:
+            text, (x, y) = f"{name}: {_numbers(counts.regions[name].inside)}", corners.min(0)
+        else:
+            x, y = corners.mean(0).astype(int).tolist()
+            step = corners[1] - corners[0]
+            across = np.array([-step[1], step[0]]) / np.hypot(*step) * 30 * line
+            tip = (round(x + across[0]), round(y + across[1]))
+            cv2.arrowedLine(canvas, (x, y), tip, colour, line, cv2.LINE_AA, tipLength=0.3)
+            count = counts.lines[name]
+            text = f"{name}: right {_numbers(count.to_right)}, left {_numbers(count.to_left)}"
+        _draw_label(canvas, [int(x), int(y), int(x), int(y)], text, colour, line, 0.8 * font, ())
+
+
+def _numbers(counts: Mapping[str, int]) -> str:
+    return " ".join(f"{count} {name}" for name, count in counts.items()) or "0"
+
+
 def _draw_predicted(canvas: np.ndarray, predicted: Detections, line: int, font: float) -> None:
     """Draw dashed boxes with their ids."""
     assert predicted.ids is not None, "only tracks are predicted"
@@ -169,7 +214,7 @@ def _draw_label(
 ) -> Block:
     """Draw text on a coloured block near a box; the block."""
     height, width = canvas.shape[:2]
-    stroke, pad = max(1, line // 2), max(1, line)
+    stroke, pad, text = max(1, line // 2), max(1, line), opencv_text(text)
     (text_w, text_h), below = cv2.getTextSize(text, _FONT, font, stroke)
     if text_w + 2 * pad > width:
         font *= max(0.5, (width - 2 * pad) / text_w)

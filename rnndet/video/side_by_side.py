@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from rnndet.video.names import opencv_text
+
 DARK, RED, WHITE = (40, 40, 40), (190, 30, 30), (255, 255, 255)
 LONGEST = "corrupted: motion blur"  # the font leaves room for it in every frame
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -22,6 +24,7 @@ def side_by_side(
     (84, 160, 3)
     """
     mark = "" if corruption is None else f"corrupted: {corruption.replace('_', ' ')}"
+    captions = [opencv_text(caption) for caption in captions]
     font = min(_font(image.shape, text) for image, text in zip(images, captions, strict=True))
     halves = [
         np.concatenate([_bar(image.shape, caption, mark, font), image])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -14,9 +15,12 @@ import numpy as np
 from rnndet.errors import InputError, OutputError
 from rnndet.structures import DEFAULT_FPS, Detections, FrameResult
 from rnndet.system.files import output_errors, part_of, replace
+from rnndet.video.colour import LIMITED_RANGE, MATRICES, UNSPECIFIED, ColourTags
+from rnndet.video.names import opencv_path
 from rnndet.video.sources.capture import open_capture
 
 ENCODER_THREADS = 4
+MAX_RATIO = 65_535  # numbers of a ratio in H.264 have 16 bits
 MIN_TICKS = 90_000  # per second: the clock of MPEG
 # Seconds: a time that is closer than this to a constant rate is moved there. Matroska rounds to
 # 1 ms.
@@ -50,7 +54,8 @@ class JsonLinesSink:
         """Write a frame, also without objects.
 
         "cut" is present at scene cuts only; "gap" and "restart" only where frames were lost, and
-        where recurrent state was reset for that; "followed" only for propagated boxes.
+        where recurrent state was reset for that; "followed" only for propagated boxes; "counts"
+        only with regions or lines.
         """
         self._line(
             {"type": "frame", "index": result.frame.index, "time": round(result.frame.time, 6)}
@@ -59,6 +64,7 @@ class JsonLinesSink:
             | ({"cut": True} if result.cut else {})
             | ({"followed": True} if result.propagated else {})
             | {"objects": describe_result(result, classes)}
+            | ({} if result.counts is None else {"counts": asdict(result.counts)})
         )
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -152,6 +158,9 @@ class VideoSink:
         path: ends in .mp4; missing parent folders are made.
         size_hw: height and width of every frame in pixels.
         fps: frames per second; None means 25.
+        sample_aspect: width / height of a pixel; None means square.
+        colours: tags to write, to which the colours of the frames are converted; None for none.
+            Only with PyAV, as `sample_aspect`.
 
     Raises:
         OutputError: the file cannot be made (on construction), written or finished.
@@ -161,7 +170,13 @@ class VideoSink:
     """
 
     def __init__(
-        self, path: str | Path, *, size_hw: tuple[int, int], fps: Fraction | float | None
+        self,
+        path: str | Path,
+        *,
+        size_hw: tuple[int, int],
+        fps: Fraction | float | None,
+        sample_aspect: Fraction | None = None,
+        colours: ColourTags | None = None,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() != ".mp4":
@@ -177,10 +192,13 @@ class VideoSink:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._part.open("wb").close()
             try:
-                self._writer: Writer | None = open_writer(self._part, padded_hw, rate)
+                self._writer: Writer | None = open_writer(
+                    self._part, padded_hw, rate, sample_aspect=sample_aspect, colours=colours
+                )
             except OSError:
                 self._part.unlink(missing_ok=True)
                 raise
+        self._sample_aspect = sample_aspect
         self.codec = self._writer.codec  # "h264" or "mp4v"
 
     @property
@@ -188,8 +206,12 @@ class VideoSink:
         """A warning if some players cannot play the file, else None."""
         if self.codec == "h264":
             return None
+        uses = "for browsers"
+        if self._sample_aspect is not None:
+            uses += f", and for the shape of its pixels ({ratio_text(self._sample_aspect)}, "
+            uses += "shown as square)"
         return (
-            "the video is MPEG-4 (mp4v): it plays in VLC and mpv; for browsers, "
+            f"the video is MPEG-4 (mp4v): it plays in VLC and mpv; {uses}, "
             "install the video extra (PyAV) and run again"
         )
 
@@ -264,10 +286,25 @@ class Writer(Protocol):
         """Finish the file; raises OSError."""
 
 
-def open_writer(path: Path, size_hw: tuple[int, int], fps: Fraction) -> Writer:
-    """An H.264 writer if PyAV is installed and has the encoder, else MPEG-4; raises OSError."""
+def ratio_text(ratio: Fraction) -> str:
+    """A ratio such as 16:11."""
+    return f"{ratio.numerator}:{ratio.denominator}"
+
+
+def open_writer(
+    path: Path,
+    size_hw: tuple[int, int],
+    fps: Fraction,
+    *,
+    sample_aspect: Fraction | None = None,
+    colours: ColourTags | None = None,
+) -> Writer:
+    """An H.264 writer if PyAV is installed and has the encoder, else MPEG-4; raises OSError.
+
+    sample_aspect, colours: see `VideoSink`; MPEG-4 is written without them.
+    """
     try:
-        return H264Writer(path, size_hw, fps)
+        return H264Writer(path, size_hw, fps, sample_aspect=sample_aspect, colours=colours)
     except (ImportError, ValueError):  # no PyAV, or a PyAV that was built without the encoder
         return Mpeg4Writer(path, size_hw, fps)
 
@@ -280,11 +317,21 @@ class H264Writer:
 
     codec = "h264"
 
-    def __init__(self, path: Path, size_hw: tuple[int, int], fps: Fraction) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size_hw: tuple[int, int],
+        fps: Fraction,
+        *,
+        sample_aspect: Fraction | None = None,
+        colours: ColourTags | None = None,
+    ) -> None:
         import av
 
         self._av = av
-        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+        self._container = av.open(
+            str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"}
+        )
         # Without B frames the decoding order is the display order, so that durations are exact.
         options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         try:
@@ -297,10 +344,15 @@ class H264Writer:
         self._ticks = FrameTicks(fps)
         stream.codec_context.time_base = Fraction(1, self._ticks.per_second)
         stream.codec_context.thread_count = ENCODER_THREADS
+        if sample_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = sample_aspect.limit_denominator(MAX_RATIO)
+        self._conversion = _set_colours(stream.codec_context, (colours or ColourTags()).writable())
         self._stream = stream
 
     def write(self, image: np.ndarray, *, time: float | None = None) -> None:
         frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
+        if self._conversion:
+            frame = frame.reformat(format="yuv420p", **self._conversion)
         frame.pts = self._ticks.next(time)
         frame.time_base = self._stream.codec_context.time_base
         self._encode(frame)
@@ -322,6 +374,21 @@ class H264Writer:
                 self._container.mux(packet)
         except self._av.FFmpegError as error:  # only some of them are OSError
             raise OSError(error.errno, error.strerror) from None
+
+
+def _set_colours(context: Any, tags: ColourTags) -> dict[str, int]:
+    """Set the tags of an encoder; returns the arguments of `reformat` for them, none if untagged.
+
+    What is not stated stays as the decoder assumes it: the matrix of BT.601 and limited range.
+    """
+    if not tags.is_stated:
+        return {}
+    context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+    context.colorspace, context.color_range = tags.matrix, tags.range
+    conversion = {"dst_color_range": tags.range or LIMITED_RANGE}
+    if tags.matrix != UNSPECIFIED:
+        conversion["dst_colorspace"] = MATRICES[tags.matrix]
+    return conversion
 
 
 class FrameTicks:
@@ -368,9 +435,8 @@ class Mpeg4Writer:
     def __init__(self, path: Path, size_hw: tuple[int, int], fps: Fraction) -> None:
         code = cv2.VideoWriter.fourcc(*"mp4v")
         size_wh = (size_hw[1], size_hw[0])
-        self._writer = cv2.VideoWriter(
-            str(path.absolute()), cv2.CAP_FFMPEG, code, float(fps), size_wh
-        )
+        with opencv_path(path.absolute()) as name:
+            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, float(fps), size_wh)
         if not self._writer.isOpened():
             raise OSError(0, "OpenCV has no encoder for mp4")
 

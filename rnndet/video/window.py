@@ -70,7 +70,7 @@ def check_display() -> None:
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform not in ("win32", "darwin") and not display:
         raise DeviceError(
-            "--show: there is no display (DISPLAY and WAYLAND_DISPLAY are not set); leave --show "
+            "`show`: there is no display (DISPLAY and WAYLAND_DISPLAY are not set); leave it "
             "out and open annotated.mp4"
         )
     try:
@@ -82,6 +82,6 @@ def check_display() -> None:
         works = False
     if not works:
         raise DeviceError(
-            f"--show: no window can be opened on display {display or 'of this machine'}; check it, "
+            f"`show`: no window can be opened on display {display or 'of this machine'}; check it, "
             "and that opencv-python is installed and not opencv-python-headless"
         )

@@ -1,6 +1,7 @@
 """Check the image and video files of a labelled set: present, readable, of the right size."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +9,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rnndet.data.checks.findings import Finding, error, first_of
+from rnndet.data.checks.findings import Finding, error, first_of, note
+from rnndet.data.orientation import orientation_counts, turn_hint
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError
 from rnndet.registry import lookup
+from rnndet.video.exif import UPRIGHT
 from rnndet.video.image import read_image
 from rnndet.video.sources.capture import decode as decode_file
 from rnndet.video.sources.capture import existing_file, open_capture
+from rnndet.video.sources.open import open_source
 
 # Number of frames decoded of each video; None for all.
 DECODE: dict[str, int | None] = {"all": None, "sample": 5, "none": 0}
@@ -49,10 +53,14 @@ def check_images(videos: VideoSet, split: str, *, decode: str = "sample") -> Ima
         findings, records = _present(video, f"{split}: {video.name}")
         result.findings += findings
         usable.append((video, records))
+    turned = orientation_counts(videos.videos)
+    result.findings += _counted(turned, UPRIGHT, split, "images have an EXIF orientation")
     total = sum(len(video.frames) for video in videos.videos)
     missing = total - sum(len(records) for _, records in usable)
     if limit == 0 or _stops(missing, total, split, result):
         return result
+    rotations = Counter(_rotation(video.path) for video, _ in usable if video.path is not None)
+    result.findings += _counted(rotations, 0, split, "video files are turned by their metadata")
     bad = seen = 0
     for video, records in tqdm(usable, desc="images", unit="video", disable=None):
         chosen = _spread(records, limit)
@@ -76,6 +84,23 @@ def fingerprint(image: np.ndarray) -> bytes | None:
     if cells.max() - cells.min() < FLAT:
         return None
     return hashlib.blake2b(cells.round().astype(np.uint8).tobytes(), digest_size=16).digest()
+
+
+def _counted(values: Counter[int], usual: int, split: str, what: str) -> Iterator[Finding]:
+    """Yield a note with the numbers of the values other than the usual one, if there are any."""
+    others = {value: number for value, number in sorted(values.items()) if value != usual}
+    if others:
+        each = ", ".join(f"{number} of {value}" for value, number in others.items())
+        yield note(split, f"{sum(others.values())} {what}: {each}")
+
+
+def _rotation(path: Path) -> int:
+    """Return the degrees by which the metadata of a video turn it; 0 if it cannot be read."""
+    try:
+        with open_source(path) as source:
+            return source.info.rotation
+    except InputError:  # a finding of its own
+        return 0
 
 
 def _present(video: VideoRecord, where: str) -> tuple[list[Finding], list[FrameRecord]]:
@@ -122,7 +147,8 @@ def _decode(
     video: VideoRecord, records: Sequence[FrameRecord], where: str, result: ImageReport
 ) -> int:
     """Decode some frames and add findings to the result; returns how many are unreadable."""
-    unreadable, sizes = [], []
+    unreadable, sizes, hint = [], [], ""
+    files = {record.index: record.image for record in records}
     for index, image in _images(video, records):
         if isinstance(image, str):
             unreadable.append(image)
@@ -130,6 +156,10 @@ def _decode(
         height, width = image.shape[:2]
         if (height, width) != (video.height, video.width):
             sizes.append(f"frame {index} has {width}x{height} pixels")
+            file = video.path or files[index]
+            assert file is not None, video.name
+            labels_hw = (video.height, video.width)
+            hint = hint or turn_hint(file, labels_hw, as_stored=video.as_stored)
         key = fingerprint(image)
         if key is not None:
             result.prints.setdefault(key, (video.name, index))
@@ -137,7 +167,7 @@ def _decode(
         result.findings.append(error(where, first_of(unreadable)))
     if sizes:
         text = f"{first_of(sizes)}; the labels are for {video.width}x{video.height}"
-        result.findings.append(error(where, text))
+        result.findings.append(error(where, f"{text}; {hint}" if hint else text))
     return len(unreadable)
 
 
@@ -151,7 +181,7 @@ def _images(
     for record in records:
         assert record.image is not None, video.name
         try:
-            yield record.index, read_image(record.image)
+            yield record.index, read_image(record.image, as_stored=video.as_stored)
         except InputError as reason:
             yield record.index, str(reason)
 

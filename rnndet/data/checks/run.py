@@ -13,6 +13,7 @@ from rnndet.data.formats import read_set
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 from rnndet.data.targets import SHARES_HINT
+from rnndet.messages import numbered
 
 NEARLY_ALL = 0.9  # share of the boxes
 
@@ -93,5 +94,6 @@ def read_findings(
     )
     for what, count in sorted(problems.corrected.items()):
         is_wrong = what == SHARES_HINT and count > NEARLY_ALL * (count + kept)
-        findings.append((error if is_wrong else note)(split, f"{count} {what}"))
+        findings.append((error if is_wrong else note)(split, numbered(count, what)))
+    findings += [note(split, warning) for warning in problems.warnings()]
     return findings

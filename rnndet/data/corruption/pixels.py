@@ -42,7 +42,7 @@ def seeded(text: str) -> torch.Generator:
     sha256, because Python's hash() differs between processes; 32 bits, because torch's CPU
     generator uses no more of its seed, so numbers that share their low bits would collide.
     """
-    digest = hashlib.sha256(text.encode()).digest()
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
 
 

@@ -23,6 +23,7 @@ from rnndet.data.formats import (
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 from rnndet.errors import InputError, RnndetError
+from rnndet.messages import counted
 from rnndet.registry import check_options, lookup
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,10 @@ def read_set(
         problems.stop_if_any()
     elif problems.found:
         first = problems.found[0]
-        logger.warning("%s: %d entries left out, the first: %s", root, len(problems), first)
+        count = counted(len(problems), "entry", "entries")
+        logger.warning("%s: %s left out, the first: %s", root, count, first)
+    for warning in problems.warnings():
+        logger.warning("%s: %s", root, warning)
     for note in problems.notes():
         logger.info("%s: %s", root, note)
     return videos
@@ -99,8 +103,8 @@ def reader_options(changes: Sequence[str]) -> dict[str, Any]:
     >>> reader_options(["annotations=labels.json", "allow_outside=true"])
     {'annotations': 'labels.json', 'allow_outside': True}
     """
-    options = dict(parse_change(change, flag="--option") for change in changes)
-    check_names(options, what="--option ")
+    options = dict(parse_change(change, flag="`options`") for change in changes)
+    check_names(options, what="`options` ")
     return options
 
 

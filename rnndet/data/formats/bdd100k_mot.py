@@ -4,8 +4,11 @@
 in older files), a label is `{id, category, attributes, box2d {x1, y1, x2, y2}}`; `name` is an image
 in `images/track/<split>/<video>/`. A frame without labels is a labelled frame without objects.
 
-As in the official evaluation, crowds are ignored, and other people, trailers and other vehicles are
-ignore regions of no class.
+As in the official evaluation, labels with the attribute `crowd` or `ignored`, other people,
+trailers and other vehicles are ignore regions of no class: detections of any class in them do not
+count. Other names of the classes (bike, motor, person, van, caravan) are read, too.
+
+Box edges are positions in the image with decimals, from 0; the width is x2 - x1.
 """
 
 from pathlib import Path
@@ -19,6 +22,7 @@ from rnndet.data.formats.video_builder import (
     label_files,
     read_each,
 )
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.targets import ANY_CLASS, Box
@@ -26,6 +30,11 @@ from rnndet.errors import InputError, NothingFoundError
 from rnndet.video.sources.image_folder import list_images
 
 CLASSES = ("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+# Names of older files and of other parts of BDD100K, from the toolkit's configuration.
+ALIASES = {
+    "bike": "bicycle", "caravan": "car", "motor": "motorcycle", "person": "pedestrian",
+    "van": "car",
+}  # fmt: skip
 DISTRACTORS = ("other person", "trailer", "other vehicle")
 FPS = 5.0
 
@@ -37,6 +46,7 @@ def read(
     *,
     annotations: str = "labels/box_track_20",
     images: str = "images/track",
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read `root/<annotations>/<split>/*.json`; identities are numbered from 1 in each video.
 
@@ -45,31 +55,35 @@ def read(
     folders = root / images / split
     labels = root / annotations / split
     files = label_files(labels, "*.json", videos=folders_in(folders), problems=problems)
-    videos = read_each(files, lambda file: _video(file, folders / file.stem, problems), problems)
-    return VideoSet(CLASSES, videos)
+
+    def read_file(file: Path) -> VideoRecord:
+        return _video(file, folders / file.stem, problems, orientation)
+
+    videos = read_each(files, read_file, problems)
+    return settle(VideoSet(CLASSES, videos), orientation, problems)
 
 
-def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
+def _video(file: Path, folder: Path, problems: Problems, orientation: Orientation) -> VideoRecord:
     frames = _frames(file, folder, problems)
     images = {index: image for index, (image, _) in frames.items()}
-    builder = VideoBuilder(images, file=file, problems=problems)
+    builder = VideoBuilder(images, file=file, problems=problems, orientation=orientation)
     ids: dict[str, int] = {}
     for index, (_, labels) in sorted(frames.items()):
         for place, entry in enumerate(labels):
             where = f"frame {index} label {place}"
             try:
-                box, name, category, is_crowd = _parse(entry)
+                box, name, category, is_ignored = _parse(entry)
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                 problems.add(file, where, "lacks an id, a category or a box2d made of numbers")
                 continue
             track = ids.setdefault(name, len(ids) + 1)
-            if category in DISTRACTORS:
-                builder.add(index, box, ANY_CLASS, entry=where, ignore=True)
-            elif category in CLASSES:
-                label = CLASSES.index(category)
-                builder.add(index, box, label, entry=where, track=track, ignore=is_crowd)
-            else:
+            category = ALIASES.get(category, category)
+            if category not in CLASSES and category not in DISTRACTORS:
                 problems.add(file, where, f"category {category!r} is unknown")
+            elif is_ignored or category in DISTRACTORS:
+                builder.add(index, box, ANY_CLASS, entry=where, ignore=True)
+            else:
+                builder.add(index, box, CLASSES.index(category), entry=where, track=track)
     return builder.build(file.stem, fps=FPS)
 
 
@@ -106,8 +120,8 @@ def _frames(file: Path, folder: Path, problems: Problems) -> dict[int, tuple[Pat
 
 
 def _parse(entry: Any) -> tuple[Box, str, str, bool]:
-    """Return the box, id, category and crowd flag; raises what Python raises for a bad entry."""
+    """Return the box, id, category and whether it is ignored; raises Python's errors."""
     x1, y1, x2, y2 = (float(entry["box2d"][key]) for key in ("x1", "y1", "x2", "y2"))
     attributes = entry.get("attributes") or {}
-    is_crowd = attributes.get("crowd", attributes.get("Crowd", False))
-    return (x1, y1, x2, y2), str(entry["id"]), str(entry["category"]), bool(is_crowd)
+    is_ignored = any(attributes.get(name) for name in ("crowd", "Crowd", "ignored", "Ignored"))
+    return (x1, y1, x2, y2), str(entry["id"]), str(entry["category"]), is_ignored

@@ -6,6 +6,7 @@ An image without annotations is a labelled frame without objects. `videos[].scen
 is the scene group.
 """
 
+import math
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -14,15 +15,17 @@ from rnndet.data.formats.json_tables import (
     Entry,
     corners,
     is_folder,
+    is_ignored,
     is_size,
     read_tables,
     table,
 )
 from rnndet.data.formats.text import inside, is_path, is_path_inside
 from rnndet.data.formats.video_builder import MAX_FRAMES
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.targets import TargetBuilder
+from rnndet.data.targets import ROTATED, TargetBuilder, upright
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Target
 
@@ -37,6 +40,7 @@ def read(
     annotations: str = "annotations/{split}.json",
     images_dir: str = ".",
     allow_outside: bool = False,
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read `root/annotations/<split>.json`; boxes become x1 y1 x2 y2 clipped to the image.
 
@@ -47,7 +51,8 @@ def read(
     path = root / annotations.replace("{split}", split)
     tree = read_tables(path, ("categories", "videos", "images", "annotations"), form="CocoVID")
     folders = (root, root / images_dir)
-    return _Reader(path, *folders, problems, allow_outside=allow_outside).read(tree)
+    reader = _Reader(path, *folders, problems, allow_outside=allow_outside)
+    return settle(reader.read(tree), orientation, problems)
 
 
 class _Reader:
@@ -94,13 +99,24 @@ class _Reader:
     def _images_by_frame(
         self, images: dict[int, Entry], videos: dict[int, Entry]
     ) -> dict[int, dict[int, Entry]]:
-        """Group the images by video and frame number; a repeated frame is a problem."""
+        """Group the images by video and frame number.
+
+        A repeated frame and an image of another size than its video are problems.
+        """
         images_of: dict[int, dict[int, Entry]] = defaultdict(dict)
+        size_of: dict[int, tuple[int, int]] = {}  # width, height of a video
         for image in self._known(images, "image", "video_id", videos):
-            first = images_of[image["video_id"]].setdefault(image["frame_id"], image)
+            number, where = image["video_id"], f"image {image['id']}"
+            size = (int(image["width"]), int(image["height"]))
+            expected = size_of.setdefault(number, _size(videos[number], image))
+            if size != expected:
+                reason = f"is {size[0]}x{size[1]}, but its video is {expected[0]}x{expected[1]}"
+                self.problems.add(self.path, where, reason)
+                continue
+            first = images_of[number].setdefault(image["frame_id"], image)
             if first is not image:
                 reason = f"frame {image['frame_id']} of its video is image {first['id']}, too"
-                self.problems.add(self.path, f"image {image['id']}", reason)
+                self.problems.add(self.path, where, reason)
         return images_of
 
     def _known(
@@ -138,10 +154,11 @@ class _Reader:
         path = None
         if name is not None:
             path = inside(self.root, name, where=where, allow_outside=self.allow_outside)
+        width, height = _size(video, image)
         return VideoRecord(
             name=str(given["name"]),
-            height=int(given.get("height", image["height"])),
-            width=int(given.get("width", image["width"])),
+            height=height,
+            width=width,
             fps=float(given["fps"]) if given.get("fps") else None,
             frames=frames,
             path=path,
@@ -180,9 +197,25 @@ class _Reader:
             if type(category) is not int or category not in label_of:
                 self.problems.add(self.path, where, f"there is no category {category!s:.60}")
                 continue
-            crowd = bool(entry.get("iscrowd", 0))
-            builder.add(box, label_of[category], entry=where, track=track, ignore=crowd)
+            if rotation := _rotation(entry):
+                self.problems.correct(ROTATED)
+                box = upright(box, rotation)
+            ignore = is_ignored(entry)
+            builder.add(box, label_of[category], entry=where, track=track, ignore=ignore)
         return builder.build()
+
+
+def _size(video: Entry, image: Entry) -> tuple[int, int]:
+    """Return the width and height of a video, or of its first image where it states none."""
+    sides = (video.get(key) or image[key] for key in ("width", "height"))
+    return int(next(sides)), int(next(sides))
+
+
+def _rotation(annotation: Entry) -> float:
+    """Return the degrees by which CVAT's attribute rotates a box about its centre; mostly 0."""
+    attributes = annotation.get("attributes")
+    value = attributes.get("rotation") if isinstance(attributes, dict) else None
+    return value % 360 if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def _wrong_image(image: Entry) -> str:

@@ -7,7 +7,8 @@ the `<task>` or `<job>` from its `<start_frame>` in the steps of its `<frame_fil
 
 Every `<box>` of a `<track>` is used, keyframe or not. In between, boxes are interpolated linearly,
 as in CVAT. From a box with outside="1" the track is absent until its next box; after its last box
-it stays in place to the end of the task. Attributes are not read.
+it stays in place to the end of the task. A rotated box is read as the upright box around it.
+Attributes are not read.
 """
 
 import re
@@ -21,6 +22,7 @@ from rnndet.data.formats.paired_videos import (
     all_frames,
     build_record,
     frame_images,
+    frame_size_hw,
     join,
     video_info,
     video_of,
@@ -28,19 +30,21 @@ from rnndet.data.formats.paired_videos import (
 )
 from rnndet.data.formats.text import read_xml
 from rnndet.data.formats.video_builder import MAX_FRAMES, VideoBuilder, label_files, read_each
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
-from rnndet.data.targets import LARGEST, Box
+from rnndet.data.targets import LARGEST, ROTATED, Box, upright
 from rnndet.errors import InputError
-from rnndet.structures import VideoInfo
+from rnndet.messages import counted
 
 
 class KeyBox(NamedTuple):
     """One `<box>` of a track."""
 
     frame: int
-    box: Box
+    box: Box  # before the rotation
     is_outside: bool  # absent from here on
+    rotation: float  # degrees, about the centre of the box
 
 
 def read(
@@ -50,6 +54,7 @@ def read(
     *,
     classes: Sequence[str] | None = None,
     video: str | None = None,
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read `root/<split>/*.xml`; the split "." is `root` itself.
 
@@ -66,13 +71,18 @@ def read(
 
     def read_file(file: Path) -> VideoSet:
         named = root / video.replace("{stem}", file.stem) if video else video_of(file, beside)
-        return read_video(file, named, problems, classes=classes)
+        return read_video(file, named, problems, classes=classes, orientation=orientation)
 
-    return join(read_each(files, read_file, problems))
+    return settle(join(read_each(files, read_file, problems)), orientation, problems)
 
 
 def read_video(
-    file: Path, video: Path, problems: Problems, *, classes: Sequence[str] | None = None
+    file: Path,
+    video: Path,
+    problems: Problems,
+    *,
+    classes: Sequence[str] | None = None,
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Return the set of one video, labelled by `file`. Raises InputError."""
     tree = read_xml(file)
@@ -81,28 +91,35 @@ def read_video(
     if tree.tag != "annotations" or task is None or tree.find("image") is not None:
         raise InputError(f"{file}: not an export of one task or job as CVAT for video 1.1")
     info = video_info(video)
-    _check_size(task, info, file)
+    stated_hw = _stated_hw(tree, task, file)
+    size_hw = frame_size_hw(file, video, info, stated_hw=stated_hw, orientation=orientation)
     labels = [label.findtext("name", "").strip() for label in task.iterfind("labels/label")]
     names = tuple(dict.fromkeys(labels if classes is None else classes))
     tracks = list(_tracks(tree, names, file, problems))
     last = max((key.frame for *_, keys in tracks for key in keys if not key.is_outside), default=0)
     frames = _task_frames(task, file) or all_frames(video, info, last=last)
-    images, size_hw = frame_images(video, frames), (info.height, info.width)
-    builder = VideoBuilder(images, size_hw=size_hw, file=file, problems=problems)
+    builder = VideoBuilder(
+        frame_images(video, frames), size_hw=size_hw, file=file, problems=problems
+    )
     for label, track, keys in tracks:
         for frame, box in _visible(keys, frames):
             builder.add(frame, box, label, entry=f"track {track} frame {frame}", track=track)
-    return VideoSet(names, (build_record(builder, file, video, info),))
+    record = build_record(builder, file, video, info, states_size=stated_hw is not None)
+    return VideoSet(names, (record,))
 
 
-def _check_size(task: Element, info: VideoInfo, file: Path) -> None:
-    width = _number(task, "original_size/width", file, default=info.width)
-    height = _number(task, "original_size/height", file, default=info.height)
-    if (width, height) != (info.width, info.height):
-        raise InputError(
-            f"{file}: labels images of {width}x{height}, but the images of {info.source} have "
-            f"{info.width}x{info.height}"
-        )
+def _stated_hw(tree: Element, task: Element, file: Path) -> tuple[int, int] | None:
+    """Return the size of the labelled images: of the task, or of the export, as in one of a job.
+
+    None if it is not stated. Raises InputError.
+    """
+    for parent in (task, tree.find("meta")):
+        if parent is not None and parent.find("original_size") is not None:
+            height = _number(parent, "original_size/height", file, default=None)
+            width = _number(parent, "original_size/width", file, default=None)
+            if height is not None and width is not None:
+                return height, width
+    return None
 
 
 def _task_frames(task: Element, file: Path) -> range | None:
@@ -114,7 +131,9 @@ def _task_frames(task: Element, file: Path) -> range | None:
     step = re.search(r"step\s*=\s*([1-9][0-9]{0,8})", task.findtext("frame_filter", ""))
     step = int(step[1]) if step else 1
     if size < 1 or start < 0 or start + size * step > MAX_FRAMES:
-        raise InputError(f"{file}: a task of {size} frames from {start} in steps of {step}")
+        raise InputError(
+            f"{file}: a task of {counted(size, 'frame')} from {start} in steps of {step}"
+        )
     return range(start, start + size * step, step)
 
 
@@ -155,11 +174,14 @@ def _keys(track: Element, where: str, file: Path, problems: Problems) -> list[Ke
         try:
             frame = int(element.get("frame", ""))
             x1, y1, x2, y2 = (float(element.get(k, "")) for k in ("xtl", "ytl", "xbr", "ybr"))
+            rotation = float(element.get("rotation", 0))
+            if not isfinite(rotation):
+                raise ValueError
         except ValueError:
             problems.add(file, entry, "the frame or the box is not made of numbers")
             continue
-        if "rotation" in element.attrib:
-            problems.correct("rotated boxes read as upright")
+        if rotation % 360:
+            problems.correct(ROTATED)
         if frame in keys:
             problems.add(file, entry, "the frame is there twice")
         elif not all(isfinite(v) and abs(v) <= LARGEST for v in (x1, y1, x2, y2)):
@@ -167,7 +189,8 @@ def _keys(track: Element, where: str, file: Path, problems: Problems) -> list[Ke
         elif x2 < x1 or y2 < y1:
             problems.add(file, entry, "the box has a negative size")
         else:
-            keys[frame] = KeyBox(frame, (x1, y1, x2, y2), element.get("outside") == "1")
+            is_outside = element.get("outside") == "1"
+            keys[frame] = KeyBox(frame, (x1, y1, x2, y2), is_outside, rotation)
     return sorted(keys.values())
 
 
@@ -177,10 +200,11 @@ def _visible(keys: Sequence[KeyBox], frames: range) -> Iterator[tuple[int, Box]]
         if key.is_outside:
             continue
         if key.frame not in frames:
-            yield key.frame, key.box
+            yield key.frame, upright(key.box, key.rotation)
             continue
         after = keys[place + 1] if place + 1 < len(keys) else key._replace(frame=frames.stop)
+        turn = (after.rotation - key.rotation + 180) % 360 - 180  # the shorter way round
         for frame in range(key.frame, min(after.frame, frames.stop), frames.step):
             share = (frame - key.frame) / (after.frame - key.frame)
             x1, y1, x2, y2 = (a + share * (b - a) for a, b in zip(key.box, after.box, strict=True))
-            yield frame, (x1, y1, x2, y2)
+            yield frame, upright((x1, y1, x2, y2), key.rotation + share * turn)

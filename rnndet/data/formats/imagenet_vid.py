@@ -23,6 +23,7 @@ from xml.etree.ElementTree import Element
 
 from rnndet.data.formats.text import inside, read_xml, rows
 from rnndet.data.formats.video_builder import MAX_FRAMES
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.targets import MAX_TRACK, TargetBuilder
@@ -55,6 +56,7 @@ def read(
     classes: tuple[str, ...] | None = None,
     ignore_unknown: bool = False,
     unlabelled: bool = False,
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read all frames of `Data/VID/<split>`, or the frames of a list file.
 
@@ -69,6 +71,7 @@ def read(
         classes: names or WordNet ids, in the order of the labels; None for the 30 of the benchmark.
         ignore_unknown: count objects of other classes in VID instead of reporting them.
         unlabelled: a frame without XML is unlabelled instead of a problem.
+        orientation: of the labels, see `data/orientation.py`.
 
     Raises InputError: the folders or the list are missing, a list names a path outside the
     folder, nothing can be read.
@@ -87,7 +90,7 @@ def read(
     if not records:
         problems.stop_if_any()
         raise NothingFoundError(f"{source}: no videos found; expected folders of %06d.JPEG")
-    return VideoSet(labels.names, tuple(records))
+    return settle(VideoSet(labels.names, tuple(records)), orientation, problems)
 
 
 def _base(root: Path) -> Path:

@@ -82,6 +82,11 @@ def is_size(value: object) -> bool:
     return isinstance(value, int | float) and 1 <= value <= 1e6
 
 
+def is_ignored(annotation: Entry) -> bool:
+    """Return True for a crowd (`iscrowd`) and for what mmtracking leaves out (`ignore`)."""
+    return bool(annotation.get("iscrowd", 0)) or bool(annotation.get("ignore", 0))
+
+
 def corners(bbox: object) -> Box:
     """Convert [left, top, width, height] to x1 y1 x2 y2. Raises ValueError or OverflowError.
 

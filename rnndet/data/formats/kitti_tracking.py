@@ -1,12 +1,17 @@
 """Read KITTI tracking (Geiger, Lenz, Urtasun 2012): 17-column label files, folders of images.
 
 `<split>/label_02/0000.txt` labels the images `<split>/image_02/0000/000000.png`; the split is
-`training` or `testing`. Frames, and the pixels of left, top, right, bottom, count from 0. An image
-without rows is a labelled frame without objects.
+`training` or `testing`. Frames count from 0. An image without rows is a labelled frame without
+objects.
+
+Left, top, right and bottom are pixels that count from 0. The width of a box is right - left, as in
+the official evaluation, although right is the last pixel of the object.
 
 `DontCare` is an ignore region of no class. As in the official evaluation, vans are ignored as Car
-and sitting persons as Pedestrian. That evaluation also ignores objects that are truncated, hardly
-visible or at most 25 pixels high; here they count.
+and sitting persons as Pedestrian. In tracking metrics they are distractors, as are, by that
+evaluation, objects that are truncated (above 0) or hardly visible (occluded above 2), and unmatched
+detections of at most 25 pixels in height are removed; in detection metrics and training all these
+objects count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,16 +25,20 @@ from rnndet.data.formats.video_builder import (
     label_files,
     read_each,
 )
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.targets import ANY_CLASS
 from rnndet.errors import InputError
+from rnndet.structures import Role
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person", "Person_sitting", "Cyclist", "Tram", "Misc")
 # Ignored as the class that they resemble. The label files write Person for the devkit's
 # Person_sitting.
 SIMILAR = {"Van": "Car", "Person": "Pedestrian", "Person_sitting": "Pedestrian"}
 FPS = 10.0
+# of the official evaluation of tracking
+MAX_TRUNCATED, MAX_OCCLUDED, MIN_HEIGHT = 0, 2, 25.0
 
 
 def read(
@@ -39,6 +48,7 @@ def read(
     *,
     classes: Sequence[str] = ("Car", "Pedestrian", "Cyclist"),
     sequences: Sequence[str] | None = None,
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read `root/<split>`; `sequences` are names such as "0000", None for all with labels.
 
@@ -56,26 +66,37 @@ def read(
         files = label_files(labels, "*.txt", videos=folders_in(images), problems=problems)
     else:
         files = [labels / f"{name}.txt" for name in sequences]
-    videos = read_each(files, lambda file: _video(file, images, meaning, problems), problems)
-    return VideoSet(tuple(classes), videos)
+
+    def read_file(file: Path) -> VideoRecord:
+        frames = images_by_number(images / file.stem, first=0)
+        builder = VideoBuilder(
+            frames, file=file, problems=problems, orientation=orientation, min_height=MIN_HEIGHT
+        )
+        return _video(file, builder, meaning, problems)
+
+    videos = read_each(files, read_file, problems)
+    return settle(VideoSet(tuple(classes), videos), orientation, problems)
 
 
 def _video(
-    file: Path, images: Path, meaning: Mapping[str, tuple[int, bool]], problems: Problems
+    file: Path, builder: VideoBuilder, meaning: Mapping[str, tuple[int, bool]], problems: Problems
 ) -> VideoRecord:
-    frames = images_by_number(images / file.stem, first=0)
-    builder = VideoBuilder(frames, file=file, problems=problems)
     for line, fields in rows(file, problems, columns=17, separator=None):
         try:
             frame, track = int(fields[0]), int(fields[1])
+            truncated, occluded = int(float(fields[3])), int(float(fields[4]))
             x1, y1, x2, y2 = (float(field) for field in fields[6:10])
-        except ValueError:
-            problems.add(file, line, "the frame, the id or the box is not made of numbers")
+        except (ValueError, OverflowError):
+            reason = "the frame, the id, truncated, occluded or the box is not made of numbers"
+            problems.add(file, line, reason)
             continue
         kind = fields[2]
         if kind in meaning:
             label, ignore = meaning[kind]
-            builder.add(frame, (x1, y1, x2, y2), label, entry=line, track=track, ignore=ignore)
+            is_hidden = truncated > MAX_TRUNCATED or occluded > MAX_OCCLUDED
+            role = Role.DISTRACTOR if label != ANY_CLASS and (ignore or is_hidden) else None
+            box = (x1, y1, x2, y2)
+            builder.add(frame, box, label, entry=line, track=track, ignore=ignore, role=role)
         elif kind in TYPES:
             problems.correct("objects of types that are no class left out")
         else:

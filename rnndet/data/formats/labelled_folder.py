@@ -7,7 +7,8 @@ natural order. Its labels are one of
 - `NAME.xml`: CVAT for video 1.1;
 - `NAME.txt`: MOT rows `frame,id,left,top,width,height,flag,class,visibility`. Frames, pixels and
   classes count from 1 and the option `classes` names the classes. A row with flag 0 is ignored,
-  and with class 0 it is an ignore region of no class. A frame without rows has no objects.
+  a distractor in tracking metrics if it has an identity; with class 0 it is an ignore region of no
+  class. A frame without rows has no objects.
 """
 
 from collections import Counter
@@ -21,6 +22,7 @@ from rnndet.data.formats.paired_videos import (
     all_frames,
     build_record,
     frame_images,
+    frame_size_hw,
     join,
     video_info,
     video_of,
@@ -28,10 +30,13 @@ from rnndet.data.formats.paired_videos import (
 )
 from rnndet.data.formats.text import rows
 from rnndet.data.formats.video_builder import VideoBuilder, count_unlabelled, read_each
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoSet
 from rnndet.data.targets import ANY_CLASS, Box
 from rnndet.errors import InputError, NothingFoundError
+from rnndet.messages import counted
+from rnndet.structures import Role
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import natural_key
 
@@ -39,7 +44,12 @@ LABEL_SUFFIXES = (".json", ".xml", ".txt")
 
 
 def read(
-    root: Path, split: str, problems: Problems, *, classes: Sequence[str] | None = None
+    root: Path,
+    split: str,
+    problems: Problems,
+    *,
+    classes: Sequence[str] | None = None,
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read the folder `root/<split>`; the split "." is `root` itself.
 
@@ -71,19 +81,22 @@ def read(
             case ".json":
                 return _read_coco(file, video, classes, problems)
             case ".xml":
-                return read_video(file, video, problems, classes=classes)
-        return _read_mot(file, video, classes, problems)
+                return read_video(file, video, problems, classes=classes, orientation=orientation)
+        return _read_mot(file, video, classes, problems, orientation)
 
     sets = read_each(files, read_file, problems)
-    return join([VideoSet(tuple(classes or ()), ()), *sets])
+    joined = join([VideoSet(tuple(classes or ()), ()), *sets])
+    return settle(joined, orientation, problems)
 
 
 def _read_coco(
     file: Path, video: Path, classes: Sequence[str] | None, problems: Problems
 ) -> VideoSet:
-    content = coco_vid.read(file.parent, file.name, problems, annotations="{split}")
+    content = coco_vid.read(
+        file.parent, file.name, problems, annotations="{split}", orientation="shown"
+    )  # for now: it is decided for all files together
     if len(content.videos) > 1:
-        raise InputError(f"{file}: labels {len(content.videos)} videos; expected one")
+        raise InputError(f"{file}: labels {counted(len(content.videos), 'video')}; expected one")
     record = content.videos[0]
     image = record.frames[0].image
     named = record.path if image is None else image.parent
@@ -95,7 +108,11 @@ def _read_coco(
 
 
 def _read_mot(
-    file: Path, video: Path, classes: Sequence[str] | None, problems: Problems
+    file: Path,
+    video: Path,
+    classes: Sequence[str] | None,
+    problems: Problems,
+    orientation: Orientation,
 ) -> VideoSet:
     if not classes:
         raise InputError(f"{file}: classes are numbers here; name them with the option classes")
@@ -115,8 +132,12 @@ def _read_mot(
         label = number - 1 if number else ANY_CLASS
         boxes.append((line, frame - 1, track, box, label, flag == 0))
     frames = all_frames(video, info, last=max((row[1] for row in boxes), default=0))
-    images, size_hw = frame_images(video, frames), (info.height, info.width)
-    builder = VideoBuilder(images, size_hw=size_hw, file=file, problems=problems)
+    size_hw = frame_size_hw(file, video, info, stated_hw=None, orientation=orientation)
+    builder = VideoBuilder(
+        frame_images(video, frames), size_hw=size_hw, file=file, problems=problems
+    )
     for line, frame, track, box, label, ignore in boxes:
-        builder.add(frame, box, label, entry=line, track=track, ignore=ignore)
-    return VideoSet(tuple(classes), (build_record(builder, file, video, info),))
+        role = Role.DISTRACTOR if ignore and label != ANY_CLASS and track >= 0 else None
+        builder.add(frame, box, label, entry=line, track=track, ignore=ignore, role=role)
+    record = build_record(builder, file, video, info, states_size=False)
+    return VideoSet(tuple(classes), (record,))

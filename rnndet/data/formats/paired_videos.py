@@ -2,16 +2,19 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rnndet.data.formats.video_builder import MAX_FRAMES, VideoBuilder
+from rnndet.data.orientation import Orientation, stated_size_hw, turn_hint
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.targets import relabelled
 from rnndet.errors import InputError
+from rnndet.messages import counted
 from rnndet.structures import VideoInfo
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import list_images
-from rnndet.video.sources.open import VIDEO_SUFFIXES, open_source
+from rnndet.video.sources.open import VIDEO_SUFFIXES, count_frames, open_source
 
 
 def videos_in(folder: Path) -> dict[str, list[Path]]:
@@ -47,10 +50,37 @@ def video_info(video: Path) -> VideoInfo:
         return source.info
 
 
+def frame_size_hw(
+    file: Path,
+    video: Path,
+    info: VideoInfo,
+    *,
+    stated_hw: tuple[int, int] | None,
+    orientation: Orientation,
+) -> tuple[int, int]:
+    """Return the size of the frames that `file` labels; `stated_hw` is the size that it states.
+
+    Raises InputError if it states another size than the video has.
+    """
+    image = list_images(video)[0] if video.is_dir() else None
+    shown_hw = (info.height, info.width)
+    size_hw = stated_size_hw(image, shown_hw, stated_hw, orientation)
+    if stated_hw not in (None, size_hw):
+        hint = turn_hint(image or video, stated_hw, as_stored=size_hw != shown_hw)
+        raise InputError(
+            f"{file}: labels images of {stated_hw[1]}x{stated_hw[0]}, but the images of "
+            f"{info.source} have {size_hw[1]}x{size_hw[0]}" + (f"; {hint}" if hint else "")
+        )
+    return size_hw
+
+
 def all_frames(video: Path, info: VideoInfo, *, last: int) -> range:
-    """Return all frame numbers of a video; of a file at least to `last`: its length is a hint."""
-    length = info.length or 1
-    stop = length if video.is_dir() else max(length, last + 1)
+    """Return all frame numbers of a video; of a file those that decoding gives, at least to `last`.
+
+    The number of frames that a file states is a hint: an edit list hides some of them, and for
+    other files it follows from the duration.
+    """
+    stop = (info.length or 1) if video.is_dir() else max(count_frames(video), last + 1)
     if stop > MAX_FRAMES:
         raise InputError(f"{video}: {stop} frames are claimed or labelled, more than a video has")
     return range(stop)
@@ -62,14 +92,20 @@ def frame_images(video: Path, frames: range) -> dict[int, Path | None]:
         return dict.fromkeys(frames)
     images = list_images(video)
     if frames[-1] >= len(images):
-        raise InputError(f"{video}: holds {len(images)} images; {frames[-1] + 1} are labelled")
+        raise InputError(
+            f"{video}: holds {counted(len(images), 'image')}; {frames[-1] + 1} are labelled"
+        )
     return {frame: images[frame] for frame in frames}
 
 
-def build_record(builder: VideoBuilder, file: Path, video: Path, info: VideoInfo) -> VideoRecord:
+def build_record(
+    builder: VideoBuilder, file: Path, video: Path, info: VideoInfo, *, states_size: bool
+) -> VideoRecord:
     """Return the record of a video, named after its label file."""
     fps = float(info.fps) if info.fps else None
-    return builder.build(safe_name(file.stem), fps=fps, path=None if video.is_dir() else video)
+    path = None if video.is_dir() else video
+    record = builder.build(safe_name(file.stem), fps=fps, path=path)
+    return replace(record, states_size=states_size)
 
 
 def join(sets: Iterable[VideoSet]) -> VideoSet:

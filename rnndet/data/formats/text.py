@@ -20,6 +20,8 @@ def read_text(path: Path, *, limit: int = MAX_TEXT) -> str:
     """Read a UTF-8 file without its byte order mark. Raises InputError in one line."""
     try:
         size = path.stat().st_size
+        if not (path.is_file() or path.is_dir()):  # a device or a pipe may have no end
+            raise InputError(f"{path}: not a regular file")
         if size > limit:
             raise InputError(f"{path}: {size} bytes; larger than any annotation file of this kind")
         return path.read_text(encoding="utf-8-sig")

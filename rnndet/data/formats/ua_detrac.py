@@ -2,7 +2,8 @@
 
 `DETRAC-Train-Annotations-XML/MVI_20011.xml` labels the images
 `Insight-MVT_Annotation_Train/MVI_20011/img00001.jpg`; the files count frames from 1. An
-`<ignored_region>` is an ignore region of no class in every frame. Frames that the XML does not
+`<ignored_region>` is an ignore region of no class in every frame. The left and top edge of the
+image are at 1 for targets and at 0.5 for ignored regions. Frames that the XML does not
 list are labelled frames without objects.
 
 The improved labels "XML-v3" have other vehicle types and are not read.
@@ -19,6 +20,7 @@ from rnndet.data.formats.video_builder import (
     label_files,
     read_each,
 )
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.targets import Box
@@ -26,6 +28,10 @@ from rnndet.errors import InputError
 
 CLASSES = ("car", "bus", "van", "others")
 FPS = 25.0
+# Where the image begins. In the published files (960 x 540) targets reach from 1 to 961 and 541,
+# ignored regions from 0.5 to 960.5 and 540.5: pixels count from 1, and regions are rectangles of
+# Matlab, in which pixel 1 reaches from 0.5 to 1.5.
+TARGET_FIRST, REGION_FIRST = 1.0, 0.5
 
 
 def read(
@@ -35,6 +41,7 @@ def read(
     *,
     annotations: str = "DETRAC-{split}-Annotations-XML",
     images: str = "Insight-MVT_Annotation_{split}",
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read the split "train" or "test"; {split} in the folders is replaced by it, capitalised.
 
@@ -44,19 +51,24 @@ def read(
     labels = root / annotations.replace("{split}", split.capitalize())
     folders = root / images.replace("{split}", split.capitalize())
     files = label_files(labels, "*.xml", videos=folders_in(folders), problems=problems)
-    videos = read_each(files, lambda file: _video(file, folders / file.stem, problems), problems)
-    return VideoSet(CLASSES, videos)
+
+    def read_file(file: Path) -> VideoRecord:
+        frames = images_by_number(folders / file.stem, first=1)
+        builder = VideoBuilder(frames, file=file, problems=problems, orientation=orientation)
+        return _video(file, builder, problems)
+
+    videos = read_each(files, read_file, problems)
+    return settle(VideoSet(CLASSES, videos), orientation, problems)
 
 
-def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
+def _video(file: Path, builder: VideoBuilder, problems: Problems) -> VideoRecord:
     tree = read_xml(file)
     if tree.tag != "sequence":
         raise InputError(f"{file}: not in UA-DETRAC form: is <{tree.tag}>, expected <sequence>")
-    builder = VideoBuilder(images_by_number(folder, first=1), file=file, problems=problems)
     for place, element in enumerate(tree.iterfind("ignored_region/box"), start=1):
         where = f"ignored region {place}"
         try:
-            builder.add_region(_box(element), entry=where)
+            builder.add_region(_box(element, first=REGION_FIRST), entry=where)
         except ValueError:
             problems.add(file, where, "the box is not made of numbers")
     for element in tree.iterfind("frame"):
@@ -71,7 +83,7 @@ def _add_targets(frame: Element, builder: VideoBuilder, file: Path, problems: Pr
         kind = "" if attribute is None else attribute.get("vehicle_type", "")
         try:
             number, track = int(frame.get("num", "")), int(target.get("id", ""))
-            box = _box(target.find("box"))
+            box = _box(target.find("box"), first=TARGET_FIRST)
         except ValueError:
             problems.add(file, where, "the frame, the id or the box is not made of numbers")
             continue
@@ -81,8 +93,9 @@ def _add_targets(frame: Element, builder: VideoBuilder, file: Path, problems: Pr
             problems.add(file, where, f"vehicle_type {kind!r} is unknown")
 
 
-def _box(element: Element | None) -> Box:
-    """Read a `<box>`; raises ValueError."""
+def _box(element: Element | None, *, first: float) -> Box:
+    """Read a `<box>` of an image whose left and top edges are at `first`; raises ValueError."""
     attributes = {} if element is None else element.attrib
     x, y, w, h = (float(attributes.get(k, "")) for k in ("left", "top", "width", "height"))
+    x, y = x - first, y - first
     return x, y, x + w, y + h

@@ -15,6 +15,7 @@ from rnndet.data.formats.video_builder import read_each
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError, NothingFoundError, RnndetError
+from rnndet.messages import counted
 from rnndet.registry import Share
 from rnndet.video.image import read_image
 from rnndet.video.sources.base import safe_name, size_text
@@ -62,8 +63,8 @@ def read(
     }
     if not chosen:
         raise NothingFoundError(
-            f"{folder}: none of the {len(named)} videos matches names = {', '.join(names)}; the "
-            f"first is {next(iter(named.values()))}"
+            f"{folder}: none of {counted(len(named), 'video')} matches names = "
+            f"{', '.join(names)}; the first is {next(iter(named.values()))}"
         )
 
     def read_video(path: Path) -> VideoRecord | None:

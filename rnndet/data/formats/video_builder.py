@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from rnndet.data.orientation import Orientation, image_size_hw
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord
 from rnndet.data.targets import ANY_CLASS, MAX_TRACK, Box, TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
-from rnndet.structures import Target
-from rnndet.video.image import read_image
+from rnndet.structures import Role, Target
 from rnndet.video.sources.image_folder import list_images, natural_key
 
 MAX_FRAMES = 1_000_000  # of one video; a larger number is a mistake
@@ -23,7 +23,8 @@ class VideoBuilder:
     """Collect the boxes of one video, as TargetBuilder does for one frame.
 
     images: the labelled frames by index from 0, with the image, or None for a frame of a video
-    file. A box in any other frame is a problem. size_hw: None for the size of the first image.
+    file. A box in any other frame is a problem. size_hw: None for the size of the first image,
+    which for the orientation "stored" is not turned. min_height: as in `TrackingTarget`.
     """
 
     def __init__(
@@ -33,9 +34,12 @@ class VideoBuilder:
         file: Path,
         problems: Problems,
         size_hw: tuple[int, int] | None = None,
+        orientation: Orientation = "auto",
+        min_height: float = 0.0,
     ) -> None:
-        self._images, self._size_hw = images, size_hw or _first_size_hw(images)
-        self._file, self._problems = file, problems
+        self._images, self._states_size = images, size_hw is not None
+        self._size_hw = size_hw or _first_size_hw(images, orientation)
+        self._file, self._problems, self._min_height = file, problems, min_height
         self._targets: dict[int, TargetBuilder] = defaultdict(self._target_builder)
         self._seen: set[tuple[int, int]] = set()  # frame, track
 
@@ -48,6 +52,7 @@ class VideoBuilder:
         entry: str | int,
         track: int = -1,
         ignore: bool = False,
+        role: Role | None = None,
     ) -> None:
         """Add a box to a frame; see TargetBuilder.add. A repeated id in a frame is a problem."""
         if frame not in self._images:
@@ -59,7 +64,7 @@ class VideoBuilder:
         else:
             if track >= 0 and not ignore:
                 self._seen.add((frame, track))
-            self._targets[frame].add(box, label, entry=entry, track=track, ignore=ignore)
+            self._targets[frame].add(box, label, entry=entry, track=track, ignore=ignore, role=role)
 
     def add_region(self, box: Box, *, entry: str) -> None:
         """Add an ignore region of no class to every frame; a problem is reported once."""
@@ -75,14 +80,20 @@ class VideoBuilder:
         """Return the record of the video; frames without boxes get an empty target."""
         records = []
         for frame, image in sorted(self._images.items()):
-            target = self._targets[frame].build() if frame in self._targets else Target.empty()
+            has_boxes = frame in self._targets or self._min_height > 0
+            target = self._targets[frame].build() if has_boxes else Target.empty()
             records.append(FrameRecord(frame, target, image))
         height, width = self._size_hw
-        return VideoRecord(name, height, width, fps, tuple(records), path)
+        return VideoRecord(
+            name, height, width, fps, tuple(records), path, states_size=self._states_size
+        )
 
     def _target_builder(self) -> TargetBuilder:
         height, width = self._size_hw
-        return TargetBuilder(width=width, height=height, file=self._file, problems=self._problems)
+        return TargetBuilder(
+            width=width, height=height, file=self._file, problems=self._problems,
+            min_height=self._min_height,
+        )  # fmt: skip
 
 
 def label_files(
@@ -149,8 +160,7 @@ def images_by_number(folder: Path, *, first: int) -> dict[int, Path]:
     return images
 
 
-def _first_size_hw(images: Mapping[int, Path | None]) -> tuple[int, int]:
+def _first_size_hw(images: Mapping[int, Path | None], orientation: Orientation) -> tuple[int, int]:
     first = images[min(images)]
     assert first is not None, "frames of a video file need a size"
-    height, width = read_image(first).shape[:2]
-    return height, width
+    return image_size_hw(first, orientation)

@@ -1,9 +1,10 @@
 """Read VisDrone, video object detection (Zhu et al. 2021): one text file per image sequence.
 
 `annotations/<sequence>.txt` labels the images `sequences/<sequence>/0000001.jpg`. Rows are
-`frame,id,left,top,width,height,score,category,truncation,occlusion`; frames count from 1. A row of
-score 0 is ignored. Categories 0 (ignored regions) and 11 (others) are ignore regions of no class.
-The multi-object tracking part has the same form. The frame rate is not published.
+`frame,id,left,top,width,height,score,category,truncation,occlusion`; frames count from 1, pixels
+from 0. A row of score 0 is ignored. Categories 0 (ignored regions) and 11 (others) are ignore
+regions of no class. The multi-object tracking part has the same form. The frame rate is not
+published.
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from rnndet.data.formats.video_builder import (
     label_files,
     read_each,
 )
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import VideoRecord, VideoSet
 from rnndet.data.targets import ANY_CLASS
@@ -28,7 +30,9 @@ CLASSES = (
 NO_CLASS = (0, 11)  # ignored regions, others
 
 
-def read(root: Path, split: str, problems: Problems) -> VideoSet:
+def read(
+    root: Path, split: str, problems: Problems, *, orientation: Orientation = "auto"
+) -> VideoSet:
     """Read the first of `root/VisDrone2019-VID-<split>`, `root/<split>`, `root` with annotations.
 
     Raises InputError if there are no labels.
@@ -44,12 +48,17 @@ def read(root: Path, split: str, problems: Problems) -> VideoSet:
     files = label_files(
         folder / "annotations", "*.txt", videos=folders_in(images), problems=problems
     )
-    videos = read_each(files, lambda file: _video(file, images / file.stem, problems), problems)
-    return VideoSet(CLASSES, videos)
+
+    def read_file(file: Path) -> VideoRecord:
+        frames = images_by_number(images / file.stem, first=1)
+        builder = VideoBuilder(frames, file=file, problems=problems, orientation=orientation)
+        return _video(file, builder, problems)
+
+    videos = read_each(files, read_file, problems)
+    return settle(VideoSet(CLASSES, videos), orientation, problems)
 
 
-def _video(file: Path, folder: Path, problems: Problems) -> VideoRecord:
-    builder = VideoBuilder(images_by_number(folder, first=1), file=file, problems=problems)
+def _video(file: Path, builder: VideoBuilder, problems: Problems) -> VideoRecord:
     for line, fields in rows(file, problems, columns=10):
         try:
             frame, track = int(fields[0]), int(fields[1])

@@ -8,12 +8,14 @@ the video, null where the object is not visible. Masks are not read.
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from rnndet.data.formats.json_tables import Entry, corners, is_size, read_tables, table
+from rnndet.data.formats.json_tables import Entry, corners, is_ignored, is_size, read_tables, table
 from rnndet.data.formats.text import inside
+from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.targets import TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
+from rnndet.messages import counted
 from rnndet.structures import Target
 from rnndet.video.sources.base import safe_name
 
@@ -25,6 +27,7 @@ def read(
     *,
     annotations: str = "annotations/{split}.json",
     images_dir: str = "{split}/JPEGImages",
+    orientation: Orientation = "auto",
 ) -> VideoSet:
     """Read `root/annotations/<split>.json`; every listed frame is labelled.
 
@@ -42,7 +45,7 @@ def read(
     if not isinstance(tree.get("annotations"), list | None):
         raise InputError(f"{path}: not in YouTube-VIS form: 'annotations' is not a list")
     images = root / images_dir.replace("{split}", split)
-    return _Reader(path, images, problems).read(tree)
+    return settle(_Reader(path, images, problems).read(tree), orientation, problems)
 
 
 class _Reader:
@@ -93,7 +96,7 @@ class _Reader:
         elif not isinstance(boxes, list):
             reason = "lacks the list 'bboxes'"
         elif len(boxes) != (count := len(videos[video]["file_names"])):
-            reason = f"{len(boxes)} bboxes for {count} frames"
+            reason = f"{counted(len(boxes), 'bbox', 'bboxes')} for {counted(count, 'frame')}"
         else:
             return True
         self.problems.add(self.path, f"annotation {track['id']}", reason)
@@ -117,8 +120,8 @@ class _Reader:
                     reason = f"{bbox!s:.60} is not made of four numbers"
                     self.problems.add(self.path, where, reason)
                     continue
-                label, crowd = label_of[track["category_id"]], bool(track.get("iscrowd", 0))
-                builders[place].add(box, label, entry=where, track=track["id"], ignore=crowd)
+                label, ignore = label_of[track["category_id"]], is_ignored(track)
+                builders[place].add(box, label, entry=where, track=track["id"], ignore=ignore)
         return [builder.build() for builder in builders]
 
     def _video(self, video: Entry, targets: list[Target] | None) -> VideoRecord:

@@ -13,11 +13,13 @@ from typing import Any
 from tqdm import tqdm
 
 from rnndet.data.frames import iterate
+from rnndet.data.orientation import labelled_image
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.data.targets import target_rows
 from rnndet.data.writers.names import FOLDER_NAME, check_unique
 from rnndet.errors import InputError, OutputError
 from rnndet.system.files import atomic_file, atomic_folder
+from rnndet.video.exif import UPRIGHT, read_header
 from rnndet.video.image import write_image
 
 VIDEO_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a folder, or several
@@ -33,8 +35,10 @@ def write(videos: VideoSet, root: Path, split: str, *, images: bool = True) -> i
     are left out; all other ids are unique within a video. Boxes read back equal.
 
     With `images`, labelled frames go to `root/images/<split>/<video>/%06d.*`: image files are
-    copied, frames of video files are written as JPEG of quality 92. Without, image and video
-    files are not copied but named by their path from `root`, and must lie under it.
+    copied, frames of video files are written as JPEG of quality 92. Images with an EXIF
+    orientation are written anew without it, turned if their labels are for the turned image.
+    Without `images`, image and video files are not copied but named by their path from `root`, and
+    must lie under it.
 
     Images and annotations are written atomically, images first.
 
@@ -144,4 +148,9 @@ def _write_images(video: VideoRecord, folder: Path) -> None:
         assert record.image is not None, video.name
         if not record.image.is_file():
             raise InputError(f"{record.image}: no such image; check the path")
-        shutil.copyfile(record.image, folder / _image_name(record))
+        copy = folder / _image_name(record)
+        header = read_header(record.image)
+        if header is None or header.orientation == UPRIGHT:
+            shutil.copyfile(record.image, copy)
+        else:
+            write_image(copy, labelled_image(video, record, record.image))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rnndet.data.formats.imagenet_vid import WNIDS
+from rnndet.data.orientation import orientation_counts
 from rnndet.data.records import VideoSet
 from rnndet.data.writers import coco_vid, imagenet_vid, mot
 from rnndet.registry import lookup
@@ -13,12 +14,19 @@ def convert(videos: VideoSet, root: Path, split: str, *, to: str, images: bool) 
 
     Raises the errors of the writer, and RnndetError for an unknown format.
     """
-    return lookup(to, WRITERS, what="--to")(videos, root, split, images)
+    return lookup(to, WRITERS, what="`to`")(videos, root, split, images)
 
 
 def _coco_vid(videos: VideoSet, root: Path, split: str, images: bool) -> list[str]:
     left_out = coco_vid.write(videos, root, split, images=images)
-    return [f"{left_out} unlabelled frames left out: CocoVID cannot store them"] if left_out else []
+    lines = (
+        [f"{left_out} unlabelled frames left out: CocoVID cannot store them"] if left_out else []
+    )
+    if images and (count := orientation_counts(videos.videos).total()):
+        lines.append(f"{count} images with an EXIF orientation written anew, without it")
+    elif any(video.as_stored for video in videos.videos):
+        lines.append("the labels are for images as stored; read them with orientation=stored")
+    return lines
 
 
 def _imagenet_vid(videos: VideoSet, root: Path, split: str, images: bool) -> list[str]:
@@ -42,7 +50,7 @@ def _notes_on_files(videos: VideoSet, images: bool) -> list[str]:
     if any(video.group is not None for video in videos.videos):
         lines.append("scene groups left out: the format has none")
     if not images:
-        lines.append("no images written, but the format needs them: use --images")
+        lines.append("no images written, but the format needs them: use `images=True`")
     return lines
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from rnndet.data.frames import iterate
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.targets import target_rows
+from rnndet.data.targets import unclipped_rows
 from rnndet.data.writers.names import check_folder_names, check_free
 from rnndet.errors import OutputError
 from rnndet.system.files import atomic_folder, output_errors
 from rnndet.video.image import write_image
+from rnndet.video.names import is_text
 
 
 def write(
@@ -24,7 +27,9 @@ def write(
 
     Rows have 9 columns. The class is the line in labels.txt, from 1. Ignored boxes have flag 0, and
     class 0 if they belong to no class. Boxes without an identity have -1; visibility is always 1.
-    Nine digits give the same float32 back. Images are JPEG of quality 92. Scene groups are not
+    Boxes are as they were labelled, also outside the image; boxes that only take part in the
+    matching of tracking are not written. Nine digits give the same float32 back; boxes that are not
+    float32 have twelve. Images are JPEG of quality 92. Scene groups are not
     written. If no frame is labelled, no gt.txt is written. The folder is written atomically.
 
     Args:
@@ -56,7 +61,7 @@ def write(
 def _check(videos: VideoSet, split: str) -> None:
     check_folder_names(split, [video.name for video in videos.videos])
     for name in videos.classes:
-        if name.splitlines() != [name.strip()]:
+        if name.splitlines() != [name.strip()] or not is_text(name):
             raise OutputError(f"class {name!r} cannot be a line of labels.txt")
     kinds = set()
     for video in videos.videos:
@@ -89,8 +94,9 @@ def _seqinfo(video: VideoRecord) -> str:
 
 def _rows(record: FrameRecord) -> Iterator[str]:
     assert record.target is not None
-    for (x1, y1, x2, y2), label, track, ignore in target_rows(record.target):
-        box = ",".join(f"{v:.9g}" for v in (x1 + 1, y1 + 1, x2 - x1, y2 - y1))
+    for (x1, y1, x2, y2), label, track, ignore in unclipped_rows(record.target):
+        digits = 9 if np.array_equal(np.float32((x1, y1, x2, y2)), (x1, y1, x2, y2)) else 12
+        box = ",".join(f"{v:.{digits}g}" for v in (x1 + 1, y1 + 1, x2 - x1, y2 - y1))
         yield f"{record.index + 1},{track},{box},{int(not ignore)},{label + 1},1\n"
 
 

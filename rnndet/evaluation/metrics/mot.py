@@ -13,13 +13,16 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rnndet.boxes import pairwise_iou
+from rnndet.boxes import pairwise_iou, pairwise_share
+from rnndet.data.targets import default_role
 from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics.base import Metric, Numbers
-from rnndet.evaluation.metrics.matching import is_counted, on_ignored
 from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo
+from rnndet.structures import Role, TrackingTarget
 
 MIN_IOU = 0.5  # for matches to targets that are removed; MOTA and IDF1 use it, too
+INSIDE = 0.5  # a detection of which more than this share lies in a region is removed
+TINY = np.finfo(float).eps  # added to limits, as in trackeval
 MEANS = ("HOTA", "DetA", "AssA", "IDF1", "MOTA")
 
 _Part = dict[int, dict[str, Any]]  # [label][metric of trackeval]; only classes that occur
@@ -40,12 +43,16 @@ class Mot(Metric):
     the classes with targets, and "IDSW" is the sum, as in the BDD100K benchmark. A track that
     changes its class therefore ends in one class and starts in another.
 
-    Detections without a track (id 0) are dropped. Targets that are ignored or have no known id are
-    removed together with their detections: the detections matched to a target without an id,
-    one-to-one at IoU >= .5 among all counted targets, and the unmatched detections on an ignored
-    target. Scores are not used: all output of the tracker counts. HOTA, DetA and AssA are means
-    over IoU .05:.05:.95; MOTA, IDF1 and IDSW use .5. Raises RnndetError if trackeval is not
-    installed.
+    Detections without a track (id 0) are dropped. What else does not count is removed as in
+    trackeval's preparation of MOTChallenge, KITTI and BDD100K, in each frame: the targets of
+    `TrackingTarget` other than regions, whatever their role, and the detections are matched by the
+    Hungarian algorithm at IoU >= .5; the detections of distractors are removed, and of the
+    unmatched those of which more than half lies in a region, and those that are too small; then all
+    targets that are not counted. Boxes are those of the labels and may leave the image. Without a
+    `TrackingTarget`, ignored targets are regions and targets without an id are distractors.
+
+    Scores are not used: all output of the tracker counts. HOTA, DetA and AssA are means over IoU
+    .05:.05:.95; MOTA, IDF1 and IDSW use .5. Raises RnndetError if trackeval is not installed.
     """
 
     columns = ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW")
@@ -61,10 +68,10 @@ class Mot(Metric):
         """trackeval's results of every class in the labelled frames."""
         steps: dict[int, list[_Step]] = defaultdict(list)
         for frame in video.labelled().frames:
-            counted, ignored = is_counted(frame), on_ignored(frame, MIN_IOU)
-            tracked = frame.labels[frame.ids > 0]
-            for label in np.union1d(tracked, frame.target_labels[counted]).tolist():
-                steps[label].append(_step(frame, label, counted, ignored))
+            target = frame.tracking or _default_target(frame)
+            counted = target.labels[target.roles == Role.COUNTED]
+            for label in np.union1d(frame.labels[frame.ids > 0], counted).tolist():
+                steps[label].append(_step(frame, target, label))
         return {label: self._evaluate(_sequence(rows)) for label, rows in sorted(steps.items())}
 
     def _evaluate(self, sequence: dict[str, Any]) -> dict[str, Any]:
@@ -116,18 +123,38 @@ def _metrics() -> dict[str, Any]:
     return {"HOTA": HOTA(), "CLEAR": CLEAR(dict(quiet)), "Identity": Identity(dict(quiet))}
 
 
-def _step(frame: EvaluatedFrame, label: int, counted: np.ndarray, ignored: np.ndarray) -> _Step:
-    """The counted part of one class in one frame; counted (G,) targets, ignored (D,) detections."""
-    of_class = counted & (frame.target_labels == label)
+def _default_target(frame: EvaluatedFrame) -> TrackingTarget:
+    """The targets of a frame whose labels have nothing special for tracking metrics."""
+    rows = zip(frame.target_labels, frame.target_ids, frame.target_ignore, strict=True)
+    roles = [default_role(label, track, ignore=ignore) for label, track, ignore in rows]
+    return TrackingTarget(
+        boxes=frame.target_boxes.astype(np.float64),
+        labels=frame.target_labels.astype(np.int64),
+        ids=frame.target_ids,
+        roles=np.array(roles, np.int8),
+        rows=np.arange(len(roles)),
+    )
+
+
+def _step(frame: EvaluatedFrame, target: TrackingTarget, label: int) -> _Step:
+    """The counted part of one class in one frame."""
     tracked = (frame.labels == label) & (frame.ids > 0)
-    target_ids, ids = frame.target_ids[of_class], frame.ids[tracked]
-    iou = pairwise_iou(frame.target_boxes[of_class], frame.boxes[tracked], dtype=np.float64)
-    known, keep = target_ids >= 0, ~ignored[tracked]
-    if not (known.all() and keep.all()):
-        rows, columns = linear_sum_assignment(np.where(iou >= MIN_IOU, iou, 0), maximize=True)
-        near = iou[rows, columns] >= MIN_IOU
-        keep[columns[near]] = known[rows[near]]
-    return _Step(target_ids[known], ids[keep], iou[known][:, keep])
+    ids, boxes = frame.ids[tracked], frame.boxes[tracked].astype(np.float64)
+    of_class = (target.labels == label) | (target.labels < 0)
+    matched = of_class & (target.roles != Role.REGION)
+    roles = target.roles[matched]
+    iou = pairwise_iou(target.boxes[matched], boxes)
+    near = np.where(iou < MIN_IOU - TINY, 0, iou)
+    rows, columns = linear_sum_assignment(-near)
+    is_match = near[rows, columns] > TINY
+    rows, columns = rows[is_match], columns[is_match]
+    regions = target.boxes[of_class & (target.roles == Role.REGION)]
+    removed = (pairwise_share(boxes, regions) > INSIDE + TINY).any(1)
+    if target.min_height > 0:
+        removed |= boxes[:, 3] - boxes[:, 1] <= target.min_height + TINY
+    removed[columns] = roles[rows] == Role.DISTRACTOR
+    counted = roles == Role.COUNTED
+    return _Step(target.ids[matched][counted], ids[~removed], iou[counted][:, ~removed])
 
 
 def _sequence(steps: Sequence[_Step]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def schedule(
     if latencies is None:
         seconds = [frame.seconds for frame in video.frames]
         if not all(map(math.isfinite, seconds)):
-            raise RnndetError(f"{video.name}: its frame times were not measured; set --latency MS")
+            raise RnndetError(f"{video.name}: its frame times were not measured; give `latencies`")
         cost: Callable[[int], float] = seconds.__getitem__
     else:
         trace = cycle(_checked(latencies))

@@ -27,13 +27,16 @@ MARKS = {  # boxes on images, for both colour schemes: colour, width, dash
 
 STYLE = """
 :root { color-scheme: light dark;
-  --ink: #1b1c1e; --soft: #5c6168; --line: #d5d8dc; --shade: #eee3c4; --back: #fff; }
+  --ink: #1b1c1e; --soft: #5c6168; --line: #d5d8dc; --shade: #eee3c4; --back: #fff;
+  --link: #0a5fb0; }
 @media (prefers-color-scheme: dark) { :root {
-  --ink: #e9eaec; --soft: #a2a8b0; --line: #3d4248; --shade: #4a4124; --back: #16181b; } }
+  --ink: #e9eaec; --soft: #a2a8b0; --line: #3d4248; --shade: #4a4124; --back: #16181b;
+  --link: #6db3f2; } }
 body { box-sizing: border-box; max-width: 1000px; margin: 0 auto; padding: 20px;
   font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back); }
 h1 { font-size: 26px; overflow-wrap: anywhere; } h2 { font-size: 20px; margin: 40px 0 8px; }
 h3 { font-size: 15px; margin: 20px 0 4px; } p, figcaption { color: var(--soft); }
+a { color: var(--link); }
 table { border-collapse: collapse; margin: 12px 0; font-size: 13px; width: 100%; }
 th, td { padding: 4px 8px; text-align: right; vertical-align: top; overflow-wrap: break-word;
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }

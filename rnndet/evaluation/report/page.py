@@ -20,6 +20,7 @@ from rnndet.evaluation.records import EvaluatedFrame, EvaluatedVideo, Prediction
 from rnndet.evaluation.report import charts
 from rnndet.evaluation.report.matched_run import MatchedFrame, MatchedRun
 from rnndet.evaluation.score import ALL_FRAMES, RowKey, format_number
+from rnndet.messages import counted
 from rnndet.system.files import atomic_file
 from rnndet.video.image import encode_jpeg
 
@@ -69,13 +70,14 @@ def write_html(
     classes: Sequence[str],
     intervals: Mapping[RowKey, Intervals] | None = None,
     images: Mapping[tuple[str, int], np.ndarray] | None = None,
+    links: Mapping[tuple[str, int], str] | None = None,
 ) -> None:
-    """Write the page, atomically: one file without references to others. Raises OutputError.
+    """Write the page, atomically: one file that needs no others. Raises OutputError.
 
     rows, intervals: the numbers of each run and subset, as from `score.score`. runs: by name, of
     the same videos; the first one determines which videos have timelines. classes: names by label.
     images: (H, W, 3) uint8 RGB by video and frame index, see `worst_frames`; each is shown with the
-    boxes of every run.
+    boxes of every run. links: URLs of these frames, see `video_page.write_video_pages`.
     """
     matched = {name or UNNAMED: MatchedRun(run) for name, run in runs.items()}
     videos = {video.name: video for run in runs.values() for video in run.videos}
@@ -85,7 +87,7 @@ def write_html(
         _curves(matched, classes),
         _bars(rows, intervals or {}, classes),
         _timelines(matched, videos, classes),
-        _images(matched, videos, classes, images or {}),
+        _images(matched, videos, classes, images or {}, links or {}),
         _section("Protocol", _definitions(protocol)),
     ]
     text = (
@@ -263,7 +265,9 @@ def _timeline(video: EvaluatedVideo, lanes: Sequence[_Lanes], classes: Sequence[
     shaded = [(span.start, span.end) for span in corrupted]
     chart = charts.timeline(tracks, shaded=shaded, extent=(video.frames[0].index, ends[-1]))
     more = len(order) - len(tracks)
-    return chart + (f"<p>{more} more tracks, with fewer misses, are not shown.</p>" if more else "")
+    return chart + (
+        f"<p>{counted(more, 'more track')}, with fewer misses, not shown.</p>" if more else ""
+    )
 
 
 def _lanes(frames: Sequence[MatchedFrame], threshold: float) -> _Lanes:
@@ -299,6 +303,7 @@ def _images(
     videos: Mapping[str, EvaluatedVideo],
     classes: Sequence[str],
     images: Mapping[tuple[str, int], np.ndarray],
+    links: Mapping[tuple[str, int], str],
 ) -> str:
     """Each image with the boxes of every run; the page contains its pixels once."""
     figures = ""
@@ -311,13 +316,20 @@ def _images(
             kinds = [mark.kind for mark in marks]
             counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("missed", "false"))
             where = f"{name}, frame {index}" + (", corrupted" if m.frame.corrupted else "")
-            caption = escape(f"{where}. {run_name}: {counts}")
+            where = _linked(escape(where), links.get((name, index)))
+            caption = f"{where}. {escape(f'{run_name}: {counts}')}"
             svg = charts.frame_figure(content, size_hw, marks)
             figures += f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
             content = charts.same_image(key=key)
     note = "At IoU .5 and each run's score of best F1. Point at a box for its class and score."
+    if links:
+        note += " The name of a frame opens its video there, with the boxes of the first run."
     grid = f'<div class="grid2">{figures}</div>'
     return _section("Worst frames", charts.mark_legend(), grid, note=note) if figures else ""
+
+
+def _linked(markup: str, url: str | None) -> str:
+    return markup if url is None else f'<a href="{escape(url)}">{markup}</a>'
 
 
 def _marks(m: MatchedFrame, threshold: float, classes: Sequence[str]) -> list[charts.Mark]:

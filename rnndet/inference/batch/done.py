@@ -10,6 +10,7 @@ from typing import Any
 
 import rnndet
 from rnndet.errors import OutputError
+from rnndet.messages import differences
 from rnndet.system.files import atomic_file, output_errors, sync
 from rnndet.video.sources.identity import fingerprint
 
@@ -72,11 +73,11 @@ def find_done(folder: Path, job: Mapping[str, Any]) -> dict[str, Any] | None:
     record = _read(folder / NAME)
     if record is None or not all((folder / name).exists() for name in record["files"]):
         return None
-    differences = _differences(record["job"], job)
-    if differences:
+    changed = differences(record["job"], job)
+    if changed:
         raise OutputError(
-            f"{folder}: already done, but from something else: {'; '.join(differences[:5])}; "
-            "use --overwrite to do it again, or another --out"
+            f"{folder}: already done, but from something else: {'; '.join(changed[:5])}; "
+            "use `overwrite=True` to do it again, or another `out`"
         )
     return record
 
@@ -101,19 +102,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     is_record = isinstance(files, list) and all(isinstance(name, str) for name in files)
     is_record = is_record and isinstance(record.get("whole"), bool)
     return record if is_record and files else None
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
-    lines = []
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += _differences(old, new, f"{path}{key}.")
-        elif old != new:
-            lines.append(f"{path}{key} was {_short(old)}, is {_short(new)}")
-    return lines
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -11,10 +11,12 @@ from typing import Any
 from rnndet.errors import InputError, OutputError, RnndetError
 from rnndet.inference.batch.done import NAME, DoneRecord, describe_job, find_done
 from rnndet.inference.batch.jobs import Job
+from rnndet.inference.counting import Regions
 from rnndet.inference.results import Summary
 from rnndet.inference.run import RunOptions, make_stream, run_source
 from rnndet.inference.runtimes import Runtime
 from rnndet.inference.stream import Stream
+from rnndet.messages import counted
 from rnndet.system.progress import Progress
 from rnndet.video.sources.base import MAX_PIXELS, Source, without_password
 from rnndet.video.sources.excerpt import Excerpt
@@ -38,7 +40,8 @@ class ResultOptions:
 
     runtime: str = "torch"
     half: bool = False
-    score_threshold: float = 0.3
+    score_threshold: float | Mapping[str, float] = 0.3
+    nms: float | None = None
     tracker: str = "byte"
     no_scene_cuts: bool = False
     key_every: int = 1
@@ -53,27 +56,34 @@ class ResultOptions:
     coast: float = 0.0  # seconds
     classes: tuple[str, ...] | None = None  # names of the model's classes; None: all
     no_track_classes: bool = False
+    regions: Regions | None = None
+    tracker_options: dict[str, Any] = field(default_factory=dict)  # fields of its options
 
     @property
     def stream(self) -> dict[str, Any]:
         """Keyword arguments of `make_stream`."""
         return {
             "tracker": self.tracker,
+            "tracker_options": self.tracker_options,
             "min_score": self.score_threshold,
+            "nms": self.nms,
             "scene_cuts": not self.no_scene_cuts,
             "coast": self.coast,
             "key_every": self.key_every,
             "key_lost": self.key_lost,
             "classes": self.classes,
             "track_classes": not self.no_track_classes,
+            "regions": self.regions,
         }
 
     def to_dict(self) -> dict[str, Any]:
         """The options for done.json; as in records of earlier versions where that is the same."""
-        options = asdict(self)
-        if not self.no_track_classes:
-            del options["no_track_classes"]
-        return options
+        newer = {"no_track_classes": False, "nms": None, "regions": None, "tracker_options": {}}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in newer or value != newer[name]
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,7 @@ class Batch:
     say: Callable[[str], None]
     say_error: Callable[[RnndetError], None]
     progress: Callable[[Job, int | None], Progress]
+    describe_error: Callable[[RnndetError], str] = str  # for the summary
 
     def run(self, job: Job, runtime: Runtime) -> dict[str, Any]:
         """Run a source, unless it is done; return its entry in the summary of the run."""
@@ -126,7 +137,7 @@ class Batch:
         if not isinstance(error, RnndetError):
             error = InputError(f"{source}: {error.strerror or error}")
         self.say_error(error)
-        return {"exit_code": error.exit_code, "error": str(error)}
+        return {"exit_code": error.exit_code, "error": self.describe_error(error)}
 
     def _run_unless_done(self, job: Job, runtime: Runtime) -> dict[str, Any]:
         options = self.options
@@ -141,7 +152,7 @@ class Batch:
         )
         record = self._find_done(folder, made_from) if options.resume else None
         if record is not None and (record["whole"] or not options.strict):
-            self.say(f"{job.name}: done already, {record['frames']} frames")
+            self.say(f"{job.name}: done already, {counted(record['frames'], 'frame')}")
             return {"exit_code": 0, "folder": job.name, "skipped": True, "frames": record["frames"]}
         overwrite = options.overwrite or options.resume  # results without a record are incomplete
         done = DoneRecord(made_from, without_password(job.source), strict=options.strict)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rnndet.errors import RnndetError
+from rnndet.messages import counted
 
 EXPECTED = "expected I/N with 0 <= I < N, for example 0/2 and 1/2, or auto"
 # index and count in the environment of launchers; for SLURM's arrays see `_slurm_array`
@@ -39,8 +40,8 @@ def read_shard(text: str, environment: Mapping[str, str]) -> Shard:
         return _from_environment(environment)
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if found is None:
-        raise RnndetError(f"--shard {text}: {EXPECTED}")
-    return _checked(int(found[1]), int(found[2]), where=f"--shard {text}")
+        raise RnndetError(f"`shard={text}`: {EXPECTED}")
+    return _checked(int(found[1]), int(found[2]), where=f"`shard={text}`")
 
 
 def split(sizes: Sequence[int], count: int) -> list[list[int]]:
@@ -66,17 +67,17 @@ def _from_environment(environment: Mapping[str, str]) -> Shard:
     found = {}
     for index, count in LAUNCHERS.items():
         if index in environment:
-            where = f"--shard auto: {index}, {count}"
+            where = f"`shard=auto`: {index}, {count}"
             numbers = (_number(environment, name) for name in (index, count))
             found[index] = _checked(*numbers, where=where)
     if "SLURM_ARRAY_TASK_ID" in environment:
         found["SLURM_ARRAY_TASK_ID"] = _slurm_array(environment)
     if not found:
         names = ", ".join([*LAUNCHERS, "SLURM_ARRAY_TASK_ID"])
-        raise RnndetError(f"--shard auto: none of {names} is set; use --shard I/N")
+        raise RnndetError(f"`shard=auto`: none of {names} is set; use `shard=I/N`")
     if len(found) > 1:
         names = " and ".join(found)
-        raise RnndetError(f"--shard auto: {names} are set; choose by --shard I/N")
+        raise RnndetError(f"`shard=auto`: {names} are set; choose by `shard=I/N`")
     return next(iter(found.values()))
 
 
@@ -86,7 +87,7 @@ def _slurm_array(environment: Mapping[str, str]) -> Shard:
         _number(environment, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT", "MIN", "MAX")
     )
     step = (last - first) // (count - 1) if count > 1 else 1
-    where = f"--shard auto: SLURM array {first} to {last}, {count} tasks, task {number}"
+    where = f"`shard=auto`: SLURM array {first} to {last}, {counted(count, 'task')}, task {number}"
     if first + step * (count - 1) != last or step < 1 or (number - first) % step:
         raise RnndetError(f"{where}: not evenly spaced; use --array=0-{max(0, count - 1)}")
     return _checked((number - first) // step, count, where=where)
@@ -95,9 +96,9 @@ def _slurm_array(environment: Mapping[str, str]) -> Shard:
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name)
     if text is None:
-        raise RnndetError(f"--shard auto: {name} is not set; set it, or use --shard I/N")
+        raise RnndetError(f"`shard=auto`: {name} is not set; set it, or use `shard=I/N`")
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise RnndetError(f"--shard auto: {name}={text!r}: expected a number")
+        raise RnndetError(f"`shard=auto`: {name}={text!r}: expected a number")
     return int(text)
 
 

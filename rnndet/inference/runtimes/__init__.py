@@ -59,9 +59,9 @@ def open_runtime(
     path, _ = find_weights(weights)
     is_graph = path.suffix == ".onnx"
     if compiled and (kind in GRAPHS or is_graph):
-        raise DeviceError("compiled: needs the runtime torch and a checkpoint, not a graph")
+        raise DeviceError("`compiled=True`: needs `kind=torch` and a checkpoint, not a graph")
     if half and (kind == "onnx" or (is_graph and kind != "openvino")):
-        raise DeviceError("half precision: needs the runtime openvino, or torch and a GPU")
+        raise DeviceError("`half=True`: needs `kind=openvino`, or torch and a GPU")
     if is_graph:
         kind = kind if kind in GRAPHS else _installed() or "onnx"
         return _graph(kind, path, None, device=device, threads=threads, half=half)
@@ -94,7 +94,7 @@ def _torch(
         torch.set_num_threads(threads)
     chosen, why = choose_device(device)
     if half and chosen.type != "cuda":
-        raise DeviceError("--half: needs a GPU; a CPU computes half precision far slower")
+        raise DeviceError("`half=True`: needs a GPU; a CPU computes half precision far slower")
     model = load_model(weights, device=chosen)
     return TorchRuntime(model, half=half, compiled=compiled), why
 
@@ -110,7 +110,7 @@ def _graph(
 ) -> tuple[GraphRuntime, str]:
     """Open the graph at `path`, of the checkpoint `weights` if it is given."""
     if device == "cuda":
-        raise DeviceError("device cuda: exported graphs run on a CPU; use the runtime torch")
+        raise DeviceError("`device=cuda`: exported graphs run on a CPU; use `kind=torch`")
     if weights is not None and not path.is_file():
         raise WeightsError(f"{path}: no such file; make it: rnndet export {weights}")
     runtime: GraphRuntime
@@ -124,8 +124,8 @@ def _graph(
         runtime = OnnxRuntime(path, threads=threads)
     if weights is not None and runtime.spec.weights_file != file_sha256(weights):
         raise WeightsError(
-            f"{path}: exported from other weights than {weights.name} beside it; export again: "
-            f"rnndet export {weights} --overwrite"
+            f"{path}: exported from other weights than {weights.name} beside it; remove it and "
+            f"export again: rnndet export {weights}"
         )
     return runtime, f"{GRAPHS[kind]} {runtime.version}, {path.name}"
 

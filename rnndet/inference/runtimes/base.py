@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnndet.specs import InputSpec, TrackClassSpec
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.video.image import resize
 
@@ -31,7 +31,7 @@ class Runtime(Protocol):
     about: Mapping[str, Any]  # detector, cell, input_sides
     input_spec: InputSpec
     track_classes: TrackClassSpec | None  # for the stream; the runtime does not use it
-    score_threshold: float  # detections below it are not returned; may be set
+    score_threshold: float  # minimum score of calls without limits; a stream always gives them
 
     def detect(
         self,
@@ -39,13 +39,15 @@ class Runtime(Protocol):
         original_sizes: Sequence[tuple[int, int]],
         state: Any,
         *,
+        limits: Sequence[DetectionLimits] | None = None,
         timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], Any]:
         """Return the detections of the next frame of each video, and the new state.
 
         images: of one size, as `scaled` returns them; original_sizes: height and width of the
-        original frames, in whose pixels the boxes are; timer: measures the stages preprocess,
-        network, temporal and head, as far as the runtime separates them.
+        original frames, in whose pixels the boxes are; limits: of each image, so that streams with
+        other thresholds share a runtime; timer: measures the stages preprocess, network, temporal
+        and head, as far as the runtime separates them.
         """
         ...
 

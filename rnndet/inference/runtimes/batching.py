@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from rnndet.inference.runtimes.base import Image, Runtime, StateArrays
 from rnndet.specs import InputSpec, TrackClassSpec
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
 from rnndet.system.timing import NO_TIMER, Timer
 
 
@@ -20,6 +20,7 @@ class _Request:
     image: Image
     original_size: tuple[int, int]
     state: Any
+    limits: DetectionLimits
     detections: Detections | None = None
     error: BaseException | None = None
     is_done: bool = field(default=False)
@@ -80,6 +81,7 @@ class Batcher:
             [request.image for request in group],
             [request.original_size for request in group],
             self.runtime.joined([request.state for request in group]),
+            limits=[request.limits for request in group],
         )
         states = self.runtime.rows_of(state, len(group))
         for request, found, new_state in zip(group, detections, states, strict=True):
@@ -103,21 +105,19 @@ class Member:
     def score_threshold(self) -> float:
         return self._runtime.score_threshold
 
-    @score_threshold.setter
-    def score_threshold(self, value: float) -> None:
-        self._runtime.score_threshold = value
-
     def detect(
         self,
         images: Sequence[Image],
         original_sizes: Sequence[tuple[int, int]],
         state: Any,
         *,
+        limits: Sequence[DetectionLimits] | None = None,
         timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], Any]:
         """See `Runtime.detect`; the wait for the other videos counts as network."""
         (image,), (size,) = images, original_sizes
-        request = _Request(image, size, state)
+        (limit,) = limits or [DetectionLimits(self.score_threshold)]
+        request = _Request(image, size, state, limit)
         with timer.stage("network"):
             self._batcher.detect(request)
         if request.error is not None:

@@ -67,8 +67,12 @@ def quantise(
     graph, out = Path(graph), Path(out)
     inputs = [item for clip in clips for item in calibration_inputs(graph, clip, count=per_clip)]
     with TemporaryDirectory(prefix="rnndet-int8-") as folder, _quiet():
-        plain, first, better = (Path(folder) / f"{name}.onnx" for name in ("plain", "first", "better"))
-        quantisation.shape_inference.quant_pre_process(str(graph), str(plain), skip_symbolic_shape=True)
+        plain, first, better = (
+            Path(folder) / f"{name}.onnx" for name in ("plain", "first", "better")
+        )
+        quantisation.shape_inference.quant_pre_process(
+            str(graph), str(plain), skip_symbolic_shape=True
+        )
         model = onnx.load(plain)
         convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
         kept = [name for name in convolutions if TEMPORAL in name]
@@ -231,7 +235,6 @@ def _packages() -> tuple[Any, Any]:
         import onnx
         import onnx.numpy_helper
         import onnxruntime.quantization as quantisation
-        import onnxruntime.quantization.shape_inference
     except ImportError as error:
         raise RnndetError(
             f"int8 needs the package {error.name}: pip install 'rnndet[onnx]'"

@@ -41,7 +41,7 @@ CLIP_SEED = 7  # the clip of rnndet infer
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Differences of torch and a graph's runtime over some frames, each with its own carried state."""
+    """Differences of torch and a graph over some frames, each with its own carried state."""
 
     frames: int
     detections: int

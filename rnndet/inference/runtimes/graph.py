@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from rnndet.errors import WeightsError
 from rnndet.inference.runtimes.base import Image, StateArrays
 from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.specs import HeadSpec, InputSpec, TrackClassSpec
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.video.image import resize
 
@@ -132,9 +131,10 @@ class GraphRuntime:
         original_sizes: Sequence[tuple[int, int]],
         state: GraphState | None,
         *,
+        limits: Sequence[DetectionLimits] | None = None,
         timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], GraphState]:
-        """See `Runtime.detect`; the whole graph is measured as network."""
+        """See `Runtime.detect`; the whole graph is measured as network, NMS is not part of it."""
         with timer.stage("preprocess"):
             if self.input_spec.as_float:
                 images = [_scaled_as_float(image, self.input_spec) for image in images]
@@ -145,7 +145,8 @@ class GraphRuntime:
         with timer.stage("network"):
             outputs, state = self.run_graph(pixels, state)
         with timer.stage("head"):
-            detections = self._postprocessed(outputs, images, original_sizes, padded_hw)
+            limits = limits or [DetectionLimits(self.score_threshold)] * len(images)
+            detections = self._postprocessed(outputs, images, original_sizes, limits, padded_hw)
         return detections, state
 
     def state_shapes(self, videos: int, padded_hw: tuple[int, int]) -> dict[str, tuple[int, ...]]:
@@ -171,6 +172,7 @@ class GraphRuntime:
         outputs: dict[str, NDArray[np.float32]],
         images: Sequence[Image],
         original_sizes: Sequence[tuple[int, int]],
+        limits: Sequence[DetectionLimits],
         padded_hw: tuple[int, int],
     ) -> list[Detections]:
         """Return the detections of each image from the raw outputs of the head."""
@@ -185,7 +187,7 @@ class GraphRuntime:
                 level_of,
                 size_hw=image.shape[:2],
                 original_hw=original,
-                score_threshold=self.score_threshold,
+                limits=limits[row],
             )
             for row, (image, original) in enumerate(zip(images, original_sizes, strict=True))
         ]

@@ -47,7 +47,7 @@ def _open(path: Path, threads: int | None) -> tuple[Any, str]:
         import onnxruntime
     except ImportError:
         raise WeightsError(
-            "onnxruntime is not installed; pip install 'rnndet[onnx]', or use another runtime"
+            "onnxruntime is not installed; pip install 'rnndet[onnx]', or use `kind=torch`"
         ) from None
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; create it with rnndet export")

@@ -31,9 +31,7 @@ class OpenVinoRuntime(GraphRuntime):
     name = "openvino"
     channels_last: ClassVar[bool] = True
 
-    def __init__(
-        self, path: str | Path, *, threads: int | None = None, half: bool = False
-    ) -> None:
+    def __init__(self, path: str | Path, *, threads: int | None = None, half: bool = False) -> None:
         self._core, self._model, self.version = _open(Path(path))  # version: of OpenVINO
         super().__init__(
             ExportSpec.from_metadata(_metadata(self._model), where=str(path)),
@@ -48,7 +46,7 @@ class OpenVinoRuntime(GraphRuntime):
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
         if half and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise DeviceError("half precision: this CPU has no bfloat16 in hardware; leave it out")
+            raise DeviceError("`half=True`: this CPU computes bfloat16 in software; leave it out")
         self._requests: dict[tuple[int, ...], Any] = {}  # by the shape of the image, oldest first
         self._lock = Lock()  # a request runs one frame at a time
 
@@ -97,7 +95,7 @@ def _open(path: Path) -> tuple[Any, Any, str]:
         import openvino
     except ImportError:
         raise WeightsError(
-            "OpenVINO is not installed; pip install 'rnndet[openvino]', or use another runtime"
+            "OpenVINO is not installed; pip install 'rnndet[openvino]', or use `kind=torch`"
         ) from None
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; create it with rnndet export")

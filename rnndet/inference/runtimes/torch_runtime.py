@@ -22,7 +22,7 @@ from rnndet.models.detectors.published import Published
 from rnndet.models.temporal.cells import CELLS
 from rnndet.models.temporal.state import State, join_states, state_rows
 from rnndet.models.video_detector import VideoDetector
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
 from rnndet.system.timing import NO_TIMER, Timer
 
 
@@ -82,15 +82,18 @@ class TorchRuntime:
         original_sizes: Sequence[tuple[int, int]],
         state: State | None,
         *,
+        limits: Sequence[DetectionLimits] | None = None,
         timer: Timer = NO_TIMER,
     ) -> tuple[list[Detections], State]:
         """See `Runtime.detect`; a compiled step is measured as network, its temporal part too."""
         if self._compiled is not None and state is not None:  # the first frame creates the state
-            return self._detect_compiled(images, original_sizes, state, timer)
+            return self._detect_compiled(images, original_sizes, state, limits, timer)
         with timer.stage("preprocess"):
             frames = self.to_tensors(images)
         with self._precision():
-            output = self.model.step(frames, state, original_sizes=original_sizes, timer=timer)
+            output = self.model.step(
+                frames, state, original_sizes=original_sizes, limits=limits, timer=timer
+            )
         assert output.detections is not None, "a model called without targets returns detections"
         return output.detections[0], output.state
 
@@ -99,6 +102,7 @@ class TorchRuntime:
         images: Sequence[Image],
         original_sizes: Sequence[tuple[int, int]],
         state: State,
+        limits: Sequence[DetectionLimits] | None,
         timer: Timer,
     ) -> tuple[list[Detections], State]:
         self.model.check_not_training()
@@ -110,7 +114,7 @@ class TorchRuntime:
             with timer.stage("network"):
                 raw, state, grids = self._run_compiled(prepared.pixels, state)
             with timer.stage("head"):
-                return detector.detections(prepared, raw, grids), state
+                return detector.detections(prepared, raw, grids, limits), state
 
     def _run_compiled(self, pixels: Tensor, state: State) -> tuple[dict[str, Tensor], State, Grids]:
         """`VideoDetector.raw_step`, compiled."""
@@ -121,7 +125,7 @@ class TorchRuntime:
         except RuntimeError as error:  # of the compiler: no common base
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise DeviceError(
-                f"--compile: {reason[0]}; omit it, or check that torch.compile works here"
+                f"`compiled=True`: {reason[0]}; omit it, or check that torch.compile works here"
             ) from error
         # the next run of a CUDA graph overwrites the output of this one
         state = {level: tuple(t.clone() for t in tensors) for level, tensors in state.items()}

@@ -1,16 +1,21 @@
-"""The interface of exports, and text files that get their names when they are complete."""
+"""The interface of exports; text files and folders that get their names when complete."""
 
 import contextlib
+import re
+import shutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rnndet.errors import OutputError
+from rnndet.inference.counting import Regions
 from rnndet.structures import FrameResult, VideoInfo
 from rnndet.system.files import output_errors, part_of, replace
+from rnndet.video.colour import ColourTags
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,9 @@ class ExportedVideo:
     info: VideoInfo
     size_hw: tuple[int, int]  # of the first frame; a container's claim may be wrong
     classes: tuple[str, ...]
+    colours: ColourTags | None = None  # of the source
+    about: Mapping[str, Any] = field(default_factory=dict)  # model and options, as in the header
+    regions: Regions | None = None  # in which tracks are counted
 
 
 class Export(ABC):
@@ -54,6 +62,12 @@ class Export(ABC):
     def write(self, result: FrameResult, image: np.ndarray | None) -> None:
         """Append one frame."""
 
+    def sum_up(self, summary: Mapping[str, Any], warnings: Sequence[str]) -> None:  # noqa: B027
+        """Take the summary of detections.jsonl and its warnings in words; once, before `close`.
+
+        Most files have no use for them.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Complete the files and rename them to their final names, replacing older files."""
@@ -62,11 +76,16 @@ class Export(ABC):
     def abort(self) -> None:
         """Remove incomplete files. May be called twice, and before `begin`."""
 
+    @classmethod
+    def check_installed(cls) -> None:
+        """Raise RnndetError if an optional package is missing; says which extra contains it."""
+        return None
+
     def check_old(self) -> None:
         """Raise OutputError if a path exists and is not a result of a run."""
         for path in self.paths:
             if path.is_dir():
-                raise OutputError(f"{path}: is a folder; remove it or use another --out")
+                raise OutputError(f"{path}: is a folder; remove it or use another `out_dir`")
 
     def remove_old(self) -> None:
         """Remove the results of an earlier run."""
@@ -122,3 +141,55 @@ class TextExport(Export):
     def abort(self) -> None:
         for file in self.files:
             file.abort()
+
+
+class FolderExport(Export):
+    """A folder of files, `part` of `place` until it is complete.
+
+    An older folder is replaced if it contains nothing else.
+    """
+
+    pattern: re.Pattern[str]  # names of its files, which identify those of an earlier run
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        (self.place,) = self.paths
+        self.part = part_of(self.place)
+        self._begun = False
+
+    def begin(self, video: ExportedVideo) -> None:
+        self.video = video
+        with output_errors(self.place):
+            shutil.rmtree(self.part, ignore_errors=True)
+            self.part.mkdir(parents=True)
+        self._begun = True
+
+    def close(self) -> None:
+        with output_errors(self.place):
+            if self.place.exists():
+                self.check_old()
+                shutil.rmtree(self.place)
+        replace(self.part, self.place)
+
+    def abort(self) -> None:
+        if self._begun:
+            shutil.rmtree(self.part, ignore_errors=True)
+
+    def remove_old(self) -> None:
+        if self.place.is_dir():
+            with contextlib.suppress(OutputError), output_errors(self.place):
+                self.check_old()  # files of the user stay
+                shutil.rmtree(self.place)
+
+    def check_old(self) -> None:
+        """Raise OutputError if the folder contains anything but files of a run."""
+        if not self.place.exists():
+            return
+        if not self.place.is_dir():
+            raise OutputError(f"{self.place}: is a file; remove it or use another `out_dir`")
+        for path in self.place.rglob("*"):
+            if path.is_symlink() or not (path.is_dir() or self.pattern.fullmatch(path.name)):
+                raise OutputError(
+                    f"{path}: is no result of a run and would be lost; move it away, or use "
+                    "another `out_dir`"
+                )

@@ -5,89 +5,36 @@ annotation, at full resolution; predicted boxes are left out. The folders are ca
 until they are complete.
 """
 
-import contextlib
 import math
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 
-from rnndet.errors import OutputError
-from rnndet.inference.writers.base import Export, ExportedVideo
+from rnndet.inference.writers.base import ExportedVideo, FolderExport
 from rnndet.structures import FrameResult
-from rnndet.system.files import output_errors, part_of, replace
+from rnndet.system.files import output_errors
 from rnndet.video.image import write_image
 from rnndet.video.sources.base import safe_name
 
 
-class ImagesExport(Export):
-    """A folder of images; an older folder is replaced if it contains nothing else."""
-
-    pattern: re.Pattern[str]  # names of images, which identify those of an earlier run
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        (self._folder,) = self.paths
-        self._part = part_of(self._folder)
-        self._begun = False
-
-    def begin(self, video: ExportedVideo) -> None:
-        self.video = video
-        with output_errors(self._folder):
-            shutil.rmtree(self._part, ignore_errors=True)
-            self._part.mkdir(parents=True)
-        self._begun = True
-
-    def close(self) -> None:
-        with output_errors(self._folder):
-            if self._folder.exists():
-                self.check_old()
-                shutil.rmtree(self._folder)
-        replace(self._part, self._folder)
-
-    def abort(self) -> None:
-        if self._begun:
-            shutil.rmtree(self._part, ignore_errors=True)
-
-    def remove_old(self) -> None:
-        if self._folder.is_dir():
-            with contextlib.suppress(OutputError), output_errors(self._folder):
-                self.check_old()  # files of the user stay
-                shutil.rmtree(self._folder)
-
-    def check_old(self) -> None:
-        """Raise OutputError if the folder contains anything but images of a run."""
-        if not self._folder.exists():
-            return
-        if not self._folder.is_dir():
-            raise OutputError(f"{self._folder}: is a file; remove it or use another --out")
-        for path in self._folder.rglob("*"):
-            if path.is_symlink() or not (path.is_dir() or self.pattern.fullmatch(path.name)):
-                raise OutputError(
-                    f"{path}: is no result of a run and would be lost; move it away, or use "
-                    "another --out"
-                )
-
-
-class FramesExport(ImagesExport):
+class FramesExport(FolderExport):
     names = ("frames",)
     needs_image = True
     pattern = re.compile(r"annotated_\d{6,}\.jpg")
 
     def write(self, result: FrameResult, image: np.ndarray | None) -> None:
         assert image is not None
-        write_image(self._part / f"annotated_{result.frame.index:06d}.jpg", image)
+        write_image(self.part / f"annotated_{result.frame.index:06d}.jpg", image)
 
 
-class CropsExport(ImagesExport):
+class CropsExport(FolderExport):
     names = ("crops",)
     pattern = re.compile(r"\d{6,}_\d+(_id\d+)?\.jpg")
 
     def begin(self, video: ExportedVideo) -> None:
         super().begin(video)
-        self._folders = [self._part / safe_name(name) for name in video.classes]
-        with output_errors(self._folder):
+        self._folders = [self.part / safe_name(name) for name in video.classes]
+        with output_errors(self.place):
             for folder in self._folders:
                 folder.mkdir(exist_ok=True)
 

@@ -26,7 +26,10 @@ class VideoExport(Export):
         return None if self.sink is None else self.sink.note
 
     def begin(self, video: ExportedVideo) -> None:
-        self.sink = VideoSink(self.paths[0], size_hw=video.size_hw, fps=video.info.fps)
+        self.sink = VideoSink(
+            self.paths[0], size_hw=video.size_hw, fps=video.info.fps,
+            sample_aspect=video.info.sample_aspect, colours=video.colours,
+        )  # fmt: skip
 
     def write(self, result: FrameResult, image: np.ndarray | None) -> None:
         assert self.sink is not None and image is not None

@@ -15,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from rnndet.errors import RnndetError, WeightsError
+from rnndet.messages import counted
 from rnndet.models.detectors.downloads import read_published
 from rnndet.registry import lookup
 
@@ -220,8 +221,8 @@ def classifier_state(name: str, weights: str, classifier: nn.Module) -> dict[str
     different = [key for key in {**expected, **state} if not _same_shape(expected, state, key)]
     if different:
         raise WeightsError(
-            f"{weights} is not a state_dict of torchvision's {name}: {len(different)} entries "
-            f"differ, for example {different[0]}"
+            f"{weights} is not a state_dict of torchvision's {name}: "
+            f"{counted(len(different), 'other entry', 'other entries')}, for example {different[0]}"
         )
     return state
 

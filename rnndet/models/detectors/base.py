@@ -18,12 +18,13 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.errors import RnndetError, WeightsError
+from rnndet.messages import counted
 from rnndet.models.detectors.class_rows import ClassRows
 from rnndet.models.detectors.downloads import read_published
 from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.registry import lookup
 from rnndet.specs import Box, HeadSpec, InputSpec
-from rnndet.structures import Detections, Target
+from rnndet.structures import DetectionLimits, Detections, Target
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class FrameDetector(nn.Module, ABC):
 
     @property
     def score_threshold(self) -> float:
-        """Detections with a lower score are dropped before non-maximum suppression; in [0, 1]."""
+        """The `DetectionLimits.min_score` of calls without limits; in [0, 1]."""
         return self.net.score_thresh
 
     @score_threshold.setter
@@ -214,18 +215,42 @@ class FrameDetector(nn.Module, ABC):
         """Outputs of a one-stage head before decoding, for `output_distillation_loss`."""
         return self.head(features)
 
-    def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
-        """Detections of each image in pixels of its original frame; needs eval mode."""
+    def raw_columns(self, num_classes: int) -> tuple[int, ...]:
+        """The column of each class in "cls_logits" of `raw_outputs`."""
+        return self.labels(num_classes + 1)
+
+    def detect(
+        self,
+        prepared: Prepared,
+        features: Features,
+        limits: Sequence[DetectionLimits] | None = None,
+    ) -> list[Detections]:
+        """Detections of each image in pixels of its original frame; needs eval mode.
+
+        limits: of each image; None: `score_threshold` and the detector's own NMS for all.
+        """
         assert not self.training, "detect() needs eval mode"
-        return self.detections(prepared, self.head(features), self.grids(features))
+        return self.detections(prepared, self.head(features), self.grids(features), limits)
 
     def grids(self, features: Features) -> Grids:
         """Height and width of each level of neck features."""
         levels = self._neck_levels(features).values()
         return tuple((level.shape[-2], level.shape[-1]) for level in levels)
 
+    def limits_of(
+        self, prepared: Prepared, limits: Sequence[DetectionLimits] | None
+    ) -> Sequence[DetectionLimits]:
+        """The limits of each image; those of the detector if None are given."""
+        if limits is None:
+            return [DetectionLimits(self.score_threshold)] * len(prepared.image_sizes)
+        return limits
+
     def detections(
-        self, prepared: Prepared, raw: dict[str, Tensor], grids: Grids
+        self,
+        prepared: Prepared,
+        raw: dict[str, Tensor],
+        grids: Grids,
+        limits: Sequence[DetectionLimits] | None = None,
     ) -> list[Detections]:
         """The last part of `detect`: decode the outputs of `head` for levels of these sizes.
 
@@ -243,10 +268,15 @@ class FrameDetector(nn.Module, ABC):
                 level_of,
                 size_hw=size,
                 original_hw=original,
-                score_threshold=self.score_threshold,
+                limits=limits_of_image,
             )
-            for row, (size, original) in enumerate(
-                zip(prepared.image_sizes, prepared.original_sizes, strict=True)
+            for row, (size, original, limits_of_image) in enumerate(
+                zip(
+                    prepared.image_sizes,
+                    prepared.original_sizes,
+                    self.limits_of(prepared, limits),
+                    strict=True,
+                )
             )
         ]
 
@@ -384,9 +414,9 @@ def load_published(
     same_classes = published_classes == num_classes
     if not same_classes:
         log.warning(
-            "%s has %d classes and the model has %d: the classification head starts untrained",
+            "%s has %s and the model has %d: the classification head starts untrained",
             weights,
-            published_classes,
+            counted(published_classes, "class", "classes"),
             num_classes,
         )
         state = {key: value for key, value in state.items() if not key.startswith(class_parts)}

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from rnndet.models.detectors.base import FrameDetector
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,20 @@ class ClassRows:
         filled[self.shared] = start[rows.shared].to(filled)
         filled[self.classes[mine]] = start[rows.classes[theirs]].to(filled)
         return filled
+
+
+def class_layers(
+    own: FrameDetector, start: FrameDetector, pairs: Sequence[tuple[int, int]]
+) -> dict[str, Tensor | None]:
+    """The class layers of `own` with the rows of `start` for the paired classes, by name.
+
+    pairs: see `pairs_by_name`. None for a layer that `start` has not, or has in another form.
+    """
+    mine, theirs, rows = own.state_dict(), start.state_dict(), start.class_rows()
+    return {
+        name: layer.fill(mine[name], theirs[name], rows[name], pairs) if name in rows else None
+        for name, layer in own.class_rows().items()
+    }
 
 
 def output_rows(labels: Sequence[int], outputs: int, *, anchors: int = 1) -> ClassRows:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from rnndet.config import Config, ModelConfig, TemporalConfig
-from rnndet.errors import WeightsError
+from rnndet.errors import RnndetError, WeightsError
+from rnndet.messages import counted
 from rnndet.models.checkpoint import model_content
 from rnndet.models.detectors.backbones import freeze_batch_norms
 from rnndet.models.video_detector import build_model
@@ -45,6 +46,8 @@ def convert_torchvision(net: nn.Module, name: str, classes: Sequence[str]) -> di
     size and thresholds are those of `net`. Raises RnndetError for an unknown name, and WeightsError
     for other layers, classes or anchors than `name` has.
     """
+    if isinstance(classes, str):
+        raise RnndetError(f"classes = {classes!r}: expected a list of names, such as [{classes!r}]")
     detector, options = lookup(name, STRUCTURES, what="name")
     options = {"size": _size(net.transform), **options, **_thresholds(net)}
     config = Config(model=ModelConfig(detector, options, TemporalConfig(cell="none")))
@@ -61,8 +64,8 @@ def convert_torchvision(net: nn.Module, name: str, classes: Sequence[str]) -> di
     )
     if wrong:
         raise WeightsError(
-            f"not {name} with {len(classes)} classes and background: {wrong[0]} is "
-            f"{_shape(weights, wrong[0])} instead of {_shape(own, wrong[0])}"
+            f"not {name} with {counted(len(classes), 'class', 'classes')} and background: "
+            f"{wrong[0]} is {_shape(weights, wrong[0])} instead of {_shape(own, wrong[0])}"
         )
     if _anchors(frozen) != _anchors(model.detector.net):
         raise WeightsError(f"its anchors are not those of {name}, which rnndet needs")

@@ -1,5 +1,6 @@
 """Faster R-CNN: two stages, proposals, then a class and a box for each proposal."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torchvision.models.detection import (
 )
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign
 
 from rnndet.models.detectors.backbones import build_pyramid, finish_backbone, level_strides
@@ -30,7 +32,9 @@ from rnndet.models.detectors.base import (
 )
 from rnndet.models.detectors.class_rows import ClassRows, output_rows
 from rnndet.registry import lookup
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
+
+PARTS = ("boxes", "scores", "labels")  # of torchvision's detections
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ class FasterRCNN(FrameDetector):
 
     @property
     def score_threshold(self) -> float:
-        """Detections with a lower score are dropped before non-maximum suppression; in [0, 1]."""
+        """As in `FrameDetector`."""
         return self.net.roi_heads.score_thresh
 
     @score_threshold.setter
@@ -186,16 +190,39 @@ class FasterRCNN(FrameDetector):
         _, second = self.net.roi_heads(features, proposals, prepared.image_sizes, targets)
         return per_image({**second, **first}, prepared)
 
-    def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
+    def detect(
+        self,
+        prepared: Prepared,
+        features: Features,
+        limits: Sequence[DetectionLimits] | None = None,
+    ) -> list[Detections]:
         """As in `FrameDetector`, with torchvision's second stage."""
         assert not self.training, "detect() needs eval mode"
-        levels = self._neck_levels(features)
+        levels, sizes = self._neck_levels(features), prepared.image_sizes
         proposals, _ = self.net.rpn(prepared.image_list(), levels)
-        scaled, _ = self.net.roi_heads(levels, proposals, prepared.image_sizes)
-        results = self.net.transform.postprocess(
-            scaled, prepared.image_sizes, prepared.original_sizes
-        )
+        heads = self.net.roi_heads
+        pooled = heads.box_head(heads.box_roi_pool(levels, proposals, sizes))
+        logits, offsets = heads.box_predictor(pooled)
+        every = self.limits_of(prepared, limits)
+        decoded = {
+            one: _limited(heads, one).postprocess_detections(logits, offsets, proposals, sizes)
+            for one in set(every)
+        }
+        scaled = [
+            {key: part[row] for key, part in zip(PARTS, decoded[one], strict=True)}
+            for row, one in enumerate(every)
+        ]
+        results = self.net.transform.postprocess(scaled, sizes, prepared.original_sizes)
         return [detections_of(image) for image in results]
+
+
+def _limited(heads: RoIHeads, limits: DetectionLimits) -> RoIHeads:
+    """torchvision's second stage with these thresholds: the same layers, `heads` is unchanged."""
+    limited = copy.copy(heads)
+    limited.score_thresh = limits.min_score
+    if limits.nms_threshold is not None:
+        limited.nms_thresh = limits.nms_threshold
+    return limited
 
 
 def _published(backbone: str, weights: str | None) -> Published | None:

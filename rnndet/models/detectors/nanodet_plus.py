@@ -152,6 +152,10 @@ class NanoDetPlus(FrameDetector):
         """Class logits (N, A, K) and distributions of the sides (N, A, 4, REG_MAX + 1)."""
         return self.net.head(list(self._neck_levels(features).values()))
 
+    def raw_columns(self, num_classes: int) -> tuple[int, ...]:
+        """As in `FrameDetector`; there is no background."""
+        return tuple(range(num_classes))
+
     def _losses(
         self, prepared: Prepared, features: Features, targets: list[dict[str, Tensor]]
     ) -> Losses:

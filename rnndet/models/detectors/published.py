@@ -27,10 +27,12 @@ from rnndet.models.detectors.retinanet import RetinaNet
 from rnndet.models.detectors.ssdlite import SSDLite, extra_levels
 from rnndet.models.zoo import TORCHVISION
 from rnndet.registry import check_names, lookup
-from rnndet.structures import Detections
+from rnndet.structures import DetectionLimits, Detections
 
 OTHER_TASKS = ("keypointrcnn_", "maskrcnn_")  # their networks find more than boxes
 NO_CLASS = ("__background__", "N/A")  # COCO numbers 80 classes from 1 to 90
+# The names of the outputs of every published detector, after background.
+COCO_OUTPUTS = tuple(detection.FCOS_ResNet50_FPN_Weights.DEFAULT.meta["categories"][1:])
 # Of the batch norms, where it is not 1e-5: a state_dict does not hold it.
 EPS = {
     "fasterrcnn_resnet50_fpn": 0.0,
@@ -161,11 +163,16 @@ class PublishedRetinaNet(Published, RetinaNet):
 class PublishedFasterRCNN(Published, FasterRCNN):
     """fasterrcnn_resnet50_fpn, its second version, and two with MobileNetV3."""
 
-    def detect(self, prepared: Prepared, features: Features) -> list[Detections]:
+    def detect(
+        self,
+        prepared: Prepared,
+        features: Features,
+        limits: Sequence[DetectionLimits] | None = None,
+    ) -> list[Detections]:
         """As in `FasterRCNN`, without detections of no class."""
         label_of = torch.full((self.numbers[-1],), -1).numpy()
         label_of[[number - 1 for number in self.numbers]] = range(len(self.numbers))
-        found = super().detect(prepared, features)
+        found = super().detect(prepared, features, limits)
         renamed = [Detections(one.boxes, one.scores, label_of[one.labels]) for one in found]
         return [one[one.labels >= 0] for one in renamed]
 

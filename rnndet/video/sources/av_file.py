@@ -16,17 +16,32 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
+from rnndet.video.colour import ColourTags
 from rnndet.video.sources.base import (
     MAX_PIXELS,
-    Clock,
     ReadCounts,
     Source,
     check_pixels,
     ends_early,
     safe_name,
+    sample_aspect,
     size_text,
+    with_next,
 )
-from rnndet.video.sources.capture import CONTAINERS, FAILED_READS, existing_file, frame_rate
+from rnndet.video.sources.capture import (
+    CONTAINERS,
+    FAILED_READS,
+    existing_file,
+    frame_rate,
+    rate_note,
+)
+from rnndet.video.sources.clock import WRAP, Clock
+from rnndet.video.sources.edit_list import shown_length
+
+# Streams without a container; where they state no frame rate, FFmpeg makes one up.
+RAW_FORMATS = ("h264", "hevc", "mpegvideo", "m4v", "mjpeg", "obu", "av1")
+END_FORMATS = ("matroska,webm", "asf", "nut")  # see `states_end`
+MPEG_FORMATS = ("mpegts", "mpeg")  # their timestamps have 33 bits
 
 # code of cv2.rotate for the rotation in degrees that PyAV reports
 _UPRIGHT = {
@@ -55,6 +70,20 @@ def is_plain_stream(path: Path) -> bool:
     return start.startswith((b"\x00\x00\x01", b"\x00\x00\x00\x01"))
 
 
+def is_raw_stream(path: Path) -> bool:
+    """Whether a file is a stream of a codec without a container, and so without timestamps.
+
+    Detected by the first bytes: start codes of H.264, HEVC and MPEG video, raw JPEG and AV1.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"\x00\x00\x01\xba":  # MPEG-PS
+        return False
+    return start.startswith(
+        (b"\x00\x00\x01", b"\x00\x00\x00\x01", b"\xff\xd8\xff", b"\x12\x00\x0a")
+    )
+
+
 class NoVideoError(InputError):
     """A file has audio but no video stream."""
 
@@ -80,8 +109,10 @@ class AvFile(Source):
         self._reset_counts()
         try:
             stream = self._reopen()
-            fps = frame_rate(float(stream.average_rate or stream.guessed_rate or 0))
+            self._claimed_fps = self._stated_rate(stream)
+            fps = frame_rate(self._claimed_fps or 0.0)
             length = stream.frames or _length(self._container, stream, fps) or None
+            length = shown_length(self._path, length, fps)
             check_pixels(path, (stream.height, stream.width), max_pixels)
             first = next(self._decode(stream), None)
         except InputError:
@@ -93,13 +124,21 @@ class AvFile(Source):
         _, image, _, rotation = first
         height, width = image.shape[:2]
         self.info = VideoInfo(
-            name or safe_name(self._path.stem), str(path), width, height, fps, length, rotation
+            name or safe_name(self._path.stem),
+            str(path),
+            width,
+            height,
+            fps,
+            length,
+            rotation,
+            sample_aspect(stream.sample_aspect_ratio or None, rotation),
         )
 
     def _reset_counts(self) -> None:
         self._decoded = self._failed = 0
         self._truncated = False
         self._changes, self._first_change = 0, ""
+        self._clock: Clock | None = None
 
     @property
     def counts(self) -> ReadCounts:
@@ -107,20 +146,27 @@ class AvFile(Source):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if not self._changes:
-            return ()
-        return (
-            f"the image size changes ({self._changes} times), first {self._first_change}; "
-            f"all images are scaled to {self.info.width}x{self.info.height}",
-        )
+        notes = []
+        if self._changes:
+            notes.append(
+                f"the image size changes ({self._changes} times), first {self._first_change}; "
+                f"all images are scaled to {self.info.width}x{self.info.height}"
+            )
+        if self.info.fps is None:
+            notes.append(rate_note(self._claimed_fps))
+        if self._clock is not None and not self._is_raw:
+            notes += self._clock.notes
+        return tuple(notes)
 
     def __iter__(self) -> Iterator[Frame]:
         stream = self._reopen()
         self._reset_counts()
         expected = last = (self.info.height, self.info.width)
         fps = self.info.fps or DEFAULT_FPS
-        clock, next_index, time = Clock(fps), 0, 0.0
-        for index, image, timestamp, _ in self._decode(stream):
+        is_mpeg = self._container.format.name in MPEG_FORMATS
+        self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
+        next_index, time = 0, 0.0
+        for (index, image, timestamp, _), following in with_next(self._decode(stream)):
             size = image.shape[:2]
             changed = size != last
             if changed:
@@ -133,11 +179,14 @@ class AvFile(Source):
                 image = cv2.resize(image, expected[::-1], interpolation=cv2.INTER_AREA)
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, timestamp)
+            time = clock.time(index, timestamp, None if following is None else following[2])
             yield Frame(image, index, time, index - next_index, changed)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
         self._truncated = ends_early(claimed, next_index, time, fps)
+
+    def colour_tags(self) -> ColourTags | None:
+        return read_colour_tags(self._path)
 
     def close(self) -> None:
         if self._container is not None:
@@ -146,14 +195,8 @@ class AvFile(Source):
 
     def _reopen(self) -> Any:
         """Open the file again; returns its video stream, at the first frame."""
-        import av
-
         self.close()
-        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-        try:
-            self._container = av.open(str(self._path), options=options)
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{self._source}: not a video ({error.strerror})") from None
+        self._container = _open_container(self._path, self._source)
         if not self._container.streams.video:
             if self._container.streams.audio:
                 raise NoVideoError(f"{self._source}: no video stream, only audio")
@@ -164,7 +207,15 @@ class AvFile(Source):
         stream.thread_type = "AUTO"
         return stream
 
-    def _decode(self, stream: Any) -> Iterator[tuple[int, np.ndarray, float, int]]:
+    def _stated_rate(self, stream: Any) -> float | None:
+        """The frame rate of the file; None where a raw stream states none."""
+        self._is_raw = self._container.format.name in RAW_FORMATS
+        if self._is_raw:  # the other rates of the stream are made up
+            rate = stream.codec_context.framerate
+            return float(rate) if rate else None
+        return float(stream.average_rate or stream.guessed_rate or 0)
+
+    def _decode(self, stream: Any) -> Iterator[tuple[int, np.ndarray, float | None, int]]:
         """Index, upright RGB image, timestamp in ms and rotation, as `capture.decode`."""
         failed = 0
         for index, frame in enumerate(_frames(self._container, stream)):
@@ -178,8 +229,34 @@ class AvFile(Source):
             rotation = int(getattr(frame, "rotation", 0)) % 360
             if rotation in _UPRIGHT:
                 image = cv2.rotate(image, _UPRIGHT[rotation])
-            timestamp = 0.0 if frame.time is None else 1000 * frame.time
+            timestamp = None if frame.time is None else 1000 * frame.time
             yield index, image, timestamp, -rotation % 360
+
+
+def read_colour_tags(path: Path) -> ColourTags | None:
+    """The colour tags of a video file, read by PyAV; None if it states none or cannot be read."""
+    try:
+        with _open_container(path, path) as container:
+            context = container.streams.video[0].codec_context
+            tags = ColourTags(
+                int(context.color_primaries), int(context.color_trc), int(context.colorspace),
+                int(context.color_range),
+            )  # fmt: skip
+    except (InputError, IndexError, AttributeError):  # AttributeError: an unknown codec
+        return None
+    return tags if tags.is_stated else None
+
+
+def _open_container(path: Path, source: object) -> Any:
+    """Open a file with PyAV, with the file protocol only. Raises InputError."""
+    import av
+
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    try:
+        # titles and names of channels may be in any encoding
+        return av.open(str(path), options=options, metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"{source}: not a video ({error.strerror})") from None
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
@@ -205,4 +282,7 @@ def _length(container: Any, stream: Any, fps: Fraction | None) -> int:
     seconds = Fraction(container.duration or 0, 10**6)
     if stream.duration is not None and stream.time_base is not None:
         seconds = stream.duration * stream.time_base
+    if container.format.name in END_FORMATS:
+        start = Fraction(max(0, container.start_time or 0), 10**6)
+        seconds = seconds - start if start < seconds else seconds
     return round(seconds * (fps or DEFAULT_FPS))

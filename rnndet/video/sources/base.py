@@ -1,17 +1,22 @@
-"""The interface of a source of frames, and helpers for the names, times and URLs of sources."""
+"""The interface of a source of frames, and helpers for the names, lengths and URLs of sources."""
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
+from rnndet.video.colour import ColourTags
+
+T = TypeVar("T")
 
 MAX_PIXELS = 8192 * 8192  # of one image; 200 MB of RGB
+MAX_ASPECT = 16  # width / height of a pixel, or height / width; larger ones are mistakes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,10 @@ class Source(ABC):
         """Counts of the last pass; None if no frame can be lost."""
         return None
 
+    def colour_tags(self) -> ColourTags | None:
+        """The colour tags of the frames; None if the video states none. Reads the file again."""
+        return None
+
     def close(self) -> None:
         """Release the file or device; may be called twice."""
         return None
@@ -64,45 +73,25 @@ class Source(ABC):
         self.close()
 
 
-class Clock:
-    """Convert the timestamps of frames to seconds since the first frame.
-
-    Timestamps count while they increase; from the first that does not, the frame rate does.
-
-    >>> clock = Clock(Fraction(10))
-    >>> [round(clock.time(index, timestamp), 2) for index, timestamp in enumerate([50, 90, 90])]
-    [0.0, 0.04, 0.14]
-    """
-
-    def __init__(self, fps: Fraction) -> None:
-        self._fps = fps
-        self._first_timestamp: float | None = None
-        self._last_index = 0
-        self._last_time = 0.0
-        self._trusted = True
-
-    def time(self, index: int, timestamp_ms: float) -> float:
-        """The time of a frame in seconds; `index` must increase from call to call."""
-        if self._first_timestamp is None:
-            self._first_timestamp = timestamp_ms
-            self._last_index = index
-            return 0.0
-        seconds = (timestamp_ms - self._first_timestamp) / 1000
-        self._trusted = self._trusted and self._last_time < seconds < float("inf")
-        if not self._trusted:
-            return self._last_time + float((index - self._last_index) / self._fps)
-        self._last_index, self._last_time = index, seconds
-        return seconds
-
-
 def check_pixels(source: object, size_hw: Sequence[int], max_pixels: int) -> None:
     """Raise InputError if an image of `size_hw` has more than `max_pixels` pixels."""
     height, width = size_hw[0], size_hw[1]
     if height * width > max_pixels:
         raise InputError(
             f"{source}: {width}x{height} is more than {max_pixels} pixels; make the image "
-            "smaller, or raise --max-pixels"
+            "smaller, or raise `max_pixels`"
         )
+
+
+def sample_aspect(ratio: Fraction | None, rotation: int) -> Fraction | None:
+    """Width / height of a pixel after a rotation in degrees; None if square, or out of all reason.
+
+    >>> sample_aspect(Fraction(16, 11), 90)
+    Fraction(11, 16)
+    """
+    if ratio is None or not 1 / MAX_ASPECT <= ratio <= MAX_ASPECT or ratio == 1:
+        return None
+    return 1 / ratio if rotation in (90, 270) else ratio
 
 
 def ends_early(length: int | None, frames: int, time: float, fps: Fraction) -> bool:
@@ -114,6 +103,15 @@ def ends_early(length: int | None, frames: int, time: float, fps: Fraction) -> b
     if length is None:
         return False
     return frames < 0.95 * length and time + float(1 / fps) < 0.95 * float(length / fps)
+
+
+def with_next(items: Iterable[T]) -> Iterator[tuple[T, T | None]]:
+    """Each item and the one after it, None after the last; reads one item ahead.
+
+    >>> list(with_next("ab"))
+    [('a', 'b'), ('b', None)]
+    """
+    return pairwise(chain(items, [None]))  # type: ignore[arg-type]
 
 
 def safe_name(text: str) -> str:

@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 
 from rnndet.errors import InputError
-from rnndet.video.sources.base import exists
+from rnndet.structures import DEFAULT_FPS
+from rnndet.video.names import is_text, opencv_path
+from rnndet.video.sources.base import exists, without_password
 
 FAILED_READS = 30  # consecutive failures after which a video has ended
 
@@ -52,8 +54,13 @@ def existing_file(path: str | Path) -> Path:
 
 def open_capture(path: Path) -> cv2.VideoCapture:
     """Open a local file, with the file protocol only. Raises InputError."""
-    with _capture_options(_FILE_OPTIONS):
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        with opencv_path(path) as name, _capture_options(_FILE_OPTIONS):
+            capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+    except OSError as error:
+        raise InputError(
+            f"{path}: OpenCV cannot open a file of this name ({error.strerror}); rename it"
+        ) from None
     if not capture.isOpened():
         capture.release()
         raise InputError(
@@ -64,7 +71,14 @@ def open_capture(path: Path) -> cv2.VideoCapture:
 
 
 def open_url(url: str, *, timeout: float) -> cv2.VideoCapture:
-    """Open a URL; check `isOpened`. timeout: seconds, the limit of opening and of each read."""
+    """Open a URL; check `isOpened`. timeout: seconds, the limit of opening and of each read.
+
+    Raises InputError for a URL that is not text in UTF-8.
+    """
+    if not is_text(url):
+        raise InputError(
+            f"{without_password(url)}: not text in UTF-8; write other bytes of a URL as %E9"
+        )
     wait = max(1, round(1000 * timeout))
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait]
     with _capture_options(_URL_OPTIONS):
@@ -119,6 +133,30 @@ def frame_rate(fps: float) -> Fraction | None:
     return Fraction(fps).limit_denominator(1001)
 
 
+def states_end(path: Path) -> bool:
+    """Whether the header of a file states the time of its end, as Matroska and ASF do.
+
+    That is the length only if its timestamps begin at 0.
+    """
+    with path.open("rb") as file:
+        return file.read(4) in (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75")
+
+
+def first_timestamp(capture: cv2.VideoCapture) -> int:
+    """The timestamp of the frame that was read last, in frames; 0 if unknown or before 0."""
+    code = getattr(cv2, "CAP_PROP_PTS", None)  # since OpenCV 4.11
+    timestamp = 0.0 if code is None else capture.get(code)
+    return int(timestamp) if timestamp > 0 else 0
+
+
+def rate_note(claimed: float | None) -> str:
+    """The warning that a file's frame rate cannot be true, or that it states none."""
+    rate = "the file states no frame rate"
+    if claimed is not None:
+        rate = f"the file's frame rate ({claimed:g}) cannot be true"
+    return f"{rate}; {DEFAULT_FPS} per second is assumed where frames have no timestamps"
+
+
 def codec_name(capture: cv2.VideoCapture) -> str:
     """The four-character code of the codec, or "unknown"."""
     code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
@@ -131,23 +169,24 @@ def decode(
     indices: Collection[int] | None = None,
     *,
     timeout: float = math.inf,
-) -> Iterator[tuple[int, np.ndarray, float]]:
-    """Yield index, RGB image and timestamp in ms of each frame.
+) -> Iterator[tuple[int, np.ndarray, float | None]]:
+    """Yield index, RGB image and timestamp in ms, None if it has none, of each frame.
 
     A failed read uses up an index; `FAILED_READS` of them in a row, or `timeout` seconds without a
     frame, end the video. With `indices`, only those frames are converted and given, and reading
     ends after the last of them.
     """
     last = max(indices) if indices else None
-    index = failed = 0
+    index = failed = given = 0
     last_good = time.monotonic()
     while failed < FAILED_READS and (last is None or index <= last):
         good = capture.grab()
         if good and (indices is None or index in indices):
             good, image = capture.retrieve()
             if good:
-                timestamp = capture.get(cv2.CAP_PROP_POS_MSEC)
-                yield index, to_rgb(image), timestamp
+                timestamp = capture.get(cv2.CAP_PROP_POS_MSEC)  # 0 where there is none
+                yield index, to_rgb(image), timestamp if timestamp or not given else None
+                given += 1
         if good:
             failed, last_good = 0, time.monotonic()
         else:

@@ -1,11 +1,12 @@
 """Read a part of a source: a time range, or every n-th frame."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from rnndet.errors import RnndetError
 from rnndet.structures import DEFAULT_FPS, Frame
+from rnndet.video.colour import ColourTags
 from rnndet.video.sources.base import ReadCounts, Source
 
 
@@ -26,10 +27,7 @@ class Excerpt(Source):
     def __init__(
         self, source: Source, *, start: float = 0.0, end: float | None = None, stride: int = 1
     ) -> None:
-        if stride < 1:
-            raise RnndetError(f"stride = {stride}; expected 1 (all frames) or more")
-        if not (0 <= start < math.inf and (end is None or end > start)):
-            raise RnndetError(f"from {start} s to {end} s: expected 0 <= start < end, in seconds")
+        check_range(start, end, stride)
         self._source, self._start, self._end, self._stride = source, start, end, stride
         fps = source.info.fps
         self.info = replace(
@@ -49,19 +47,11 @@ class Excerpt(Source):
     def notes(self) -> tuple[str, ...]:
         return self._source.notes
 
+    def colour_tags(self) -> ColourTags | None:
+        return self._source.colour_tags()
+
     def __iter__(self) -> Iterator[Frame]:
-        number = gap = 0
-        restart = False
-        for frame in self._source:
-            if self._end is not None and frame.time >= self._end:
-                return
-            if frame.time < self._start:
-                continue
-            gap, restart = gap + frame.gap, restart or frame.restart
-            if number % self._stride == 0:
-                yield replace(frame, gap=gap, restart=restart)
-                gap, restart = 0, False
-            number += 1
+        return frames_of_range(self._source, start=self._start, end=self._end, stride=self._stride)
 
     def close(self) -> None:
         self._source.close()
@@ -75,3 +65,29 @@ class Excerpt(Source):
         last = math.inf if info.length is None else info.length
         last = last if self._end is None else min(last, math.ceil(self._end * rate))
         return max(0, math.ceil((last - math.ceil(self._start * rate)) / self._stride))
+
+
+def check_range(start: float, end: float | None, stride: int) -> None:
+    """Raise RnndetError for an impossible range or stride."""
+    if stride < 1:
+        raise RnndetError(f"stride = {stride}; expected 1 (all frames) or more")
+    if not (0 <= start < math.inf and (end is None or end > start)):
+        raise RnndetError(f"from {start} s to {end} s: expected 0 <= start < end, in seconds")
+
+
+def frames_of_range(
+    frames: Iterable[Frame], *, start: float, end: float | None, stride: int
+) -> Iterator[Frame]:
+    """Yield the frames of an `Excerpt` of these frames."""
+    number = gap = 0
+    restart = False
+    for frame in frames:
+        if end is not None and frame.time >= end:
+            return
+        if frame.time < start:
+            continue
+        gap, restart = gap + frame.gap, restart or frame.restart
+        if number % stride == 0:
+            yield replace(frame, gap=gap, restart=restart)
+            gap, restart = 0, False
+        number += 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnndet.errors import InputError
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
-from rnndet.video.image import read_image
+from rnndet.video.image import MAX_BITS, bits_of_folder, read_image
 from rnndet.video.sources.base import (
     MAX_PIXELS,
     ReadCounts,
@@ -23,7 +23,15 @@ from rnndet.video.sources.base import (
 )
 from rnndet.video.sources.capture import existing_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff",
+)  # fmt: skip
+# Images that are not read: not every build of OpenCV can decode them.
+OTHER_SUFFIXES = frozenset({
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jxr", ".gif", ".tga", ".psd", ".exr",
+    ".hdr", ".ppm", ".pgm", ".pbm", ".pnm", ".svg", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw",
+    ".orf", ".rw2", ".raf", ".raw",
+})  # fmt: skip
 UNREADABLE_SHARE = 0.05  # of the images; with more, the folder is probably the wrong one
 _NUMBER = re.compile(r"%(0?[0-9]{0,2})d")
 
@@ -51,9 +59,13 @@ class ImageFolder(Source):
             if not exists(Path(path)):
                 raise InputError(f"{path}: no file matches; check the pattern")
             suffixes = ", ".join(IMAGE_SUFFIXES)
-            raise InputError(f"{path}: no images in the folder ({suffixes}); check the path")
+            others = _left_out(path)
+            reason = f"; {others}" if others else "; check the path"
+            raise InputError(f"{path}: no images in the folder ({suffixes}){reason}")
         self._numbers = _numbers_of_pattern(path, self._files) or numbers(self._files)
         self._max_pixels = max_pixels
+        self._left_out = _left_out(path)
+        self._bits = bits_of_folder(self._files[0])
         self._reset_counts()
         height, width = next(self._images())[1].shape[:2]
         name = name or images_name(path)
@@ -72,7 +84,12 @@ class ImageFolder(Source):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        notes = []
+        notes = [] if self._left_out is None else [self._left_out]
+        if self._bits is not None and self._bits < MAX_BITS:
+            notes.append(
+                f"16-bit images without values above {2**self._bits - 1} are read as "
+                f"{self._bits}-bit images"
+            )
         if self._failures:
             notes.append(f"the first image that could not be read: {self._failures[0]}")
         if self._gaps:
@@ -119,6 +136,21 @@ class ImageFolder(Source):
                 f"{self._failures[0]} ({count} of {total} images so far, more than "
                 f"{UNREADABLE_SHARE:.0%}: repair or remove them)"
             )
+
+
+def _left_out(path: str | Path) -> str | None:
+    """What images of a folder are not read, in one line; None without any, and for other paths."""
+    if not (exists(Path(path)) and Path(path).is_dir()):
+        return None
+    suffixes = Counter(
+        file.suffix.lower()
+        for file in Path(path).iterdir()
+        if file.suffix.lower() in OTHER_SUFFIXES and not file.name.startswith(".")
+    )
+    if not suffixes:
+        return None
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
+    return f"images of other formats are left out: {kinds}; convert them to jpg or png"
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +26,7 @@ import numpy as np
 
 from rnndet.errors import InputError, RnndetError
 from rnndet.structures import Frame, VideoInfo
+from rnndet.video.colour import ColourTags
 from rnndet.video.sources.base import (
     MAX_PIXELS,
     ReadCounts,
@@ -42,6 +43,7 @@ QUEUED_FRAMES = 2  # in the parent; more wait in the pipe
 POLL = 0.1  # seconds between calls of `stop` while there is no frame
 MAX_PIXELS_RECEIVED = 2**30  # of a frame
 MAX_LINE = 1_000_000  # bytes of JSON; a frame has about 100
+FRACTIONS = ("fps", "sample_aspect")  # of `VideoInfo`, sent as text
 ROOT = Path(__file__).resolve().parent.parent.parent.parent  # the folder of the package
 
 
@@ -84,6 +86,9 @@ class IsolatedSource(Source):
     def counts(self) -> ReadCounts | None:
         return self._counts
 
+    def colour_tags(self) -> ColourTags | None:
+        return self._colour_tags
+
     def __iter__(self) -> Iterator[Frame]:
         if not self._is_fresh:
             self.close()
@@ -116,7 +121,10 @@ class IsolatedSource(Source):
         if "end" in head:
             child.end()
             raise InputError(f"{without_password(self._source)}: stopped before it was opened")
-        head["fps"] = None if head["fps"] is None else Fraction(head["fps"])
+        for key in FRACTIONS:
+            head[key] = None if head[key] is None else Fraction(head[key])
+        tags = head.pop("colour_tags")
+        self._colour_tags = None if tags is None else ColourTags(*map(int, tags))
         return child, VideoInfo(**head)
 
     def _receive(self, child: _Child) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -266,8 +274,9 @@ def serve() -> None:
         live = LiveOptions(*network)
         with open_source(source, max_pixels=max_pixels, live=live) as opened:
             info = {field.name: getattr(opened.info, field.name) for field in fields(VideoInfo)}
-            info["fps"] = None if info["fps"] is None else str(info["fps"])
-            _send(out, info)
+            info |= {key: str(info[key]) for key in FRACTIONS if info[key] is not None}
+            tags = opened.colour_tags()
+            _send(out, info | {"colour_tags": None if tags is None else astuple(tags)})
             for frame in opened:
                 head = {
                     "index": frame.index, "time": frame.time, "gap": frame.gap,

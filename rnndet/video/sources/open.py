@@ -6,18 +6,28 @@ recurrent model also needs the frames that a caller does not use.
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from rnndet.errors import InputError
+from rnndet.errors import InputError, RnndetError
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
-from rnndet.video.sources.av_file import AvFile, NoVideoError, has_pyav, is_plain_stream
+from rnndet.video.colour import BT709, ColourTags
+from rnndet.video.sources.av_file import (
+    AvFile,
+    NoVideoError,
+    has_pyav,
+    is_plain_stream,
+    is_raw_stream,
+    read_colour_tags,
+)
 from rnndet.video.sources.base import (
     MAX_PIXELS,
-    Clock,
     ReadCounts,
     Source,
     check_pixels,
@@ -25,16 +35,23 @@ from rnndet.video.sources.base import (
     exists,
     is_url,
     safe_name,
+    sample_aspect,
+    with_next,
     without_password,
 )
 from rnndet.video.sources.capture import (
     codec_name,
     decode,
     existing_file,
+    first_timestamp,
     frame_rate,
     open_capture,
     open_url,
+    rate_note,
+    states_end,
 )
+from rnndet.video.sources.clock import WRAP, Clock
+from rnndet.video.sources.edit_list import shown_length
 from rnndet.video.sources.image_folder import ImageFolder, is_image, is_image_pattern
 from rnndet.video.sources.listing import is_list, read_list
 from rnndet.video.sources.live import Camera, LiveOptions, LiveStream, url_name
@@ -48,7 +65,7 @@ MAX_LENGTH = 1e8  # frames; a stated length from here on counts as unknown
 
 
 def open_source(
-    source: str | int | Path,
+    source: str | bytes | os.PathLike[str] | int,
     *,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -57,8 +74,9 @@ def open_source(
     """Open a video file, a folder or pattern of images, a single image, a camera or a URL.
 
     Args:
-        source: a path; or, where no file has that name, a pattern of images (%06d.jpg, *.jpg), a
-            camera number as int or digits, or a URL if `live` allows it.
+        source: a path, as text, bytes or a Path; or, where no file has that name, a pattern of
+            images (%06d.jpg, *.jpg), a camera number as int or digits, or a URL if `live` allows
+            it.
         name: overrides `info.name`.
         max_pixels: refuse videos and images with more pixels than this.
         live: options of cameras and URLs, including whether URLs are allowed.
@@ -72,6 +90,7 @@ def open_source(
     ...         print(frame.index, frame.time, frame.image.shape)
     """
     live = live or LiveOptions()
+    source = _as_source(source)
     if isinstance(source, int):
         return Camera(source, name=name, options=live, max_pixels=max_pixels)
     path, text = Path(source), str(source)
@@ -88,6 +107,20 @@ def open_source(
     if (exists(path) and path.is_dir()) or is_image(path):
         return ImageFolder(path, name=name, max_pixels=max_pixels)
     return _open_video(path, name, max_pixels)
+
+
+def _as_source(source: object) -> str | int | Path:
+    """A source with the name of a file as text; raises RnndetError for what is no source."""
+    if isinstance(source, str | bytes) and not source:
+        raise RnndetError("source: expected a path, found an empty text")
+    if isinstance(source, bytes | os.PathLike):
+        return Path(os.fsdecode(source))
+    if isinstance(source, str) or (isinstance(source, int) and not isinstance(source, bool)):
+        return source
+    raise RnndetError(
+        f"source: expected the path of a video, of a folder of images or of an image, the number "
+        f"of a camera, or a URL; found {type(source).__name__} {source!r:.60}"
+    )
 
 
 def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
@@ -122,11 +155,32 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
     return [images[index] for index in indices]
 
 
+def count_frames(path: str | Path) -> int:
+    """The number of frames of a video file up to the last one that can be decoded.
+
+    All of the file is decoded, since the number that a file states is often wrong.
+
+    Raises:
+        InputError: the file cannot be read, or ends well before the length that it states.
+    """
+    count = 0
+    with _open_video(Path(path), None, MAX_PIXELS) as source:
+        for frame in source:
+            count = frame.index + 1
+        counts = source.counts
+    if counts is not None and counts.truncated:
+        raise InputError(
+            f"{path}: ends early, after {count} of {counts.expected} frames; "
+            "copy or download it again"
+        )
+    return count
+
+
 class _CaptureSource(Source):
     """A video of limited length that OpenCV decodes.
 
     open_capture: opens the video at its first frame; called again for each pass. timeout: seconds
-    without a frame that end a pass. is_plain: a stream whose length is a guess.
+    without a frame that end a pass. file: the local file, if it is one.
     """
 
     def __init__(
@@ -137,20 +191,31 @@ class _CaptureSource(Source):
         name: str,
         max_pixels: int,
         timeout: float = math.inf,
-        is_plain: bool = False,
+        file: Path | None = None,
     ) -> None:
-        self._open, self._timeout, self._is_plain = open_capture, timeout, is_plain
+        self._open, self._timeout, self._file = open_capture, timeout, file
+        # a stream without an index, whose length is a guess; and one without a container,
+        # whose frame rate OpenCV makes up
+        self._is_plain = file is not None and is_plain_stream(file)
+        self._is_raw = is_raw = file is not None and is_raw_stream(file)
         self._capture = capture = open_capture()
         self._reset_counts()
         self._claimed_fps = capture.get(cv2.CAP_PROP_FPS)
-        fps, length = frame_rate(self._claimed_fps), _length(capture)
+        fps = None if is_raw else frame_rate(self._claimed_fps)
+        length = None if is_raw else _length(capture)
         try:
             height, width = self._first_image(source, max_pixels).shape[:2]
         except InputError:
             capture.release()
             raise
+        if file is not None and length is not None:
+            start = first_timestamp(capture) if states_end(file) else 0
+            length = shown_length(file, length - start if start < length else length, fps)
         rotation = int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360
-        self.info = VideoInfo(name, str(source), width, height, fps, length, rotation)
+        sides = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+        ratio = Fraction(*map(int, sides)) if min(sides) >= 1 else None
+        aspect = sample_aspect(ratio, rotation)
+        self.info = VideoInfo(name, str(source), width, height, fps, length, rotation, aspect)
 
     @property
     def counts(self) -> ReadCounts:
@@ -158,27 +223,36 @@ class _CaptureSource(Source):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if self.info.fps is not None:
-            return ()
-        return (
-            f"the file's frame rate ({self._claimed_fps:g}) cannot be true; "
-            f"{DEFAULT_FPS} per second is assumed where frames have no timestamps",
-        )
+        if self._is_raw:
+            return (rate_note(None),)
+        notes = () if self._clock is None else self._clock.notes
+        return notes if self.info.fps is not None else (rate_note(self._claimed_fps), *notes)
 
     def __iter__(self) -> Iterator[Frame]:
         self._capture.release()
         self._capture = self._open()
         self._reset_counts()
         fps = self.info.fps or DEFAULT_FPS
-        clock, next_index, time = Clock(fps), 0, 0.0
-        for index, image, timestamp in decode(self._capture, timeout=self._timeout):
+        is_mpeg = self._is_plain and not self._is_raw
+        self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
+        next_index, time = 0, 0.0
+        decoded = decode(self._capture, timeout=self._timeout)
+        for (index, image, timestamp), following in with_next(decoded):
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, timestamp)
+            time = clock.time(index, timestamp, None if following is None else following[2])
             yield Frame(image, index, time, index - next_index)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
         self._truncated = ends_early(claimed, next_index, time, fps)
+
+    def colour_tags(self) -> ColourTags | None:
+        if self._file is None or not has_pyav():
+            return None
+        tags = read_colour_tags(self._file)
+        if tags is not None and tags.is_wide and int(cv2.__version__.partition(".")[0]) >= 5:
+            return replace(tags, primaries=BT709, transfer=BT709, matrix=BT709)
+        return tags
 
     def close(self) -> None:
         self._capture.release()
@@ -186,6 +260,7 @@ class _CaptureSource(Source):
     def _reset_counts(self) -> None:
         self._decoded = self._failed = 0
         self._truncated = False
+        self._clock: Clock | None = None
 
     def _first_image(self, source: str | Path, max_pixels: int) -> np.ndarray:
         sides = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
@@ -204,8 +279,7 @@ class VideoFile(_CaptureSource):
     """A local video file decoded by OpenCV's FFmpeg, rotated upright as its metadata requires.
 
     A frame that cannot be decoded is skipped; its index stays unused, and the next frame has a
-    `gap`. Times are the timestamps of the file while they increase, and steps of 1 / fps from
-    there on.
+    `gap`. Times are those of `Clock`.
 
     Raises:
         InputError: the file is missing, empty, not a video, has images of more than max_pixels, or
@@ -218,7 +292,7 @@ class VideoFile(_CaptureSource):
         file = existing_file(path)
         super().__init__(
             lambda: open_capture(file), path, name=name or safe_name(file.stem),
-            max_pixels=max_pixels, is_plain=is_plain_stream(file),
+            max_pixels=max_pixels, file=file,
         )  # fmt: skip
 
 
@@ -263,8 +337,8 @@ def _open_url(url: str, name: str | None, max_pixels: int, live: LiveOptions) ->
     shown = without_password(url)
     if not live.allow_network:
         raise InputError(
-            f"{shown}: is on the network, which is off; allow it with --allow-network (in Python: "
-            "LiveOptions(allow_network=True)), or download the video and give the path of the file"
+            f"{shown}: is on the network, which is off; allow it with "
+            "`LiveOptions.allow_network`, or download the video and give the path of the file"
         )
     if not url.lower().startswith(URL_SCHEMES):
         raise InputError(f"{shown}: expected one of {', '.join(URL_SCHEMES)}")

@@ -11,7 +11,6 @@ from rnndet.models.temporal.cells.conv_rnn import (
 )
 from rnndet.models.temporal.gates import Gate
 
-
 # Smallest value of the input gate. A sigmoid underflows to 0, in onnxruntime from -16 on, and the
 # first c would be 0 / 0.
 LEAST_INPUT = 1e-6

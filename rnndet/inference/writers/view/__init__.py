@@ -1,0 +1,1 @@
+"""The page that --save html writes: its template, style and script."""

@@ -1,0 +1,114 @@
+"""Read how long a video in an mp4 file is shown: its edit list can hide stored frames.
+
+A file that was cut without encoding stores the frames back to the last key frame and hides them.
+The number of frames that its index states includes them, and OpenCV and PyAV return that number.
+"""
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+MAX_BOXES = 100_000  # read from one file
+FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")  # of mp4 and mov
+
+
+def shown_length(path: Path, length: int | None, fps: Fraction | None) -> int | None:
+    """The frames of a file that are shown, where `length` is the number that it stores."""
+    seconds = shown_seconds(path) if length is not None and fps is not None else None
+    if seconds is None:
+        return length
+    return min(length, round(seconds * fps)) or length
+
+
+def shown_seconds(path: Path) -> Fraction | None:
+    """The seconds that the first video track of an mp4 file shows.
+
+    None if it has no edit list, if the list does not state a length, and for other files.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        try:
+            return _shown_seconds(_Boxes(file), size)
+        except (struct.error, ValueError):  # not an mp4 file, or a damaged one
+            return None
+
+
+class _Boxes:
+    """The boxes of a file; raises ValueError or struct.error where there is none."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._count = file, 0
+
+    def within(self, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+        """Kind, begin and end of the content of each box between two places."""
+        while begin < end:
+            self._count += 1
+            if self._count > MAX_BOXES:
+                raise ValueError("too many boxes")
+            size, kind = struct.unpack(">I4s", self.read(begin, 8))
+            head = 8
+            if size == 1:
+                (size,), head = struct.unpack(">Q", self.read(begin + 8, 8)), 16
+            size = size or end - begin  # 0: to the end
+            if size < head or begin + size > end:
+                raise ValueError(f"a box of {size} bytes")
+            yield kind, begin + head, begin + size
+            begin += size
+
+    def find(self, kind: bytes, place: tuple[int, int]) -> tuple[int, int] | None:
+        """Begin and end of the content of the first box of a kind."""
+        found = (box[1:] for box in self.within(*place) if box[0] == kind)
+        return next(found, None)
+
+    def read(self, begin: int, count: int) -> bytes:
+        self._file.seek(begin)
+        return self._file.read(count)
+
+
+def _shown_seconds(boxes: _Boxes, size: int) -> Fraction | None:
+    movie = None
+    for place, (kind, begin, end) in enumerate(boxes.within(0, size)):
+        if place == 0 and kind not in FIRST_BOXES:
+            return None
+        if kind == b"moov":
+            movie = begin, end
+            break
+    header = None if movie is None else boxes.find(b"mvhd", movie)
+    if movie is None or header is None:
+        return None
+    version = boxes.read(header[0], 1)
+    (per_second,) = struct.unpack(">I", boxes.read(header[0] + (20 if version == b"\1" else 12), 4))
+    for kind, begin, end in boxes.within(*movie):
+        if kind == b"trak" and _is_video(boxes, (begin, end)):
+            ticks = _shown_ticks(boxes, (begin, end))
+            return Fraction(ticks, per_second) if ticks and per_second else None
+    return None
+
+
+def _is_video(boxes: _Boxes, track: tuple[int, int]) -> bool:
+    media = boxes.find(b"mdia", track)
+    handler = None if media is None else boxes.find(b"hdlr", media)
+    return handler is not None and boxes.read(handler[0] + 8, 4) == b"vide"
+
+
+def _shown_ticks(boxes: _Boxes, track: tuple[int, int]) -> int | None:
+    """The sum of the edits that show frames; None without edits, or if one has no length."""
+    edits = boxes.find(b"edts", track)
+    table = None if edits is None else boxes.find(b"elst", edits)
+    if table is None:
+        return None
+    begin, end = table
+    version, count = struct.unpack(">B3xI", boxes.read(begin, 8))
+    entry = struct.Struct(">QqI" if version == 1 else ">IiI")
+    if begin + 8 + count * entry.size > end:
+        raise ValueError("an edit list beyond its box")
+    total = 0
+    for place in range(min(count, MAX_BOXES)):
+        ticks, start, _ = entry.unpack(boxes.read(begin + 8 + place * entry.size, entry.size))
+        if start >= 0:  # -1: nothing is shown
+            if ticks == 0:
+                return None
+            total += ticks
+    return total or None

@@ -1,0 +1,242 @@
+"""The int8 form of an exported graph: what is quantised, on what it is calibrated, what it loses."""
+
+import json
+
+import numpy as np
+import pytest
+from test_onnx import noise, with_cell
+
+from conftest import SIZE_HW
+from rnndet.cli import export
+from rnndet.errors import InputError, RnndetError
+from rnndet.evaluation import graph_loss
+from rnndet.evaluation.graph_loss import GraphLoss
+from rnndet.inference.runtimes import export_int8, open_runtime
+from rnndet.inference.runtimes.export_int8 import calibration_inputs, quantise
+from rnndet.inference.runtimes.export_onnx import export_onnx
+from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
+from rnndet.video.sink import VideoSink
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    path = tmp_path_factory.mktemp("float") / "tiny.onnx"
+    export_onnx(with_cell("conv_lstm"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with VideoSink(path, size_hw=SIZE_HW, fps=25) as sink:
+        for frame in noise(20):
+            sink.write(frame.image)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def int8(graph, clip):
+    path = graph.with_name("tiny.int8.onnx")
+    return path, quantise(graph, path, [clip], per_clip=4)
+
+
+def convolutions(path):
+    """The convolutions of a graph by whether their weights are int8."""
+    model = onnx.load(path)
+    maker = {name: node.op_type for node in model.graph.node for name in node.output}
+    nodes = [node for node in model.graph.node if node.op_type == "Conv"]
+    return {node.name: maker.get(node.input[1]) == "DequantizeLinear" for node in nodes}
+
+
+def raw(runtime, count=6):
+    """The raw outputs of the head over some frames, with the state."""
+    state, rows = None, []
+    for frame in noise(count, seed=3):
+        pixels = export_int8.normalised([frame.image], runtime.input_spec)
+        state = state or runtime.empty_state(1, pixels.shape[2:])
+        outputs, state = runtime.run_graph(pixels, state)
+        rows.append(outputs["cls_logits"])
+    return np.stack(rows)
+
+
+def test_all_convolutions_but_those_of_the_temporal_module_are_int8(int8):
+    found = convolutions(int8[0])
+    assert sum("/temporal/" in name for name in found) > 2
+    assert all(is_int8 == ("/temporal/" not in name) for name, is_int8 in found.items())
+    assert (int8[1].convolutions, int8[1].float_convolutions) == (
+        sum(found.values()),
+        len(found) - sum(found.values()),
+    )
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_int8_graph_answers_nearly_as_the_float_graph(graph, int8, kind):
+    if kind == "openvino":
+        pytest.importorskip("openvino")
+    exact, found = raw(OnnxRuntime(graph)), raw(open_runtime(int8[0], kind=kind)[0])
+    assert np.corrcoef(exact.ravel(), found.ravel())[0, 1] > 0.98
+    assert not np.array_equal(exact, found)
+
+
+def test_corrected_biases_keep_the_mean_output(graph, clip, int8, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_int8, "_corrected", lambda _, model, *rest: model)
+    quantise(graph, tmp_path / "plain.onnx", [clip], per_clip=4)
+    exact = raw(OnnxRuntime(graph)).mean((0, 1, 2))
+    plain, corrected = (
+        np.abs(raw(OnnxRuntime(path)).mean((0, 1, 2)) - exact).mean()
+        for path in (tmp_path / "plain.onnx", int8[0])
+    )
+    assert corrected < 0.8 * plain
+
+
+def test_calibration_frames_are_spread_and_have_the_state_of_the_frames_before(graph, clip):
+    inputs = list(calibration_inputs(graph, clip, count=4))
+    runtime, state = OnnxRuntime(graph), None
+    with export_int8.open_source(clip) as source:
+        frames = list(source)
+    expected = []
+    for position, frame in enumerate(frames):
+        pixels = export_int8.normalised([frame.image], runtime.input_spec)
+        state = state or runtime.empty_state(1, pixels.shape[2:])
+        if position in (2, 7, 12, 17):
+            expected.append({"image": pixels, **state})
+        _, state = runtime.run_graph(pixels, state)
+    for found, item in zip(inputs, expected, strict=True):
+        assert all(np.array_equal(found[name], item[name]) for name in item)
+    assert np.abs(inputs[0]["state.0.0"]).max() > 0
+
+
+def test_every_frame_of_a_short_clip_calibrates_once(graph, tmp_path):
+    path = tmp_path / "short.mp4"
+    with VideoSink(path, size_hw=SIZE_HW, fps=25) as sink:
+        for frame in noise(3):
+            sink.write(frame.image)
+    assert len(list(calibration_inputs(graph, str(path), count=8))) == 3
+
+
+def test_a_second_run_writes_the_same_bytes(graph, clip, int8, tmp_path):
+    quantise(graph, tmp_path / "again.onnx", [clip], per_clip=4)
+    assert (tmp_path / "again.onnx").read_bytes() == int8[0].read_bytes()
+
+
+def test_int8_graph_tells_what_it_is(graph, int8):
+    exact, found = OnnxRuntime(graph), OnnxRuntime(int8[0])
+    assert found.about == exact.about | {"convolutions": "int8"}
+    assert found.fingerprint() != exact.fingerprint()
+    metadata = {entry.key: entry.value for entry in onnx.load(int8[0]).metadata_props}
+    assert json.loads(metadata["rnndet.calibration"])["clips"] == ["clip.mp4"]
+
+
+def test_clip_that_cannot_be_read_leaves_the_old_graph(graph, tmp_path):
+    out = tmp_path / "old.onnx"
+    out.write_bytes(b"old")
+    with pytest.raises(InputError, match=r"none\.mp4"):
+        quantise(graph, out, ["none.mp4"])
+    assert out.read_bytes() == b"old"
+
+
+# the command
+
+
+def run(graph, clip, out, *more):
+    order = [str(graph), "--int8", "--calibrate", clip, "--per-clip", "2", "--out", str(out)]
+    return export.main([*order, *map(str, more)])
+
+
+@pytest.fixture
+def loses(monkeypatch):
+    """Sets what the int8 graph loses on the set of --data."""
+
+    def set_loss(points):
+        row = GraphLoss("set", "all frames", 9, 70.0, 70.0 - points)
+        monkeypatch.setattr(graph_loss, "graph_losses", lambda *a, **b: [row])
+        monkeypatch.setattr("rnndet.data.formats.read_set", lambda *a, **b: None)
+        monkeypatch.setattr("rnndet.evaluation.videos.match_classes", lambda data, classes: data)
+
+    return set_loss
+
+
+@pytest.mark.parametrize("more", [[], ["--max-loss", 0.8]])
+def test_graph_that_loses_more_than_allowed_is_not_written(
+    graph, clip, tmp_path, loses, capsys, more
+):
+    loses(0.9)
+    assert run(graph, clip, tmp_path / "a.onnx", "--data", "set", *more) == 2
+    assert "loses 0.9 points of AP50 on set, all frames" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "loss, more", [(0.4, []), (0.9, ["--max-loss", 1]), (0.9, ["--unchecked"]), (-3.0, [])]
+)
+def test_graph_within_the_allowed_loss_is_written_with_its_record(
+    graph, clip, tmp_path, loses, loss, more
+):
+    loses(loss)
+    assert run(graph, clip, tmp_path / "a.onnx", "--data", "set", *more) == 0
+    record = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert record["measured"][0]["loss"] == pytest.approx(loss)
+    assert record["clips"] == ["clip.mp4"] and record["frames"] == 2
+    assert record["size_ratio"] < 0.6
+
+
+@pytest.mark.parametrize(
+    "order, what",
+    [
+        (["tiny", "--int8", "--data", "x"], "needs --calibrate"),
+        (["tiny", "--int8", "--calibrate", "x"], "--data ROOT to measure what it loses"),
+        (["tiny", "--calibrate", "x"], "only with --int8"),
+    ],
+)
+def test_impossible_orders_are_usage_errors(order, what, capsys):
+    with pytest.raises(SystemExit):
+        export.main(order)
+    assert what in capsys.readouterr().err
+
+
+def test_losses_are_those_of_both_graphs_on_all_subsets(monkeypatch):
+    class Run:
+        videos = ()
+
+    def evaluated(runtime, data, **options):
+        assert options["degrade"] == "standard"
+        return {"": Run()}
+
+    rows = {
+        graph_loss_key(run, subset): {"AP50": value}
+        for (run, subset), value in {
+            ("float", "all frames"): 0.8,
+            ("int8", "all frames"): 0.79,
+            ("float", "corrupted frames"): 0.5,
+            ("int8", "corrupted frames"): 0.52,
+        }.items()
+    }
+    monkeypatch.setattr(graph_loss, "evaluate_set", evaluated)
+    monkeypatch.setattr(graph_loss, "score", lambda runs, metrics: (rows, {}))
+
+    class Runtime:
+        classes = ("a",)
+
+    found = graph_loss.graph_losses(Runtime(), Runtime(), None, name="val", degrade="standard")
+    assert [(row.subset, round(row.loss, 6)) for row in found] == [
+        ("all frames", 1.0),
+        ("corrupted frames", -2.0),
+    ]
+    assert found[0].data == "val, standard"
+
+
+def graph_loss_key(run, subset):
+    from rnndet.evaluation.score import RowKey
+
+    return RowKey(run, subset)
+
+
+def test_graph_without_convolutions_outside_the_temporal_module_is_refused(
+    graph, clip, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(export_int8, "TEMPORAL", "/")
+    with pytest.raises(RnndetError, match="no convolution outside"):
+        quantise(graph, tmp_path / "a.onnx", [clip], per_clip=1)

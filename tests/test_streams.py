@@ -1,0 +1,122 @@
+"""Standard streams of the tools: closed pipes, full disks, terminals that are not UTF-8."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import write_coco_vid
+from rnndet.cli.main import TOOLS
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = os.fsdecode(b"caf\xe9") + "-größe"
+WITHOUT_UTF8 = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "cp1252"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+]
+LIMIT = 120
+
+
+def shell(command: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command of bash, in which "$@" is Python with the arguments."""
+    order = ["bash", "-c", f"set -o pipefail; {command}", "bash", sys.executable, *arguments]
+    return subprocess.run(
+        list(map(os.fsencode, map(str, order))), cwd=ROOT, capture_output=True, timeout=LIMIT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, check=False,
+    )  # fmt: skip
+
+
+def python(code: str) -> list[str]:
+    return ["-c", "from rnndet.system.streams import standard_streams\nimport sys\n" + code]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_coco_vid(root, videos=1, length=2)
+    return root.rename(root.with_name(NAME))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help_of_a_tool_into_a_closed_pipe_is_silent(tool):
+    done = shell('"$@" | true', ROOT / "tools" / f"{tool}.py", "--help")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_list_of_tools_into_a_closed_pipe_is_silent():
+    done = shell('"$@" | true', "-m", "rnndet", "--help")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_tool_whose_reader_ends_early_finishes_its_work(labelled, tmp_path):
+    done = shell('"$@" | true', "-m", "rnndet", "dataset", "stats", labelled, "--out", tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads((tmp_path / "stats.json").read_text())
+
+
+def test_doctor_into_a_closed_pipe_is_silent():
+    done = shell('"$@" | true', "-m", "rnndet", "doctor")
+    assert done.returncode in (0, 1)  # 1: it found a problem, which it reports on stdout
+    assert done.stderr == b""
+
+
+def test_errors_into_a_closed_pipe_keep_their_exit_code(tmp_path):
+    done = shell('"$@" 2>&1 | true', "-m", "rnndet", "dataset", "stats", tmp_path / "none")
+    assert done.returncode == 3
+
+
+def test_output_of_any_length_into_a_closed_pipe_is_discarded():
+    code = "with standard_streams():\n  [print('x' * 1000) for _ in range(1000)]\nsys.exit(5)"
+    done = shell('"$@" | head -1', *python(code))
+    assert (done.returncode, done.stderr) == (5, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_under_the_output_is_one_line_and_code_4():
+    done = shell('"$@" > /dev/full', "-m", "rnndet", "train", "--help")
+    assert done.returncode == 4
+    expected = b"rnndet: standard output: cannot be written (No space left on device)\n"
+    assert done.stderr == expected
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(closed):
+    code = "with standard_streams():\n  print(1); print(2, file=sys.stderr); sys.stdout.flush()"
+    assert shell(f'"$@" {closed}', *python(code)).returncode == 0
+
+
+@pytest.mark.parametrize("environment", WITHOUT_UTF8, ids=["ascii", "cp1252", "C"])
+def test_names_print_on_a_terminal_without_utf8(environment):
+    code = "with standard_streams():\n  print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)"
+    done = shell('"$@"', *python(code), NAME + "\u202e", **environment)
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\udce9-gr" in done.stdout
+    assert rb"caf\udce9-gr" in done.stderr
+
+
+def test_tool_names_its_files_on_a_terminal_without_utf8(labelled, tmp_path):
+    out = tmp_path / NAME
+    order = ["-m", "rnndet", "dataset", "stats", labelled, "--out", out]
+    done = shell('"$@"', *order, **WITHOUT_UTF8[-1])
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"caf\udce9-gr" in done.stdout
+    assert (out / "stats.json").is_file()
+
+
+def test_streams_print_as_before_what_they_can():
+    done = shell('"$@"', *python("with standard_streams():\n  print('größe', file=sys.stderr)"))
+    assert done.stderr.decode() == "größe\n"
+
+
+def test_streams_of_a_notebook_stay(capsys):
+    from rnndet.system.streams import standard_streams
+
+    before = sys.stdout
+    with standard_streams():
+        assert sys.stdout is before
+        print("shown")
+    assert capsys.readouterr().out == "shown\n"

@@ -1,0 +1,372 @@
+"""The page of --save html in a real browser: it plays, seeks, filters, and takes keys."""
+
+import json
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from browser import IS_THERE, Browser
+
+from conftest import detections
+from rnndet.inference.writers import EXPORTS
+from rnndet.inference.writers.base import ExportedVideo
+from rnndet.inference.writers.view.page import MISSED, Media, Page
+from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
+from rnndet.video.image import write_image
+
+pytestmark = pytest.mark.skipif(not IS_THERE, reason="needs chromium and chromedriver")
+
+SIZE_HW = (90, 160)
+CLASSES = ("bird", "<b>big</b> car", "</script><script>document.title = 'gone'</script>")
+COUNT = 40
+VIDEO = "document.getElementById('video')"
+ROWS = "[...document.querySelectorAll('.row')].sort((a, b) => a.offsetTop - b.offsetTop)"
+PLACE = "Number(document.getElementById('axis').getAttribute('aria-valuenow'))"
+# Seconds of the frames: 25 per second, then slower; half a second is missing before frame 20.
+TIMES = [k / 25 for k in range(20)] + [1.26 + 0.1 * k for k in range(20)]
+
+
+def grey(index: int) -> int:
+    return 30 + 5 * index
+
+
+def image(index: int) -> np.ndarray:
+    """A frame whose brightness is its number."""
+    return np.full((*SIZE_HW, 3), grey(index), np.uint8)
+
+
+def results() -> list[FrameResult]:
+    """Track 1, a bird, in all frames; track 12, a car, in frames 10 to 29; some of no track."""
+    made = []
+    for i, time in enumerate(TIMES):
+        rows = [([10, 10, 40, 40], 0.9, 0, 1)]
+        rows += [([80, 20, 120, 60], 0.5, 1, 12)] if 10 <= i < 30 else []
+        rows += [([130, 50, 150, 80], 0.4, 2, 0)] if i % 4 == 0 else []
+        boxes, scores, labels, ids = zip(*rows, strict=True)
+        frame = Frame(image(i), i, time, gap=11 if i == 20 else 0)
+        made.append(FrameResult(frame, detections(boxes, scores, labels, ids), cut=i == 30))
+    return made
+
+
+def save(folder: Path, shown: list[FrameResult], *, names=("video", "html"), fps=25) -> Path:
+    info = VideoInfo("clip", "<i>clip.mp4", *SIZE_HW[::-1], Fraction(fps), len(shown))
+    exports = [EXPORTS[name](folder) for name in names]
+    for export in exports:
+        export.begin(ExportedVideo(info, SIZE_HW, CLASSES))
+    for result in shown:
+        for export in exports:
+            export.write(result, result.frame.image)
+    codec = next((export.codec for export in exports if export.codec), None)
+    for export in exports:
+        export.sum_up({"codec": codec, "interrupted": False, "frames": len(shown)}, ())
+        export.close()
+    return folder / "view.html"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    pytest.importorskip("av")
+    return save(tmp_path_factory.mktemp("results"), results())
+
+
+@pytest.fixture
+def page(browser, saved) -> Browser:
+    """The page of `results` with its video, at the first frame."""
+    browser.open(saved)
+    browser.wait(f"{VIDEO}.readyState >= 2")
+    return browser
+
+
+def brightness(browser: Browser, path: Path) -> float:
+    """The grey of the picture near its upper right corner, where no box is."""
+    browser.wait(f"!{VIDEO}.seeking")
+    left, top, width, height = browser.value(
+        "(() => { const r = document.getElementById('stage').getBoundingClientRect();"
+        " return [r.left, r.top, r.width, r.height]; })()"
+    )
+    browser.screenshot(path)
+    pixels = cv2.imread(str(path))
+    return float(pixels[round(top + 0.05 * height), round(left + 0.93 * width)].mean())
+
+
+def row_texts(browser: Browser) -> list[str]:
+    return browser.value(f"{ROWS}.map((row) => row.children[1].textContent)")
+
+
+def across(time: float) -> float:
+    """Share of the time line's width at which a time is; the last frame lasts 0.04 s."""
+    return time / (TIMES[-1] + 0.04)
+
+
+def click_time(browser: Browser, time: float) -> None:
+    """Click on the time axis; the width of the scroll bar is not part of it."""
+    share = browser.value(
+        "(() => { const lanes = document.getElementById('lanes');"
+        "const axis = document.getElementById('axis').clientWidth;"
+        "return (axis - (lanes.offsetWidth - lanes.clientWidth)) / axis; })()"
+    )
+    browser.click("#axis", across(time) * share)
+
+
+def test_page_opens_from_disk_without_an_error(page):
+    assert page.value("location.protocol") == "file:"
+    assert page.value(f"[{VIDEO}.videoWidth, {VIDEO}.videoHeight]") == [160, 90]
+    assert page.errors() == []
+    assert page.value("document.querySelectorAll('#notes li').length") == 0
+
+
+def test_names_are_text_in_the_page(page):
+    assert page.value("document.title") == "<i>clip.mp4"
+    assert page.value("document.querySelector('h1').textContent") == "<i>clip.mp4"
+    names = page.value(f"{ROWS}.map((row) => row.firstElementChild.textContent)")
+    assert sorted(names) == sorted(CLASSES)
+    assert page.value("document.querySelectorAll('b, i, img[src]').length") == 0
+
+
+def test_click_in_the_time_line_seeks_the_video_to_that_time(page):
+    before = page.value(f"{VIDEO}.currentTime")
+    click_time(page, 2.0)
+    page.wait(f"!{VIDEO}.seeking")
+    after = page.value(f"{VIDEO}.currentTime")
+    assert before == 0
+    assert 1.96 <= after < 2.06  # the frame that begins at 1.96 s
+    assert page.value(PLACE) == 1.96
+
+
+@pytest.mark.parametrize("index", [0, 13, 19, 20, 33, 39])
+def test_picture_is_the_frame_of_that_time_where_the_rate_varies(page, saved, tmp_path, index):
+    page.open(saved, f"#t={TIMES[index]:.3f}")
+    page.wait(f"{VIDEO}.readyState >= 2 && !{VIDEO}.seeking")
+    assert page.value(PLACE) == pytest.approx(TIMES[index], abs=1e-3)
+    assert abs(brightness(page, tmp_path / "shot.png") - grey(index)) < 2.4
+
+
+def test_picture_follows_the_keys_frame_by_frame(page, tmp_path):
+    greys = []
+    for _ in range(3):
+        page.press("ArrowRight")
+        greys.append(brightness(page, tmp_path / "shot.png"))
+    page.press(",")
+    greys.append(brightness(page, tmp_path / "shot.png"))
+    assert greys == pytest.approx([grey(1), grey(2), grey(3), grey(2)], abs=2.4)
+
+
+def test_a_new_fragment_seeks(page):
+    page.value("void (location.hash = '#t=0.4')")
+    page.wait(f"{PLACE} === 0.4")
+    page.wait(f"Math.abs({VIDEO}.currentTime - 0.41) < 0.02")
+
+
+def test_address_keeps_the_time_that_was_sought(page):
+    page.press("ArrowRight", "ArrowRight")
+    page.wait("location.hash === '#t=0.080'")
+
+
+@pytest.mark.parametrize("keys, time", [
+    (["End"], TIMES[-1]),
+    (["End", "Home"], 0.0),
+    ([".", ".", "ArrowLeft"], 0.04),
+    (["Shift+ArrowRight"], TIMES[19]),  # 1 s is in the gap, after frame 19
+    (["]"], TIMES[20]),  # the gap
+    (["]", "]"], TIMES[30]),  # the cut
+    (["End", "["], TIMES[30]),
+    (["ArrowDown", "ArrowDown", "ArrowDown", "Enter"], TIMES[10]),  # the third row begins there
+])  # fmt: skip
+def test_keys_seek(page, keys, time):
+    page.press(*keys)
+    assert page.value(PLACE) == pytest.approx(time, abs=1e-3)
+    page.wait(f"!{VIDEO}.seeking && Math.abs({VIDEO}.currentTime - {time}) < 0.021")
+
+
+def test_space_plays_and_pauses(page):
+    page.press(" ")
+    page.wait(f"!{VIDEO}.paused && {PLACE} > 0.1")
+    page.press(" ")
+    page.wait(f"{VIDEO}.paused")
+    assert page.value("document.getElementById('play').getAttribute('aria-label')") == "Play"
+
+
+def test_up_and_down_select_a_track_and_escape_clears_it(page):
+    selected = "document.querySelectorAll('.row[aria-selected=true]')"
+    page.press("ArrowDown", "ArrowDown")
+    page.wait(f"{selected}.length === 1")
+    assert page.value(f"{selected}[0].getAttribute('aria-rowindex')") == "3"
+    active = "document.getElementById('grid').getAttribute('aria-activedescendant')"
+    assert page.value(f"{active} === {selected}[0].id")
+    page.press("ArrowUp")
+    page.wait(f"{selected}[0].getAttribute('aria-rowindex') === '2'")
+    page.press("Escape")
+    page.wait(f"{selected}.length === 0")
+
+
+def test_slash_filters_by_class_and_by_id(page):
+    page.press("/", *"BIG")
+    page.wait(f"{ROWS}.length === 1")
+    assert row_texts(page) == ["#12"]
+    assert page.value("document.getElementById('status').textContent") == "1 of 2 tracks"
+    page.press("Escape")  # empties the filter
+    page.wait(f"{ROWS}.length === 3")
+    page.press("/", "#", "1")
+    page.wait(f"{ROWS}.length === 1")
+    assert row_texts(page) == ["#1"]
+    page.press("9")
+    page.wait("document.getElementById('empty').textContent === 'No track fits the filter.'")
+
+
+def test_chip_hides_a_class_in_the_table_and_in_the_counts(page):
+    page.click(".chip[data-label='0']")
+    page.wait(f"{ROWS}.length === 2")
+    assert "#1" not in row_texts(page)
+    counts = page.value("document.getElementById('count-text').textContent")
+    assert counts == f"1 {CLASSES[2]}"
+    pressed = "document.querySelector('.chip').getAttribute('aria-pressed')"
+    page.click(".chip[data-label='0']")
+    page.wait(f"{ROWS}.length === 3 && {pressed} === 'true'")
+
+
+@pytest.mark.parametrize("column, names", [
+    ("score", ["#1", "#12", "no track"]), ("frames", ["#1", "#12", "no track"]),
+    ("track", ["#1", "#12", "no track"]), ("start", ["#12", "no track", "#1"]),
+])  # fmt: skip
+def test_table_sorts_by_a_column_and_then_the_other_way(page, column, names):
+    button = f"#head button[data-key='{column}']"
+    page.click(button)
+    page.wait(f"JSON.stringify({ROWS}.map((r) => r.children[1].textContent)).length > 0")
+    ends = "({ descending: '▾', ascending: '▴' })"
+    state = page.value(f"document.querySelector(`{button}`).parentElement.ariaSort")
+    assert page.value(f"document.querySelector(`{button}`).textContent.endsWith({ends}['{state}'])")
+    first = row_texts(page)
+    page.click(button)
+    page.wait(f"document.querySelector(`{button}`).parentElement.ariaSort !== '{state}'")
+    other = row_texts(page)
+    if column == "start":  # sorted by it already; the rows that begin together keep their order
+        assert (first[0], other[-1]) == ("#12", "#12")
+    else:
+        assert (first, other) == (names, names[::-1])
+
+
+def test_help_opens_by_a_key_and_closes(page):
+    page.press("?")
+    page.wait("document.getElementById('help').open")
+    page.press("End")  # not for the page behind it
+    page.click("#help form button")
+    page.wait("!document.getElementById('help').open")
+    assert page.value(PLACE) == 0
+    assert page.errors() == []
+
+
+def test_click_on_a_box_selects_its_track(page):
+    page.click("#overlay", 25 / 160, 25 / 90)
+    page.wait("document.querySelector('.row[aria-selected=true] :nth-child(2)')"
+              ".textContent === '#1'")  # fmt: skip
+    page.click("#overlay", 0.95, 0.05)
+    page.wait("!document.querySelector('.row[aria-selected=true]')")
+
+
+def test_objects_of_the_frame_are_listed(page):
+    page.press("]")  # frame 20
+    rows = "[...document.querySelectorAll('#now button')].map((b) => b.textContent)"
+    expected = ["bird#10.90", f"{CLASSES[1]}#120.50", f"{CLASSES[2]}no track0.40"]
+    page.wait(f"{rows}.join('|') === {json.dumps('|'.join(expected))}")
+
+
+def test_bars_and_counts_are_drawn_in_colour(page):
+    for name in ("bars", "counts"):
+        share = page.value(
+            f"(() => {{ const c = document.getElementById('{name}');"
+            "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
+            "for (let i = 0; i < d.length; i += 4) n += Math.abs(d[i] - d[i + 2]) > 40;"
+            "return n / (d.length / 4); })()"
+        )
+        assert share > 0.05, name
+
+
+def test_zoom_keeps_the_play_head_in_sight_and_the_whole_comes_back(page):
+    page.press("End", "+", "+", "+")
+    page.wait("document.getElementById('thumb').clientWidth < "
+              "document.getElementById('pan').clientWidth / 3")  # fmt: skip
+    assert not page.value("document.getElementById('playhead').hidden")
+    page.press("0")
+    page.wait("document.getElementById('thumb').clientWidth === "
+              "document.getElementById('pan').clientWidth")  # fmt: skip
+
+
+def test_page_without_a_video_shows_boxes_and_says_what_is_missing(browser, tmp_path):
+    browser.open(save(tmp_path, results(), names=("html",)))
+    assert "no annotated.mp4" in browser.value("document.getElementById('notes').textContent")
+    assert browser.value(f"{VIDEO}.hidden")
+    browser.press("ArrowRight")
+    assert browser.value(PLACE) == 0.04
+    browser.press(" ")
+    browser.wait(f"{PLACE} > 0.3")
+    assert browser.errors() == []
+
+
+def test_page_whose_video_was_moved_says_so_and_goes_on(browser, tmp_path):
+    pytest.importorskip("av")
+    page = save(tmp_path, results())
+    (tmp_path / "annotated.mp4").unlink()
+    browser.open(page)
+    browser.wait("document.getElementById('notes').textContent.includes('cannot be played')")
+    assert len(browser.errors()) == 1  # the browser's own: file not found
+    browser.press("End")
+    assert browser.value(PLACE) == pytest.approx(TIMES[-1], abs=1e-3)
+    browser.wait("document.getElementById('stage').className === 'blank'")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_video_without_detections_is_shown(browser, tmp_path, count):
+    pytest.importorskip("av")
+    empty = [FrameResult(Frame(image(i), i, i / 25), Detections.empty()) for i in range(count)]
+    browser.open(save(tmp_path, empty))
+    browser.wait(f"{VIDEO}.readyState >= 2")
+    assert browser.value("document.getElementById('empty').textContent") == "Nothing was detected."
+    assert browser.value("document.getElementById('status').textContent") == "0 tracks"
+    browser.press("ArrowDown", "Enter", "z", "+", "End")
+    assert browser.value(PLACE) == pytest.approx((count - 1) / 25)
+    assert browser.errors() == []
+
+
+def test_images_of_a_page_are_shown_by_their_names(browser, tmp_path):
+    page = Page(("bird",), size_hw=SIZE_HW, step=0.04)
+    names = ["a #1?.png", "b%20.png", "<c>.png"]
+    for i, name in enumerate(names):
+        write_image(tmp_path / name, image(7 * i))
+        page.add_frame(index=i, time=i / 25, shown=i / 25)
+        page.add_box(page.row(1, "#1", label=0), (8, 8, 30, 30), score=0, label=0, kind=MISSED)
+    urls = ("a%20%231%3F.png", "b%2520.png", "%3Cc%3E.png")
+    media = Media("images", urls, SIZE_HW[::-1])
+    path = tmp_path / "page.html"
+    path.write_text(page.to_html(title="images", media=media), "utf-8")
+    browser.open(path)
+    shown = "document.getElementById('image')"
+    for index in range(3):
+        browser.wait(f"{shown}.complete && {shown}.naturalWidth === 160 && "
+                     f"{shown}.src.endsWith('{urls[index]}')")  # fmt: skip
+        assert brightness(browser, tmp_path / "shot.png") == pytest.approx(grey(7 * index), abs=2)
+        browser.press("ArrowRight")
+    assert browser.value(f"{ROWS}[0].children[5].textContent") == "3"  # missed
+    assert browser.errors() == []
+
+
+def test_times_that_do_not_increase_still_make_a_time_line(browser, tmp_path):
+    shown = [
+        FrameResult(Frame(image(i), i, time), detections([[1, 1, 9, 9]], [0.5], [0], [1]))
+        for i, time in enumerate([0.0, 0.5, 0.5, 0.2, float("nan")])
+    ]
+    browser.open(save(tmp_path, shown, names=("html",)))
+    places = []
+    for _ in shown:
+        places.append(browser.value(PLACE))
+        browser.press("ArrowRight")
+    assert places == pytest.approx([0, 0.5, 0.54, 0.58, 0.62])
+    assert browser.errors() == []
