@@ -507,7 +507,7 @@ def test_startup_is_that_of_the_whole_process():
 
 
 def test_startup_measures_every_tool_and_runtime():
-    commands = startup_commands("aerial", has_onnx=True)
+    commands = startup_commands("aerial", has_graph=True)
     helped = {name.split()[0] for name in commands if name.endswith("--help")}
     assert helped == {path.name for path in TOOL.parent.glob("*.py")}
     assert {"one frame, torch", "one frame, onnx"} <= commands.keys()

@@ -406,7 +406,8 @@ def test_inference_of_a_graph_imports_no_torch(kind, weights, tmp_path):
     program = (
         "import runpy, sys\n"
         f"sys.argv = ['infer.py', '--weights', {str(weights)!r}, '--runtime', {kind!r},\n"
-        f"  '--quiet', '--max-frames', '3', '--out', {str(tmp_path / 'out')!r}, '--tracker', 'byte']\n"
+        f"  '--quiet', '--max-frames', '3', '--tracker', 'byte',\n"
+        f"  '--out', {str(tmp_path / 'out')!r}]\n"
         "try:\n"
         "    runpy.run_path('tools/infer.py', run_name='__main__')\n"
         "except SystemExit as stop:\n"
