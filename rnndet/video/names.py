@@ -41,7 +41,7 @@ def is_text(text: str) -> bool:
 def opencv_text(text: str) -> str:
     r"""The text with ? for each character that is not Unicode, as in names that are not UTF-8.
 
-    >>> opencv_text("caf\\udce9 größe")
+    >>> opencv_text("caf\udce9 größe")
     'caf? größe'
     """
     return text.encode("utf-8", "replace").decode("utf-8")
