@@ -125,8 +125,8 @@ def test_video_is_held_out_by_its_name(videos, start):
 def test_frame_that_a_clip_repeats_is_decoded_once(monkeypatch, tmp_path):
     reads = []
     monkeypatch.setattr(
-        "rnndet.data.frames.read_image",
-        lambda path: reads.append(path) or np.zeros((4, 6, 3), np.uint8),
+        "rnndet.data.orientation.read_image",
+        lambda path, **_: reads.append(path) or np.zeros((4, 6, 3), np.uint8),
     )
     record = FrameRecord(0, None, tmp_path / "still.png")
     frames = FrameStore("cpu", budget=0).load(

@@ -15,6 +15,7 @@ from rnndet.evaluation.class_map import ClassMap, map_detections
 from rnndet.evaluation.records import FrameCollector, Predictions
 from rnndet.evaluation.videos import corrupted_frames, degraded, spread, thinned
 from rnndet.inference.runtimes import Runtime
+from rnndet.inference.runtimes.graph import GraphRuntime
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream
 from rnndet.models.video_detector import VideoDetector
@@ -90,8 +91,8 @@ def evaluate_set(
         teacher.check_classes(model.classes)
     if isinstance(model, TorchRuntime):
         model = model.model
-    if uses and not isinstance(model, VideoDetector):
-        raise RnndetError(f"uses of the memory: not by {model.name}; use the runtime torch")
+    if uses and isinstance(model, GraphRuntime):
+        raise RnndetError(f"uses of the memory: not by {model.name}; use `kind=torch`")
     if uses and keys is not None:
         raise RnndetError("key frames: not with other uses of the memory, which need every frame")
     world = world or World()
