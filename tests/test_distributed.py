@@ -28,7 +28,7 @@ from conftest import StubModel, detections
 class Model(StubModel):
     def encode(self, frames, original_sizes=None):
         return frames.float().mean().expand(1, 1, 2, 2)
-    def decode(self, code, state=None):
+    def decode(self, code, state=None, limits=None):
         before = torch.zeros_like(code) if state is None else state["0"][0]
         after = 0.5 * before + code
         scores = torch.sigmoid(after.mean() / 100).reshape(1)
