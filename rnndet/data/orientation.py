@@ -1,4 +1,4 @@
-"""Which pixels labels were made on: those of an image as stored, or turned by its EXIF orientation.
+"""Orientation of images under labels: as stored, or turned by their EXIF orientation.
 
 Cameras store photographs sideways or upside down and note in the EXIF orientation (tag 274, 1 for
 upright) how to turn them. Most tools for labelling show the turned image; some programs that
