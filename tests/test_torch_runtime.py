@@ -62,6 +62,25 @@ def test_half_precision_gives_nearly_equal_scores():
     assert half.boxes.dtype == np.float32
 
 
+def test_half_precision_equals_autocast_of_the_model():
+    model = tiny_model()
+    model.score_threshold = 0.0
+    pixels = torch.from_numpy(noise()).permute(2, 0, 1)[None, None]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = model(pixels).detections[0][0]
+    np.testing.assert_array_equal(looked(TorchRuntime(model, half=True)).scores, expected.scores)
+
+
+def test_half_precision_casts_the_weights_once_and_in_a_copy():
+    model = tiny_model()
+    runtime = TorchRuntime(model, half=True)
+    dtypes = [
+        {m.weight.dtype for m in found.modules() if isinstance(m, torch.nn.Conv2d)}
+        for found in (model, runtime.model)
+    ]
+    assert dtypes == [{torch.float32}, {torch.bfloat16}]
+
+
 @pytest.fixture
 def traced(monkeypatch):
     """Run torch.compile without a compiler, which would take a minute; records its options."""

@@ -296,9 +296,10 @@ def _fit_background(patches: Tensor, ring: Tensor) -> tuple[Tensor, Tensor, Tens
     ridge = 1e-3 * torch.eye(3, device=patches.device, dtype=torch.float64)
     for step in range(3):  # pixels far from the plane are left out of the next fit
         weighted = basis * weights[..., None]
-        plane = torch.linalg.solve(
-            weighted.transpose(1, 2) @ basis + ridge, weighted.transpose(1, 2) @ values
-        )
+        matrices = weighted.transpose(1, 2) @ basis + ridge  # (T, 3, 3)
+        right = weighted.transpose(1, 2) @ values
+        # on the CPU: torch's solver for CUDA fails if several threads are the first to call it
+        plane = torch.linalg.solve(matrices.cpu(), right.cpu()).to(patches.device)
         background = basis @ plane
         distance = (values - background).abs().amax(-1)  # (T, P)
         usual = distance.masked_fill(outside, torch.nan).nanmedian(-1, keepdim=True).values

@@ -216,6 +216,8 @@ def run_cell(
     cell: RecurrentCell, x: Tensor, state: tuple[Tensor, ...], *, length: int
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a cell over T frames: (T*B, C, H, W) -> h (T*B, hidden, H, W) and the last state."""
+    if length == 1:  # a stream: no copy by torch.cat
+        return cell(cell.project(x), state)
     hidden = []
     for projected in cell.project(x).chunk(length):  # (B, any, H, W)
         h, state = cell(projected, state)

@@ -107,15 +107,21 @@ class IdentityLSTMCell(nn.Module):
         return torch.zeros_like(x), torch.zeros_like(x[:, :1] if self.light else x)
 
     def project(self, x: Tensor) -> Tensor:
-        """x and W_a * x of all frames, (N, C, H, W) -> (N, C + width, H, W)."""
-        return torch.cat([x, self.input_conv(x)], dim=1)
+        """x and W_a * x of all frames, (N, C, H, W) -> (N, C + width, H, W); light: x alone.
+
+        W_a * x of the light form is cheaper than the copy of x.
+        """
+        return x if self.light else torch.cat([x, self.input_conv(x)], dim=1)
 
     def forward(
         self, projected: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One time step: h (B, C, H, W), of the features' amplitude, and the state (c, n)."""
         c, n = state
-        x, a = projected.split([self.out_channels, self.width], dim=1)
+        if self.light:
+            x, a = projected, self.input_conv(projected)
+        else:
+            x, a = projected.split([self.out_channels, self.width], dim=1)
         a = a + self.hidden_conv(c.to(projected.dtype))
         a = a / self.spread
         a = torch.relu((self.mix_conv(a) if self.light else a) + self.bias)
@@ -123,10 +129,14 @@ class IdentityLSTMCell(nn.Module):
         i, f, o = self.gate["i"](i), self.gate["f"](f), self.gate["o"](o)
         i = i.clamp(min=LEAST_INPUT)
         x = at_least_float32(x)
-        g = x
-        if not self.light:
-            g = torch.addcmul(x, self.spread, at_least_float32(self.change(a)))
         n = torch.addcmul(i, f, n).clamp(max=self.limit)
-        c = torch.addcmul(c, (i / n).clamp(max=1), g - c)  # torch.lerp is slow in onnxruntime
-        h = torch.addcmul(x, o, c - x)
+        share = (i / n).clamp(max=1)
+        if self.light:  # g = x, so c_t - x_t = (1 - share) . (c_{t-1} - x_t)
+            kept, difference = 1 - share, c - x
+            c = torch.addcmul(x, kept, difference)
+            h = torch.addcmul(x, o * kept, difference)
+        else:
+            g = torch.addcmul(x, self.spread, at_least_float32(self.change(a)))
+            c = torch.addcmul(c, share, g - c)  # torch.lerp is slow in onnxruntime
+            h = torch.addcmul(x, o, c - x)
         return h.to(projected.dtype), (c, n)
