@@ -386,6 +386,8 @@ def test_light_gated_hold_has_one_gate_per_position():
 def test_light_gates_see_the_neighbourhood():
     for cell in (GatedHoldCell(3, 3, light=True), IdentityLSTMCell(3, 3, light=True)):
         randomise(cell)
+        for parameter in cell.parameters():
+            parameter.data.mul_(0.3)  # so that no gate is saturated
         x = torch.randn(2, 3, 5, 5)
         other = x.clone()
         other[1, :, 0, 1] += 5.0
@@ -464,6 +466,17 @@ def test_identity_lstm_is_finite_where_the_input_gate_underflows():
     x = torch.randn(2, 3, 4, 4)
     h, (c, n) = run_cell(cell, x, cell.init_state(x[:1]), length=2)
     assert torch.isfinite(h).all() and torch.isfinite(c).all() and (n > 0).all()
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_rounding_of_a_nearly_shut_input_gate_hardly_changes_the_identity_lstm(light):
+    cell = IdentityLSTMCell(3, 3, input_bias=-14.0, light=light)  # the sigmoid of which is 8e-7
+    x = torch.randn(8, 3, 4, 4)
+    exact, _ = run_cell(cell, x, cell.init_state(x[:1]), length=8)
+    sigmoid = cell.gate["i"].forward
+    cell.gate["i"].forward = lambda v: (sigmoid(v) + 2e-7 * torch.rand_like(v)).clamp(max=1)
+    rounded, _ = run_cell(cell, x, cell.init_state(x[:1]), length=8)
+    assert torch.allclose(rounded, exact, atol=1e-4)
 
 
 def test_identity_lstm_starts_with_the_features_of_the_frame():

@@ -11,9 +11,10 @@ from rnndet.models.temporal.cells.conv_rnn import (
 )
 from rnndet.models.temporal.gates import Gate
 
-# Smallest value of the input gate. A sigmoid underflows to 0, in onnxruntime from -16 on, and the
-# first c would be 0 / 0.
-LEAST_INPUT = 1e-6
+# Smallest value of the input gate. The state depends on ratios of gates, and runtimes compute a
+# sigmoid to 1e-7: below 1e-4 the ratios of two runtimes would differ visibly. A sigmoid also
+# underflows to 0, in onnxruntime from -16 on, and the first c would be 0 / 0.
+LEAST_INPUT = 1e-3
 
 
 class IdentityLSTMCell(nn.Module):
@@ -23,7 +24,7 @@ class IdentityLSTMCell(nn.Module):
     hidden state h. With * a convolution, . an elementwise product, s the logistic sigmoid:
 
         a_t = relu((W_a * x_t + U_a * c_{t-1}) / r + b_a)
-        i_t = max(s(V_i a_t + b_i), 1e-6),  f_t = s(V_f a_t + b_f),  o_t = s(V_o a_t + b_o)
+        i_t = max(s(V_i a_t + b_i), 1e-3),  f_t = s(V_f a_t + b_f),  o_t = s(V_o a_t + b_o)
         g_t = x_t + r V_g a_t
         n_t = min(f_t . n_{t-1} + i_t, limit)
         c_t = c_{t-1} + min(i_t / n_t, 1) . (g_t - c_{t-1})
