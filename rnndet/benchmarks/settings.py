@@ -26,6 +26,7 @@ class Setting:
     key_every: AtLeastOne = 1
     key_lost: Share = 0.0
     track_classes: bool = True  # of the stream
+    size: AtLeastOne | None = None  # of the stream
 
 
 def parse_setting(text: str, *, tracker: str = "byte") -> Setting:
@@ -63,6 +64,7 @@ def open_contender(
         key_every=setting.key_every,
         key_lost=setting.key_lost,
         track_classes=setting.track_classes,
+        size=setting.size,
     )
     about = {**describe_model(runtime, setting.weights), "weights": setting.weights}
     return Contender(text, stream, about | {"tracker": setting.tracker, "min_score": setting.score})
