@@ -197,11 +197,11 @@ def round_medians(done: Round) -> Numbers:
     rows["model"] = [sum(frame.stages[name] for name in MODEL_STAGES) for frame in frames]
     rows["total"] = [sum(frame.stages.values()) for frame in frames]
     rows["cpu"] = [frame.cpu for frame in frames]
-    numbers = {name: 1000 * median(_means(row, done.cycle)) for name, row in rows.items()}
+    numbers = {name: 1000 * median(cycle_means(row, done.cycle)) for name, row in rows.items()}
     return numbers | {"pipeline": 1000 * done.pipeline}
 
 
-def _means(values: Sequence[float], size: int) -> list[float]:
+def cycle_means(values: Sequence[float], size: int) -> list[float]:
     """Return the mean of each `size` consecutive values; there are at least `size`."""
     end = len(values) // size * size
     return [sum(values[i : i + size]) / size for i in range(0, end, size)]
