@@ -1,8 +1,8 @@
 """Measure the cost of rnndet: rnndet benchmark infer clip.mp4 --models aerial aerial_frame
 
-infer: milliseconds per frame by stage, for one model, or for two in turn, by torch, by onnxruntime
-(aerial:runtime=onnx), compiled by torch (aerial:runtime=compiled), as torchvision's documentation
-runs it (aerial:runtime=stock), or with key frames (aerial:key_every=5).
+infer: milliseconds per frame by stage, for one model, or for several in turn, by torch, by
+onnxruntime (aerial:runtime=onnx), compiled by torch (aerial:runtime=compiled), as torchvision's
+documentation runs it (aerial:runtime=stock), or with key frames (aerial:key_every=5).
 eval: frames per second of an evaluation. memory: main memory over many frames.
 startup: CPU seconds until the first result.
 train: frames per second of a training configuration, and milliseconds per step by stage.
@@ -14,16 +14,19 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from string import ascii_uppercase
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from rnndet.cli.arguments import (
     CLASSES_HELP,
     SIZE_HELP,
+    TRACKER_OPTION_HELP,
     TRACKERS_HELP,
     WEIGHTS_HELP,
     at_least_one,
     class_names,
+    tracker_options,
 )
 from rnndet.cli.errors import command, run_tool
 from rnndet.errors import RnndetError
@@ -77,8 +80,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         part.add_argument("--out", metavar="FILE", help="write all numbers there, as JSON")
         part.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
-    if args.part == "infer" and len(args.models) > 2:
-        infer.error(f"--models: at most two models, found {len(args.models)}; put SOURCE before it")
+    if args.part == "infer" and len(args.models) > len(ascii_uppercase):
+        infer.error(f"--models: at most {len(ascii_uppercase)} models, found {len(args.models)}")
     return args
 
 
@@ -89,7 +92,7 @@ def add_infer(parts: Any) -> argparse.ArgumentParser:
     add = infer.add_argument
     add("source", nargs="?", help="video file or folder of images; none: a synthetic clip")
     add("--models", nargs="+", default=[], metavar="MODEL",
-        help="one or two names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
+        help="names or files, with settings: aerial:tracker=none,score=0.1,runtime=onnx,"
         f"key_every=5,key_lost=0.5; default: {DEFAULT_WEIGHTS}, on a synthetic clip "
         f"{CLIP_WEIGHTS}")  # fmt: skip
     add("--untrained", metavar="DETECTOR", choices=["fcos", "retinanet", "ssdlite"],
@@ -100,6 +103,8 @@ def add_infer(parts: Any) -> argparse.ArgumentParser:
     add("--frames", type=at_least_one, default=100, help="frames of a round (100)")
     add("--rounds", type=at_least_one, default=5, help="rounds of each model (5)")
     add("--tracker", default="byte", help=TRACKERS_HELP)
+    add("--tracker-option", action="append", default=[], metavar="KEY=VALUE",
+        help=TRACKER_OPTION_HELP)  # fmt: skip
     add("--threads", type=at_least_one, help="CPU threads of the model")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--apart", action="store_true",
@@ -161,8 +166,10 @@ def run_infer(args: argparse.Namespace) -> int:
     from rnndet.benchmarks.inference import WARM_UP, lines_of, measure, render_clip
     from rnndet.models.zoo import default_weights
     from rnndet.system.progress import Progress
-    from rnndet.video.sources.open import open_source
+    from rnndet.video.sources.open import VIDEO_SUFFIXES, open_source
 
+    if args.models and args.models[-1].lower().endswith(VIDEO_SUFFIXES):
+        raise RnndetError(f"--models: {args.models[-1]} is no model; put SOURCE before --models")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     count = args.frames + WARM_UP
@@ -410,7 +417,15 @@ def measure_in_subprocesses(args: argparse.Namespace, folder: Path) -> dict[str,
 
     source = args.source or str(render_clip(folder, length=args.frames + WARM_UP))
     requests = [
-        RoundRequest(source, model, args.frames, args.tracker, args.device, args.threads)
+        RoundRequest(
+            source,
+            model,
+            args.frames,
+            args.tracker,
+            tracker_options(args.tracker_option),
+            args.device,
+            args.threads,
+        )
         for model in args.models
     ]
     with Progress("rounds", args.rounds * len(requests), quiet=False) as progress:
@@ -440,7 +455,13 @@ def contenders(args: argparse.Namespace) -> list[Any]:
     from rnndet.benchmarks.settings import open_contender
 
     return [
-        open_contender(text, tracker=args.tracker, device=args.device, threads=args.threads)
+        open_contender(
+            text,
+            tracker=args.tracker,
+            tracker_options=tracker_options(args.tracker_option),
+            device=args.device,
+            threads=args.threads,
+        )
         for text in args.models
     ]
 
