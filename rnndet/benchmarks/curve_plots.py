@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rnndet.benchmarks.curve import CLOCKS, Curve, Point
 from rnndet.errors import RnndetError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = "os^Dvp*Xh"  # by key frames, in ascending order
-TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # milliseconds
+TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 1000)  # milliseconds
 
 
 def check_matplotlib() -> None:
@@ -46,15 +46,15 @@ def plot_curve(path: Path, curve: Curve, *, clock: str, title: str, accuracy: st
     axes.minorticks_off()
     axes.set(xlabel=f"ms a frame, {CLOCKS[clock]}", ylabel=accuracy, title=title)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize="small", loc="lower right")
     side.axis("off")
+    side.legend(*axes.get_legend_handles_labels(), fontsize="small", loc="lower left")
     side.text(0, 1, _front_text(curve, clock), va="top", family="monospace", fontsize=8)
     with atomic_file(path) as part:
         FigureCanvasAgg(figure).print_png(part)
 
 
 def _draw_points(axes: Axes, points: list[Point], clock: str) -> None:
-    """A line over the sizes of each model and distance of key frames."""
+    """A line over the sizes of each model and distance of key frames; the first has the sizes."""
     models = list(dict.fromkeys((p.choice.model, p.choice.runtime) for p in points))
     everys = sorted({p.choice.key_every for p in points})
     for index, model in enumerate(models):
@@ -67,6 +67,9 @@ def _draw_points(axes: Axes, points: list[Point], clock: str) -> None:
                 [p.time(clock) for p in row], [100 * p.ap50[ALL_FRAMES] for p in row],
                 color=colour, lw=0.8, alpha=0.55, ms=5, marker=MARKERS[everys.index(every) % 9],
             )  # fmt: skip
+            for point in row if every == everys[0] else ():
+                _annotate(axes, point, clock, str(point.choice.size), color=colour, fontsize=6.5,
+                          xytext=(5, -3))  # fmt: skip
         axes.plot([], [], color=colour, label=f"{model[0]}, {model[1]}")
     for every in everys:
         label = "every frame" if every == 1 else f"key frames every {every}"
@@ -83,10 +86,13 @@ def _draw_front(axes: Axes, front: list[Point], clock: str) -> None:
     shares = [100 * point.ap50[ALL_FRAMES] for point in front]
     axes.step(times, shares, where="post", color="black", lw=1.2, label="Pareto front")
     axes.plot(times, shares, ls="none", marker="o", ms=11, mfc="none", mec="black", mew=1.1)
-    for number, place in enumerate(zip(times, shares, strict=True), 1):
-        axes.annotate(
-            str(number), place, xytext=(-5, 7), textcoords="offset points", ha="right", fontsize=8
-        )
+    for number, point in enumerate(front, 1):
+        _annotate(axes, point, clock, str(number), ha="right", fontsize=8, xytext=(-5, 7))
+
+
+def _annotate(axes: Axes, point: Point, clock: str, text: str, **options: Any) -> None:
+    place = point.time(clock), 100 * point.ap50[ALL_FRAMES]
+    axes.annotate(text, place, textcoords="offset points", **options)
 
 
 def _front_text(curve: Curve, clock: str) -> str:
