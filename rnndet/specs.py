@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rnndet.errors import WeightsError
+from rnndet.errors import RnndetError, WeightsError
 from rnndet.messages import counted
 
 Box = tuple[float, float, float, float]
+
+LARGEST = 4096  # pixels: a larger input is a mistake, and would need gigabytes
 
 FIT_AGAIN = "fit it again: rnndet fit_track_classes"
 
@@ -47,6 +49,26 @@ class InputSpec:
         """The input size of the network for a scaled frame."""
         step = self.divisor
         return -(-height // step) * step, -(-width // step) * step
+
+    def resized(self, longer: int) -> InputSpec:
+        """The specification with another longer edge, and the shorter in proportion.
+
+        Raises RnndetError for an impossible size and for a model with one fixed size.
+
+        >>> InputSpec(320, 400, None, 32, mean=(0.5,), std=(0.2,)).resized(200).shorter
+        160
+        """
+        if self.fixed_hw is not None or self.as_float:
+            raise RnndetError(
+                f"size = {longer}: this model takes no other size than its own, since it "
+                + ("scales every frame itself" if self.as_float else "has a fixed input size")
+            )
+        if not self.divisor <= longer <= LARGEST:
+            raise RnndetError(
+                f"size = {longer}; expected the longer edge of the model's input in pixels, "
+                f"{self.divisor} to {LARGEST}"
+            )
+        return replace(self, shorter=round(self.shorter * longer / self.longer), longer=longer)
 
     def to_dict(self) -> dict[str, Any]:
         return _without(asdict(self), {"as_float": False})

@@ -43,7 +43,7 @@ from rnndet.inference.runtimes.batching import Batcher, Member
 from rnndet.inference.runtimes.export_onnx import export_onnx
 from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
-from rnndet.inference.stream import Stream
+from rnndet.inference.stream import NoTracker, Stream
 from rnndet.models.checkpoint import load_model, model_content, save_checkpoint
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
 from rnndet.system.timing import StageTimer
@@ -426,9 +426,7 @@ def test_a_mistake_is_one_line_and_its_exit_code(weights, arguments, code, capsy
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["infer", "--rounds", "0"], ["infer", "--models", "a", "b", "clip.mp4"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["infer", "--rounds", "0"]])
 def test_wrong_usage_is_exit_2(arguments):
     with pytest.raises(SystemExit) as stop:
         load_tool().main(arguments)
@@ -457,6 +455,51 @@ def test_rounds_in_subprocesses_give_the_same_report(clip, weights, capsys, tmp_
     quotients = [x["total"] / y["total"] for x, y in zip(a, b, strict=True)]
     assert report["ratio"]["total"]["min"] == pytest.approx(min(quotients))
     assert "medians of 1 round of each in turn" in capsys.readouterr().out
+
+
+def test_three_models_are_compared_with_the_first(clip, weights, capsys, tmp_path):
+    out = tmp_path / "numbers.json"
+    models = [str(weights), f"{weights}:key_every=2", f"{weights}:tracker=none"]
+    given = ["infer", str(clip), "--models", *models, "--frames", "2", "--rounds", "2"]
+    given += ["--device", "cpu", "--out", str(out)]
+    for more in ([], ["--apart"]):
+        assert load_tool().main([*given, *more]) == 0
+        report = json.loads(out.read_text())
+        a, b, c = ([row["total"] for row in m["ms_by_round"]] for m in report["models"])
+        assert list(report["ratios"]) == ["A/B", "A/C"]
+        assert report["ratios"]["A/B"]["total"] == paired_ratio(a, b)
+        assert report["ratios"]["A/C"]["total"] == paired_ratio(a, c)
+        assert report["ratio"] == report["ratios"]["A/B"]
+        printed = capsys.readouterr().out
+        assert "medians of 2 rounds of each in turn" in printed
+        assert [printed.count(f"\n{letter} {weights}") for letter in "ABCD"] == [1, 1, 1, 0]
+        head, *rows = printed[printed.index("ms per frame") :].splitlines()[: 1 + len(ROWS)]
+        assert head.split()[-4:] == ["C", "share", "A/B", "A/C"]
+        total = next(row for row in rows if row.startswith("total "))
+        wanted = [report["ratios"][key]["total"]["median"] for key in ("A/B", "A/C")]
+        assert [float(cell) for cell in total.split()[-2:]] == pytest.approx(wanted, abs=6e-4)
+
+
+@pytest.mark.parametrize("more", [[], ["--apart"]])
+def test_the_options_of_the_tracker_reach_it(clip, weights, capsys, more):
+    given = ["infer", str(clip), "--models", str(weights), "--frames", "2", "--rounds", "1"]
+    given += ["--device", "cpu", *more, "--tracker-option"]
+    assert load_tool().main([*given, "max_age=-3"]) == 2
+    assert "max_age" in capsys.readouterr().err
+    assert load_tool().main([*given, "max_age=3"]) == 0
+
+
+def test_a_model_with_another_tracker_does_not_get_the_options(weights):
+    given = ["infer", "--models", f"{weights}:tracker=none", str(weights), "--device", "cpu"]
+    without, tracked = cli.contenders(cli.parse([*given, "--tracker-option", "max_age=7"]))
+    assert isinstance(without.stream.tracker, NoTracker)
+    assert tracked.stream.tracker.options.max_age == 7
+
+
+@pytest.mark.parametrize("models", [["a", "clip.mp4"], ["a", "b", "clip.mp4"]])
+def test_a_source_among_the_models_is_named(models, capsys):
+    assert load_tool().main(["infer", "--models", *models]) == 2
+    assert "clip.mp4 is no model; put SOURCE before --models" in capsys.readouterr().err
 
 
 def test_error_in_a_subprocess_has_its_message(clip, capsys):

@@ -1,8 +1,8 @@
-"""Measure where the time of a frame goes, stage by stage, for one or two models.
+"""Measure where the time of a frame goes, stage by stage, for one or several models.
 
-`run_source` itself is measured, on one thread, by the timer that it passes down. Two models
-take turns (A B A B ...), so that both see the same background load on a shared machine, and are
-compared round by round.
+`run_source` itself is measured, on one thread, by the timer that it passes down. Several models
+take turns (A B A B ...), so that all see the same background load on a shared machine, and the
+first is compared with each of the others round by round.
 
 All numbers are medians over the frames of a round, then over rounds; with key frames, over its
 cycles, each the mean of as many frames as lie from one key frame to the next. They are of the
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from string import ascii_uppercase as LETTERS
 from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Any
@@ -119,14 +120,14 @@ def measure(
     rounds: int = FAIR_ROUNDS,
     on_frame: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Return the report, plain data, on one or two contenders that take turns for `rounds` rounds.
+    """Return the report, plain data, on contenders that take turns for `rounds` rounds.
 
     A round is a pass over the first `frames` frames after `WARM_UP` warm-up frames, or
-    over all remaining frames of a shorter source. Times are milliseconds per frame; `ratio` is
-    A/B, None for a single contender.
+    over all remaining frames of a shorter source. Times are milliseconds per frame. `ratios`: A/B,
+    A/C, ...; `ratio` is A/B, None for a single contender.
     Raises RnndetError for a camera, InputError for too few frames.
     """
-    assert 1 <= len(contenders) <= 2, [contender.name for contender in contenders]
+    assert contenders, "nothing to measure"
     if isinstance(source, Camera):
         raise RnndetError(f"{source.info.source}: cannot be run twice; record a file and use it")
     about = machine(contenders[0].stream.runtime.device)  # the load, before this run adds to it
@@ -148,7 +149,8 @@ def measure(
         "warm_up": WARM_UP,
         "models": [_describe(c, done) for c, done in zip(contenders, results, strict=True)],
         "peak_memory_mib": peak_memory_mib(),
-        **_compared(contenders, results),
+        **compared([[round_medians(done) for done in rounds] for rounds in results]),
+        "parameter_ratio": _parameter_ratio(contenders),
     }
 
 
@@ -197,11 +199,11 @@ def round_medians(done: Round) -> Numbers:
     rows["model"] = [sum(frame.stages[name] for name in MODEL_STAGES) for frame in frames]
     rows["total"] = [sum(frame.stages.values()) for frame in frames]
     rows["cpu"] = [frame.cpu for frame in frames]
-    numbers = {name: 1000 * median(_means(row, done.cycle)) for name, row in rows.items()}
+    numbers = {name: 1000 * median(cycle_means(row, done.cycle)) for name, row in rows.items()}
     return numbers | {"pipeline": 1000 * done.pipeline}
 
 
-def _means(values: Sequence[float], size: int) -> list[float]:
+def cycle_means(values: Sequence[float], size: int) -> list[float]:
     """Return the mean of each `size` consecutive values; there are at least `size`."""
     end = len(values) // size * size
     return [sum(values[i : i + size]) / size for i in range(0, end, size)]
@@ -241,20 +243,28 @@ def _describe(contender: Contender, rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
-def _compared(
-    contenders: Sequence[Contender], results: Sequence[Sequence[Round]]
-) -> dict[str, Any]:
-    """Return ratios A/B of times by row, None for a negligible stage, and of parameters."""
-    if len(contenders) < 2:
-        return {"ratio": None, "parameter_ratio": None}
-    a, b = ([round_medians(done) for done in rounds] for rounds in results)
-    ratio: dict[str, dict[str, float] | None] = {}
-    for name in ROWS:
-        pair = [row[name] for row in a], [row[name] for row in b]
-        is_measurable = min(map(min, pair)) >= NEGLIGIBLE_MS
-        ratio[name] = paired_ratio(*pair) if is_measurable else None
+def compared(models: Sequence[Sequence[Numbers]]) -> dict[str, Any]:
+    """Return `ratios`: A/B, A/C, ... of times by row, None for a negligible stage; `ratio`: A/B.
+
+    models: the numbers of each, by round.
+    """
+    ratios = {}
+    for letter, other in zip(LETTERS[1:], models[1:], strict=False):
+        ratio: dict[str, dict[str, float] | None] = {}
+        for name in ROWS:
+            pair = [row[name] for row in models[0]], [row[name] for row in other]
+            is_measurable = min(map(min, pair)) >= NEGLIGIBLE_MS
+            ratio[name] = paired_ratio(*pair) if is_measurable else None
+        ratios[f"A/{letter}"] = ratio
+    return {"ratio": ratios.get("A/B"), "ratios": ratios}
+
+
+def _parameter_ratio(contenders: Sequence[Contender]) -> float | None:
+    """The parameters of A by those of B; None for other numbers of models, and for graphs."""
+    if len(contenders) != 2:
+        return None
     first, second = (_parameters(c.stream.runtime)["parameters"] for c in contenders)
-    return {"ratio": ratio, "parameter_ratio": first / second if first and second else None}
+    return first / second if first and second else None
 
 
 def _parameters(runtime: Runtime) -> dict[str, int | None]:
@@ -268,15 +278,15 @@ def _parameters(runtime: Runtime) -> dict[str, int | None]:
 
 def lines_of(report: Mapping[str, Any]) -> list[str]:
     """Return the report for people; the first line names the machine."""
-    models, source, ratio = report["models"], report["source"], report["ratio"]
-    turns = " of each in turn" if ratio else ""
+    models, source, ratios = report["models"], report["source"], report["ratios"]
+    turns = " of each in turn" if ratios else ""
     lines = [
         report["machine"]["words"],
         f"{source['name']}, {source['width']}x{source['height']}: medians of "
         f"{counted(report['rounds'], 'round')}{turns}, {counted(report['frames'], 'frame')} "
         f"each after {report['warm_up']} of warm-up",
     ]
-    for letter, model in zip("AB", models, strict=False):
+    for letter, model in zip(LETTERS, models, strict=False):
         keys = ("detector", "cell", "tracker", "runtime")
         kind = ", ".join(str(model[key]) for key in keys if key in model)
         size = ""
@@ -289,24 +299,30 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
         )
     peak = report["peak_memory_mib"]
     overall = "" if peak is None else f"peak memory {peak:.0f} MiB (the whole process)"
-    if ratio:
+    if ratios:
         if report["parameter_ratio"] is not None:
             overall = f"parameters A/B {report['parameter_ratio']:.3f}; {overall}"
         if report["rounds"] < FAIR_ROUNDS:
             lines.append(f"fewer than {FAIR_ROUNDS} rounds: the ratios are not reliable")
-    return [*lines, overall, "", *_table(models, ratio)]
+    return [*lines, overall, "", *_table(models, ratios)]
 
 
-def _table(models: Sequence[Mapping[str, Any]], ratio: Mapping[str, Any] | None) -> list[str]:
-    heads = [f"{letter:>9}   share" for letter in "AB"[: len(models)]]
-    lines = [f"{'ms per frame':21}" + "".join(heads) + ("   A/B (min to max)" if ratio else "")]
+def _table(models: Sequence[Mapping[str, Any]], ratios: Mapping[str, Mapping]) -> list[str]:
+    """Milliseconds and shares; the ratio with its range for two models, its median for more."""
+    heads = "".join(f"{letter:>9}   share" for letter in LETTERS[: len(models)])
+    has_range = len(ratios) == 1
+    heads += "   A/B (min to max)" if has_range else "".join(f"{key:>8}" for key in ratios)
+    lines = [f"{'ms per frame':21}" + heads]
     for name in ROWS:
         line = f"{NAMES.get(name, name):21}"
         for model in models:
             share = f"{100 * model['share'][name]:5.1f} %" if name in model["share"] else ""
             line += f"{model['ms'][name]:9.2f} {share:>7}"
-        if ratio:
-            q = ratio[name]
-            line += "   " + (f"{q['median']:.3f} ({q['min']:.3f} to {q['max']:.3f})" if q else "-")
+        for q in (ratio[name] for ratio in ratios.values()):
+            if has_range:
+                line += "   "
+                line += f"{q['median']:.3f} ({q['min']:.3f} to {q['max']:.3f})" if q else "-"
+            else:
+                line += f"{q['median']:8.3f}" if q else f"{'-':>8}"
         lines.append(line.rstrip())
     return lines

@@ -30,6 +30,7 @@ class RoundRequest:
     model: str  # see `parse_setting`
     frames: int
     tracker: str
+    tracker_options: dict[str, Any]
     device: str
     threads: int | None
 
@@ -50,7 +51,11 @@ def measure_round(request: RoundRequest) -> dict[str, Any]:
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     contender = open_contender(
-        request.model, tracker=request.tracker, device=request.device, threads=request.threads
+        request.model,
+        tracker=request.tracker,
+        tracker_options=request.tracker_options,
+        device=request.device,
+        threads=request.threads,
     )
     with open_source(request.source) as source:
         return measure([contender], source, frames=request.frames, rounds=1)

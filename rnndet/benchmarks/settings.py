@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rnndet.benchmarks.inference import Contender
 from rnndet.benchmarks.torchvision_baseline import TorchvisionRuntime
@@ -26,6 +28,7 @@ class Setting:
     key_every: AtLeastOne = 1
     key_lost: Share = 0.0
     track_classes: bool = True  # of the stream
+    size: AtLeastOne | None = None  # of the stream
 
 
 def parse_setting(text: str, *, tracker: str = "byte") -> Setting:
@@ -51,18 +54,28 @@ def parse_setting(text: str, *, tracker: str = "byte") -> Setting:
 
 
 def open_contender(
-    text: str, *, tracker: str = "byte", device: str = "auto", threads: int | None = None
+    text: str,
+    *,
+    tracker: str = "byte",
+    tracker_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
 ) -> Contender:
-    """Load a model and make its stream; text: see `parse_setting`. Raises RnndetError."""
+    """Load a model and make its stream; text: see `parse_setting`. Raises RnndetError.
+
+    tracker_options: of `tracker`; a model with another tracker in its setting does not get them.
+    """
     setting = parse_setting(text, tracker=tracker)
     runtime = open_setting(setting, device=device, threads=threads)
     stream = make_stream(
         runtime,
         tracker=setting.tracker,
+        tracker_options=tracker_options if setting.tracker == tracker else None,
         min_score=setting.score,
         key_every=setting.key_every,
         key_lost=setting.key_lost,
         track_classes=setting.track_classes,
+        size=setting.size,
     )
     about = {**describe_model(runtime, setting.weights), "weights": setting.weights}
     return Contender(text, stream, about | {"tracker": setting.tracker, "min_score": setting.score})

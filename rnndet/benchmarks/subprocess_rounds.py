@@ -1,4 +1,4 @@
-"""Measure the rounds of one or two models in subprocesses, in turn, isolated from each other.
+"""Measure the rounds of one or several models in subprocesses, in turn, isolated from each other.
 
 Settings of a process (above all the allocator of main memory) affect one model only.
 """
@@ -16,7 +16,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rnndet.benchmarks.inference import NEGLIGIBLE_MS, ROWS, paired_ratio, shares
+from rnndet.benchmarks.inference import ROWS, compared, shares
 from rnndet.benchmarks.one_round import RoundRequest
 from rnndet.errors import RnndetError
 
@@ -30,7 +30,7 @@ def measure_in_subprocesses(
     rounds: int,
     on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Return the report of `inference.measure` on one or two models, measured in subprocesses.
+    """Return the report of `inference.measure` on models that are measured in subprocesses.
 
     requests: one for each model. Raises RnndetError with the message of a subprocess that fails.
     """
@@ -74,21 +74,12 @@ def combined(reports: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
             }
         )
     peaks = [max(report["peak_memory_mib"] or 0 for report in rounds) for rounds in reports]
-    report = {
+    return {
         **reports[0][0],
         "rounds": len(reports[0]),
         "models": models,
         "peak_memory_mib": max(peaks),
         "peak_memory_mib_by_model": peaks,
-        "ratio": None,
+        **compared([model["ms_by_round"] for model in models]),
         "parameter_ratio": None,
     }
-    if len(models) == 2:
-        a, b = (model["ms_by_round"] for model in models)
-        report["ratio"] = {
-            name: paired_ratio([row[name] for row in a], [row[name] for row in b])
-            if min(row[name] for row in (*a, *b)) >= NEGLIGIBLE_MS
-            else None
-            for name in ROWS
-        }
-    return report

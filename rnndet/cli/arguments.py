@@ -17,6 +17,7 @@ WEIGHTS_HELP = (
     "publishes, for example torchvision:fcos_resnet50_fpn, which is downloaded once; default: "
     f"{DEFAULT_WEIGHTS}, on rendered clips {CLIP_WEIGHTS}"
 )
+SIZE_HELP = "longer edge of the network's input; default: that of the model"
 TRACKERS_HELP = "byte, oc_sort, sort, iou or none"
 TRACKER_OPTION_HELP = "an option of the tracker, docs/inference.md; repeat for more"
 CLASSES_HELP = "only these classes: names by commas, or a text file with a name per line"

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from rnndet.cli.arguments import (
     CLASSES_HELP,
+    SIZE_HELP,
     TRACKER_OPTION_HELP,
     TRACKERS_HELP,
+    at_least_one,
     class_names,
     tracker_options,
 )
@@ -33,6 +35,7 @@ NEEDS_WEIGHTS = {
     "max_videos": None,
     "no_track_classes": False,
     "runtime": "torch",
+    "size": None,
     "teacher": None,
 }
 
@@ -85,6 +88,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="run the model on every N-th frame; boxes are propagated in between")  # fmt: skip
     add("--key-lost", type=float, default=0.0, metavar="SHARE",
         help="and on frames in which less than this share of the boxes was propagated")  # fmt: skip
+    add("--size", type=at_least_one, metavar="PIXELS", help=SIZE_HELP)
     add("--no-track-classes", action="store_true",
         help="do not correct classes by the shape and motion of tracks")  # fmt: skip
     add("--max-videos", type=int, metavar="N", help="N videos, evenly spaced in the set")
@@ -335,6 +339,7 @@ def predict(args: argparse.Namespace, here):
             degrade_seed=args.degrade_seed,
             every=args.every,
             keys=keys,
+            size=args.size,
             max_videos=args.max_videos,
             teacher=teacher,
             class_map=class_map,

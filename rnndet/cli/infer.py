@@ -15,6 +15,7 @@ from typing import Any
 
 from rnndet.cli.arguments import (
     CLASSES_HELP,
+    SIZE_HELP,
     TRACKER_OPTION_HELP,
     TRACKERS_HELP,
     WEIGHTS_HELP,
@@ -75,6 +76,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="SHARE",
         help="also run it where less than this share of the boxes could be propagated, 0 to 1",
     )
+    add("--size", type=at_least_one, metavar="PIXELS", help=SIZE_HELP)
     add("--start", type=seconds, default=0.0, help="begin at this time of each source, in seconds")
     add("--end", type=seconds, help="stop each source at this time, in seconds")
     add("--stride", type=at_least_one, default=1, help="use every n-th frame only")

@@ -63,6 +63,7 @@ def evaluate_set(
     degrade_seed: int = 0,
     every: int = 1,
     keys: KeyFrames | None = None,
+    size: int | None = None,
     max_videos: int | None = None,
     teacher: Teacher | None = None,
     class_map: ClassMap | None = None,
@@ -77,6 +78,7 @@ def evaluate_set(
     degrade, degrade_seed: corrupt the frames by their `named_plan`.
     every, max_videos: use every N-th frame, and at most this many videos.
     keys: the model processes only the key frames.
+    size: longer edge of the network's input, in pixels; None: that of the model.
     teacher: its detections on the clean frames replace the labels: figures are agreement with it.
     class_map: the classes to evaluate; the data has its classes, see `only_classes`. None: those of
     the model, which the data has, see `match_classes`.
@@ -95,6 +97,8 @@ def evaluate_set(
         raise RnndetError(f"uses of the memory: not by {model.name}; use `kind=torch`")
     if uses and keys is not None:
         raise RnndetError("key frames: not with other uses of the memory, which need every frame")
+    if uses and size is not None:
+        raise RnndetError("size: not with other uses of the memory, which have the model's")
     world = world or World()
     videos = [thinned(video, every) for video in spread(data.videos, max_videos)]
     share = world.share(range(len(videos)))
@@ -122,7 +126,12 @@ def evaluate_set(
     else:
         chosen = None if class_map is None else class_map.model_names
         stream = Stream(
-            model, min_score=SCORE_FLOOR, keys=keys, classes=chosen, track_classes=track_classes
+            model,
+            min_score=SCORE_FLOOR,
+            keys=keys,
+            classes=chosen,
+            track_classes=track_classes,
+            size=size,
         )
         pairs = ((videos[position], frames_of(videos[position])) for position in share)
         runs = {"": predict(stream, pairs, corrupted=corrupted, progress=tick)}
@@ -133,6 +142,8 @@ def evaluate_set(
         "key frames": "all" if keys is None else f"every {keys.every}, lost {keys.lost:g}",
         "degraded": "no" if degrade is None else f"{degrade}, seed {degrade_seed}",
     }
+    if size is not None:
+        facts["size"] = size
     if model.track_classes is not None:
         facts["track classes"] = "corrected" if track_classes else "not corrected"
     if teacher is not None:

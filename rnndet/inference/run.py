@@ -82,6 +82,7 @@ def track(
     classes: Sequence[str] | None = None,
     track_classes: bool = True,
     regions: Regions | str | Path | None = None,
+    size: int | None = None,
     stride: int = 1,
     start: float = 0.0,
     end: float | None = None,
@@ -101,7 +102,8 @@ def track(
     share key_lost of the boxes could be propagated, see `KeyFrames`. classes: names of the classes
     to detect, such as ("person", "car"); None: all classes. track_classes: correct the classes by
     the shape and motion of tracks, if the weights can, see `Stream`. regions: regions and lines, or
-    their JSON file, in which tracks are counted, see `rnndet.inference.counting`.
+    their JSON file, in which tracks are counted, see `rnndet.inference.counting`. size: longer edge
+    of the network's input, in pixels; None: that of the model.
     stride, start, end: every n-th frame, from and to these times in seconds, see `Excerpt`.
 
     The model stays on its device, and nothing is set on it: generators with other options may use
@@ -117,7 +119,7 @@ def track(
         model, tracker=tracker, tracker_options=tracker_options, min_score=min_score, nms=nms,
         scene_cuts=scene_cuts, coast=coast,
         key_every=key_every, key_lost=key_lost, classes=classes, track_classes=track_classes,
-        regions=regions,
+        regions=regions, size=size,
     )  # fmt: skip
     part = partial(frames_of_range, start=start, end=end, stride=stride)
     is_one = isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable)
@@ -143,6 +145,7 @@ def make_stream(
     classes: Sequence[str] | None = None,
     track_classes: bool = True,
     regions: Regions | str | Path | None = None,
+    size: int | None = None,
 ) -> Stream:
     """Return a stream with one threshold for tracker and model; the arguments of `track`."""
     runtime = as_runtime(model)
@@ -158,6 +161,7 @@ def make_stream(
         classes=classes,
         track_classes=track_classes,
         regions=read_regions(regions) if isinstance(regions, str | Path) else regions,
+        size=size,
     )
 
 
@@ -202,6 +206,8 @@ def run_source(
     save = options.save
     if stream.nms is not None:
         about["nms"] = stream.nms
+    if stream.size is not None:
+        about["size"] = stream.size
     if stream.regions is not None:
         about["regions"] = stream.regions.to_dict()
         save = tuple(dict.fromkeys((*save, "counts")))

@@ -62,6 +62,8 @@ class Stream:
             it sees all classes of the model.
         regions: count tracks in these regions and across these lines, in `FrameResult.counts`; see
             `TrackCounter`, whose counts are part of the state. Needs a tracker.
+        size: longer edge of the network's input, in pixels, see `InputSpec.resized`; None: that of
+            the model, which is the one it was trained for.
 
     A frame with `restart` is handled like a cut, and may have another size. A `gap` is not: missing
     frames leave state and tracks unchanged, and the tracker uses the true times.
@@ -91,6 +93,7 @@ class Stream:
         classes: Sequence[str] | None = None,
         track_classes: bool = True,
         regions: Regions | None = None,
+        size: int | None = None,
     ) -> None:
         if nms is not None and not 0 <= nms <= 1:
             raise RnndetError(f"nms = {nms}; expected an IoU from 0 to 1")
@@ -99,6 +102,8 @@ class Stream:
         if regions is not None and tracker is None:
             raise RnndetError("regions: only tracks are counted; use a tracker")
         self.runtime = as_runtime(model)
+        spec = self.runtime.input_spec
+        self.size, self.input_spec = size, spec if size is None else spec.resized(size)
         self.classes: tuple[str, ...] | None = None
         self._is_chosen: np.ndarray | None = None  # (K,) bool, by label
         if classes is not None:
@@ -111,8 +116,8 @@ class Stream:
         self.cuts = NoCuts() if cuts is None else cuts
         self.keys = EveryFrame() if keys is None else keys
         self.smoother = TrackSmoother(coast=coast)
-        spec = self.runtime.track_classes if track_classes else None
-        self.track_classes = NoTrackClasses() if spec is None else TrackClasses(spec)
+        names = self.runtime.track_classes if track_classes else None
+        self.track_classes = NoTrackClasses() if names is None else TrackClasses(names)
         self.regions = regions
         self.counter: TrackCounter | NoCounter = NoCounter()
         if regions is not None:
@@ -224,7 +229,7 @@ class Stream:
                 f"{size_text(size)}; call reset() before frames of another video"
             )
         self._size_hw = size
-        return scaled(image, self.runtime.input_spec)
+        return scaled(image, self.input_spec)
 
     def detect(
         self,

@@ -104,6 +104,8 @@ def _options(stream: Stream) -> dict[str, str]:
         options["classes"] = ", ".join(stream.classes)
     if stream.regions is not None:
         options["regions"] = json.dumps(stream.regions.to_dict())
+    if stream.size is not None:
+        options["size"] = str(stream.size)
     if not isinstance(stream.track_classes, NullPart):
         options["track classes"] = "on"
     if changed := changed_options(stream.tracker):

@@ -58,6 +58,7 @@ class ResultOptions:
     no_track_classes: bool = False
     regions: Regions | None = None
     tracker_options: dict[str, Any] = field(default_factory=dict)  # fields of its options
+    size: int | None = None  # longer edge of the network's input; None: the model's
 
     @property
     def stream(self) -> dict[str, Any]:
@@ -74,11 +75,15 @@ class ResultOptions:
             "classes": self.classes,
             "track_classes": not self.no_track_classes,
             "regions": self.regions,
+            "size": self.size,
         }
 
     def to_dict(self) -> dict[str, Any]:
         """The options for done.json; as in records of earlier versions where that is the same."""
-        newer = {"no_track_classes": False, "nms": None, "regions": None, "tracker_options": {}}
+        newer = {
+            "no_track_classes": False, "nms": None, "regions": None, "tracker_options": {},
+            "size": None,
+        }  # fmt: skip
         return {
             name: value
             for name, value in asdict(self).items()
