@@ -15,9 +15,11 @@ from rnndet.data.formats import (
     kitti_tracking,
     labelled_folder,
     mot,
+    pascal_voc,
     ua_detrac,
     unlabelled,
     visdrone_vid,
+    yolo,
     youtube_vis,
 )
 from rnndet.data.problems import Problems
@@ -37,9 +39,11 @@ FORMATS = {
     "kitti_tracking": kitti_tracking.read,
     "labelled_folder": labelled_folder.read,
     "mot": mot.read,
+    "pascal_voc": pascal_voc.read,
     "ua_detrac": ua_detrac.read,
     "unlabelled": unlabelled.read,
     "visdrone_vid": visdrone_vid.read,
+    "yolo": yolo.read,
     "youtube_vis": youtube_vis.read,
 }
 
