@@ -13,7 +13,9 @@ def grouped(*paths, pictures="frames", problems=None):
     images = {path: LabelledImage(Path(f"{path}.jpg"), Path(f"{path}.txt")) for path in paths}
     return {
         name: {index: str(pair.image) for index, pair in frames.items()}
-        for name, frames in videos_of(images, pictures, Problems() if problems is None else problems)
+        for name, frames in videos_of(
+            images, pictures, Problems() if problems is None else problems
+        )
     }
 
 

@@ -31,8 +31,8 @@ LABELS = ("Annotations", "annotations")
 IMAGES = ("JPEGImages", "images")
 EDGES = "Unknown"  # the database in files of programs that write edges from 0
 BEGINS_AT_0 = (
-    "boxes with an edge at pixel 0, although pixels count from 1; if the labels are edges from 0, set the "
-    "option first_pixel=0"
+    "boxes with an edge at pixel 0, although pixels count from 1; if the labels are edges from 0, "
+    "set the option first_pixel=0"
 )
 
 
