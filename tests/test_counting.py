@@ -1,6 +1,7 @@
 """Tracks in regions and across lines: each crossing counts once, jitter does not count."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,15 @@ def test_each_track_counts_for_its_own_class():
     counter.step(result((70, 20), (130, 50), (70, 80), labels=[0, 1, 1]))
     counts = counter.step(result((130, 20), (70, 50), (130, 80), labels=[0, 1, 1]))
     assert counts.lines["gate"] == LineCount({"person": 1}, {"car": 1, "person": 1})
+
+
+def test_counts_are_those_of_the_boxes_and_classes_that_are_shown():
+    counter = TrackCounter(Regions(YARD.regions, LINE.lines), CLASSES)
+    for x in (70, 130):
+        found, shown = result((70, 50)), result((x, 50), labels=[1])
+        counts = counter.step(replace(found, smoothed=shown.detections))
+    assert counts.lines["gate"] == LineCount({}, {"person": 1})
+    assert counts.regions["yard"].inside == {"person": 1}
 
 
 def test_detections_without_a_track_do_not_count():
@@ -249,7 +259,10 @@ def test_detections_without_ids_are_refused():
         TrackCounter(LINE, CLASSES).step(FrameResult(Frame(IMAGE, 0, 0.0), found))
 
 
-@pytest.mark.parametrize("corners", [[[300, 0], [400, 0], [400, 9]], [[0, -9], [9, -9], [9, -50]]])
+@pytest.mark.parametrize(
+    "corners",
+    [[[300, 0], [400, 0], [400, 9]], [[0, -9], [9, -9], [9, -50]], [[0, 150], [9, 150], [9, 190]]],
+)
 def test_a_region_outside_the_image_is_refused_with_both(corners):
     regions = Regions.from_dict({"regions": {"far": corners}}, where="r.json")
     with pytest.raises(RnndetError, match=r"'far'.*200x100.*pixels of the source"):
@@ -286,6 +299,7 @@ SQUARE = [[0, 0], [9, 0], [9, 9]]
         ({"regions": {"a": [[0, 0], [9, 0], [9, "9"]]}}, r"\(9, '9'\) is no point"),
         ({"regions": {"a": [[0, 0], [9, 0], [9, 9, 9]]}}, "is no point"),
         ({"regions": {"a": [[0, 0], [9, 0], [9, float("nan")]]}}, "is no point"),
+        ({"regions": {"a": [[0, 0], [9, 0], [9, True]]}}, "is no point"),
         ({"lines": {"a": [[0, 0]]}}, "line 'a'"),
         ({"lines": {"a": [[0, 0], [0.5, 0.5]]}}, "a pixel apart"),
         ({"lines": {"a": SQUARE}}, "line 'a'"),
