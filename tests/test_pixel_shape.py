@@ -214,6 +214,12 @@ def test_reserved_codes_do_not_stop_the_video(tmp_path):
     assert len(list(open_source(tmp_path / "a.mp4"))) == 1
 
 
+def test_reserved_codes_are_not_written():
+    assert ColourTags(255, 200, 200, 77).writable() == ColourTags(2, 2, 1, 0)
+    assert ColourTags(3, 3, 3, 3).writable() == ColourTags(2, 2, 1, 0)
+    assert ColourTags(22, 18, 9, 2).writable() == ColourTags(22, 18, 9, 2)
+
+
 def test_tags_are_not_read_where_no_video_is_written(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("opened again")
