@@ -21,10 +21,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from forked_process import ForkedProcess
 from pages import Parsed
 
 import rnndet
 from conftest import error_line
+from rnndet.cli import infer as infer_cli
 from rnndet.config import config_from_dict
 from rnndet.errors import InputError, OutputError, RnndetError
 from rnndet.inference.batch.jobs import Job
@@ -698,13 +700,13 @@ def long_clip(tmp_path_factory) -> Path:
     return path
 
 
-def start_tool(weights, clip, out) -> subprocess.Popen:
-    order = [sys.executable, TOOL, "--weights", weights, "--out", out, "--device", "cpu", "--quiet"]
+def start_tool(weights, clip, out) -> ForkedProcess:
+    order = ["--weights", weights, "--out", out, "--device", "cpu", "--quiet"]
     order += ["--score-threshold", 0.01, "--overwrite", clip]
-    return subprocess.Popen(list(map(str, order)))
+    return ForkedProcess(infer_cli.main, list(map(str, order)))
 
 
-def wait_for_frames(path: Path, process: subprocess.Popen, *, count: int) -> None:
+def wait_for_frames(path: Path, process: ForkedProcess, *, count: int) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         if path.exists() and path.read_bytes().count(b"\n") > count:
