@@ -17,13 +17,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rnndet.cli.arguments import TRACKERS_HELP, WEIGHTS_HELP, at_least_one
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.messages import counted
 from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet benchmark", description=__doc__)
+    parser = Parser(prog="rnndet benchmark", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     infer = add_infer(parts)
     evaluate = parts.add_parser("eval", help="an evaluation, frames per second")
