@@ -127,6 +127,12 @@ def test_image_without_xml_is_an_unlabelled_frame_and_a_video_without_xml_is_lef
     ]  # fmt: skip
 
 
+def test_hidden_files_are_left_out(tmp_path):
+    put(tmp_path, "train/a1", thing())
+    (tmp_path / "train/.a2.xml").write_text("no XML")  # as some systems write beside a copied file
+    assert summary(load(tmp_path)) == {"a": [1]}
+
+
 def test_images_without_any_xml_are_an_error(tmp_path):
     write_images(tmp_path / "train/a1.jpg")
     with pytest.raises(InputError, match=r"no videos found; expected labels .*train/\*\.xml"):

@@ -235,6 +235,7 @@ def test_quotes_keep_commas_and_signs(tmp_path, text, names):
         ("car", r"line 1: 'car' is no `key: value`"),
         ("nc: 1\n]", "line 2"),
         ("names: [a, [b]]", "names: expected text, a list"),
+        ("names: [a, b]c]", "names: expected text, a list"),
         ("names: [a, b", "names: expected text, a list"),
         ("names: *other", "names: expected text, a list"),
         ("names:\n  - a\n  b: c", "names: expected text, a list"),
