@@ -250,6 +250,11 @@ def test_part_of_a_source(infer, clip, tmp_path):
         assert (len(list(video)), video.info.fps) == (4, 15)
 
 
+def test_part_after_the_end_of_the_video_is_said(infer, clip, capsys):
+    assert infer(clip, "--start", 10) == 3
+    assert error_line(capsys).endswith("10 frames read, none of them from --start to --end")
+
+
 def test_part_that_ends_before_it_begins_is_a_usage_error(infer, clip, capsys):
     assert infer(clip, "--start", 2, "--end", 1) == 2
     assert "--end 1: expected more than --start, 2" in capsys.readouterr().err
