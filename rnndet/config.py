@@ -333,14 +333,14 @@ def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def parse_change(change: str, *, flag: str) -> tuple[str, Any]:
+def parse_change(change: str, *, flag: str, example: str = "train.lr=0.001") -> tuple[str, Any]:
     """KEY=VALUE, as `flag` takes it: the key, and the value as TOML reads it.
 
     A value that is not TOML is text, so words need no quotes. Raises RnndetError.
     """
     key, sign, text = change.partition("=")
     if not sign or not key.strip():
-        raise RnndetError(f"{flag} {change}: expected KEY=VALUE, for example train.lr=0.001")
+        raise RnndetError(f"{flag} {change}: expected KEY=VALUE, for example {example}")
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:

@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Annotated, Any, Literal, TypeVar
 
 from rnndet.errors import RnndetError
@@ -44,6 +45,15 @@ NotNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, low_is_open=True)]
 Share = Annotated[float, Range(0, 1)]
 ShareBelowOne = Annotated[float, Range(0, 1, high_is_open=True)]
+
+
+def check_number(name: str, value: Any, *, expected: str) -> None:
+    """Raise RnndetError if a value is no number.
+
+    >>> check_number("start", 1.5, expected="seconds")
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise RnndetError(f"{name} = {value!r}; expected {expected}, a number")
 
 
 def lookup(name: str, table: Mapping[str, Entry], *, what: str) -> Entry:

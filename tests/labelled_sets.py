@@ -133,6 +133,18 @@ def _mot(name: str, box: Numbers) -> Files:
     }
 
 
+def _pascal_voc(name: str, box: Numbers) -> Files:
+    counted = (box[0] + 1, box[1] + 1, box[2], box[3])  # pixels count from 1
+    tags = zip(("xmin", "ymin", "xmax", "ymax"), counted, strict=True)
+    corners = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
+    thing = f"<object><name>car</name><trackid>7</trackid><bndbox>{corners}</bndbox></object>"
+    size = f"<size><width>{SIZE_HW[1]}</width><height>{SIZE_HW[0]}</height></size>"
+    return {
+        f"train/{name}/{i:06d}.xml": f"<annotation>{size}{thing * (i == 1)}</annotation>"
+        for i in range(3)
+    }
+
+
 def _ua_detrac(name: str, box: Numbers) -> Files:
     left, top, width, height = _xywh(box)  # pixels count from 1
     corners = f' left="{left + 1}" top="{top + 1}" width="{width}" height="{height}"'
@@ -145,6 +157,15 @@ def _ua_detrac(name: str, box: Numbers) -> Files:
 def _visdrone_vid(name: str, box: Numbers) -> Files:
     text = ",".join(map(str, _xywh(box)))
     return {f"train/annotations/{name}.txt": f"2,7,{text},1,4,0,1\n"}
+
+
+def _yolo(name: str, box: Numbers) -> Files:
+    x, y, w, h = _xywh(box)
+    height, width = SIZE_HW
+    shares = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+    row = f"0 {' '.join(map(repr, shares))} 7\n"
+    files = {f"labels/train/{name}/{i:06d}.txt": row * (i == 1) for i in range(3)}
+    return files | {"data.yaml": "train: images/train\nnames:\n  0: car\n"}
 
 
 def _youtube_vis(name: str, box: Numbers) -> Files:
@@ -248,6 +269,12 @@ LAYOUTS = {
         fps=30.0,
         nothing="train: no sequences found; expected folders with a seqinfo.ini",
     ),
+    "pascal_voc": Layout(
+        _pascal_voc,
+        "train/{name}",
+        entry="object 1",
+        nothing=r"no videos found; expected labels in Annotations or train",
+    ),
     "ua_detrac": Layout(
         _ua_detrac,
         "Insight-MVT_Annotation_Train/{name}",
@@ -270,6 +297,12 @@ LAYOUTS = {
         ),
         nothing="no videos found; .*VisDrone2019-VID-train, .*train, ",
     ),
+    "yolo": Layout(
+        _yolo,
+        "images/train/{name}",
+        entry="line 1",
+        nothing="no videos found; expected images in any of ",
+    ),
     "youtube_vis": Layout(
         _youtube_vis,
         "train/JPEGImages/{name}",
@@ -291,7 +324,7 @@ def write_set(
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
         paths.append(root / path)
-    return sorted(paths, key=lambda path: path.name != "000001.xml")
+    return sorted(paths, key=lambda path: path.stem != "000001")
 
 
 def read(format: str, root: Path, **options: Any) -> VideoSet:

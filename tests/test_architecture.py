@@ -72,9 +72,15 @@ def package_of(file: str) -> str:
     return file.split("/")[1].removesuffix(".py")
 
 
+@cache
+def nodes(tree: ast.AST) -> list[ast.AST]:
+    """All nodes of a tree, which most of the rules look at."""
+    return list(ast.walk(tree))
+
+
 def imports(file: str, tree: ast.Module) -> Iterator[Use]:
     """Every import, also inside functions; `from a import b` is a.b."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (Use(file, node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -95,13 +101,13 @@ def dotted(node: ast.expr) -> str:
 def uses(file: str, tree: ast.Module) -> Iterator[Use]:
     """Imports, and names with dots such as `torch.distributed.barrier` after `import torch`."""
     yield from imports(file, tree)
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Attribute) and dotted(node):
             yield Use(file, node.lineno, dotted(node))
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return (node for node in nodes(tree) if isinstance(node, ast.Call))
 
 
 def is_within(name: str, module: str) -> bool:

@@ -3,15 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from batches import TOOL, frames_of, load_tool, order, save_weights, summary_of, write_clip
+from batches import frames_of, load_tool, order, save_weights, summary_of, write_clip
+from forked_process import ForkedProcess
 
+from rnndet.cli import infer as infer_cli
 from rnndet.errors import OutputError
 from rnndet.inference.batch.done import DoneRecord, describe_job, find_done
 from rnndet.inference.batch.sharding import split
@@ -42,7 +42,7 @@ def infer(weights, tmp_path):
     return lambda *arguments: tool.main(order(weights, tmp_path / "out", *arguments))
 
 
-def wait_until(true, process: subprocess.Popen) -> None:
+def wait_until(true, process: ForkedProcess) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         if true():
@@ -58,10 +58,7 @@ def test_shards_with_a_killed_and_repeated_run_equal_a_single_run(infer, weights
     first, second = [folders(clips)[place] for place in shards_of(clips)[killed][:2]]
 
     again = [*clips, "--resume", "--shard", f"{killed}/2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, TOOL, *order(weights, out, *again)], env=environment
-    )
+    process = ForkedProcess(infer_cli.main, order(weights, out, *again))
     part = out / second / "detections.part.jsonl"
     wait_until(lambda: part.exists() and part.read_bytes().count(b"\n") > 5, process)
     process.kill()

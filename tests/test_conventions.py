@@ -68,6 +68,40 @@ def test_imagenet_vid_counts_from_0_and_includes_the_last_pixel(tmp_path):
     assert target("imagenet_vid", tmp_path, text).boxes.tolist() == [EDGES]
 
 
+def voc(source):
+    box = "<xmin>{}</xmin><ymin>{}</ymin><xmax>30</xmax><ymax>20</ymax>"
+    size = "<size><width>64</width><height>48</height></size>"
+    thing = f"<object><name>car</name><bndbox>{box}</bndbox></object>"
+    return f"<annotation>{source}{size}{thing}</annotation>"
+
+
+VOC, TOOL = (
+    f"<source><database>{name}</database></source>" for name in ("The VOC2007 Database", "Unknown")
+)
+
+
+@pytest.mark.parametrize("source", ["", VOC])
+def test_pascal_voc_counts_from_1_and_includes_the_last_pixel(tmp_path, source):
+    assert target("pascal_voc", tmp_path, voc(source).format(11, 9)).boxes.tolist() == [EDGES]
+
+
+def test_pascal_voc_of_programs_has_edges_from_0(tmp_path):
+    assert target("pascal_voc", tmp_path, voc(TOOL).format(10, 8)).boxes.tolist() == [EDGES]
+
+
+@pytest.mark.parametrize("source", [VOC, TOOL])
+@pytest.mark.parametrize(("first", "x", "y"), [(0, 10, 8), (1, 11, 9)])
+def test_first_pixel_of_pascal_voc_can_be_given(tmp_path, source, first, x, y):
+    found = target("pascal_voc", tmp_path, voc(source).format(x, y), first_pixel=first)
+    assert found.boxes.tolist() == [EDGES]
+
+
+def test_yolo_has_the_centre_and_the_size_as_shares_of_the_image(tmp_path):
+    row = f"0 {20 / 64} {14 / 48} {20 / 64} {12 / 48}\n"
+    boxes = target("yolo", tmp_path, row).boxes
+    assert boxes.tolist() == [pytest.approx(EDGES, abs=1e-5)]
+
+
 def test_mot_counts_from_1_and_has_sizes(tmp_path):
     write_set("mot", tmp_path)
     (tmp_path / "train/v/gt/gt.txt").write_text("2,1,11,9,20,12,1,1,1\n")

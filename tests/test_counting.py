@@ -1,6 +1,7 @@
 """Tracks in regions and across lines: each crossing counts once, jitter does not count."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,11 +70,46 @@ def test_a_track_that_passes_beside_the_end_of_a_line_does_not_cross_it():
     assert walk(short, 70, 130, y=30).lines["gate"] == LineCount({}, {"car": 1})
 
 
+def test_a_line_ends_at_its_end_as_at_its_start():
+    low = Regions(lines={"gate": ((100, 100), (100, 60))})
+    assert walk(low, 70, 130, y=40).lines["gate"] == LineCount({}, {})
+    assert walk(low, 70, 130, y=70).lines["gate"] == LineCount({}, {"car": 1})
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "crosses"), [((60, 70), (140, 20), True), ((60, 90), (140, 40), False)]
+)
+def test_a_track_crosses_where_its_straight_way_meets_the_line(start, end, crosses):
+    counter = TrackCounter(Regions(lines={"gate": ((100, 50), (100, 0))}), CLASSES)
+    for place in (start, end):  # at x = 100 it is at y = 45, or 65
+        counts = counter.step(result(place))
+    assert counts.lines["gate"].to_right == ({"car": 1} if crosses else {})
+
+
+def test_the_hysteresis_of_the_smallest_boxes_is_two_pixels():
+    counter = TrackCounter(LINE, CLASSES)
+    for x in (90, 101.5, 98.5, 101.5, 98.5, 102.5):
+        found = detections([[x - 1, 40, x + 1, 42]], [0.9], [0], [1])
+        counts = counter.step(FrameResult(Frame(IMAGE, 0, 0.0), found))
+        if x < 102:
+            assert counts.lines["gate"] == LineCount({}, {})
+    assert counts.lines["gate"] == LineCount({}, {"car": 1})
+
+
 def test_each_track_counts_for_its_own_class():
     counter = TrackCounter(LINE, CLASSES)
     counter.step(result((70, 20), (130, 50), (70, 80), labels=[0, 1, 1]))
     counts = counter.step(result((130, 20), (70, 50), (130, 80), labels=[0, 1, 1]))
     assert counts.lines["gate"] == LineCount({"person": 1}, {"car": 1, "person": 1})
+
+
+def test_counts_are_those_of_the_boxes_and_classes_that_are_shown():
+    counter = TrackCounter(Regions(YARD.regions, LINE.lines), CLASSES)
+    for x in (70, 130):
+        found, shown = result((70, 50)), result((x, 50), labels=[1])
+        counts = counter.step(replace(found, smoothed=shown.detections))
+    assert counts.lines["gate"] == LineCount({}, {"person": 1})
+    assert counts.regions["yard"].inside == {"person": 1}
 
 
 def test_detections_without_a_track_do_not_count():
@@ -101,6 +137,12 @@ def test_entering_and_leaving_a_region_count_once_and_jitter_at_its_edge_does_no
 def test_inside_follows_the_hysteresis_so_that_it_agrees_with_entered_and_left():
     assert walk(YARD, 20, 52).regions["yard"].inside == {}
     assert walk(YARD, 20, 60, 48).regions["yard"].inside == {"car": 1}
+
+
+@pytest.mark.parametrize(("x", "inside"), [(51, {"car": 1}), (49, {})])
+def test_a_track_that_is_first_seen_near_an_edge_is_inside_if_its_point_is(x, inside):
+    yard = walk(YARD, x).regions["yard"]
+    assert (yard.inside, yard.entered, yard.left) == (inside, {}, {})
 
 
 def test_regions_may_be_concave():
@@ -177,6 +219,33 @@ def test_a_counter_continues_from_its_saved_state():
     assert expected.lines["gate"] == LineCount({"car": 1, "person": 1}, {"car": 1, "person": 1})
 
 
+def test_a_track_is_forgotten_after_so_many_frames_without_it(monkeypatch):
+    monkeypatch.setattr("rnndet.inference.counting.FORGET", 5)
+    for frames, crosses in ((4, {"car": 1}), (5, {})):
+        counter, saved = (TrackCounter(LINE, CLASSES) for _ in range(2))
+        for _ in range(7):  # those in which it is seen do not count
+            counter.step(result((70, 50)))
+        saved.load_state_dict(json.loads(json.dumps(counter.state_dict())))
+        for one in (counter, saved):
+            for _ in range(frames):
+                one.step(result())
+            assert one.step(result((130, 50))).lines["gate"].to_right == crosses
+
+
+def test_a_track_that_is_always_seen_is_not_forgotten(monkeypatch):
+    monkeypatch.setattr("rnndet.inference.counting.FORGET", 5)
+    for frames in range(1, 15):
+        assert walk(LINE, *[70] * frames, 130).lines["gate"].to_right == {"car": 1}
+
+
+def test_the_way_of_a_track_begins_in_the_saved_state():
+    regions = Regions(lines={"gate": ((100, 50), (100, 0))})
+    first, second = (TrackCounter(regions, CLASSES) for _ in range(2))
+    first.step(result((60, 90)))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert second.step(result((140, 40))).lines["gate"] == LineCount({}, {})  # passes at y = 65
+
+
 def test_counts_of_a_frame_do_not_change_later():
     counter = TrackCounter(LINE, CLASSES)
     before = counter.step(result((70, 50)))
@@ -190,7 +259,10 @@ def test_detections_without_ids_are_refused():
         TrackCounter(LINE, CLASSES).step(FrameResult(Frame(IMAGE, 0, 0.0), found))
 
 
-@pytest.mark.parametrize("corners", [[[300, 0], [400, 0], [400, 9]], [[0, -9], [9, -9], [9, -50]]])
+@pytest.mark.parametrize(
+    "corners",
+    [[[300, 0], [400, 0], [400, 9]], [[0, -9], [9, -9], [9, -50]], [[0, 150], [9, 150], [9, 190]]],
+)
 def test_a_region_outside_the_image_is_refused_with_both(corners):
     regions = Regions.from_dict({"regions": {"far": corners}}, where="r.json")
     with pytest.raises(RnndetError, match=r"'far'.*200x100.*pixels of the source"):
@@ -227,6 +299,7 @@ SQUARE = [[0, 0], [9, 0], [9, 9]]
         ({"regions": {"a": [[0, 0], [9, 0], [9, "9"]]}}, r"\(9, '9'\) is no point"),
         ({"regions": {"a": [[0, 0], [9, 0], [9, 9, 9]]}}, "is no point"),
         ({"regions": {"a": [[0, 0], [9, 0], [9, float("nan")]]}}, "is no point"),
+        ({"regions": {"a": [[0, 0], [9, 0], [9, True]]}}, "is no point"),
         ({"lines": {"a": [[0, 0]]}}, "line 'a'"),
         ({"lines": {"a": [[0, 0], [0.5, 0.5]]}}, "a pixel apart"),
         ({"lines": {"a": SQUARE}}, "line 'a'"),

@@ -19,7 +19,7 @@ FILE_PER_VIDEO = [
     "bdd100k_mot", "cvat_video", "kitti_tracking", "labelled_folder", "ua_detrac", "visdrone_vid",
 ]  # fmt: skip
 JSON = ["bdd100k_mot", "coco_vid", "youtube_vis"]
-XML = ["cvat_video", "imagenet_vid", "ua_detrac"]
+XML = ["cvat_video", "imagenet_vid", "pascal_voc", "ua_detrac"]
 
 
 def first_target(format, root):
@@ -162,7 +162,7 @@ def test_video_without_images_is_reported_and_the_others_are_read(format, tmp_pa
 
 def test_unknown_format_lists_the_choices(tmp_path):
     with pytest.raises(RnndetError, match="choose one of: bdd100k_mot, coco_vid"):
-        read_set("voc", tmp_path, "train")
+        read_set("vod", tmp_path, "train")
 
 
 def test_unknown_option_names_the_nearest(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = float(os.environ.get("RNNDET_FUZZ_SECONDS", "4"))
+SECONDS = float(os.environ.get("RNNDET_FUZZ_SECONDS", "3"))
 TESTS = Path(__file__).resolve().parent
 SCRIPT = TESTS / "fuzz_readers.py"
 

@@ -21,10 +21,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from forked_process import ForkedProcess
 from pages import Parsed
 
 import rnndet
 from conftest import error_line
+from rnndet.cli import infer as infer_cli
 from rnndet.config import config_from_dict
 from rnndet.errors import InputError, OutputError, RnndetError
 from rnndet.inference.batch.jobs import Job
@@ -246,6 +248,11 @@ def test_part_of_a_source(infer, clip, tmp_path):
     assert header["fps"] == 15.0
     with open_source(tmp_path / "sky" / "annotated.mp4") as video:
         assert (len(list(video)), video.info.fps) == (4, 15)
+
+
+def test_part_after_the_end_of_the_video_is_said(infer, clip, capsys):
+    assert infer(clip, "--start", 10) == 3
+    assert error_line(capsys).endswith("10 frames read, none of them from --start to --end")
 
 
 def test_part_that_ends_before_it_begins_is_a_usage_error(infer, clip, capsys):
@@ -698,13 +705,13 @@ def long_clip(tmp_path_factory) -> Path:
     return path
 
 
-def start_tool(weights, clip, out) -> subprocess.Popen:
-    order = [sys.executable, TOOL, "--weights", weights, "--out", out, "--device", "cpu", "--quiet"]
+def start_tool(weights, clip, out) -> ForkedProcess:
+    order = ["--weights", weights, "--out", out, "--device", "cpu", "--quiet"]
     order += ["--score-threshold", 0.01, "--overwrite", clip]
-    return subprocess.Popen(list(map(str, order)))
+    return ForkedProcess(infer_cli.main, list(map(str, order)))
 
 
-def wait_for_frames(path: Path, process: subprocess.Popen, *, count: int) -> None:
+def wait_for_frames(path: Path, process: ForkedProcess, *, count: int) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         if path.exists() and path.read_bytes().count(b"\n") > count:

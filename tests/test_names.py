@@ -251,7 +251,7 @@ def test_graph_of_any_name_runs(weights, folder, tmp_path):
     from rnndet.cli import export
 
     graph = folder / f"{NAME}.onnx"
-    assert export.main([str(weights), "--out", str(graph)]) == 0
+    assert export.main([str(weights), "--out", str(graph), "--frames", "2"]) == 0
     path = write_clip(tmp_path / "a.avi")
     given = ["--runtime", "onnx", "--no-video", "--out", tmp_path]
     assert run(path, "--weights", graph, *given) == 0

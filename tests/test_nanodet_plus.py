@@ -262,13 +262,15 @@ def test_loss_falls_on_one_image():
     prepared = model.prepare([image], [target])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     history = []
-    for _ in range(60):
+    for _ in range(60):  # about 30 are enough
         terms = model.losses(prepared, model.neck(model.backbone(prepared.pixels))).terms
         total = sum(terms.values())
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         history.append(total.item())
+        if history[-1] < 0.6 * history[0]:
+            break
     assert history[-1] < 0.6 * history[0]
 
 

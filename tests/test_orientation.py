@@ -190,7 +190,8 @@ def test_image_without_orientation_is_not_mentioned(tmp_path, caplog):
     assert read_notes("coco_vid", tmp_path, "train")[1] == [] == caplog.messages
 
 
-STATED = ["coco_vid", "imagenet_vid", "mot", "youtube_vis"]  # formats whose labels state a size
+# formats whose labels state a size
+STATED = ["coco_vid", "imagenet_vid", "mot", "pascal_voc", "youtube_vis"]
 every_layout = pytest.mark.parametrize("format", LAYOUTS)
 
 

@@ -151,16 +151,25 @@ def test_annotated_video_has_the_tags_and_the_colours_of_the_source(tmp_path, ki
     assert np.abs(colours_of(path) - np.array(COLOURS)).max() <= 4
 
 
-def test_wide_colours_have_the_tags_of_what_the_decoder_makes_of_them(tmp_path):
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ColourTags(9, 16, 9, 1),
+        ColourTags(9, 1, 9, 1),  # only the gamut is wide
+        ColourTags(1, 16, 1, 1),  # only the range of brightness is high
+        ColourTags(9, 16, 9, 2),
+    ],
+)
+def test_wide_colours_have_the_tags_of_what_the_decoder_makes_of_them(tmp_path, tags):
     """OpenCV 5 converts BT.2020 and PQ to BT.709; PyAV leaves the values as they are."""
-    path = write(tmp_path / "clip.mp4", tags=ColourTags(9, 16, 9, 1))
+    path = write(tmp_path / "clip.mp4", tags=tags)
     with AvFile(path) as source:
-        assert source.colour_tags() == ColourTags(9, 16, 9, 1)
+        assert source.colour_tags() == tags
     infer(VideoFile(path), tmp_path)
     out = tmp_path / "run" / "annotated.mp4"
     assert np.abs(colours_of(out) - colours_of(path)).max() <= 4
     if cv2.__version__ >= "5":
-        assert shape_and_tags(out)[1] == ColourTags(1, 1, 1, 1)
+        assert shape_and_tags(out)[1] == ColourTags(1, 1, 1, tags.range)
 
 
 def test_range_that_is_not_stated_is_the_limited_one(tmp_path):
@@ -212,6 +221,12 @@ def test_reserved_codes_do_not_stop_the_video(tmp_path):
     with VideoSink(tmp_path / "a.mp4", size_hw=SIZE_HW, fps=25, colours=tags) as sink:
         sink.write(np.zeros((*SIZE_HW, 3), np.uint8))
     assert len(list(open_source(tmp_path / "a.mp4"))) == 1
+
+
+def test_reserved_codes_are_not_written():
+    assert ColourTags(255, 200, 200, 77).writable() == ColourTags(2, 2, 1, 0)
+    assert ColourTags(3, 3, 3, 3).writable() == ColourTags(2, 2, 1, 0)
+    assert ColourTags(22, 18, 9, 2).writable() == ColourTags(22, 18, 9, 2)
 
 
 def test_tags_are_not_read_where_no_video_is_written(tmp_path, monkeypatch):

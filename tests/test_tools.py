@@ -77,7 +77,7 @@ def test_train_names_missing_data(config, tmp_path, capsys):
     [
         ("train.init=runs/none.pt", "train.init: weights 'runs/none.pt': neither a file"),
         ("train.teacher=none.pt", "train.teacher: weights 'none.pt': neither a file"),
-        ('data.train=[{root="none"}]', "none/annotations/train.json: no such annotation file"),
+        ('data.train=[{root="none"}]', "none: no such file or folder; check the path"),
     ],
 )
 def test_train_says_where_it_looked_for_a_missing_path(

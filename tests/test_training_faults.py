@@ -3,11 +3,10 @@
 import os
 import random
 import resource
-import subprocess
-import sys
 import time
 
 import pytest
+from forked_process import ForkedProcess
 
 from conftest import TRAINING_TREE
 from rnndet.config import config_from_dict
@@ -62,21 +61,12 @@ def test_kill_at_any_moment_loses_no_checkpoint(coco_vid_root, tmp_path):
     """Saving after every step, so that kills fall into saves; RNNDET_KILLS=30 takes minutes."""
     folder, dice = tmp_path / "run", random.Random(0)
     run(coco_vid_root, folder, steps=1, save_every=1)
-    script = (
-        "import sys, test_training_faults as t; from rnndet.training.run import run_training; "
-        "from pathlib import Path; "
-        "run_training(t.config_for(sys.argv[1], steps=10**6, save_every=1), Path(sys.argv[2]), "
-        "device='cpu', quiet=True, resume=True)"
-    )
-    here = os.path.dirname(__file__)
-    paths = os.pathsep.join([here, os.path.dirname(here)])
     step = 1
     for _ in range(KILLS):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(coco_vid_root), str(folder)],
-            env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.DEVNULL,
-        )
+        process = ForkedProcess(
+            run_training, config_for(coco_vid_root, steps=10**6, save_every=1), folder,
+            device="cpu", quiet=True, resume=True,
+        )  # fmt: skip
         before = mtime(folder)
         end = time.monotonic() + 60
         while time.monotonic() < end and process.poll() is None:

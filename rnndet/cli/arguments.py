@@ -60,7 +60,9 @@ def tracker_options(changes: Sequence[str]) -> dict[str, Any]:
     >>> tracker_options(["max_age=2", "re_update=false"])
     {'max_age': 2, 're_update': False}
     """
-    return dict(parse_change(change, flag="--tracker-option") for change in changes)
+    return dict(
+        parse_change(change, flag="--tracker-option", example="max_age=2") for change in changes
+    )
 
 
 def class_names(

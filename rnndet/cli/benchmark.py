@@ -28,7 +28,7 @@ from rnndet.cli.arguments import (
     class_names,
     tracker_options,
 )
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import RnndetError
 from rnndet.messages import counted
 from rnndet.models.zoo import CLIP_WEIGHTS, DEFAULT_WEIGHTS
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet benchmark", description=__doc__)
+    parser = Parser(prog="rnndet benchmark", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     infer = add_infer(parts)
     evaluate = parts.add_parser("eval", help="an evaluation, frames per second")

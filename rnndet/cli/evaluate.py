@@ -19,7 +19,7 @@ from rnndet.cli.arguments import (
     class_names,
     tracker_options,
 )
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import RnndetError
 from rnndet.messages import counted
 
@@ -41,7 +41,7 @@ NEEDS_WEIGHTS = {
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet evaluate", description=__doc__)
+    parser = Parser(prog="rnndet evaluate", description=__doc__)
     add = parser.add_argument
     add("weights", nargs="?", help="a name of weights/weights.toml, a checkpoint file or a graph")
     add("--runtime", default="torch", help="torch, openvino, onnx (see rnndet export), or auto")

@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import OutputError, RnndetError
 from rnndet.messages import counted
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rnndet export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

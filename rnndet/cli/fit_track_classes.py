@@ -11,14 +11,14 @@ import math
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import OutputError
 
 logger = logging.getLogger(__name__)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rnndet fit_track_classes",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -25,14 +25,14 @@ from rnndet.cli.arguments import (
     score_threshold,
     tracker_options,
 )
-from rnndet.cli.errors import command, printable, with_flags
+from rnndet.cli.errors import Parser, command, printable, with_flags
 from rnndet.errors import RnndetError
 
 log = logging.getLogger("infer")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet infer", description=__doc__)
+    parser = Parser(prog="rnndet infer", description=__doc__)
     add = parser.add_argument
     add("source", nargs="*",
         help="video file, folder of images, image, list of sources (.txt), pattern in quotes "

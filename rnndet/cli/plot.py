@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet plot", description=__doc__)
+    parser = Parser(prog="rnndet plot", description=__doc__)
     parser.add_argument("run", type=Path, help="run folder of rnndet train")
     parser.add_argument("--out", type=Path, help="folder for the images; default: the run folder")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

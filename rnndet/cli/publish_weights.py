@@ -7,12 +7,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import RnndetError
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rnndet publish_weights", description=__doc__)
+    parser = Parser(prog="rnndet publish_weights", description=__doc__)
     parser.add_argument("source", help="weights.pt or best.pt of a run folder")
     parser.add_argument("name", help="name for rnndet infer --weights")
     parser.add_argument("--licence", default="Apache-2.0")

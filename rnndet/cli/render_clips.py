@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from rnndet.cli.arguments import at_least_one
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import RnndetError
 from rnndet.messages import counted
 
@@ -17,7 +17,7 @@ SIZE_WH = (640, 384)  # of clips of photographs
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rnndet render_clips",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -8,12 +8,12 @@ import logging
 import sys
 from pathlib import Path
 
-from rnndet.cli.errors import command, run_tool
+from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.system.shipped import find_recipe, recipe_names
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rnndet train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -28,6 +28,7 @@ from rnndet.inference.stream import (
     score_limits,
 )
 from rnndet.inference.stream_state import Position, continued, load_stream, save_stream
+from rnndet.messages import counted
 from rnndet.models.zoo import file_sha256, find_weights
 from rnndet.structures import DEFAULT_FPS, Frame, FrameResult
 from rnndet.system.timing import StageTimer
@@ -265,7 +266,11 @@ class _Run:
         except KeyboardInterrupt:
             self._interrupted = True
         if self._tally.frames == 0 and not self._interrupted:
-            raise InputError(f"{self._source.info.source}: no frame could be read")
+            counts, name = self._source.counts, self._source.info.source
+            if counts is not None and counts.decoded:
+                read = counted(counts.decoded, "frame")
+                raise InputError(f"{name}: {read} read, none of them from `start` to `end`")
+            raise InputError(f"{name}: no frame could be read")
         self._interrupted = self._interrupted or self._stop()
 
     def _write_frames(self, frames: Iterator[Frame], writer: WriteBehind) -> None:

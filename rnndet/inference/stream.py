@@ -13,7 +13,7 @@ from rnndet.errors import RnndetError
 from rnndet.inference.counting import Regions, TrackCounter
 from rnndet.inference.runtimes import Runtime, as_runtime
 from rnndet.inference.runtimes.base import scaled
-from rnndet.registry import choose_classes
+from rnndet.registry import check_number, choose_classes
 from rnndet.structures import DetectionLimits, Detections, Frame, FrameResult
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.tracking import Tracker
@@ -95,10 +95,17 @@ class Stream:
         regions: Regions | None = None,
         size: int | None = None,
     ) -> None:
+        if nms is not None:
+            check_number("nms", nms, expected="an IoU from 0 to 1")
         if nms is not None and not 0 <= nms <= 1:
             raise RnndetError(f"nms = {nms}; expected an IoU from 0 to 1")
+        check_number("coast", coast, expected="a time in seconds")
         if coast > 0 and tracker is None:
             raise RnndetError(f"coast = {coast}: only tracks are shown while missed; use a tracker")
+        if not isinstance(regions, Regions | None):
+            raise RnndetError(
+                f"regions = {regions!r:.60}; expected Regions or the path of their file"
+            )
         if regions is not None and tracker is None:
             raise RnndetError("regions: only tracks are counted; use a tracker")
         self.runtime = as_runtime(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 import struct
@@ -202,6 +203,8 @@ def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") 
 
 def read_weights(name_or_path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint, by a name or a path as in `load_model`. Raises WeightsError."""
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise WeightsError(f"weights {name_or_path!r:.60}: expected a published name or a path")
     name = str(name_or_path)
     if name.startswith(TORCHVISION):
         return torchvision_content(name.removeprefix(TORCHVISION))

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from rnndet.data.formats import (
     kitti_tracking,
     labelled_folder,
     mot,
+    pascal_voc,
     ua_detrac,
     unlabelled,
     visdrone_vid,
+    yolo,
     youtube_vis,
 )
 from rnndet.data.problems import Problems
@@ -37,9 +40,11 @@ FORMATS = {
     "kitti_tracking": kitti_tracking.read,
     "labelled_folder": labelled_folder.read,
     "mot": mot.read,
+    "pascal_voc": pascal_voc.read,
     "ua_detrac": ua_detrac.read,
     "unlabelled": unlabelled.read,
     "visdrone_vid": visdrone_vid.read,
+    "yolo": yolo.read,
     "youtube_vis": youtube_vis.read,
 }
 
@@ -77,6 +82,8 @@ def read_set(
     first_three = tuple(inspect.signature(read).parameters)[:3]  # root, split, problems
     check_options(read, options, what=f"{format} options", given=first_three)
     problems = Problems() if problems is None else problems
+    if not os.path.lexists(root):
+        raise InputError(f"{root}: no such file or folder; check the path")
     try:
         videos = read(Path(root), split, problems, **options)
     except OSError as error:
@@ -103,7 +110,9 @@ def reader_options(changes: Sequence[str]) -> dict[str, Any]:
     >>> reader_options(["annotations=labels.json", "allow_outside=true"])
     {'annotations': 'labels.json', 'allow_outside': True}
     """
-    options = dict(parse_change(change, flag="`options`") for change in changes)
+    options = dict(
+        parse_change(change, flag="`options`", example="orientation=shown") for change in changes
+    )
     check_names(options, what="`options` ")
     return options
 

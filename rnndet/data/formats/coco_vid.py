@@ -7,6 +7,7 @@ is the scene group.
 """
 
 import math
+import os
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,10 @@ def read(
     is a file outside `root`, unless `allow_outside`.
     """
     path = root / annotations.replace("{split}", split)
+    if not os.path.lexists(path):
+        raise InputError(
+            f"{path}: no such annotation file; for labels that are not CocoVID give their format"
+        )
     tree = read_tables(path, ("categories", "videos", "images", "annotations"), form="CocoVID")
     folders = (root, root / images_dir)
     reader = _Reader(path, *folders, problems, allow_outside=allow_outside)

@@ -17,16 +17,16 @@ number in the file's name. Paths start with the split, or with a folder of the s
 
 import os
 import re
-from collections import Counter
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from rnndet.data.formats.text import inside, read_xml, rows
 from rnndet.data.formats.video_builder import MAX_FRAMES
+from rnndet.data.formats.voc_xml import ClassNames, corners, size_wh, track_id
 from rnndet.data.orientation import Orientation, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
-from rnndet.data.targets import MAX_TRACK, TargetBuilder
+from rnndet.data.targets import TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Target
 from rnndet.video.image import read_image
@@ -41,7 +41,6 @@ WNIDS = {  # the 30 classes in the order of the benchmark, and their WordNet ids
     "tiger": "n02129604", "train": "n04468005", "turtle": "n01662784", "watercraft": "n04530566",
     "whale": "n02062744", "zebra": "n02391049",
 }  # fmt: skip
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SPLITS = ("train", "val", "test")
 
 Selection = dict[str, set[int] | None]  # path of a video -> its frames; of a DET image -> None
@@ -77,7 +76,7 @@ def read(
     folder, nothing can be read.
     """
     base = _base(root)
-    labels = _Labels(classes or tuple(WNIDS))
+    labels = _class_names(classes or tuple(WNIDS))
     if index is None:
         source = base / "Data" / "VID" / split
         selection = _all_frames(base, split)
@@ -183,40 +182,17 @@ def _line(fields: list[str], *, names_frames: bool) -> tuple[str, range | None]:
     return path, range(number, number + (1 if names_frames else length))
 
 
-class _Labels:
-    """Find labels by class name or WordNet id, and collect unknown names."""
-
-    def __init__(self, classes: tuple[str, ...]) -> None:
-        name_of = {wnid: name for name, wnid in WNIDS.items()}
-        self.names = tuple(name_of.get(given, given) for given in classes)
-        self._label_of = {name: label for label, name in enumerate(self.names)}
-        self._label_of |= {WNIDS[n]: label for n, label in self._label_of.items() if n in WNIDS}
-        self._unknown: Counter[str] = Counter()
-        self._first: dict[str, Path] = {}
-
-    def find(self, name: str) -> int | None:
-        return self._label_of.get(name)
-
-    def note_unknown(self, name: str, file: Path) -> None:
-        self._unknown[name] += 1
-        self._first.setdefault(name, file)
-
-    def report(self, folder: Path, problems: Problems, *, ignore_unknown: bool) -> None:
-        """Report one problem or correction per unknown name, however often it occurs."""
-        for name, count in self._unknown.items():
-            if ignore_unknown:
-                problems.correct(f"objects of the unknown class {name!r} left out", count)
-                continue
-            objects = f"{count} object{'s' * (count > 1)}, the first in {self._first[name]}"
-            reason = f"class {name!r} is unknown ({objects}); set classes or ignore_unknown"
-            problems.add(folder, "", reason)
+def _class_names(classes: tuple[str, ...]) -> ClassNames:
+    """Return the classes, given by name or WordNet id, to be found by either."""
+    name_of = {wnid: name for name, wnid in WNIDS.items()}
+    return ClassNames([name_of.get(given, given) for given in classes], name_of)
 
 
 class _Reader:
     """Read videos below one folder with Data and Annotations."""
 
     def __init__(
-        self, base: Path, labels: _Labels, problems: Problems, *, unlabelled: bool
+        self, base: Path, labels: ClassNames, problems: Problems, *, unlabelled: bool
     ) -> None:
         self.base, self.labels, self.problems = base, labels, problems
         self.unlabelled = unlabelled
@@ -239,7 +215,7 @@ class _Reader:
     def _video(self, name: str, kind: str, names: dict[int, str]) -> VideoRecord | None:
         """Read a video with the frames `names` (number -> path); None if no frame can be used."""
         frames: list[FrameRecord] = []
-        size_wh: tuple[int, int] | None = None
+        first_wh: tuple[int, int] | None = None
         for number in sorted(names):
             image = self.base / "Data" / kind / f"{names[number]}.JPEG"
             xml = self.base / "Annotations" / kind / f"{names[number]}.xml"
@@ -251,17 +227,17 @@ class _Reader:
                 continue
             try:
                 tree = read_xml(xml)
-                size_wh = _size_wh(tree, xml, first=size_wh)
+                first_wh = size_wh(tree, xml, first=first_wh)
             except InputError as error:
                 self.problems.add_error(xml, error)
                 continue
-            target = self._target(tree, xml, size_wh, is_det=kind == "DET")
+            target = self._target(tree, xml, first_wh, is_det=kind == "DET")
             frames.append(FrameRecord(number, target, image))
-        if frames and size_wh is None:
-            size_wh = self._image_size_wh(frames[0].image)
-        if size_wh is None:
+        if frames and first_wh is None:
+            first_wh = self._image_size_wh(frames[0].image)
+        if first_wh is None:
             return None
-        return VideoRecord(name, size_wh[1], size_wh[0], None, tuple(frames))
+        return VideoRecord(name, first_wh[1], first_wh[0], None, tuple(frames))
 
     def _image_size_wh(self, image: Path | None) -> tuple[int, int] | None:
         """Return the size of an image, for videos without any XML."""
@@ -288,10 +264,8 @@ class _Reader:
                 self.labels.note_unknown(name, xml)
                 continue
             try:
-                x1, y1, x2, y2 = (_number(entry, f"bndbox/{t}") for t in CORNERS)
-                track = int(entry.findtext("trackid", "-1"))
-                if not -1 <= track <= MAX_TRACK:
-                    raise ValueError(f"trackid {track} is no identity")
+                x1, y1, x2, y2 = corners(entry)
+                track = track_id(entry.findtext("trackid"))
             except ValueError as error:
                 self.problems.add(xml, f"object {place}", str(error))
                 continue
@@ -300,28 +274,3 @@ class _Reader:
             box = (x1, y1, x2 + last, y2 + last)
             builder.add(box, label, entry=f"object {place}", track=track)
         return builder.build()
-
-
-def _size_wh(tree: Element, file: Path, *, first: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the size in an XML; raises InputError, also if it differs from that of `first`."""
-    try:
-        width, height = _number(tree, "size/width"), _number(tree, "size/height")
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from None
-    text = f"{file}: size {width:g}x{height:g}"
-    if not (1 <= width <= 1e6 and 1 <= height <= 1e6):
-        raise InputError(f"{text} is not that of an image")
-    if first is not None and (width, height) != first:
-        raise InputError(f"{text}, but {first[0]}x{first[1]} in the first frame of the video")
-    return int(width), int(height)
-
-
-def _number(element: Element, tag: str) -> float:
-    """Return the number at `tag`; raises ValueError with the reason."""
-    text = element.findtext(tag)
-    if text is None:
-        raise ValueError(f"lacks {tag}")
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{tag} {text!r} is not a number") from None

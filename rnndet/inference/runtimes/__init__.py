@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnndet.errors import DeviceError, WeightsError
+from rnndet.errors import DeviceError, RnndetError, WeightsError
 from rnndet.inference.runtimes.base import Runtime
 from rnndet.models.zoo import file_sha256, find_weights
 from rnndet.registry import lookup
@@ -30,6 +31,8 @@ def as_runtime(model: VideoDetector | Runtime) -> Runtime:
     """Wrap a `VideoDetector` in a `TorchRuntime`; return a runtime unchanged."""
     if isinstance(model, Runtime):
         return model
+    if isinstance(model, str | bytes | os.PathLike):
+        raise RnndetError(f"model = {model!r}; expected a model: rnndet.load_model({model!r})")
     from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 
     return TorchRuntime(model)

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from numbers import Integral
 
 from rnndet.errors import RnndetError
+from rnndet.registry import check_number
 from rnndet.structures import DEFAULT_FPS, Frame
 from rnndet.video.colour import ColourTags
 from rnndet.video.sources.base import ReadCounts, Source
@@ -69,8 +71,11 @@ class Excerpt(Source):
 
 def check_range(start: float, end: float | None, stride: int) -> None:
     """Raise RnndetError for an impossible range or stride."""
-    if stride < 1:
+    if not isinstance(stride, Integral) or stride < 1:
         raise RnndetError(f"stride = {stride}; expected 1 (all frames) or more")
+    for name, time in (("start", start), ("end", end)):
+        if time is not None:
+            check_number(name, time, expected="seconds")
     if not (0 <= start < math.inf and (end is None or end > start)):
         raise RnndetError(f"from {start} s to {end} s: expected 0 <= start < end, in seconds")
 
