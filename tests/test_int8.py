@@ -8,11 +8,12 @@ from test_onnx import noise, with_cell
 
 from conftest import SIZE_HW
 from rnndet.cli import export
+from rnndet.data.records import VideoSet
 from rnndet.errors import InputError, RnndetError
 from rnndet.evaluation import graph_loss
 from rnndet.evaluation.graph_loss import GraphLoss
 from rnndet.inference.runtimes import export_int8, open_runtime
-from rnndet.inference.runtimes.export_int8 import calibration_inputs, quantise
+from rnndet.inference.runtimes.export_int8 import best_range, calibration_inputs, quantise
 from rnndet.inference.runtimes.export_onnx import export_onnx
 from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.video.sink import VideoSink
@@ -79,6 +80,68 @@ def test_int8_graph_answers_nearly_as_the_float_graph(graph, int8, kind):
     exact, found = raw(OnnxRuntime(graph)), raw(open_runtime(int8[0], kind=kind)[0])
     assert np.corrcoef(exact.ravel(), found.ravel())[0, 1] > 0.98
     assert not np.array_equal(exact, found)
+
+
+def test_only_inputs_of_int8_convolutions_are_rounded(int8):
+    model = onnx.load(int8[0])
+    maker = {name: node for node in model.graph.node for name in node.output}
+    int8_convolutions = [name for name, is_int8 in convolutions(int8[0]).items() if is_int8]
+    nodes = {node.name: node for node in model.graph.node}
+    read = {maker[nodes[name].input[0]].input[0] for name in int8_convolutions}
+    rounding = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert {node.output[0] for node in rounding} == read
+    makers = {maker[node.input[0]].op_type for node in rounding if node.input[0] in maker}
+    assert makers & {"Clip", "LeakyRelu", "Relu"}  # activations are rounded, not what they read
+
+
+# ranges
+
+
+def squared_error(values, start, end):
+    step = (end - start) / 255
+    zero = np.rint(-start / step)
+    return np.mean(((np.clip(np.rint(values / step) + zero, 0, 255) - zero) * step - values) ** 2)
+
+
+def histogram(values):
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    return low, high, np.histogram(values, 4096, (low, high))[0].astype(float)
+
+
+def with_outlier():
+    return np.append(np.random.default_rng(0).uniform(-1, 1, 1_000_000), 5.0)
+
+
+def test_range_leaves_out_a_rare_large_value():
+    values = with_outlier()
+    error = squared_error(values, *best_range(*histogram(values)))
+    assert error < 0.5 * squared_error(values, values.min(), values.max())
+
+
+def test_the_two_ends_of_a_range_are_chosen_apart():
+    values = with_outlier()
+    start, end = best_range(*histogram(values))
+    assert start == values.min() and 1 <= end < 3
+
+
+def test_range_of_values_without_a_tail_is_all_of_them():
+    values = np.random.default_rng(0).uniform(-1, 3, 100_000)
+    assert best_range(*histogram(values)) == (values.min(), values.max())
+
+
+@pytest.mark.parametrize("value", [-2.0, 0.0, 3.0])
+def test_range_of_a_constant_holds_it(value):
+    start, end = best_range(*histogram(np.full(100, value)))
+    assert start <= min(0, value) and end >= max(0, value)
+
+
+def test_ranges_of_the_graph_are_those_of_the_calibration_frames(graph, clip, int8):
+    inputs = list(calibration_inputs(graph, clip, count=4))
+    start, end = best_range(*histogram(np.concatenate([x["image"].ravel() for x in inputs])))
+    model = onnx.load(int8[0])
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    node = next(node for node in model.graph.node if list(node.input)[:1] == ["image"])
+    assert values[node.input[1]] == pytest.approx((end - start) / 255, rel=1e-5)
 
 
 FIRST = "/body/body.0/body.0.0/Conv"
@@ -156,6 +219,8 @@ def test_clip_that_cannot_be_read_leaves_the_old_graph(graph, tmp_path):
 
 # the command
 
+INT8 = ["tiny", "--int8", "--calibrate", "x"]
+
 
 def run(graph, clip, out, *more):
     order = [str(graph), "--int8", "--calibrate", clip, "--per-clip", "2", "--out", str(out)]
@@ -202,6 +267,9 @@ def test_graph_within_the_allowed_loss_is_written_with_its_record(
 @pytest.mark.parametrize(
     "order, what",
     [
+        ([*INT8, "--data", "x", "--format", "coco_vid", "bdd100k_mot"], "one for each"),
+        ([*INT8, "--data", "x", "--format", "unlabelled"], "which need one"),
+        ([*INT8, "--data", "x", "--teacher", "t"], "for sets of --format unlabelled"),
         (["tiny", "--int8", "--data", "x"], "needs --calibrate"),
         (["tiny", "--int8", "--calibrate", "x"], "--data ROOT to measure what it loses"),
         (["tiny", "--calibrate", "x"], "only with --int8"),
@@ -213,12 +281,40 @@ def test_impossible_orders_are_usage_errors(order, what, capsys):
     assert what in capsys.readouterr().err
 
 
+def test_each_set_has_its_format_and_only_unlabelled_ones_the_teacher(
+    graph, clip, tmp_path, monkeypatch
+):
+    asked, read = [], []
+
+    def losses(*runtimes, name, teacher, degrade, **options):
+        asked.append((name, degrade, teacher and teacher.name))
+        return [GraphLoss(name, "all frames", 9, 70.0, 70.0)]
+
+    def read_set(form, root, split):
+        read.append((form, root))
+        return VideoSet((), ())
+
+    monkeypatch.setattr(graph_loss, "graph_losses", losses)
+    monkeypatch.setattr("rnndet.data.formats.read_set", read_set)
+    monkeypatch.setattr("rnndet.models.checkpoint.load_model", lambda name: None)
+    order = ["--data", "a", "b", "--format", "coco_vid", "unlabelled"]
+    more = ["--teacher", "start", "--degrade", "standard"]
+    assert run(graph, clip, tmp_path / "a.onnx", *order, *more) == 0
+    assert read == [("coco_vid", "a"), ("unlabelled", "b")]
+    assert asked == [
+        ("a", None, None),
+        ("a", "standard", None),
+        ("b", None, "start"),
+        ("b", "standard", "start"),
+    ]
+
+
 def test_losses_are_those_of_both_graphs_on_all_subsets(monkeypatch):
     class Run:
         videos = ()
 
     def evaluated(runtime, data, **options):
-        assert options["degrade"] == "standard"
+        assert (options["degrade"], options["teacher"]) == ("standard", Named)
         return {"": Run()}
 
     rows = {
@@ -236,12 +332,17 @@ def test_losses_are_those_of_both_graphs_on_all_subsets(monkeypatch):
     class Runtime:
         classes = ("a",)
 
-    found = graph_loss.graph_losses(Runtime(), Runtime(), None, name="val", degrade="standard")
+    class Named:
+        name = "start"
+
+    found = graph_loss.graph_losses(
+        Runtime(), Runtime(), None, name="val", degrade="standard", teacher=Named
+    )
     assert [(row.subset, round(row.loss, 6)) for row in found] == [
         ("all frames", 1.0),
         ("corrupted frames", -2.0),
     ]
-    assert found[0].data == "val, standard"
+    assert found[0].data == "val, standard, agreement with start"
 
 
 def graph_loss_key(run, subset):
