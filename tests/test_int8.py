@@ -82,16 +82,40 @@ def test_int8_graph_answers_nearly_as_the_float_graph(graph, int8, kind):
     assert not np.array_equal(exact, found)
 
 
-def test_only_inputs_of_int8_convolutions_are_rounded(int8):
-    model = onnx.load(int8[0])
-    maker = {name: node for node in model.graph.node for name in node.output}
-    int8_convolutions = [name for name, is_int8 in convolutions(int8[0]).items() if is_int8]
-    nodes = {node.name: node for node in model.graph.node}
-    read = {maker[nodes[name].input[0]].input[0] for name in int8_convolutions}
-    rounding = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert {node.output[0] for node in rounding} == read
-    makers = {maker[node.input[0]].op_type for node in rounding if node.input[0] in maker}
-    assert makers & {"Clip", "LeakyRelu", "Relu"}  # activations are rounded, not what they read
+def rounded(path):
+    """The tensors of a graph that are rounded to uint8."""
+    nodes = onnx.load(path).graph.node
+    return {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+
+
+def test_what_int8_convolutions_read_is_rounded(graph, int8):
+    int8_convolutions = {name for name, is_int8 in convolutions(int8[0]).items() if is_int8}
+    nodes = onnx.load(graph).graph.node
+    assert rounded(int8[0]) == {n.input[0] for n in nodes if n.name in int8_convolutions}
+
+
+def test_output_is_rounded_after_its_activation_and_before_an_add(tmp_path):
+    path = tmp_path / "residual.onnx"
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["image", "w"], ["a"], name="/first/Conv"),
+        make("LeakyRelu", ["a"], ["b"], name="/LeakyRelu"),
+        make("Conv", ["b", "w"], ["c"], name="/second/Conv"),
+        make("Add", ["b", "c"], ["d"], name="/Add"),
+        make("Conv", ["d", "w"], ["out"], name="/third/Conv"),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+        for name in ("image", "out")
+    ]
+    weights = np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype(np.float32)
+    start = [onnx.numpy_helper.from_array(weights, "w")]
+    model = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], start)
+    model = onnx.shape_inference.infer_shapes(onnx.helper.make_model(model))
+    ranges = dict.fromkeys(export_int8._rounded(model, []), (-1.0, 2.0))
+    result = export_int8._quantised(export_int8._packages()[1], model, ranges, kept=[])
+    onnx.save(result, path)
+    assert rounded(path) == {"image", "b", "c", "d"}
 
 
 # ranges
@@ -112,16 +136,13 @@ def with_outlier():
     return np.append(np.random.default_rng(0).uniform(-1, 1, 1_000_000), 5.0)
 
 
-def test_range_leaves_out_a_rare_large_value():
-    values = with_outlier()
-    error = squared_error(values, *best_range(*histogram(values)))
-    assert error < 0.5 * squared_error(values, values.min(), values.max())
-
-
-def test_the_two_ends_of_a_range_are_chosen_apart():
-    values = with_outlier()
-    start, end = best_range(*histogram(values))
-    assert start == values.min() and 1 <= end < 3
+@pytest.mark.parametrize("sign", [1, -1])
+def test_range_leaves_out_a_rare_large_value_at_either_end(sign):
+    values = sign * with_outlier()
+    ends = best_range(*histogram(values))
+    assert squared_error(values, *ends) < 0.5 * squared_error(values, values.min(), values.max())
+    near, far = ends[::sign]
+    assert near == -sign * max(-sign * values) and 1 <= sign * far < 3
 
 
 def test_range_of_values_without_a_tail_is_all_of_them():
@@ -142,6 +163,13 @@ def test_ranges_of_the_graph_are_those_of_the_calibration_frames(graph, clip, in
     values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     node = next(node for node in model.graph.node if list(node.input)[:1] == ["image"])
     assert values[node.input[1]] == pytest.approx((end - start) / 255, rel=1e-5)
+
+
+def test_ranges_come_from_the_values_of_all_frames(graph):
+    values = with_outlier()[::-1]  # the outlier is in the first frame only
+    frames = [{"image": part} for part in np.array_split(values, 4)]
+    found = export_int8._ranges(onnx, onnx.load(graph), frames, ["image"])
+    assert found["image"] == pytest.approx(best_range(*histogram(values)), rel=1e-6)
 
 
 FIRST = "/body/body.0/body.0.0/Conv"
