@@ -127,9 +127,8 @@ def _rounded(model: Any, kept: Sequence[str]) -> list[str]:
     convolutions = [n for n in model.graph.node if n.op_type == "Conv" and n.name not in kept]
     added = {name for node in model.graph.node if node.op_type == "Add" for name in node.input}
     read = [node.input[0] for node in convolutions]
-    return list(
-        dict.fromkeys([*read, *(n.output[0] for n in convolutions if n.output[0] in added)])
-    )
+    given = [node.output[0] for node in convolutions if node.output[0] in added]
+    return list(dict.fromkeys(read + given))
 
 
 def best_range(low: float, high: float, counts: NDArray[np.float64]) -> tuple[float, float]:
@@ -198,7 +197,7 @@ def _probe(
 
 
 def _quantised(quantisation: Any, model: Any, ranges: Ranges, *, kept: list[str]) -> Any:
-    """The model with the weights of its convolutions, but for those `kept`, and `ranges` rounded."""
+    """The model with the tensors of `ranges` and the weights of its convolutions rounded."""
 
     class Quantiser(quantisation.QDQQuantizer):  # type: ignore[misc,name-defined]
         def quantize_activation_tensor(self, tensor_name: str) -> None:
