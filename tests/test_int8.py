@@ -8,11 +8,12 @@ from test_onnx import noise, with_cell
 
 from conftest import SIZE_HW
 from rnndet.cli import export
+from rnndet.data.records import VideoSet
 from rnndet.errors import InputError, RnndetError
 from rnndet.evaluation import graph_loss
 from rnndet.evaluation.graph_loss import GraphLoss
 from rnndet.inference.runtimes import export_int8, open_runtime
-from rnndet.inference.runtimes.export_int8 import calibration_inputs, quantise
+from rnndet.inference.runtimes.export_int8 import best_range, calibration_inputs, quantise
 from rnndet.inference.runtimes.export_onnx import export_onnx
 from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.video.sink import VideoSink
@@ -79,6 +80,98 @@ def test_int8_graph_answers_nearly_as_the_float_graph(graph, int8, kind):
     exact, found = raw(OnnxRuntime(graph)), raw(open_runtime(int8[0], kind=kind)[0])
     assert np.corrcoef(exact.ravel(), found.ravel())[0, 1] > 0.98
     assert not np.array_equal(exact, found)
+
+
+def rounded(path):
+    """The tensors of a graph that are rounded to uint8."""
+    nodes = onnx.load(path).graph.node
+    return {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+
+
+def test_what_int8_convolutions_read_is_rounded(int8):
+    nodes = onnx.load(int8[0]).graph.node
+    maker = {name: node.op_type for node in nodes for name in node.output}
+    is_int8 = convolutions(int8[0])
+    read = [maker[node.input[0]] for node in nodes if is_int8.get(node.name)]
+    assert len(read) > 9 and set(read) == {"DequantizeLinear"}
+
+
+def test_output_is_rounded_after_its_activation_if_it_has_one(tmp_path):
+    path = tmp_path / "residual.onnx"
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["image", "w"], ["a"], name="/first/Conv"),
+        make("LeakyRelu", ["a"], ["b"], name="/LeakyRelu"),
+        make("Conv", ["b", "w"], ["c"], name="/second/Conv"),
+        make("Add", ["b", "c"], ["d"], name="/Add"),
+        make("Conv", ["d", "w"], ["out"], name="/third/Conv"),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+        for name in ("image", "out")
+    ]
+    weights = np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype(np.float32)
+    start = [onnx.numpy_helper.from_array(weights, "w")]
+    model = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], start)
+    model = onnx.shape_inference.infer_shapes(onnx.helper.make_model(model))
+    ranges = dict.fromkeys(export_int8._rounded(model, []), (-1.0, 2.0))
+    result = export_int8._quantised(export_int8._packages()[1], model, ranges, kept=[])
+    onnx.save(result, path)
+    assert rounded(path) == {"image", "b", "c", "d", "out_QuantizeLinear_Input"}
+
+
+# ranges
+
+
+def squared_error(values, start, end):
+    step = (end - start) / 255
+    zero = np.rint(-start / step)
+    return np.mean(((np.clip(np.rint(values / step) + zero, 0, 255) - zero) * step - values) ** 2)
+
+
+def histogram(values):
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    return low, high, np.histogram(values, 4096, (low, high))[0].astype(float)
+
+
+def with_outlier():
+    return np.append(np.random.default_rng(0).uniform(-1, 1, 1_000_000), 5.0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_range_leaves_out_a_rare_large_value_at_either_end(sign):
+    values = sign * with_outlier()
+    ends = best_range(*histogram(values))
+    assert squared_error(values, *ends) < 0.5 * squared_error(values, values.min(), values.max())
+    near, far = ends[::sign]
+    assert near == -sign * max(-sign * values) and 1 <= sign * far < 3
+
+
+def test_range_of_values_without_a_tail_is_all_of_them():
+    values = np.random.default_rng(0).uniform(-1, 3, 100_000)
+    assert best_range(*histogram(values)) == (values.min(), values.max())
+
+
+@pytest.mark.parametrize("value", [-2.0, 0.0, 3.0])
+def test_range_of_a_constant_holds_it(value):
+    start, end = best_range(*histogram(np.full(100, value)))
+    assert start <= min(0, value) and end >= max(0, value)
+
+
+def test_ranges_of_the_graph_are_those_of_the_calibration_frames(graph, clip, int8):
+    inputs = list(calibration_inputs(graph, clip, count=4))
+    start, end = best_range(*histogram(np.concatenate([x["image"].ravel() for x in inputs])))
+    model = onnx.load(int8[0])
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    node = next(node for node in model.graph.node if list(node.input)[:1] == ["image"])
+    assert values[node.input[1]] == pytest.approx((end - start) / 255, rel=1e-5)
+
+
+def test_ranges_come_from_the_values_of_all_frames(graph):
+    values = with_outlier()[::-1]  # the outlier is in the first frame only
+    frames = [{"image": part} for part in np.array_split(values, 4)]
+    found = export_int8._ranges(onnx, onnx.load(graph), frames, ["image"])
+    assert found["image"] == pytest.approx(best_range(*histogram(values)), rel=1e-6)
 
 
 FIRST = "/body/body.0/body.0.0/Conv"
@@ -156,6 +249,8 @@ def test_clip_that_cannot_be_read_leaves_the_old_graph(graph, tmp_path):
 
 # the command
 
+INT8 = ["tiny", "--int8", "--calibrate", "x"]
+
 
 def run(graph, clip, out, *more):
     order = [str(graph), "--int8", "--calibrate", clip, "--per-clip", "2", "--out", str(out)]
@@ -202,6 +297,9 @@ def test_graph_within_the_allowed_loss_is_written_with_its_record(
 @pytest.mark.parametrize(
     "order, what",
     [
+        ([*INT8, "--data", "x", "--format", "coco_vid", "bdd100k_mot"], "one for each"),
+        ([*INT8, "--data", "x", "--format", "unlabelled"], "which need one"),
+        ([*INT8, "--data", "x", "--teacher", "t"], "for sets of --format unlabelled"),
         (["tiny", "--int8", "--data", "x"], "needs --calibrate"),
         (["tiny", "--int8", "--calibrate", "x"], "--data ROOT to measure what it loses"),
         (["tiny", "--calibrate", "x"], "only with --int8"),
@@ -213,12 +311,40 @@ def test_impossible_orders_are_usage_errors(order, what, capsys):
     assert what in capsys.readouterr().err
 
 
+def test_each_set_has_its_format_and_only_unlabelled_ones_the_teacher(
+    graph, clip, tmp_path, monkeypatch
+):
+    asked, read = [], []
+
+    def losses(*runtimes, name, teacher, degrade, **options):
+        asked.append((name, degrade, teacher and teacher.name))
+        return [GraphLoss(name, "all frames", 9, 70.0, 70.0)]
+
+    def read_set(form, root, split):
+        read.append((form, root))
+        return VideoSet((), ())
+
+    monkeypatch.setattr(graph_loss, "graph_losses", losses)
+    monkeypatch.setattr("rnndet.data.formats.read_set", read_set)
+    monkeypatch.setattr("rnndet.models.checkpoint.load_model", lambda name: None)
+    order = ["--data", "a", "b", "--format", "coco_vid", "unlabelled"]
+    more = ["--teacher", "start", "--degrade", "standard"]
+    assert run(graph, clip, tmp_path / "a.onnx", *order, *more) == 0
+    assert read == [("coco_vid", "a"), ("unlabelled", "b")]
+    assert asked == [
+        ("a", None, None),
+        ("a", "standard", None),
+        ("b", None, "start"),
+        ("b", "standard", "start"),
+    ]
+
+
 def test_losses_are_those_of_both_graphs_on_all_subsets(monkeypatch):
     class Run:
         videos = ()
 
     def evaluated(runtime, data, **options):
-        assert options["degrade"] == "standard"
+        assert (options["degrade"], options["teacher"]) == ("standard", Named)
         return {"": Run()}
 
     rows = {
@@ -236,12 +362,17 @@ def test_losses_are_those_of_both_graphs_on_all_subsets(monkeypatch):
     class Runtime:
         classes = ("a",)
 
-    found = graph_loss.graph_losses(Runtime(), Runtime(), None, name="val", degrade="standard")
+    class Named:
+        name = "start"
+
+    found = graph_loss.graph_losses(
+        Runtime(), Runtime(), None, name="val", degrade="standard", teacher=Named
+    )
     assert [(row.subset, round(row.loss, 6)) for row in found] == [
         ("all frames", 1.0),
         ("corrupted frames", -2.0),
     ]
-    assert found[0].data == "val, standard"
+    assert found[0].data == "val, standard, agreement with start"
 
 
 def graph_loss_key(run, subset):

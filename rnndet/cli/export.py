@@ -36,7 +36,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--per-clip", type=int, default=8, metavar="N", help="frames of each CLIP that count (8)")
     add("--data", nargs="+", metavar="ROOT", default=[],
         help="with --int8: labelled sets to compare both graphs on")  # fmt: skip
-    add("--format", default="coco_vid", help="of --data, see docs/data.md")
+    add("--format", nargs="+", metavar="FORMAT", default=["coco_vid"],
+        help="of --data, see docs/data.md: one for all sets, or one for each")  # fmt: skip
+    add("--teacher", metavar="WEIGHTS",
+        help="labels the sets of format unlabelled: what it finds on the clean frames")  # fmt: skip
     add("--split", default="val", help="of --data")
     add("--every", type=int, default=1, metavar="N", help="every N-th frame of --data only")
     add("--degrade", metavar="PLAN", help="compare on corrupted frames too, as in rnndet evaluate")
@@ -55,6 +58,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--int8: give --data ROOT to measure what it loses, or --unchecked")
     if not args.int8 and (args.calibrate or args.data):
         parser.error("--calibrate, --data: only with --int8")
+    if len(args.format) not in (1, len(args.data)) and args.data:
+        parser.error("--format: give one for all sets of --data, or one for each")
+    if bool(args.teacher) != ("unlabelled" in args.format):
+        parser.error("--teacher: for sets of --format unlabelled, which need one")
     return args
 
 
@@ -137,21 +144,30 @@ def export_int8(args: argparse.Namespace, graph: Path, part: Path, out: Path) ->
 
 def compare(args: argparse.Namespace, graph: Path, part: Path):
     """The accuracy of both graphs on each set of --data, clean and as --degrade says."""
+    from dataclasses import replace
+
     from rnndet.data.formats import read_set
+    from rnndet.evaluation.agreement import Teacher
     from rnndet.evaluation.graph_loss import graph_losses
     from rnndet.evaluation.videos import match_classes
     from rnndet.inference.runtimes import open_runtime
+    from rnndet.models.checkpoint import load_model
     from rnndet.system.progress import Progress
 
     losses = []
     plans = (None, args.degrade) if args.degrade else (None,)
-    for root in args.data:
+    formats = args.format if len(args.format) > 1 else args.format * len(args.data)
+    for root, form in zip(args.data, formats, strict=True):
         pair = [open_runtime(file, kind="auto", device="cpu")[0] for file in (graph, part)]
-        data = match_classes(read_set(args.format, root, args.split), pair[0].classes)
+        data, teacher = read_set(form, root, args.split), None
+        if form == "unlabelled":
+            teacher = Teacher(load_model(args.teacher), args.teacher)
+            data = replace(data, classes=pair[0].classes)
+        data = match_classes(data, pair[0].classes)
         for plan in plans:
             with Progress("comparing", None, quiet=False) as progress:
                 losses += graph_losses(
-                    *pair, data, name=root, every=args.every, degrade=plan,
+                    *pair, data, name=root, every=args.every, degrade=plan, teacher=teacher,
                     progress=lambda total, bar=progress: bar.step_of(2 * total),
                 )  # fmt: skip
     return losses

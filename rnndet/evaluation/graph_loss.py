@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rnndet.data.records import VideoSet
+from rnndet.evaluation.agreement import Teacher
 from rnndet.evaluation.predict import evaluate_set
 from rnndet.evaluation.score import build_metrics, score
 from rnndet.inference.runtimes import Runtime
@@ -44,15 +45,17 @@ def graph_losses(
     name: str,
     every: int = 1,
     degrade: str | None = None,
+    teacher: Teacher | None = None,
     progress: Callable[[int], object] = lambda total: None,
 ) -> list[GraphLoss]:
     """Evaluate both graphs on the same frames, as `rnndet evaluate` does; one row per subset.
 
-    data: has the model's classes, see `match_classes`. every, degrade, progress: of `evaluate_set`.
-    Raises RnndetError.
+    data: has the model's classes, see `match_classes`. every, degrade, teacher, progress: of
+    `evaluate_set`. Raises RnndetError.
     """
+    options = {"every": every, "degrade": degrade, "teacher": teacher, "progress": progress}
     runs = {
-        kind: evaluate_set(runtime, data, every=every, degrade=degrade, progress=progress)[""]
+        kind: evaluate_set(runtime, data, **options)[""]
         for kind, runtime in (("float", float_runtime), ("int8", int8_runtime))
     }
     rows, _ = score(runs, build_metrics(["coco_ap"], float_runtime.classes))
@@ -60,6 +63,7 @@ def graph_losses(
     subsets = dict.fromkeys(key.subset for key in rows)
     ap50 = {(key.run, key.subset): 100 * numbers["AP50"] for key, numbers in rows.items()}
     where = name if degrade is None else f"{name}, {degrade}"
+    where = where if teacher is None else f"{where}, agreement with {teacher.name}"
     return [
         GraphLoss(where, subset, frames, ap50["float", subset], ap50["int8", subset])
         for subset in subsets
