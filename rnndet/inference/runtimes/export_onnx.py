@@ -7,6 +7,7 @@ rnndet.inference.runtimes.graph does; the graph itself is plain convolutions.
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ from rnndet.inference.runtimes.base import scaled
 from rnndet.inference.runtimes.graph import IMAGE, ExportSpec, GraphRuntime, StateSpec
 from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
+from rnndet.models.detectors.backbones import fold_batch_norms
+from rnndet.models.detectors.channel_shuffle import remove_shuffles
 from rnndet.models.temporal.state import State
 from rnndet.models.video_detector import VideoDetector
 from rnndet.structures import Detections, Frame
@@ -78,6 +81,7 @@ def export_checked(
 
     >>> spec, parity = export_checked(load_model("aerial"), "aerial.onnx")  # doctest: +SKIP
     """
+    model = copy.deepcopy(model).eval()
     with atomic_file(path, durable=True) as part:
         spec = export_onnx(model, part, weights_file=weights_file)
         clip = SyntheticClip(CLIP_SEED, length=frames)
@@ -97,24 +101,26 @@ def export_onnx(model: VideoDetector, path: Path, *, weights_file: str = "") -> 
         import onnx
     except ImportError:
         raise RnndetError("export needs the package onnx: pip install 'rnndet[onnx]'") from None
-    model = model.eval()
     runtime = TorchRuntime(model)
     if model.detector.head_spec is None:
         raise RnndetError(
             f"{runtime.about['detector']} cannot be exported: it has two stages; one-stage "
             "detectors can: fcos, nanodet_plus, retinanet, ssdlite"
         )
-    spec, example = _described(model, runtime, weights_file)
+    traced = copy.deepcopy(model).eval()
+    fold_batch_norms(traced)
+    remove_shuffles(traced)
+    spec, example = _described(traced, runtime, weights_file)
     inputs = [IMAGE, *(state.name for state in spec.states)]
     with torch.no_grad():
-        outputs, _, _ = model.raw_step(example[0], _nested(inputs[1:], example[1:]))
+        outputs, _, _ = traced.raw_step(example[0], _nested(inputs[1:], example[1:]))
     names = [*outputs, *(f"new_{state.name}" for state in spec.states)]
     axes = {name: {0: "batch", 2: f"{name}.height", 3: f"{name}.width"} for name in inputs}
     axes |= {name: {0: "batch", 1: "anchors"} for name in outputs}
     buffer = io.BytesIO()
     with torch.no_grad(), _quiet():
         torch.onnx.export(
-            _Step(model, inputs[1:]).eval(), tuple(example), buffer, input_names=inputs,
+            _Step(traced, inputs[1:]), tuple(example), buffer, input_names=inputs,
             output_names=names, dynamic_axes=axes, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
     graph = onnx.load_from_string(buffer.getvalue())

@@ -74,7 +74,7 @@ def channels_read(width: int, units: int) -> tuple[list[list[Channel]], list[Cha
 
 
 def remove_shuffles(model: nn.Module) -> None:
-    """Replace the stages of ShuffleNetV2 in a model in eval mode, in place; others stay as they are.
+    """Replace the stages of ShuffleNetV2, in place; all other modules stay as they are.
 
     The weights of the stages are permuted. A stage with batch norms that are not folded stays.
     """
