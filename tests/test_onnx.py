@@ -401,6 +401,18 @@ def test_other_files_are_refused(kind, tmp_path):
         open_runtime(tmp_path / "foreign.onnx", kind=kind)
 
 
+def test_inference_imports_no_solver_and_no_xml_before_they_are_needed():
+    """scipy.optimize takes 0.36 s of processor time and 45 MiB."""
+    program = (
+        "import sys\n"
+        "import rnndet.inference.run, rnndet.inference.batch.run, rnndet.cli.infer\n"
+        "import rnndet.inference.runtimes.openvino_runtime, rnndet.inference.runtimes.onnx_runtime\n"
+        "print(*{'scipy', 'xml.sax', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_inference_of_a_graph_imports_no_torch(kind, weights, tmp_path):
     program = (
