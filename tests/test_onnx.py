@@ -406,7 +406,8 @@ def test_inference_imports_no_solver_and_no_xml_before_they_are_needed():
     program = (
         "import sys\n"
         "import rnndet.inference.run, rnndet.inference.batch.run, rnndet.cli.infer\n"
-        "import rnndet.inference.runtimes.openvino_runtime, rnndet.inference.runtimes.onnx_runtime\n"
+        "import rnndet.inference.runtimes.openvino_runtime\n"
+        "import rnndet.inference.runtimes.onnx_runtime\n"
         "print(*{'scipy', 'xml.sax', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
