@@ -4,6 +4,9 @@ import builtins
 import importlib.util
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from conftest import SIZE_HW, TINY_OPTIONS, tiny_config, tiny_model
 from rnndet.config import config_from_dict
 from rnndet.errors import DeviceError, OutputError, RnndetError, WeightsError
 from rnndet.inference.runtimes import open_runtime
+from rnndet.inference.runtimes.batching import Batcher, Member
 from rnndet.inference.runtimes.export_onnx import export_checked, export_onnx, parity
 from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.inference.runtimes.openvino_runtime import OpenVinoRuntime
@@ -201,6 +205,61 @@ def test_batched_videos_equal_separate_runs(graph, kind):
         states = runtime.rows_of(state, 2)
         for one, before in zip(both, alone, strict=True):
             np.testing.assert_allclose(one.scores, before[k].scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [OnnxRuntime, OpenVinoRuntime])
+def test_graphs_are_called_for_one_video_at_a_time_and_none_waits(graph, kind, monkeypatch):
+    runtime, shapes, running = kind(graph[1]), [], []
+
+    def run_graph(self, pixels, state, run=kind.run_graph):
+        shapes.append(pixels.shape[0])
+        running.append(1)
+        assert len(running) == 1
+        try:
+            return run(self, pixels, state)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(kind, "run_graph", run_graph)
+    batcher, both_joined = Batcher(runtime), threading.Barrier(2, timeout=20)
+
+    def video(seed):
+        with Member(batcher) as member:
+            both_joined.wait()
+            if seed == 2:  # sends no frame until the other video has ended
+                assert ended.wait(20)
+            found = [
+                r.detections for r in run_video(Stream(member, min_score=0.01), noise(4, seed=seed))
+            ]
+            ended.set()
+            return found
+
+    ended = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(video, (1, 2)))
+    assert shapes == [1] * 8
+    for seed, found in zip((1, 2), together, strict=True):
+        stream = Stream(runtime, min_score=0.01)
+        for one, other in zip(found, run_video(stream, noise(4, seed=seed)), strict=True):
+            np.testing.assert_array_equal(one.scores, other.detections.scores)
+
+
+@pytest.mark.parametrize("kind", [OnnxRuntime, OpenVinoRuntime])
+def test_a_graph_runs_one_frame_at_a_time(graph, kind, monkeypatch):
+    """Its threads are those of `threads`, however many videos there are."""
+    runtime, running, most = kind(graph[1]), [], []
+
+    def run_graph(self, pixels, state, run=kind.run_graph):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+        return run(self, pixels, state)
+
+    monkeypatch.setattr(kind, "run_graph", run_graph)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda f: runtime.detect([f.image], [SIZE_HW], None), noise(9)))
+    assert max(most) == 1
 
 
 def test_video_that_joins_a_running_batch_has_an_empty_state(graph):

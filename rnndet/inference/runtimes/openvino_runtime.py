@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,21 +47,19 @@ class OpenVinoRuntime(GraphRuntime):
         if half and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise DeviceError("`half=True`: this CPU computes bfloat16 in software; leave it out")
         self._requests: dict[tuple[int, ...], Any] = {}  # by the shape of the image, oldest first
-        self._lock = Lock()  # a request runs one frame at a time
 
     def run_graph(
         self, pixels: NDArray[np.float32], state: GraphState
     ) -> tuple[dict[str, NDArray[np.float32]], GraphState]:
         import openvino
 
-        with self._lock:
-            request = self._request(pixels.shape)
-            new = {name: np.empty_like(array) for name, array in state.items()}
-            tensors = {IMAGE: pixels, **state, **{f"new_{n}": a for n, a in new.items()}}
-            for name, array in tensors.items():
-                request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
-            request.infer()
-            return {name: request.get_tensor(name).data.copy() for name in self.heads}, new
+        request = self._request(pixels.shape)
+        new = {name: np.empty_like(array) for name, array in state.items()}
+        tensors = {IMAGE: pixels, **state, **{f"new_{n}": a for n, a in new.items()}}
+        for name, array in tensors.items():
+            request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        request.infer()
+        return {name: request.get_tensor(name).data.copy() for name in self.heads}, new
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         """The compiled graph for images of this shape, as an inference request."""
