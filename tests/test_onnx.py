@@ -244,6 +244,28 @@ def test_graphs_are_called_for_one_video_at_a_time_and_none_waits(graph, kind, m
             np.testing.assert_array_equal(one.scores, other.detections.scores)
 
 
+def test_compiled_graph_of_the_cache_gives_the_same_detections(graph, tmp_path):
+    def scores(cache):
+        runtime, (frame,) = OpenVinoRuntime(graph[1], threads=1, cache=cache), noise(1)
+        return runtime.detect([frame.image], [SIZE_HW], None)[0][0].scores
+
+    expected, folder = scores(None), tmp_path / "cache"
+    np.testing.assert_array_equal(scores(folder), expected)
+    (blob,) = folder.glob("*.blob")
+    written = blob.stat().st_mtime_ns
+    np.testing.assert_array_equal(scores(folder), expected)
+    assert blob.stat().st_mtime_ns == written  # read, not compiled again
+    blob.chmod(0o600)
+    blob.write_bytes(blob.read_bytes()[:1000])
+    np.testing.assert_array_equal(scores(folder), expected)  # damaged
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_cache_of_graphs_needs_openvino(kind, weights, tmp_path):
+    with pytest.raises(DeviceError, match="only OpenVINO keeps compiled graphs"):
+        open_runtime(weights, kind=kind, graph_cache=tmp_path)
+
+
 @pytest.mark.parametrize("kind", [OnnxRuntime, OpenVinoRuntime])
 def test_a_graph_runs_one_frame_at_a_time(graph, kind, monkeypatch):
     """Its threads are those of `threads`, however many videos there are."""

@@ -16,6 +16,7 @@ FLAGS = {  # of the parameters that messages of the library name in backticks
     "compiled": "--compile",
     "device": "--device",
     "frames": "--frames",
+    "graph_cache": "--graph-cache",
     "half": "--half",
     "images": "--images",
     "kind": "--runtime",
