@@ -317,6 +317,13 @@ def test_iou_tracker_gives_ids_at_once():
 # widening
 
 
+def test_jump_is_matched_while_another_track_stays_where_it_is():
+    """The first stage leaves one of two tracks to the wide stages."""
+    still = (400, 300, 20, 20, 0.9, 0)
+    places = [100, 100, 100, 100, 128]  # the jump is longer than the object
+    assert run(ByteTracker(), [found(still, (x, 50, 20, 20, 0.8, 0)) for x in places])[-1] == [1, 2]
+
+
 def test_widening_shrinks_with_a_shorter_interval():
     widest = []
     for interval in (0.04, 0.1, 0.2):
