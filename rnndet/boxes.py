@@ -84,28 +84,41 @@ def nms(boxes: Array, groups: NDArray[np.integer], *, limit: float, most: int) -
     boxes (D, 4) are sorted by descending score. A box is removed if its IoU with a kept box of the
     same group (D,) is above `limit`. Works in blocks and ends as soon as `most` boxes are kept.
     """
+    columns, areas = np.ascontiguousarray(boxes.T), area(boxes)
     remaining = np.arange(len(boxes))
     kept = np.zeros(0, np.int64)
     while len(remaining) and len(kept) < most:
         block, remaining = remaining[:BLOCK], remaining[BLOCK:]
-        over = _overlaps(boxes, groups, block, block, limit)
+        over = _overlaps(columns, areas, groups, block, block, limit)
         keep = np.ones(len(block), bool)
-        for row in range(len(block)):
+        for row in np.flatnonzero(over.sum(1) > 1).tolist():  # one: the box itself
             if keep[row]:
                 keep[row + 1 :] &= ~over[row, row + 1 :]
         block = block[keep]
-        remaining = remaining[~_overlaps(boxes, groups, block, remaining, limit).any(0)]
+        if len(remaining):
+            over = _overlaps(columns, areas, groups, block, remaining, limit)
+            remaining = remaining[~over.any(0)]
         kept = np.concatenate([kept, block])
     return kept[:most]
 
 
 def _overlaps(
-    boxes: Array,
+    columns: Array,
+    areas: Array,
     groups: NDArray[np.integer],
     rows: NDArray[np.int64],
     others: NDArray[np.int64],
     limit: float,
 ) -> NDArray[np.bool_]:
-    """(A, B): which pairs of rows have the same group and an IoU above `limit`."""
-    same = groups[rows][:, None] == groups[others][None, :]
-    return same & (pairwise_iou(boxes[rows], boxes[others]) > limit)
+    """(A, B): which pairs of rows have the same group and an `iou` above `limit`.
+
+    columns (4, D): x1, y1, x2, y2, which takes half the time of boxes (D, 4).
+    """
+    a, b = columns[:, rows, None], columns[:, None, others]
+    width, height = (
+        np.maximum(np.minimum(a[k + 2], b[k + 2]) - np.maximum(a[k], b[k]), 0) for k in (0, 1)
+    )
+    shared = width * height
+    union = areas[rows, None] + areas[others] - shared
+    with np.errstate(invalid="ignore"):  # two empty boxes: not above any limit
+        return (shared / union > limit) & (groups[rows, None] == groups[others])

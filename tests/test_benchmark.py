@@ -13,6 +13,9 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
+import rnndet.benchmarks.process
+import rnndet.benchmarks.sources
+import rnndet.inference.run
 from conftest import SIZE_HW, frame_image, tiny_config, tiny_model
 from rnndet.benchmarks import inference as benchmark
 from rnndet.benchmarks.evaluation import measure_eval
@@ -34,6 +37,8 @@ from rnndet.benchmarks.inference import (
 )
 from rnndet.benchmarks.process import measure_memory, measure_startup, startup_commands
 from rnndet.benchmarks.settings import open_setting, parse_setting
+from rnndet.benchmarks.sources import lines_of as lines_of_sources
+from rnndet.benchmarks.sources import measure_sources
 from rnndet.benchmarks.torchvision_baseline import TorchvisionRuntime
 from rnndet.benchmarks.untrained import write_untrained
 from rnndet.cli import benchmark as cli
@@ -542,6 +547,45 @@ def test_memory_is_measured_in_steps_after_frame_200():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs getrusage")
+def test_memory_is_measured_with_small_frames_and_with_files(monkeypatch):
+    seen = {}
+
+    def run_source(stream, source, folder, options, *, on_frame):
+        seen.update(size=source.info.width, save=options.save, length=source.info.length)
+        return rnndet.inference.run.run_source(stream, source, folder, options, on_frame=on_frame)
+
+    monkeypatch.setattr(rnndet.benchmarks.process, "run_source", run_source)
+    stream = make_stream(tiny_model())
+    measure_memory(stream, frames=202, every=25, size_hw=(64, 96), save=("mot",))
+    assert seen == {"size": 96, "save": ("mot",), "length": 202}
+
+
+def test_sources_at_a_time_are_compared_with_the_model_alone(clip):
+    frames = []
+
+    class Counting(TorchRuntime):
+        def detect(self, images, *others, **options):
+            frames.append(len(images))
+            return super().detect(images, *others, **options)
+
+    report = measure_sources(Counting(tiny_model()), clip, [1, 2], frames=FEW, rounds=2)
+    assert list(report["ratio"]) == ["model alone", "1 source", "2 sources"]
+    # 5 frames first, or as many as there are: alone, of one, and of two sources; then two rounds
+    assert sum(frames) == FEW + 3 * 5 + 2 * 4 * FEW
+    assert report["frames"] == FEW
+    assert report["ratio"]["model alone"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+    assert report["ratio"]["2 sources"]["median"] > 0
+    assert len(lines_of_sources(report)) == 6
+
+
+def test_times_of_sources_are_of_a_frame_of_any_of_them(clip, monkeypatch):
+    clock = iter(range(10**6))  # a second between any two readings
+    monkeypatch.setattr(rnndet.benchmarks.sources, "perf_counter", lambda: next(clock))
+    report = measure_sources(TorchRuntime(tiny_model()), clip, [2], frames=4, rounds=1, save=())
+    assert report["ms"] == {"model alone": 1000 / 4, "2 sources": 1000 / 8}
+    assert report["ratio"]["2 sources"]["median"] == 0.5
+
+
 def test_startup_is_that_of_the_whole_process():
     spent = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
     report = measure_startup({"busy": ["-c", spent], "idle": ["-c", ""]}, rounds=1)

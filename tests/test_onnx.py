@@ -5,6 +5,9 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +21,7 @@ from conftest import SIZE_HW, TINY_OPTIONS, tiny_config, tiny_model
 from rnndet.config import config_from_dict
 from rnndet.errors import DeviceError, OutputError, RnndetError, WeightsError
 from rnndet.inference.runtimes import open_runtime
+from rnndet.inference.runtimes.batching import Batcher, Member
 from rnndet.inference.runtimes.export_onnx import export_checked, export_onnx, parity
 from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 from rnndet.inference.runtimes.openvino_runtime import OpenVinoRuntime
@@ -204,6 +208,83 @@ def test_batched_videos_equal_separate_runs(graph, kind):
         states = runtime.rows_of(state, 2)
         for one, before in zip(both, alone, strict=True):
             np.testing.assert_allclose(one.scores, before[k].scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [OnnxRuntime, OpenVinoRuntime])
+def test_graphs_are_called_for_one_video_at_a_time_and_none_waits(graph, kind, monkeypatch):
+    runtime, shapes, running = kind(graph[1]), [], []
+
+    def run_graph(self, pixels, state, run=kind.run_graph):
+        shapes.append(pixels.shape[0])
+        running.append(1)
+        assert len(running) == 1
+        try:
+            return run(self, pixels, state)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(kind, "run_graph", run_graph)
+    batcher, both_joined = Batcher(runtime), threading.Barrier(2, timeout=20)
+
+    def video(seed):
+        with Member(batcher) as member:
+            both_joined.wait()
+            if seed == 2:  # sends no frame until the other video has ended
+                assert ended.wait(20)
+            found = [
+                r.detections for r in run_video(Stream(member, min_score=0.01), noise(4, seed=seed))
+            ]
+            ended.set()
+            return found
+
+    ended = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(video, (1, 2)))
+    assert shapes == [1] * 8
+    for seed, found in zip((1, 2), together, strict=True):
+        stream = Stream(runtime, min_score=0.01)
+        for one, other in zip(found, run_video(stream, noise(4, seed=seed)), strict=True):
+            np.testing.assert_array_equal(one.scores, other.detections.scores)
+
+
+def test_compiled_graph_of_the_cache_gives_the_same_detections(graph, tmp_path):
+    def scores(cache):
+        runtime, (frame,) = OpenVinoRuntime(graph[1], threads=1, cache=cache), noise(1)
+        return runtime.detect([frame.image], [SIZE_HW], None)[0][0].scores
+
+    expected, folder = scores(None), tmp_path / "cache"
+    np.testing.assert_array_equal(scores(folder), expected)
+    (blob,) = folder.glob("*.blob")
+    written = blob.stat().st_mtime_ns
+    np.testing.assert_array_equal(scores(folder), expected)
+    assert blob.stat().st_mtime_ns == written  # read, not compiled again
+    blob.chmod(0o600)
+    blob.write_bytes(blob.read_bytes()[:1000])
+    np.testing.assert_array_equal(scores(folder), expected)  # damaged
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_cache_of_graphs_needs_openvino(kind, weights, tmp_path):
+    with pytest.raises(DeviceError, match="only OpenVINO keeps compiled graphs"):
+        open_runtime(weights, kind=kind, graph_cache=tmp_path)
+
+
+@pytest.mark.parametrize("kind", [OnnxRuntime, OpenVinoRuntime])
+def test_a_graph_runs_one_frame_at_a_time(graph, kind, monkeypatch):
+    """Its threads are those of `threads`, however many videos there are."""
+    runtime, running, most = kind(graph[1]), [], []
+
+    def run_graph(self, pixels, state, run=kind.run_graph):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+        return run(self, pixels, state)
+
+    monkeypatch.setattr(kind, "run_graph", run_graph)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda f: runtime.detect([f.image], [SIZE_HW], None), noise(9)))
+    assert max(most) == 1
 
 
 def test_video_that_joins_a_running_batch_has_an_empty_state(graph):
@@ -410,6 +491,19 @@ def test_other_files_are_refused(kind, tmp_path):
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(WeightsError, match="not a graph of rnndet"):
         open_runtime(tmp_path / "foreign.onnx", kind=kind)
+
+
+def test_inference_imports_no_solver_and_no_xml_before_they_are_needed():
+    """scipy.optimize takes 0.36 s of processor time and 45 MiB."""
+    program = (
+        "import sys\n"
+        "import rnndet.inference.run, rnndet.inference.batch.run, rnndet.cli.infer\n"
+        "import rnndet.inference.runtimes.openvino_runtime\n"
+        "import rnndet.inference.runtimes.onnx_runtime\n"
+        "print(*{'scipy', 'xml.sax', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from test_stream import Counter
 
+import rnndet.inference.stream
 from conftest import tiny_model
 from rnndet.errors import InputError, OutputError
 from rnndet.inference.pipeline import DEPTH, WriteBehind, prefetch
 from rnndet.inference.run import RunOptions, make_stream, run_source
+from rnndet.inference.runtimes.base import scaled
 from rnndet.inference.runtimes.batching import Batcher, Member
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.inference.stream import Stream, run_video
 from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
 from rnndet.tracking import ByteTracker
+from rnndet.video.scene_cut import SceneCut
 from rnndet.video.sink import JsonLinesSink
 from rnndet.video.sources.base import Source
 
@@ -159,10 +162,10 @@ def bright_then_dark():
 
 
 def test_run_of_files_begins_a_scene_as_the_stream_does(tmp_path):
-    class CutAtTwo:
+    class CutAtTwo(SceneCut):
         seen = 0
 
-        def update(self, image):
+        def update(self, image, cells=None):
             self.seen += 1
             return self.seen == 3
 
@@ -210,6 +213,45 @@ def test_live_source_is_read_by_the_stream_itself(tmp_path):
 
     stream = make_stream(tiny_model())
     assert run_source(stream, Live(noise(3)), tmp_path, RunOptions(save=())).frames == 3
+
+
+def test_frames_are_scaled_and_reduced_by_the_reading_thread(tmp_path, monkeypatch):
+    seen = {}
+
+    def recorded(name, function):
+        def call(*arguments):
+            seen.setdefault(name, set()).add(threading.current_thread().name)
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(rnndet.inference.stream, "scaled", recorded("scaled", scaled))
+    reduce = rnndet.video.scene_cut.reduce_to_cells
+    monkeypatch.setattr(rnndet.video.scene_cut, "reduce_to_cells", recorded("reduced", reduce))
+    run_source(make_stream(Counter()), Listed(noise(5)), tmp_path, RunOptions(save=()))
+    assert seen == {"scaled": {"prefetch"}, "reduced": {"prefetch"}}
+
+
+def test_results_are_the_same_with_and_without_threads(tmp_path):
+    lines = []
+    for is_threaded in (True, False):
+        stream = make_stream(Counter(), tracker="byte", min_score=0.1)
+        frames = [*bright_then_dark(), *noise(6, seed=1)]
+        frames = [Frame(f.image, k, k / 10, restart=k == 7) for k, f in enumerate(frames)]
+        options = RunOptions(save=(), is_threaded=is_threaded, overwrite=True)
+        run_source(stream, Listed(frames), tmp_path, options)
+        text = (tmp_path / "clip" / "detections.jsonl").read_text().splitlines()
+        lines.append(text[:-1])  # the last has times
+    assert lines[0] == lines[1] and any("restart" in line for line in lines[0])
+
+
+def test_ready_frame_changes_no_state():
+    stream, (frame, other) = make_stream(Counter()), noise(2)
+    stream.step(frame)
+    before = str(stream.state_dict())
+    assert stream.ready(Frame(other.image, 1, 0.1, restart=True)) is not None
+    assert stream.ready(Frame(other.image[..., :2], 1, 0.1)) is None  # which step refuses
+    assert str(stream.state_dict()) == before
 
 
 def test_run_that_cannot_write_leaves_no_thread(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms
 
-from rnndet.boxes import nms
+from rnndet.boxes import BLOCK, nms
 from rnndet.models.detectors import build_detector
 from rnndet.models.postprocess import anchors_of, postprocess
 from rnndet.structures import DetectionLimits
@@ -89,6 +89,13 @@ def test_suppression_equals_torchvisions(seed):
     scores = np.linspace(1, 0.1, 300, dtype=np.float32)
     expected = batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.5)
     assert nms(boxes, labels, limit=0.5, most=300).tolist() == expected.tolist()
+
+
+def test_the_last_box_after_a_whole_block_is_suppressed_by_the_first():
+    corners = 20.0 * np.arange(BLOCK)[:, None] + np.array([0, 0, 10, 10])
+    boxes = np.concatenate([corners, corners[:1]]).astype(np.float32)
+    kept = nms(boxes, np.zeros(BLOCK + 1, np.int64), limit=0.5, most=1000)
+    assert kept.tolist() == list(range(BLOCK))
 
 
 def test_suppression_stops_at_the_limit():

@@ -1,5 +1,6 @@
 """Scene cuts are detected, and reset recurrent state and tracks."""
 
+import cv2
 import numpy as np
 import pytest
 from test_stream import Counter, frames
@@ -12,7 +13,7 @@ from rnndet.errors import RnndetError
 from rnndet.inference.stream import Stream, run_video
 from rnndet.structures import Frame
 from rnndet.tracking import ByteTracker
-from rnndet.video.scene_cut import SceneCut
+from rnndet.video.scene_cut import SceneCut, reduce_to_cells
 from rnndet.video.synthetic.clip import SyntheticClip
 
 SIZE_HW = (192, 256)
@@ -50,6 +51,16 @@ def test_corrupted_frames_are_no_cuts(kind):
 def test_cut_behind_blank_frames_is_detected():
     black = np.zeros((*SIZE_HW, 3), np.uint8)
     assert cuts([*clip(1), black, black, *clip(2)]) == [14]
+
+
+@pytest.mark.parametrize("size_hw", [(90, 70), (257, 300), (513, 643), (720, 1280)])
+def test_cells_are_means_of_every_nth_pixel(size_hw):
+    image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    step = max(1, min(size_hw) // 256)
+    chosen = np.ascontiguousarray(image[::step, ::step])
+    expected = cv2.resize(chosen, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+    np.testing.assert_array_equal(reduce_to_cells(image), expected)
+    np.testing.assert_array_equal(reduce_to_cells(image[..., ::-1]), expected[..., ::-1])
 
 
 def test_fast_pan_is_a_single_cut_at_most():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from conftest import detections
 from rnndet.errors import RnndetError
@@ -48,6 +49,19 @@ def walk(count: int, *, step: float, score: float = 0.9) -> list[Detections]:
 def test_assign_minimises_the_total_cost_and_is_not_greedy():
     rows, columns = assign(np.array([[0.1, 0.2], [0.2, 0.9]]), limit=1.0)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (3, 5), (6, 4)])
+def test_assign_equals_the_solver_with_and_without_rivals(shape):
+    rng = np.random.default_rng(0)
+    for share in (0.05, 0.15, 0.5):  # of pairs below the limit
+        for _ in range(50):
+            cost = np.where(rng.random(shape) < share, 0.0, 0.5) + rng.random(shape) / 2
+            solved = linear_sum_assignment(np.minimum(cost, 0.5))
+            below = cost[solved] < 0.5
+            rows, columns = assign(cost, limit=0.5)
+            assert rows.tolist() == solved[0][below].tolist()
+            assert columns.tolist() == solved[1][below].tolist()
 
 
 def test_assign_never_matches_at_the_limit():
@@ -301,6 +315,13 @@ def test_iou_tracker_gives_ids_at_once():
 
 
 # widening
+
+
+def test_jump_is_matched_while_another_track_stays_where_it_is():
+    """The first stage leaves one of two tracks to the wide stages."""
+    still = (400, 300, 20, 20, 0.9, 0)
+    places = [100, 100, 100, 100, 128]  # the jump is longer than the object
+    assert run(ByteTracker(), [found(still, (x, 50, 20, 20, 0.8, 0)) for x in places])[-1] == [1, 2]
 
 
 def test_widening_shrinks_with_a_shorter_interval():

@@ -330,3 +330,31 @@ def test_opencv_can_reopen_the_fallback_video(tmp_path, monkeypatch):
     capture = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
     capture.release()
+
+
+@pytest.mark.parametrize("size_hw", [(33, 48), (32, 49), (33, 49), (32, 48)])
+def test_only_odd_sides_are_padded_by_a_pixel(size_hw, tmp_path, monkeypatch):
+    seen = []
+
+    class Recorder:
+        codec = "h264"
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def write(self, image: np.ndarray, *, time: float | None = None) -> None:
+            seen.append(image)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(sink_module, "open_writer", Recorder)
+    image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    sink = VideoSink(tmp_path / "clip.mp4", size_hw=size_hw, fps=25)
+    sink.write(image)
+    sink.abort()
+    height, width = size_hw
+    (written,) = seen
+    assert written.shape == (height + height % 2, width + width % 2, 3)
+    np.testing.assert_array_equal(written[:height, :width], image)
+    np.testing.assert_array_equal(written[-1, -1], image[-1, -1])

@@ -40,13 +40,22 @@ class Looped(Source):
 
 
 def measure_memory(
-    stream: Stream, *, frames: int, every: int, on_frame: Callable[[], None] = lambda: None
+    stream: Stream,
+    *,
+    frames: int,
+    every: int,
+    size_hw: tuple[int, int] | None = None,
+    save: Sequence[str] = (),
+    on_frame: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Measure main memory (MiB, resident) of this process at frame 200, then every `every` frames.
 
-    All of inference but the video file: detections.jsonl is written.
+    All of inference but decoding; detections.jsonl is written, and the files of `save`. size_hw: of
+    the frames, by default that of the synthetic clip; with small frames a long run takes minutes.
     """
-    images = [frame.image for frame in SyntheticClip(CLIP_SEED, length=CLIP_LENGTH)]
+    size = {} if size_hw is None else {"size_hw": size_hw}
+    clip = SyntheticClip(CLIP_SEED, length=CLIP_LENGTH, **size)
+    images = [frame.image for frame in clip]
     points: list[tuple[int, float]] = []
 
     def record(result: FrameResult) -> None:
@@ -56,7 +65,8 @@ def measure_memory(
         on_frame()
 
     with TemporaryDirectory(prefix="rnndet-benchmark-") as folder:
-        run_source(stream, Looped(images, frames), folder, RunOptions(save=()), on_frame=record)
+        options = RunOptions(save=tuple(save))
+        run_source(stream, Looped(images, frames), folder, options, on_frame=record)
     return {"frames": frames, "resident_mib": points}
 
 

@@ -4,6 +4,7 @@ infer: milliseconds per frame by stage, for one model, or for several in turn, b
 onnxruntime (aerial:runtime=onnx), compiled by torch (aerial:runtime=compiled), as torchvision's
 documentation runs it (aerial:runtime=stock), or with key frames (aerial:key_every=5).
 eval: frames per second of an evaluation. memory: main memory over many frames.
+sources: one or more sources at a time, from the files to the results, against the model alone.
 startup: CPU seconds until the first result.
 train: frames per second of a training configuration, and milliseconds per step by stage.
 curve: accuracy against milliseconds over models, input sizes and key frames, and the best choices.
@@ -55,6 +56,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--runtime", default="torch", help="torch, openvino, onnx or auto")
     add("--frames", type=at_least_one, default=3000, help="frames in all (3000)")
     add("--every", type=at_least_one, default=500, help="frames between two measurements (500)")
+    add("--size", nargs=2, type=at_least_one, metavar=("H", "W"), help="of the frames (384 480)")
+    add("--save", action="append", default=[], metavar="NAMES", help="files, as for rnndet infer")
+    sources = parts.add_parser("sources", help="sources at a time, against the model alone")
+    sources.set_defaults(run=run_sources)
+    add = sources.add_argument
+    add("source", help="video file")
+    add("--weights", help=WEIGHTS_HELP)
+    add("--runtime", default="torch", help="torch, openvino, onnx or auto")
+    add("--sources", nargs="+", type=at_least_one, default=[1, 2, 4], metavar="N",
+        help="numbers of sources at a time (1 2 4)")  # fmt: skip
+    add("--frames", type=at_least_one, default=100, help="frames of each source (100)")
+    add("--rounds", type=at_least_one, default=5, help="rounds (5)")
+    add("--threads", type=at_least_one, help="CPU threads of the model")
+    add("--no-video", action="store_true", help="leave the annotated video out")
     startup = parts.add_parser("startup", help="cost of a process before its first result")
     startup.set_defaults(run=run_startup)
     add = startup.add_argument
@@ -76,7 +91,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--degrade", metavar="PLAN", help="corrupt frames: standard, or one kind")
     add("--cache", metavar="DIR", help="decoded frames, see rnndet cache_frames")
     add_curve(parts)
-    for part in (infer, evaluate, memory, startup, train, cuts):
+    for part in (infer, evaluate, memory, sources, startup, train, cuts):
         part.add_argument("--out", metavar="FILE", help="write all numbers there, as JSON")
         part.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
@@ -225,14 +240,33 @@ def run_memory(args: argparse.Namespace) -> int:
     from rnndet.benchmarks.process import measure_memory, memory_lines
     from rnndet.inference.run import make_stream
     from rnndet.inference.runtimes import open_runtime
+    from rnndet.inference.writers import export_names
     from rnndet.system.progress import Progress
 
     stream = make_stream(open_runtime(args.weights, kind=args.runtime, device="cpu")[0])
     with Progress("running", args.frames, quiet=False) as progress:
         report = measure_memory(
-            stream, frames=args.frames, every=args.every, on_frame=progress.step
-        )
+            stream, frames=args.frames, every=args.every, size_hw=args.size,
+            save=export_names(args.save), on_frame=progress.step,
+        )  # fmt: skip
     return show(args, report, memory_lines(report))
+
+
+def run_sources(args: argparse.Namespace) -> int:
+    from rnndet.benchmarks.sources import lines_of, measure_sources
+    from rnndet.inference.runtimes import open_runtime
+    from rnndet.models.zoo import default_weights
+    from rnndet.system.progress import Progress
+
+    weights = args.weights or default_weights(args.source)
+    runtime = open_runtime(weights, kind=args.runtime, device="cpu", threads=args.threads)[0]
+    total = args.rounds * (1 + len(args.sources))
+    with Progress("runs", total, quiet=False) as progress:
+        report = measure_sources(
+            runtime, args.source, args.sources, frames=args.frames, rounds=args.rounds,
+            save=() if args.no_video else ("video",), on_round=progress.step,
+        )  # fmt: skip
+    return show(args, {"weights": weights, **report}, lines_of(report))
 
 
 def run_startup(args: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ FLAGS = {  # of the parameters that messages of the library name in backticks
     "device": "--device",
     "end": "--end",
     "frames": "--frames",
+    "graph_cache": "--graph-cache",
     "half": "--half",
     "images": "--images",
     "kind": "--runtime",

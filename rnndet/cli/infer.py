@@ -43,6 +43,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--half", action="store_true", help="compute in half precision, on a GPU, or by openvino")
     add("--compile", action="store_true", help="compile the model first, which takes minutes")
+    add("--graph-cache", metavar="DIR",
+        help="keep graphs that openvino has compiled there: later runs start faster")  # fmt: skip
     add("--score-threshold", type=class_score, action="append", metavar="SCORE",
         help="show detections from this score on, 0.3 by default; also of a class, person=0.6; "
         "may be repeated")  # fmt: skip
@@ -245,6 +247,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         threads=args.threads,
         half=args.half,
         compiled=args.compile,
+        graph_cache=args.graph_cache,
     )
     args.classes = class_names(args.classes, runtime.classes)
     about = describe_model(runtime, args.weights)

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from rnndet.structures import Frame, FrameResult
+from rnndet.structures import FrameResult
 from rnndet.system.timing import NO_TIMER, Timer
+
+Item = TypeVar("Item")  # a frame, with or without what was computed from it
 
 DEPTH = 3  # frames in a queue: enough to even out slow ones, little memory
 POLL = 0.1  # seconds between checks whether the other side has stopped
 PATIENCE = 10.0  # seconds that a reader gets to return from a decoder after the consumer stopped
 
 
-def prefetch(frames: Iterable[Frame], timer: Timer = NO_TIMER) -> Iterator[Frame]:
+def prefetch(frames: Iterable[Item], timer: Timer = NO_TIMER) -> Iterator[Item]:
     """Yield the frames, read by another thread ahead of the caller; close it to stop the thread.
 
     timer: measures the stage decode.
@@ -62,7 +64,7 @@ def prefetch(frames: Iterable[Frame], timer: Timer = NO_TIMER) -> Iterator[Frame
         thread.join(PATIENCE)
 
 
-def timed(frames: Iterable[Frame], timer: Timer) -> Iterator[Frame]:
+def timed(frames: Iterable[Item], timer: Timer) -> Iterator[Item]:
     """Yield the frames, read by the caller's thread; measures the stage decode."""
     source = iter(frames)
     while True:

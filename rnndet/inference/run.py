@@ -23,6 +23,7 @@ from rnndet.inference.runtimes import Runtime, as_runtime
 from rnndet.inference.stream import (
     DEFAULT_SCORE,
     NoTrackClasses,
+    Ready,
     Stream,
     run_video,
     score_limits,
@@ -273,11 +274,11 @@ class _Run:
             raise InputError(f"{name}: no frame could be read")
         self._interrupted = self._interrupted or self._stop()
 
-    def _write_frames(self, frames: Iterator[Frame], writer: WriteBehind) -> None:
-        if self._before is not None:
-            frames = continued(frames, self._before, fps=self._source.info.fps)
-        for frame in frames:
-            result = self._stream.step(frame, self._timer)
+    def _write_frames(
+        self, frames: Iterator[tuple[Frame, Ready | None]], writer: WriteBehind
+    ) -> None:
+        for frame, ready in frames:
+            result = self._stream.step(frame, self._timer, ready=ready)
             writer.put(result)
             self._tally.add(result)
             self.last = Position(frame.index, frame.time)
@@ -286,12 +287,17 @@ class _Run:
                 self._interrupted = True
                 return
 
-    def _frames(self) -> Iterator[Frame]:
-        """The frames of the source; prefetched, except live frames, which would become stale."""
+    def _frames(self) -> Iterator[tuple[Frame, Ready | None]]:
+        """The frames of the source; prefetched, except live frames, which would become stale.
+
+        Prefetched frames are also scaled on the thread of the reader, which counts as decoding.
+        """
         frames = itertools.islice(self._source, self._options.max_frames)
+        if self._before is not None:
+            frames = continued(frames, self._before, fps=self._source.info.fps)
         if self._source.is_live or not self._options.is_threaded:
-            return timed(frames, self._timer)
-        return prefetch(frames, self._timer)
+            return ((frame, None) for frame in timed(frames, self._timer))
+        return prefetch(((frame, self._stream.ready(frame)) for frame in frames), self._timer)
 
     def summary(self, folder: Path, files: ResultFiles, *, seconds: float) -> Summary:
         """Return the summary of the frames so far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,14 @@ TRACKER_FLOOR = 0.1  # minimum score for the tracker; ByteTrack's lower threshol
 DEFAULT_SCORE = 0.3  # minimum score of the reported detections
 OTHERS = "*"  # in a mapping of minimum scores: every class that is not named
 HELD_SHARE = 0.5  # an object with an id stays visible down to this share of min_score
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a stream computes from the pixels of a frame alone, see `Stream.ready`."""
+
+    image: np.ndarray  # the frame at the size of the network
+    cells: np.ndarray | None  # of `SceneCut`
 
 
 class Stream:
@@ -194,18 +202,34 @@ class Stream:
         self.track_classes.load_state_dict(state.get("track_classes"))  # none in older files
         self.counter.load_state_dict(state.get("counter"))
 
-    def step(self, frame: Frame, timer: Timer = NO_TIMER) -> FrameResult:
+    def ready(self, frame: Frame) -> Ready | None:
+        """What `step` computes first, and may be given; None for an image that it refuses.
+
+        Neither reads nor changes the state, so it may run on another thread and some frames ahead.
+        """
+        if not _is_rgb(frame.image):
+            return None
+        image = scaled(frame.image, self.input_spec)
+        return Ready(image, self.cuts.reduced(frame.image))
+
+    def step(
+        self, frame: Frame, timer: Timer = NO_TIMER, *, ready: Ready | None = None
+    ) -> FrameResult:
         """Return the result of the next frame of the video.
 
-        timer: measures the stages preprocess, network, temporal, head, propagate and track.
+        timer: measures the stages preprocess, network, temporal, head, propagate and track. ready:
+        the result of `ready` for this frame.
 
         Raises RnndetError if the image is not (H, W, 3) uint8, if its size differs from the
         previous frame's, or if the model is in training mode.
         """
         with timer.stage("preprocess"):
-            image = self.prepare(frame)
+            image = self.prepare(frame, ready)
         with timer.stage("track"):
-            is_cut = self.cuts.update(frame.image)
+            if ready is None:
+                is_cut = self.cuts.update(frame.image)
+            else:
+                is_cut = self.cuts.update(frame.image, ready.cells)
             if is_cut:
                 self._begin_scene()
         size_hw = frame.image.shape[:2]
@@ -216,15 +240,15 @@ class Stream:
             result = self._result(frame, tracked, is_cut=is_cut)
             return replace(result, counts=self.counter.step(result))
 
-    def prepare(self, frame: Frame) -> np.ndarray:
-        """Check a frame and scale it for the network: (h, w, 3) uint8.
+    def prepare(self, frame: Frame, ready: Ready | None = None) -> np.ndarray:
+        """Check a frame and scale it for the network, unless it is ready: (h, w, 3) uint8.
 
         Resets state and tracks if the frame has `restart`.
         """
         if frame.restart:
             self._restart()
         image = frame.image
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if not _is_rgb(image):
             raise RnndetError(
                 f"frame {frame.index}: expected an (H, W, 3) uint8 RGB image, found "
                 f"{tuple(image.shape)} {image.dtype}"
@@ -236,7 +260,7 @@ class Stream:
                 f"{size_text(size)}; call reset() before frames of another video"
             )
         self._size_hw = size
-        return scaled(image, self.input_spec)
+        return scaled(image, self.input_spec) if ready is None else ready.image
 
     def detect(
         self,
@@ -297,6 +321,10 @@ class Stream:
             detections, self.tracker.expected(), time=frame.time, size_hw=(height, width)
         )
         return FrameResult(frame, detections, is_cut, smoothed, predicted, propagated)
+
+
+def _is_rgb(image: np.ndarray) -> bool:
+    return image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
 def score_limits(min_score: float | Mapping[str, float], classes: Sequence[str]) -> MinScore:
@@ -380,7 +408,10 @@ class NoTracker(NullPart):
 class NoCuts(NullPart):
     """Replaces `SceneCut` when it is disabled: never reports a cut."""
 
-    def update(self, image: np.ndarray) -> bool:
+    def reduced(self, image: np.ndarray) -> None:
+        return None
+
+    def update(self, image: np.ndarray, cells: None = None) -> bool:
         return False
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from rnndet.boxes import grow, iou, pairwise_iou
 
@@ -14,8 +13,9 @@ def assign(cost: Array, *, limit: float) -> tuple[Rows, Rows]:
     """Return the matched rows and columns, pairwise, with the minimum total cost.
 
     cost is (A, B). A pair that costs `limit` or more is never matched, and an unmatched row costs
-    `limit`, so that a good pair is not given up for two poor pairs. Solved exactly by
-    `scipy.optimize.linear_sum_assignment`.
+    `limit`, so that a good pair is not given up for two poor pairs. Solved exactly: where no row
+    and no column has two pairs below `limit`, those pairs are the solution; elsewhere by
+    `scipy.optimize.linear_sum_assignment`, which is imported when it is first needed (0.4 s).
 
     >>> rows, columns = assign(np.array([[0.1, 0.2], [0.2, 0.9]]), limit=1.0)
     >>> rows.tolist(), columns.tolist()
@@ -23,6 +23,11 @@ def assign(cost: Array, *, limit: float) -> tuple[Rows, Rows]:
     """
     if cost.size == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    is_good = cost < limit
+    if is_good.sum(0).max() <= 1 and is_good.sum(1).max() <= 1:
+        return np.nonzero(is_good)
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(np.minimum(cost, limit))
     near = cost[rows, columns] < limit
     return rows[near], columns[near]

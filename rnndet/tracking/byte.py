@@ -97,34 +97,35 @@ class ByteTracker(BaseTracker[ByteOptions]):
         predicted = self._tracks.motion.boxes
         share = self._tracks.class_share(labels)
         class_factor = 1 - options.class_weight * (1 - share)  # (N, D)
-        narrow, wide = np.full(len(age), options.buffer), self._wide_buffers()
-        is_lone = self._is_lone(predicted, boxes)
-        wide = np.where(is_lone, np.maximum(wide, options.lone_widening), wide)
-        is_widened = is_lone | (missed <= options.widening_age)
-
+        narrow = np.full(len(age), options.buffer)
         is_free_track = np.ones(len(self._tracks), bool)
         is_free = np.ones(len(boxes), bool)
         none = np.zeros(0, np.int64)
         matches: list[tuple[Rows, Rows]] = [(none, none)]
-        first = confirmed | (not options.confirmed_first)
-        stages = [
-            (first, is_high, narrow),
-            (confirmed & is_widened, is_high, wide),
-            (first & (age < options.low_score_age), is_low, narrow),
-            (~confirmed, is_high, wide),
-        ]
-        for tracks, candidates, buffer in stages:
+
+        def match(tracks: Mask, candidates: Mask, buffer: Array, *, is_wide: bool = False) -> None:
             rows = np.flatnonzero(tracks & is_free_track)
             columns = np.flatnonzero(candidates & is_free)
             if not len(rows) or not len(columns):
-                continue
+                return
             overlap = buffered_iou(predicted[rows], boxes[columns], buffer=buffer[rows])
-            if buffer is wide:
+            if is_wide:
                 overlap[size_change(predicted[rows], boxes[columns]) >= options.size_change] = 0
             cost = 1 - overlap * class_factor[np.ix_(rows, columns)]
             a, b = assign(cost, limit=1 - options.min_similarity)
             matches.append((rows[a], columns[b]))
             is_free_track[rows[a]], is_free[columns[b]] = False, False
+
+        first = confirmed | (not options.confirmed_first)
+        match(first, is_high, narrow)
+        if is_free_track.any() and is_free.any():  # usually all tracks are matched already
+            is_lone = self._is_lone(predicted, boxes)
+            wide = self._wide_buffers()
+            wide = np.where(is_lone, np.maximum(wide, options.lone_widening), wide)
+            is_widened = is_lone | (missed <= options.widening_age)
+            match(confirmed & is_widened, is_high, wide, is_wide=True)
+            match(first & (age < options.low_score_age), is_low, narrow)
+            match(~confirmed, is_high, wide, is_wide=True)
 
         rows, columns = (np.concatenate(part) for part in zip(*matches, strict=True))
         return rows, columns, is_free

@@ -251,10 +251,8 @@ class ShapeMotion:
         past = time - state.ring_time[rows]  # (D, RING) seconds, inf where nothing is stored
         nearest = np.abs(past[:, None] - LAGS[:, None]).argmin(2)  # (D, lags)
         one = np.arange(len(rows))
-        change = np.empty(nearest.shape)
-        for lag in range(len(LAGS)):
-            stored = state.ring[rows, nearest[:, lag]].astype(np.float64)
-            change[:, lag] = np.sqrt(((patches - stored) ** 2).mean(1))
+        stored = state.ring[rows[:, None], nearest].astype(np.float64)
+        change = np.sqrt(((patches[:, None] - stored) ** 2).mean(2))
         elapsed = np.minimum(past[one, nearest[:, 0]], 1e9)  # a new track has nothing stored
         moved = position - state.ring_position[rows, nearest[:, 0]]
         return moved / elapsed[:, None], change

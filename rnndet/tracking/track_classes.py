@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -106,9 +106,9 @@ class TrackClasses:
         is_old = (ages > 0) & (ages >= self.spec.wait)
         if not is_old.any():
             return detections
-        groups = group_detections(boxes, detections, floor=LOW_SCORE)
+        objects = group_detections(boxes, detections, floor=LOW_SCORE)
         return self._corrected(
-            detections, boxes, groups, self._read_out.probabilities(features), is_old
+            detections, boxes, objects, self._read_out.probabilities(features), is_old
         )
 
     def _advance(self, time: float) -> None:
@@ -131,31 +131,31 @@ class TrackClasses:
         self,
         detections: Detections,
         boxes: NDArray[np.float32],
-        groups: Sequence[Rows],
+        objects: Rows,
         probabilities: Array,
         is_old: NDArray[np.bool_],
     ) -> Detections:
         """The detections with the scores of the old objects' groups replaced.
 
-        boxes (D, 4), groups, probabilities (D, K), is_old (D,): of the tracked objects.
+        boxes (D, 4), probabilities (D, K), is_old (D,): of the tracked objects; objects: of the
+        detections, see `group_detections`.
         """
         scores = detections.scores.astype(np.float64)
         labels = detections.labels
-        new: list[tuple[int, int, float]] = []  # object, label, score
-        for row in np.flatnonzero(is_old).tolist():  # few: the tracked objects of a frame
-            group = groups[row]
-            if not len(group):
-                continue
-            top = np.zeros(len(self.spec.classes))
-            np.maximum.at(top, labels[group], scores[group])
-            mixed = mixed_scores(top, probabilities[row], self.spec)
-            scores[group] *= (mixed / np.where(top > 0, top, 1.0))[labels[group]]
-            new += [(row, c, mixed[c]) for c in np.flatnonzero(top == 0).tolist()]
-        objects = np.array([row for row, _, _ in new], np.int64)
+        of_old = np.flatnonzero((objects >= 0) & is_old[objects])  # detections
+        rows, kinds = objects[of_old], labels[of_old]
+        top = np.zeros(probabilities.shape)
+        np.maximum.at(top, (rows, kinds), scores[of_old])
+        found = np.flatnonzero(top.any(1))  # objects with detections
+        mixed = np.zeros(top.shape)
+        mixed[found] = mixed_scores(top[found], probabilities[found], self.spec)
+        scores[of_old] *= mixed[rows, kinds] / top[rows, kinds]
+        new, missing = np.nonzero(top[found] == 0)
+        new = found[new]
         every = Detections(
-            np.concatenate([detections.boxes, boxes[objects]]),
-            np.concatenate([scores, [score for _, _, score in new]]).astype(np.float32),
-            np.concatenate([labels, np.array([label for _, label, _ in new], np.int64)]),
+            np.concatenate([detections.boxes, boxes[new]]),
+            np.concatenate([scores, mixed[new, missing]]).astype(np.float32),
+            np.concatenate([labels, missing]),
         )
         return every[np.argsort(-every.scores, kind="stable")]
 
@@ -179,32 +179,28 @@ def standardised(features: Array, mean: Array, std: Array) -> Array:
     return np.clip((features - mean) / std, -LIMIT, LIMIT)
 
 
-def group_detections(boxes: Array, detections: Detections, *, floor: float) -> list[Rows]:
-    """The rows of the detections of each object: IoU with its box above SAME, and of no other.
+def group_detections(boxes: Array, detections: Detections, *, floor: float) -> Rows:
+    """The object of each detection: IoU with its box above SAME; -1 for none.
 
-    boxes (D, 4): of the objects, the first choose first. Detections below `floor` have no group.
+    boxes: of the objects, (D, 4), one or more; the first choose first. Detections below `floor`
+    have no object.
     """
-    is_free = detections.scores >= floor
-    overlap = pairwise_iou(boxes, detections.boxes)
-    groups = []
-    for row in range(len(boxes)):
-        group = np.flatnonzero(is_free & (overlap[row] > SAME))
-        is_free[group] = False
-        groups.append(group)
-    return groups
+    is_same = pairwise_iou(boxes, detections.boxes) > SAME
+    is_one = is_same.any(0) & (detections.scores >= floor)
+    return np.where(is_one, is_same.argmax(0), -1)
 
 
 def mixed_scores(top: Array, probabilities: Array, spec: TrackClassSpec) -> Array:
-    """The new best score of each class of an object, (K,).
+    """The new best score of each class of an object, (..., K).
 
-    top (K,): the best score of each class among the detections of the object, 0 for none;
-    probabilities (K,): of its track. The object keeps its highest score, for the class with the
+    top (..., K): the best score of each class among the detections of the object, 0 for none;
+    probabilities (..., K): of its track. The object keeps its highest score, for the class with the
     most evidence: the probability to a small power, times the share of the class in the scores.
 
     >>> spec = TrackClassSpec(("a", "b"), (), (), (), (), (0.0, 0.0), power=1.0, floor=0.02)
     >>> mixed_scores(np.array([0.6, 0.4]), np.array([0.1, 0.9]), spec).round(3).tolist()
     [0.116, 0.6]
     """
-    share = np.log(top / top.sum() + spec.floor)
+    share = np.log(top / top.sum(-1, keepdims=True) + spec.floor)
     evidence = spec.power * np.log(probabilities + spec.floor) + share
-    return top.max() * np.exp(evidence - evidence.max())
+    return top.max(-1, keepdims=True) * np.exp(evidence - evidence.max(-1, keepdims=True))

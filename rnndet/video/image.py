@@ -1,6 +1,7 @@
 """Read, write, encode and resize images; RGB everywhere outside this package."""
 
 import contextlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -152,6 +153,11 @@ def resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     """
     height, width = size_hw
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def planes(image: np.ndarray) -> Sequence[np.ndarray]:
+    """The channels of an image (H, W, C), each a contiguous array (H, W)."""
+    return cv2.split(image)
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:

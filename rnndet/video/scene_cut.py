@@ -50,9 +50,16 @@ class SceneCut:
         self._last = None if state["last"] is None else state["last"].copy()
         self._mean = state["mean"]
 
-    def update(self, image: np.ndarray) -> bool:
-        """Whether an image, (H, W, 3) uint8, is the first of a new scene; call once per frame."""
-        cells = reduce_to_cells(image)
+    def reduced(self, image: np.ndarray) -> np.ndarray:
+        """What `update` compares of an image; does not change the state."""
+        return reduce_to_cells(image)
+
+    def update(self, image: np.ndarray, cells: np.ndarray | None = None) -> bool:
+        """Whether an image, (H, W, 3) uint8, is the first of a new scene; call once per frame.
+
+        cells: the result of `reduced`, if it was computed before.
+        """
+        cells = self.reduced(image) if cells is None else cells
         brightness = cells.mean()
         last = self._last
         if cells.mean(-1).std() < BLANK:
@@ -72,7 +79,9 @@ class SceneCut:
 def reduce_to_cells(image: np.ndarray) -> np.ndarray:
     """(SIZE, SIZE, 3) float32 means of the cells; of every n-th pixel of a large image."""
     step = max(1, min(image.shape[:2]) // 256)
-    small = cv2.resize(image[::step, ::step], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    whole = np.ascontiguousarray(image).view("V3")  # copying pixels takes half of copying bytes
+    chosen = np.ascontiguousarray(whole[::step, ::step]).view(np.uint8)
+    small = cv2.resize(chosen, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32)
 
 

@@ -226,10 +226,11 @@ class VideoSink:
         if self._writer is None:
             raise ValueError("the video is closed")
         height, width = self._size_hw
-        padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if height % 2 or width % 2:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         with output_errors(self.path):
             try:
-                self._writer.write(padded, time=time)
+                self._writer.write(image, time=time)
             except OSError:
                 self.abort()
                 raise

@@ -46,13 +46,16 @@ def open_runtime(
     threads: int | None = None,
     half: bool = False,
     compiled: bool = False,
+    graph_cache: str | Path | None = None,
 ) -> tuple[Runtime, str]:
     """Load weights for inference; return the runtime, and why this one was chosen.
 
     weights: a name in weights/weights.toml, a checkpoint or an exported graph (.onnx), which torch
     cannot run: for it "torch" is "auto". kind: of `RUNTIMES`. threads: of the CPU, None for the
     default. half: half precision, by torch on a GPU, by OpenVINO on a CPU that has bfloat16 in
-    hardware; other CPUs compute it far slower. compiled: see `TorchRuntime`. Raises RnndetError.
+    hardware; other CPUs compute it far slower. compiled: see `TorchRuntime`.
+    graph_cache: a folder in which OpenVINO keeps compiled graphs, see `OpenVinoRuntime`. Raises
+    RnndetError.
 
     >>> runtime, why = open_runtime("aerial", device="cpu")  # doctest: +SKIP
     >>> runtime.classes  # doctest: +SKIP
@@ -63,14 +66,20 @@ def open_runtime(
     is_graph = path.suffix == ".onnx"
     if compiled and (kind in GRAPHS or is_graph):
         raise DeviceError("`compiled=True`: needs `kind=torch` and a checkpoint, not a graph")
+    if graph_cache is not None and kind in ("onnx", "torch") and not (is_graph and kind == "torch"):
+        raise DeviceError("`graph_cache`: only OpenVINO keeps compiled graphs; use `kind=openvino`")
     if half and (kind == "onnx" or (is_graph and kind != "openvino")):
         raise DeviceError("`half=True`: needs `kind=openvino`, or torch and a GPU")
     if is_graph:
         kind = kind if kind in GRAPHS else _installed() or "onnx"
-        return _graph(kind, path, None, device=device, threads=threads, half=half)
+        return _graph(
+            kind, path, None, device=device, threads=threads, half=half, cache=graph_cache
+        )
     graph = path.with_suffix(".onnx")
     if kind in GRAPHS:
-        return _graph(kind, graph, path, device=device, threads=threads, half=half)
+        return _graph(
+            kind, graph, path, device=device, threads=threads, half=half, cache=graph_cache
+        )
     remark = ""
     if kind == "auto":
         torch_option = "half precision" if half else "compiled" if compiled else None
@@ -78,7 +87,9 @@ def open_runtime(
         if why_not is None:
             chosen = _installed()
             assert chosen is not None, "a reason says if none is installed"
-            return _graph(chosen, graph, path, device=device, threads=threads, half=False)
+            return _graph(
+                chosen, graph, path, device=device, threads=threads, half=False, cache=graph_cache
+            )
         remark = f"; not a graph: {why_not}"
     runtime, why = _torch(weights, device=device, threads=threads, half=half, compiled=compiled)
     return runtime, why + remark
@@ -110,6 +121,7 @@ def _graph(
     device: str,
     threads: int | None,
     half: bool,
+    cache: str | Path | None,
 ) -> tuple[GraphRuntime, str]:
     """Open the graph at `path`, of the checkpoint `weights` if it is given."""
     if device == "cuda":
@@ -120,7 +132,7 @@ def _graph(
     if kind == "openvino":
         from rnndet.inference.runtimes.openvino_runtime import OpenVinoRuntime
 
-        runtime = OpenVinoRuntime(path, threads=threads, half=half)
+        runtime = OpenVinoRuntime(path, threads=threads, half=half, cache=cache)
     else:
         from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
 

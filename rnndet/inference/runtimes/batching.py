@@ -8,6 +8,7 @@ from threading import Condition
 from typing import Any, Self
 
 from rnndet.inference.runtimes.base import Image, Runtime, StateArrays
+from rnndet.inference.runtimes.graph import GraphRuntime
 from rnndet.specs import InputSpec, TrackClassSpec
 from rnndet.structures import DetectionLimits, Detections
 from rnndet.system.timing import NO_TIMER, Timer
@@ -29,9 +30,13 @@ class _Request:
 class Batcher:
     """Collects a frame of every member and runs them together, one call per frame size.
 
-    Each member runs on its own thread; the last to request runs the model for all. So the
-    videos advance in lockstep, and a video that is slow to read delays the rest. With key frames,
-    which need not coincide, this holds at each key frame.
+    Exported graphs run on a CPU, where a frame of its own call is as fast: they are called for each
+    frame as it comes, one at a time, so that no video waits for another's reading and tracking, and
+    OpenVINO compiles the graph for one number of videos.
+
+    With other runtimes, each member runs on its own thread; the last to request runs the model for
+    all. So the videos advance in lockstep, and a video that is slow to read delays the rest. With
+    key frames, which need not coincide, this holds at each key frame.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -53,6 +58,8 @@ class Batcher:
 
     def detect(self, request: _Request) -> None:
         """Wait until the request is done."""
+        if isinstance(self.runtime, GraphRuntime):
+            return self._run([request])
         with self._changed:
             self._waiting.append(request)
             self._run_if_complete()
