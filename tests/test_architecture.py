@@ -34,7 +34,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "av": ("rnndet/video/",),
     "pycocotools": ("rnndet/evaluation/metrics/coco_ap.py",),
     "trackeval": ("rnndet/evaluation/metrics/mot.py",),
-    "torchvision.models": ("rnndet/models/detectors/",),
+    "torchvision.models": ("rnndet/models/detectors/", "examples/"),
     "argparse": ("rnndet/cli/", "examples/"),
     "ray": ("examples/",),
     "pyarrow": ("rnndet/inference/writers/parquet.py", "rnndet/inference/read_results.py"),

@@ -341,21 +341,28 @@ def test_two_stage_detector_is_refused_by_name(tmp_path):
         export_onnx(model, tmp_path / "x.onnx")
 
 
-def test_graph_that_differs_is_not_kept(tmp_path, monkeypatch):
-    model = with_cell("conv_rnn")
-    other = TorchRuntime.detect
+@pytest.mark.parametrize("runtime", [OnnxRuntime, OpenVinoRuntime])
+def test_graph_that_one_runtime_computes_differently_is_not_kept(runtime, tmp_path, monkeypatch):
+    run_graph = runtime.run_graph
 
-    def wrong(self, *arguments):
-        (found,), state = other(self, *arguments)
-        return [replace(found, boxes=found.boxes + 1)], state
+    def wrong(self, pixels, state):
+        outputs, state = run_graph(self, pixels, state)
+        return {name: output + 1 for name, output in outputs.items()}, state
 
-    monkeypatch.setattr(TorchRuntime, "detect", wrong)
+    monkeypatch.setattr(runtime, "run_graph", wrong)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"before")
-    with pytest.raises(RnndetError, match="differs from the model"):
-        export_checked(model, path, frames=2)
+    with pytest.raises(RnndetError, match=f"by {runtime.name}.* differs from the model"):
+        export_checked(with_cell("conv_rnn"), path, frames=2)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_exported_model_keeps_its_mode(mode, tmp_path):
+    model = with_cell("conv_rnn").train(mode)
+    export_checked(model, tmp_path / "model.onnx", frames=2)
+    assert model.training == mode
 
 
 def test_folder_that_cannot_be_written_is_a_user_error(tmp_path):

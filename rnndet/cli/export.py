@@ -95,17 +95,18 @@ def export_float(args: argparse.Namespace, path: Path, out: Path) -> None:
     from rnndet.models.checkpoint import load_model
     from rnndet.models.zoo import file_sha256
 
-    spec, close = export_checked(
+    spec, parities = export_checked(
         load_model(args.weights), out, weights_file=file_sha256(path), frames=args.frames
     )
     states = ", ".join(f"{s.name} ({s.channels} channels, stride {s.stride})" for s in spec.states)
     print(f"state: {states or 'none'}")
-    print(
-        f"compared with torch over {counted(close.frames, 'frame')}, "
-        f"{counted(close.detections, 'detection')}: boxes "
-        f"within {close.box:.2g} px, scores within {close.score:.2g}, "
-        f"{close.alone} detected by only one of the two"
-    )
+    for name, close in parities.items():
+        print(
+            f"{name} compared with torch over {counted(close.frames, 'frame')}, "
+            f"{counted(close.detections, 'detection')}: boxes "
+            f"within {close.box:.2g} px, scores within {close.score:.2g}, "
+            f"{close.alone} detected by only one of the two"
+        )
     print(f"{out} ({out.stat().st_size / 1e6:.1f} MB, sha256 {file_sha256(out)})")
 
 

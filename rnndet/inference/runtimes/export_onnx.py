@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from rnndet.errors import RnndetError
 from rnndet.inference.runtimes.base import scaled
 from rnndet.inference.runtimes.graph import IMAGE, ExportSpec, GraphRuntime, StateSpec
 from rnndet.inference.runtimes.onnx_runtime import OnnxRuntime
+from rnndet.inference.runtimes.openvino_runtime import OpenVinoRuntime
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 from rnndet.models.detectors.backbones import fold_batch_norms
 from rnndet.models.detectors.channel_shuffle import remove_shuffles
@@ -40,6 +42,7 @@ ALONE_LIMIT = 1e-3  # of all detections
 FAR = 1.0  # pixels: boxes further apart are two objects
 FLOOR = 0.05  # minimum score of the compared detections
 CLIP_SEED = 7  # the clip of rnndet infer
+CHECKED = {"onnxruntime": OnnxRuntime, "openvino": OpenVinoRuntime}  # by the name of the package
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +75,32 @@ class _Step(nn.Module):
 
 def export_checked(
     model: VideoDetector, path: str | Path, *, weights_file: str = "", frames: int = 100
-) -> tuple[ExportSpec, Parity]:
-    """Write the graph if its detections equal the model's, see `parity`.
+) -> tuple[ExportSpec, dict[str, Parity]]:
+    """Write the graph if its detections by each installed runtime equal the model's, see `parity`.
 
-    weights_file: sha256 of the file of the model. Raises RnndetError where the two differ, for a
-    detector with a second stage and where a package is missing; OutputError if the file cannot be
-    written. After an error an existing file is unchanged.
+    weights_file: sha256 of the file of the model. Returns the parity of each runtime by its name.
+    Raises RnndetError where they differ, for a detector with a second stage and where a package is
+    missing; OutputError if the file cannot be written. After an error an existing file is
+    unchanged.
 
-    >>> spec, parity = export_checked(load_model("aerial"), "aerial.onnx")  # doctest: +SKIP
+    >>> spec, parities = export_checked(load_model("aerial"), "aerial.onnx")  # doctest: +SKIP
     """
     model = copy.deepcopy(model).eval()
+    installed = [name for name in CHECKED if find_spec(name)] or ["onnxruntime"]
+    parities = {}
     with atomic_file(path, durable=True) as part:
         spec = export_onnx(model, part, weights_file=weights_file)
-        clip = SyntheticClip(CLIP_SEED, length=frames)
-        close = parity(model, part, clip, reset_at=frames // 2)
-        if not close.is_close:
-            raise RnndetError(
-                f"{path}: the graph differs from the model: boxes by {close.box:.3g} px, scores "
-                f"by {close.score:.3g}, {close.alone} of {close.detections} are detected by one of "
-                "them only; nothing was written"
-            )
-    return spec, close
+        for name in installed:
+            clip = SyntheticClip(CLIP_SEED, length=frames)
+            close = parity(model, part, clip, reset_at=frames // 2, runtime=CHECKED[name])
+            parities[name] = close
+            if not close.is_close:
+                raise RnndetError(
+                    f"{path}: the graph by {name} differs from the model: boxes by "
+                    f"{close.box:.3g} px, scores by {close.score:.3g}, {close.alone} of "
+                    f"{close.detections} are detected by one of them only; nothing was written"
+                )
+    return spec, parities
 
 
 def export_onnx(model: VideoDetector, path: Path, *, weights_file: str = "") -> ExportSpec:

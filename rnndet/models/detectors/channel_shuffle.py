@@ -53,7 +53,10 @@ class StageWithoutShuffles(nn.Module):
             runs = y.split([count for _, count in self.splits[source]], dim=1)
             for (reader, _), run in zip(self.splits[source], runs, strict=True):
                 waiting[reader].append(run)
-        return torch.cat(waiting[last], dim=1)[:, self.order]
+        y = torch.cat(waiting[last], dim=1)
+        # in halves: OpenVINO moves a permutation of all channels into the next convolution, the
+        # wrong way round (2026.4, its fusion of reversed input channels)
+        return torch.cat([y[:, half] for half in self.order.chunk(2)], dim=1)
 
 
 def channels_read(width: int, units: int) -> tuple[list[list[Channel]], list[Channel]]:
