@@ -259,11 +259,14 @@ def run(graph, clip, out, *more):
 
 @pytest.fixture
 def loses(monkeypatch):
-    """Sets what the int8 graph loses on the set of --data."""
+    """Sets what the int8 graph loses on the set of --data, and on its corrupted frames."""
 
-    def set_loss(points):
-        row = GraphLoss("set", "all frames", 9, 70.0, 70.0 - points)
-        monkeypatch.setattr(graph_loss, "graph_losses", lambda *a, **b: [row])
+    def set_loss(points, corrupted=0.0):
+        rows = [
+            GraphLoss("set", "all frames", 9, 70.0, 70.0 - points),
+            GraphLoss("set", "corrupted frames", 4, 50.0, 50.0 - corrupted),
+        ]
+        monkeypatch.setattr(graph_loss, "graph_losses", lambda *a, **b: rows)
         monkeypatch.setattr("rnndet.data.formats.read_set", lambda *a, **b: None)
         monkeypatch.setattr("rnndet.evaluation.videos.match_classes", lambda data, classes: data)
 
@@ -276,7 +279,7 @@ def test_graph_that_loses_more_than_allowed_is_not_written(
 ):
     loses(0.9)
     assert run(graph, clip, tmp_path / "a.onnx", "--data", "set", *more) == 2
-    assert "loses 0.9 points of AP50 on set, all frames" in capsys.readouterr().err
+    assert "loses 0.9 points of AP50 on set, more than" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -292,6 +295,13 @@ def test_graph_within_the_allowed_loss_is_written_with_its_record(
     assert record["measured"][0]["loss"] == pytest.approx(loss)
     assert record["clips"] == ["clip.mp4"] and record["frames"] == 2
     assert record["size_ratio"] < 0.6
+
+
+def test_loss_on_a_part_of_a_set_is_recorded_and_not_judged(graph, clip, tmp_path, loses):
+    loses(0.4, corrupted=5.0)
+    assert run(graph, clip, tmp_path / "a.onnx", "--data", "set") == 0
+    record = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert [row["loss"] for row in record["measured"]] == pytest.approx([0.4, 5.0])
 
 
 @pytest.mark.parametrize(

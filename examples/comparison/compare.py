@@ -163,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--only", nargs="+", metavar="TEXT", help="only names that contain one of these")
     add("--out", type=Path, help="write the table there, and all lines beside it as .json")
     args = parser.parse_args(argv)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
     pythons = interpreters(args.python)
     runs = _chosen(read_contenders(args.contenders), args, pythons)
     video = str(Path(args.video).resolve())

@@ -44,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--every", type=int, default=1, metavar="N", help="every N-th frame of --data only")
     add("--degrade", metavar="PLAN", help="compare on corrupted frames too, as in rnndet evaluate")
     add("--max-loss", type=float, default=0.5, metavar="POINTS",
-        help="largest loss of AP50, on any of the sets, of an int8 graph; default 0.5")  # fmt: skip
+        help="largest loss of AP50 on all frames of a set, of an int8 graph (0.5)")  # fmt: skip
     add("--unchecked", action="store_true", help="keep an int8 graph whatever it loses")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
@@ -112,6 +112,7 @@ def export_float(args: argparse.Namespace, path: Path, out: Path) -> None:
 
 def export_int8(args: argparse.Namespace, graph: Path, part: Path, out: Path) -> None:
     """Write the int8 form of `graph` and its record, by way of `part`."""
+    from rnndet.evaluation.score import ALL_FRAMES
     from rnndet.inference.runtimes.export_int8 import quantise
     from rnndet.models.zoo import file_sha256
     from rnndet.system.files import atomic_file, write_text
@@ -124,10 +125,11 @@ def export_int8(args: argparse.Namespace, graph: Path, part: Path, out: Path) ->
     losses = compare(args, graph, part)
     for loss in losses:
         print(loss)
-    worst = max(losses, key=lambda row: row.loss, default=None)
+    whole = [row for row in losses if row.subset == ALL_FRAMES]
+    worst = max(whole, key=lambda row: row.loss, default=None)
     if worst is not None and worst.loss > args.max_loss and not args.unchecked:
         raise RnndetError(
-            f"{out}: int8 loses {worst.loss:.1f} points of AP50 on {worst.data}, {worst.subset}, "
+            f"{out}: int8 loses {worst.loss:.1f} points of AP50 on {worst.data}, "
             f"more than {args.max_loss:g}; nothing was written. Calibrate on more clips, or accept "
             "it with --max-loss or --unchecked"
         )
