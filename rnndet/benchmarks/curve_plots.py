@@ -47,7 +47,9 @@ def plot_curve(path: Path, curve: Curve, *, clock: str, title: str, accuracy: st
     axes.set(xlabel=f"ms a frame, {CLOCKS[clock]}", ylabel=accuracy, title=title)
     axes.grid(alpha=0.25)
     side.axis("off")
-    axes.legend(fontsize="small", loc="lower right")
+    figure.legend(
+        *axes.get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=4
+    )
     side.text(0, 1, _front_text(curve, clock), va="top", family="monospace", fontsize=8)
     with atomic_file(path) as part:
         FigureCanvasAgg(figure).print_png(part)
