@@ -154,7 +154,6 @@ def test_annotated_video_has_the_tags_and_the_colours_of_the_source(tmp_path, ki
 @pytest.mark.parametrize(
     "tags",
     [
-        ColourTags(9, 16, 9, 1),
         ColourTags(9, 1, 9, 1),  # only the gamut is wide
         ColourTags(1, 16, 1, 1),  # only the range of brightness is high
         ColourTags(9, 16, 9, 2),
