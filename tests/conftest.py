@@ -35,6 +35,20 @@ TRAINING_TREE = {
 }
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Escape names that are not UTF-8 in captured logs: a worker of pytest-xdist cannot send them.
+
+    What is captured depends on the level of logging that the tests before have left.
+    """
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode())
+        for title, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Tiny tensors: threads only cost, and CI has two cores."""
