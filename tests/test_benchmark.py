@@ -465,24 +465,22 @@ def test_rounds_in_subprocesses_give_the_same_report(clip, weights, capsys, tmp_
 def test_three_models_are_compared_with_the_first(clip, weights, capsys, tmp_path):
     out = tmp_path / "numbers.json"
     models = [str(weights), f"{weights}:key_every=2", f"{weights}:tracker=none"]
-    given = ["infer", str(clip), "--models", *models, "--frames", "2"]
-    given += ["--device", "cpu", "--out", str(out)]
-    for rounds, more in (("2", []), ("1", ["--apart"])):
-        assert load_tool().main([*given, "--rounds", rounds, *more]) == 0
-        report = json.loads(out.read_text())
-        a, b, c = ([row["total"] for row in m["ms_by_round"]] for m in report["models"])
-        assert list(report["ratios"]) == ["A/B", "A/C"]
-        assert report["ratios"]["A/B"]["total"] == paired_ratio(a, b)
-        assert report["ratios"]["A/C"]["total"] == paired_ratio(a, c)
-        assert report["ratio"] == report["ratios"]["A/B"]
-        printed = capsys.readouterr().out
-        assert f"medians of {rounds} round" in printed
-        assert [printed.count(f"\n{letter} {weights}") for letter in "ABCD"] == [1, 1, 1, 0]
-        head, *rows = printed[printed.index("ms per frame") :].splitlines()[: 1 + len(ROWS)]
-        assert head.split()[-4:] == ["C", "share", "A/B", "A/C"]
-        total = next(row for row in rows if row.startswith("total "))
-        wanted = [report["ratios"][key]["total"]["median"] for key in ("A/B", "A/C")]
-        assert [float(cell) for cell in total.split()[-2:]] == pytest.approx(wanted, abs=6e-4)
+    given = ["infer", str(clip), "--models", *models, "--frames", "2", "--rounds", "2"]
+    assert load_tool().main([*given, "--device", "cpu", "--out", str(out)]) == 0
+    report = json.loads(out.read_text())
+    a, b, c = ([row["total"] for row in m["ms_by_round"]] for m in report["models"])
+    assert list(report["ratios"]) == ["A/B", "A/C"]
+    assert report["ratios"]["A/B"]["total"] == paired_ratio(a, b)
+    assert report["ratios"]["A/C"]["total"] == paired_ratio(a, c)
+    assert report["ratio"] == report["ratios"]["A/B"]
+    printed = capsys.readouterr().out
+    assert "medians of 2 rounds of each in turn" in printed
+    assert [printed.count(f"\n{letter} {weights}") for letter in "ABCD"] == [1, 1, 1, 0]
+    head, *rows = printed[printed.index("ms per frame") :].splitlines()[: 1 + len(ROWS)]
+    assert head.split()[-4:] == ["C", "share", "A/B", "A/C"]
+    total = next(row for row in rows if row.startswith("total "))
+    wanted = [report["ratios"][key]["total"]["median"] for key in ("A/B", "A/C")]
+    assert [float(cell) for cell in total.split()[-2:]] == pytest.approx(wanted, abs=6e-4)
 
 
 @pytest.mark.parametrize("more", [[], ["--apart"]])
@@ -491,7 +489,8 @@ def test_the_options_of_the_tracker_reach_it(clip, weights, capsys, more):
     given += ["--device", "cpu", *more, "--tracker-option"]
     assert load_tool().main([*given, "max_age=-3"]) == 2
     assert "max_age" in capsys.readouterr().err
-    assert load_tool().main([*given, "max_age=3"]) == 0
+    if not more:  # another subprocess would show the same
+        assert load_tool().main([*given, "max_age=3"]) == 0
 
 
 def test_a_model_with_another_tracker_does_not_get_the_options(weights):
