@@ -11,12 +11,12 @@ STREET := $(VENV)/.street
 demo: $(STAMP) $(STREET)
 	$(VENV)/bin/rnndet demo
 
-# four workers, also on two cores: many tests wait for a process
+# three workers, also on two cores: many tests wait for a process
 test: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest -n 4 --dist worksteal
+	$(PY) -m pytest -n 3 --dist worksteal
 
 setup: $(STAMP)
 
