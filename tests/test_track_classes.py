@@ -3,7 +3,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import cv2
 import numpy as np
@@ -39,8 +39,10 @@ from rnndet.specs import InputSpec, TrackClassSpec
 from rnndet.structures import Detections, Frame, Target, VideoInfo
 from rnndet.system.timing import StageTimer
 from rnndet.tracking import ByteTracker
+from rnndet.tracking.byte import ByteOptions
 from rnndet.tracking.shape_motion import FEATURES
 from rnndet.tracking.track_classes import (
+    ASSOCIATION,
     ReadOut,
     TrackClasses,
     group_detections,
@@ -96,6 +98,23 @@ def run(corrector, count, found=seen):
 def assert_equal(a: Detections, b: Detections):
     for name in ("boxes", "scores", "labels"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+# the tracks
+
+
+def test_no_option_of_its_tracker_is_left_to_a_default():
+    own = {"min_score", "low_score", "start_margin", "duplicate_iou", "max_age", "frame_interval"}
+    assert set(ASSOCIATION) | own == {field.name for field in fields(ByteOptions)}
+
+
+def test_a_small_object_of_low_scores_that_flies_fast_is_tracked_from_its_second_frame():
+    def flying(k):  # by more than its width and a half a frame
+        return detections([[24 * k, 20, 24 * k + 14, 34]], [0.22], [0])
+
+    corrector = TrackClasses(spec_for())
+    ids = [corrector._track(flying(k), k / FPS)[1].tolist() for k in range(4)]
+    assert ids == [[], [1], [1], [1]]
 
 
 # the rule

@@ -327,7 +327,7 @@ def test_jump_is_matched_while_another_track_stays_where_it_is():
 def test_widening_shrinks_with_a_shorter_interval():
     widest = []
     for interval in (0.04, 0.1, 0.2):
-        tracker = ByteTracker(max_widening=10.0)
+        tracker = ByteTracker(max_widening=10.0, tentative_share=1.0)
         tracker.update(found((50, 50, 20, 20, 0.9, 0)), time=0.0)
         tracker.update(Detections.empty(), time=interval)
         widest.append(float(tracker._wide_buffers()[0]))
@@ -351,6 +351,81 @@ def test_only_boxes_of_similar_size_are_matched_without_overlap(height, ids):
     run(tracker, [found((100 + 15 * k, 50, 20, 20, 0.9, 0)) for k in range(4)])
     below = found((155, 61 + height / 2, 20, height, 0.9, 0))  # from 1 px below the track on
     assert tracker.update(below, time=4 * FRAME).ids.tolist() == ids
+
+
+# evidence and similarity of the default tracker
+
+
+def test_a_track_of_low_scores_gets_its_id_when_they_sum_to_min_evidence():
+    ids = run(ByteTracker(min_evidence=1.5), walk(4, step=1, score=0.5))
+    assert ids == [[0], [0], [1], [1]]
+
+
+def test_five_detections_at_the_threshold_are_always_enough_evidence():
+    tracker = ByteTracker(min_score=0.1, start_margin=0.0)
+    assert run(tracker, walk(6, step=1, score=0.1)) == [[0], [0], [0], [0], [1], [1]]
+
+
+def test_min_hits_of_one_needs_no_evidence():
+    assert run(ByteTracker(min_hits=1), walk(1, step=0, score=0.5)) == [[1]]
+
+
+def test_the_other_trackers_need_no_evidence():
+    for name in ("sort", "oc_sort"):
+        assert run(TRACKERS[name](), walk(2, step=1, score=0.35)) == [[0], [1]], name
+
+
+@pytest.mark.parametrize(("interval", "ids"), [(1 / 30, [1]), (0.1, [0])])
+def test_a_tentative_track_may_miss_a_frame_of_a_thirtieth_of_a_second_only(interval, ids):
+    tracker = ByteTracker(min_evidence=0.0)
+    tracker.update(found((100, 50, 20, 20, 0.9, 0)), time=0.0)
+    tracker.update(Detections.empty(), time=interval)
+    again = found((100, 50, 20, 20, 0.9, 0))
+    assert tracker.update(again, time=2 * interval).ids.tolist() == ids
+
+
+def after_four_frames(
+    missed: int, *, dx: float, score: float, width: float = 20, **options: float
+) -> tuple[float, list[int]]:
+    """IoU with the track of an object that stands still, of a box dx pixels away, and its ids."""
+    tracker = ByteTracker(widening=0.0, lone_widening=0.0, **options)
+    run(tracker, walk(4, step=0))
+    for k in range(4, 4 + missed):
+        tracker.update(Detections.empty(), time=k * FRAME)
+    box = found((100 + dx, 50, width, 20, score, 0))
+    overlap = buffered_iou(tracker.expected()[0], box.boxes.astype(float), buffer=0.0)[0, 0]
+    return overlap, tracker.update(box, time=(4 + missed) * FRAME).ids.tolist()
+
+
+@pytest.mark.parametrize(("score", "ids"), [(0.9, [1]), (0.45, [0])])
+def test_a_lower_score_needs_more_overlap(score, ids):
+    overlap, found_ids = after_four_frames(0, dx=13.5, score=score)
+    assert 0.1 / 0.61 < overlap < 0.1 / 0.45  # .45 of the similarity is left at a score of .45
+    assert found_ids == ids
+
+
+def test_objects_of_low_scores_are_tracked_at_a_low_threshold():
+    tracker = ByteTracker(min_score=0.02, start_margin=0.0, min_hits=1)
+    assert run(tracker, walk(4, step=5, score=0.03)) == [[1]] * 4
+
+
+def test_without_a_score_weight_the_score_has_no_effect_on_the_overlap():
+    assert after_four_frames(0, dx=13.5, score=0.45, score_weight=0.0)[1] == [1]
+
+
+@pytest.mark.parametrize(("dx", "ids"), [(10.0, [1]), (12.0, [0])])
+def test_scores_below_the_threshold_need_low_similarity(dx, ids):
+    overlap, found_ids = after_four_frames(0, dx=dx, score=0.2)
+    assert (overlap > 0.3) == (ids == [1])
+    assert found_ids == ids
+
+
+@pytest.mark.parametrize(("missed", "ids"), [(5, [1]), (15, [0])])
+def test_a_track_missed_for_long_needs_late_iou(missed, ids):
+    not_wide = {"width": 21, "size_change": 0.01}  # so that the wide stages leave the pair out
+    overlap, found_ids = after_four_frames(missed, dx=14.0, score=1.0, **not_wide)
+    assert 0.1 < overlap < 0.2
+    assert found_ids == ids
 
 
 # observations

@@ -23,11 +23,17 @@ PLAIN = 0.8  # sizes that two equal boxes may be apart to have an IoU above 0.1
 class ByteOptions(KalmanOptions, TrackOptions):
     """Options of `ByteTracker`. Buffers are shares of the width and height, for each side."""
 
+    min_evidence: NotNegative = 1.5
+    tentative_share: Share = 0.05
     start_margin: Share = 0.1  # a track starts from min_score + start_margin on
     low_score: Share = 0.1  # detections below it are not matched
     low_score_age: NotNegative = 0.35  # seconds; tracks missed for longer need a high score
-    min_similarity: Share = 0.1  # a pair with less IoU, times the class factor, is never matched
-    class_weight: Share = 0.5  # reduction of the similarity for a different class, 0 = none
+    # a pair with less IoU, times the score factor and the class factor, is never matched
+    min_similarity: Share = 0.1
+    low_similarity: Share = 0.3  # the same for low scores, without the score factor
+    late_iou: Share = 0.2  # nor is one with less IoU for tracks missed longer than widening_age
+    score_weight: Share = 0.7  # reduction of the similarity at min_score, less above it; 0 = none
+    class_weight: Share = 0.5  # and by a different class
     duplicate_iou: Share = 0.7  # of two boxes with a higher IoU, one is removed; 1 = off
     buffer: NotNegative = 0.0  # of boxes in the first stage and for low scores
     widening: NotNegative = 3.0  # standard deviations of the predicted centre to reach; 0 = off
@@ -90,29 +96,39 @@ class ByteTracker(BaseTracker[ByteOptions]):
         """Rows of tracks and of detections, pairwise, and which detections (D,) are unmatched."""
         options = self.options
         confirmed, age = self._tracks.is_confirmed, self._tracks.time_since_update()
-        missed = self._tracks.time_missed()
-        is_high = scores >= of_labels(self.min_score, labels)
+        is_late = self._tracks.time_missed() > options.widening_age
+        min_score = of_labels(self.min_score, labels)
+        is_high = scores >= min_score
         low_score = np.minimum(options.low_score, self.min_score)
         is_low = ~is_high & (scores >= of_labels(low_score, labels))
         predicted = self._tracks.motion.boxes
         share = self._tracks.class_share(labels)
         class_factor = 1 - options.class_weight * (1 - share)  # (N, D)
+        sureness = (scores - min_score) / np.maximum(1 - min_score, 1e-6)  # of the high scores
+        score_factor = 1 - options.score_weight * (1 - sureness)
         narrow = np.full(len(age), options.buffer)
         is_free_track = np.ones(len(self._tracks), bool)
         is_free = np.ones(len(boxes), bool)
         none = np.zeros(0, np.int64)
         matches: list[tuple[Rows, Rows]] = [(none, none)]
 
-        def match(tracks: Mask, candidates: Mask, buffer: Array, *, is_wide: bool = False) -> None:
+        def match(
+            tracks: Mask, candidates: Mask, buffer: Array, *, low: bool = False, wide: bool = False
+        ) -> None:
             rows = np.flatnonzero(tracks & is_free_track)
             columns = np.flatnonzero(candidates & is_free)
             if not len(rows) or not len(columns):
                 return
             overlap = buffered_iou(predicted[rows], boxes[columns], buffer=buffer[rows])
-            if is_wide:
+            if wide:
                 overlap[size_change(predicted[rows], boxes[columns]) >= options.size_change] = 0
-            cost = 1 - overlap * class_factor[np.ix_(rows, columns)]
-            a, b = assign(cost, limit=1 - options.min_similarity)
+            else:
+                overlap[is_late[rows, None] & (overlap < options.late_iou)] = 0
+            similarity = overlap * class_factor[np.ix_(rows, columns)]
+            if not low:
+                similarity *= score_factor[columns]
+            least = options.low_similarity if low else options.min_similarity
+            a, b = assign(1 - similarity, limit=1 - least)
             matches.append((rows[a], columns[b]))
             is_free_track[rows[a]], is_free[columns[b]] = False, False
 
@@ -120,12 +136,12 @@ class ByteTracker(BaseTracker[ByteOptions]):
         match(first, is_high, narrow)
         if is_free_track.any() and is_free.any():  # usually all tracks are matched already
             is_lone = self._is_lone(predicted, boxes)
-            wide = self._wide_buffers()
-            wide = np.where(is_lone, np.maximum(wide, options.lone_widening), wide)
-            is_widened = is_lone | (missed <= options.widening_age)
-            match(confirmed & is_widened, is_high, wide, is_wide=True)
-            match(first & (age < options.low_score_age), is_low, narrow)
-            match(~confirmed, is_high, wide, is_wide=True)
+            enlarged = self._wide_buffers()
+            enlarged = np.where(is_lone, np.maximum(enlarged, options.lone_widening), enlarged)
+            is_widened = is_lone | ~is_late
+            match(confirmed & is_widened, is_high, enlarged, wide=True)
+            match(first & (age < options.low_score_age), is_low, narrow, low=True)
+            match(~confirmed, is_high, enlarged, wide=True)
 
         rows, columns = (np.concatenate(part) for part in zip(*matches, strict=True))
         return rows, columns, is_free

@@ -24,10 +24,15 @@ MIN_SCORE = 0.2  # from which on they start a track
 DUPLICATE_IOU = 0.5  # of two boxes with a higher IoU, whatever their classes, one is tracked
 MAX_AGE = 1.0  # seconds for which a missed track is kept
 FRAME_INTERVAL = 0.04  # seconds between frames whose times do not increase
-ASSOCIATION = {  # of small objects that fly, with which the shipped read-outs were fitted
-    "initial_speed": 10.0, "acceleration": 10.0, "turning": 0.0, "buffer": 0.3,
-    "min_widening": 1.0, "max_widening": 1.0, "widening_age": 1e9, "size_change": 100.0,
-    "lone_widening": 0.0, "confirmed_first": True, "re_update": False,
+# Every other option of the tracker: those with which the shipped read-outs were fitted, of small
+# objects that fly. None is left to the defaults, which may change.
+ASSOCIATION = {
+    "min_hits": 2, "min_evidence": 0.0, "tentative_share": 0.25, "confirmed_first": True,
+    "position_noise": 0.07, "shape_noise": 0.15, "initial_speed": 10.0, "acceleration": 10.0,
+    "turning": 0.0, "growth": 0.5, "re_update": False, "low_score_age": 0.35,
+    "min_similarity": 0.1, "low_similarity": 0.1, "late_iou": 0.0, "score_weight": 0.0,
+    "class_weight": 0.5, "buffer": 0.3, "widening": 3.0, "min_widening": 1.0, "max_widening": 1.0,
+    "widening_age": 1e9, "lone_widening": 0.0, "size_change": 100.0,
 }  # fmt: skip
 SAME = 0.55  # IoU with the box of a tracked object above which a detection is of this object
 LIMIT = 4.0  # standard deviations: features further from the mean count as this far

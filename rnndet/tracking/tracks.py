@@ -11,6 +11,8 @@ from rnndet.registry import AtLeastOne, NotNegative, Positive, Share
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
 
+MOST_DETECTIONS = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackOptions:
@@ -18,6 +20,9 @@ class TrackOptions:
 
     min_score: Share = 0.3  # of a detection that may begin a track
     min_hits: AtLeastOne = 2  # detections that a track needs before it gets an id
+    # sum of scores that it needs for that, too, if min_hits is above 1; never more than
+    # MOST_DETECTIONS at min_score have
+    min_evidence: NotNegative = 0.0
     max_age: NotNegative = 1.0  # seconds without a detection after which a track is removed
     tentative_share: Share = 0.25  # of max_age, after which a track without an id is removed
     frame_interval: Positive = 0.04  # seconds, used only where `update` gets no time
@@ -190,7 +195,12 @@ class Tracks:
 
     def _assign_ids(self, rows: Rows) -> None:
         """Give ids to those rows that have just become confirmed."""
-        new = np.sort(rows[(self.ids[rows] == 0) & (self._hits[rows] >= self._options.min_hits)])
+        options = self._options
+        is_new = (self.ids[rows] == 0) & (self._hits[rows] >= options.min_hits)
+        if options.min_hits > 1:
+            evidence = min(options.min_evidence, MOST_DETECTIONS * options.min_score)
+            is_new &= self._votes[rows].sum(1) >= evidence
+        new = np.sort(rows[is_new])
         self.ids[new] = self._last_id + 1 + np.arange(len(new))
         self._last_id += len(new)
 
