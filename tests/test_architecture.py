@@ -33,13 +33,13 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cv2": ("rnndet/video/", "examples/"),
     "av": ("rnndet/video/",),
     "pycocotools": ("rnndet/evaluation/metrics/coco_ap.py",),
-    "trackeval": ("rnndet/evaluation/metrics/mot.py",),
+    "trackeval": ("rnndet/evaluation/metrics/mot.py", "examples/comparison/"),
     "torchvision.models": ("rnndet/models/detectors/", "examples/"),
     "argparse": ("rnndet/cli/", "examples/"),
     "ray": ("examples/",),
     "pyarrow": ("rnndet/inference/writers/parquet.py", "rnndet/inference/read_results.py"),
     "pandas": ("rnndet/inference/read_results.py",),
-    "supervision": ("rnndet/structures.py",),
+    "supervision": ("rnndet/structures.py", "examples/comparison/"),
     "torch.distributed": ("rnndet/system/distributed.py",),
 }
 

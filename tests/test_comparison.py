@@ -223,3 +223,69 @@ def test_missing_tool_is_named_in_one_line(name, packages, tmp_path):
         1,
         f"{name} is not installed; pip install {packages}\n",
     )
+
+
+# trackers on the same detections
+
+
+def write_mot(folder: Path, *, score: str = "0.9") -> None:
+    """Two objects that move in 8 frames, each detected where it is."""
+    rows = [(k, track, 10 + k + 60 * track, 20) for k in range(1, 9) for track in (1, 2)]
+    for file in ("gt/gt.txt", "det/det.txt"):
+        (folder / file).parent.mkdir(parents=True)
+    info = "[Sequence]\nframeRate=25\nseqLength=8\n"
+    (folder / "seqinfo.ini").write_text(info, encoding="utf-8")
+    truths = "".join(f"{k},{track},{x},{y},30,40,1,1,1\n" for k, track, x, y in rows)
+    (folder / "gt/gt.txt").write_text(truths, encoding="utf-8")
+    found = "".join(f"{k},-1,{x},{y},30,40,{score}\n" for k, _, x, y in rows)
+    (folder / "det/det.txt").write_text(found, encoding="utf-8")
+
+
+def write_kitti(root: Path) -> None:
+    """A car in 8 frames, detected where it is with a score of 2 before the sigmoid."""
+    rest = "-1 -1 -1 -1000 -1000 -1000 -10"
+    for name, row in (
+        ("label_02", "{k} 1 Car 0 0 -10 {x} 50 {x2} 90 " + rest),
+        ("det", "{k},2,{x},50,{x2},90,2.0,1.5,1.6,4.0"),
+    ):
+        (root / name).mkdir(parents=True)
+        rows = [row.format(k=k, x=10 + k, x2=80 + k) + "\n" for k in range(8)]
+        (root / name / "0000.txt").write_text("".join(rows), encoding="utf-8")
+
+
+def table(monkeypatch, capsys, *arguments) -> dict[str, list[str]]:
+    """The cells of each tracker: HOTA, AssA, DetA, IDF1, id switches."""
+    module = load("tracker_accuracy", monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["tracker_accuracy.py", *map(str, arguments)])
+    monkeypatch.setitem(sys.modules, "trackers", None)  # not installed
+    module.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    return {name: cells for name, *cells in rows}
+
+
+@pytest.mark.parametrize(("benchmark", "write"), [("MOT17", write_mot), ("KITTI", write_kitti)])
+def test_tracks_of_perfect_detections_have_a_hota_of_100(
+    benchmark, write, monkeypatch, capsys, tmp_path
+):
+    write(tmp_path if benchmark == "KITTI" else tmp_path / "a")
+    rows = table(monkeypatch, capsys, tmp_path, "--benchmark", benchmark)
+    assert rows["rnndet iou"] == ["100.0", "100.0", "100.0", "100.0", "0"]
+    assert set(rows) == {"rnndet byte", "rnndet oc_sort", "rnndet sort", "rnndet iou"}
+
+
+def test_boxes_before_a_track_has_an_id_are_not_counted(monkeypatch, capsys, tmp_path):
+    write_mot(tmp_path / "a")
+    hota, _, detected, *_ = table(monkeypatch, capsys, tmp_path)["rnndet sort"]
+    assert detected == "87.5"  # sort gives ids from the second of 8 frames on
+    assert float(hota) < 100
+
+
+def test_scores_above_one_are_refused_in_a_line(monkeypatch, capsys, tmp_path):
+    write_mot(tmp_path / "a", score="7.5")
+    with pytest.raises(SystemExit, match=r"a: det/det.txt: scores must be from 0 to 1"):
+        table(monkeypatch, capsys, tmp_path)
+
+
+def test_a_folder_without_sequences_is_refused_in_a_line(monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit, match=r"no \*/gt/gt.txt in it"):
+        table(monkeypatch, capsys, tmp_path)

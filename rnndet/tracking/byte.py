@@ -24,7 +24,7 @@ class ByteOptions(KalmanOptions, TrackOptions):
     """Options of `ByteTracker`. Buffers are shares of the width and height, for each side."""
 
     min_evidence: NotNegative = 1.5
-    tentative_share: Share = 0.05
+    tentative_share: Share = 0.05  # so that a miss ends it below 20 frames a second
     start_margin: Share = 0.1  # a track starts from min_score + start_margin on
     low_score: Share = 0.1  # detections below it are not matched
     low_score_age: NotNegative = 0.35  # seconds; tracks missed for longer need a high score
@@ -57,6 +57,11 @@ class ByteTracker(BaseTracker[ByteOptions]):
       2211.14317), because objects of 15-40 px may move by their own size between frames. The buffer
       is not fixed as there: it is what the predicted centre may be off, which grows with the time
       since the last detection and with the speed. Boxes must have similar sizes;
+    - a track gets its id when the scores of its detections sum to `min_evidence`, so that faint
+      detections need to be seen more often;
+    - the similarity of detections with high scores is less the lower the score, as in the code of
+      the paper, here from `score_weight` at min_score to nothing at 1, whatever min_score is; and
+      tracks missed for long need more overlap (`late_iou`);
     - several classes: a detection of a class that the track has not had matches at a higher cost,
       so that an object misclassified in a frame keeps its id. Labels are not changed;
     - of two boxes for the same object, of any classes, the lower score is removed first
