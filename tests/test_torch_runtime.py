@@ -1,16 +1,19 @@
 """TorchRuntime: optimisations leave the results unchanged."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
-from conftest import SIZE_HW, TINY_OPTIONS, tiny_model
+from conftest import SIZE_HW, TINY_OPTIONS, error_line, tiny_config, tiny_model, write_coco_vid
+from rnndet.cli.evaluate import main as evaluate
 from rnndet.config import config_from_dict
 from rnndet.errors import DeviceError, RnndetError
 from rnndet.inference.runtimes import open_runtime
 from rnndet.inference.runtimes.torch_runtime import TorchRuntime
-from rnndet.models.checkpoint import content_sha256
+from rnndet.models.checkpoint import content_sha256, load_model, model_content, save_checkpoint
 from rnndet.models.video_detector import build_model
 
 
@@ -189,3 +192,50 @@ def test_half_precision_on_a_cpu_is_refused():
 def test_half_precision_of_a_graph_is_refused():
     with pytest.raises(RnndetError, match="`half=True`"):
         open_runtime("aerial", kind="onnx", half=True)
+
+
+# rnndet evaluate --half
+
+
+@pytest.fixture
+def evaluation(tmp_path) -> list[str]:
+    """The arguments that evaluate small weights on a small set."""
+    weights = tmp_path / "tiny.pt"
+    save_checkpoint(weights, model_content(tiny_model(), tiny_config(), step=0))
+    write_coco_vid(tmp_path)
+    given = [weights, "--data", tmp_path, "--split", "train", "--out", tmp_path / "out"]
+    return [str(argument) for argument in given]
+
+
+@pytest.fixture
+def half_on_a_cpu(monkeypatch):
+    """Let half precision run by torch on a CPU, which is slow and so refused."""
+
+    def opened(weights, *, half, **options):
+        assert half
+        return TorchRuntime(load_model(weights), half=True), "test"
+
+    monkeypatch.setattr("rnndet.inference.runtimes.open_runtime", opened)
+
+
+def test_evaluate_in_half_precision_with_other_uses_of_the_memory_is_refused(
+    evaluation, half_on_a_cpu, capsys
+):
+    assert evaluate([*evaluation, "--half", "--ablate-memory"]) == 2
+    assert "--half: not with other uses of the memory" in error_line(capsys)
+
+
+def test_evaluate_computes_in_half_precision_and_records_it(evaluation, half_on_a_cpu, tmp_path):
+    assert evaluate([*evaluation, "--half"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["protocol"]["precision"] == "half"
+
+
+def test_evaluate_in_half_precision_by_torch_on_a_cpu_is_refused(evaluation, capsys):
+    assert evaluate([*evaluation, "--half", "--device", "cpu"]) == 6
+    assert "--half: needs a GPU" in error_line(capsys)
+
+
+def test_half_precision_of_stored_predictions_is_refused(capsys):
+    assert evaluate(["--predictions", "p.npz", "--half"]) == 2
+    assert "--half: only while weights are run" in error_line(capsys)

@@ -30,6 +30,7 @@ NEEDS_WEIGHTS = {
     "ablate_memory": None,
     "degrade": None,
     "every": 1,
+    "half": False,
     "key_every": 1,
     "key_lost": 0.0,
     "max_videos": None,
@@ -89,6 +90,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--key-lost", type=float, default=0.0, metavar="SHARE",
         help="and on frames in which less than this share of the boxes was propagated")  # fmt: skip
     add("--size", type=at_least_one, metavar="PIXELS", help=SIZE_HELP)
+    add("--half", action="store_true", help="compute in half precision, on a GPU, or by openvino")
     add("--no-track-classes", action="store_true",
         help="do not correct classes by the shape and motion of tracks")  # fmt: skip
     add("--max-videos", type=int, metavar="N", help="N videos, evenly spaced in the set")
@@ -320,7 +322,9 @@ def predict(args: argparse.Namespace, here):
     threads = None if args.threads is None else max(1, args.threads)
     if threads is not None:
         torch.set_num_threads(threads)  # of the teacher, and of loading
-    model, why = open_runtime(args.weights, kind=args.runtime, device=args.device, threads=threads)
+    model, why = open_runtime(
+        args.weights, kind=args.runtime, device=args.device, threads=threads, half=args.half
+    )
     teacher = None
     if args.teacher:
         found = load_model(args.teacher, device=model.device)
@@ -351,6 +355,8 @@ def predict(args: argparse.Namespace, here):
         runs = {use: select_classes(run, chosen) for use, run in runs.items()}
     for run in runs.values():
         run.about |= {"weights": str(args.weights), "data": f"{args.format}, {args.split}"}
+        if args.half:
+            run.about["precision"] = "half"
     if args.out:
         for use, run in runs.items():
             save_predictions(Path(args.out) / f"{use or 'predictions'}.npz", run)

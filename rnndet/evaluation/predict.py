@@ -91,10 +91,12 @@ def evaluate_set(
     """
     if teacher is not None:
         teacher.check_classes(model.classes)
-    if isinstance(model, TorchRuntime):
-        model = model.model
     if uses and isinstance(model, GraphRuntime):
         raise RnndetError(f"uses of the memory: not by {model.name}; use `kind=torch`")
+    if uses and isinstance(model, TorchRuntime):
+        if model.is_half:
+            raise RnndetError("`half=True`: not with other uses of the memory; leave it out")
+        model = model.model
     if uses and keys is not None:
         raise RnndetError("key frames: not with other uses of the memory, which need every frame")
     if uses and size is not None:

@@ -79,6 +79,11 @@ class TorchRuntime:
     def score_threshold(self, value: float) -> None:
         self.model.score_threshold = value
 
+    @property
+    def is_half(self) -> bool:
+        """Whether convolutions compute in half precision."""
+        return self._half is not None
+
     def detect(
         self,
         images: Sequence[Image],
