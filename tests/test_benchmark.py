@@ -95,7 +95,7 @@ def weights(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def report(clip):
     """The tiny model with a temporal module against the same without, two rounds."""
     contenders = [
