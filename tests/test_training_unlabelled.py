@@ -81,8 +81,8 @@ def test_temporal_module_is_trained_without_labels(videos, start, tmp_path):
     run_training(config, tmp_path / "run", device="cpu", quiet=True)
     trained, before = load_model(tmp_path / "run" / "weights.pt"), load_model(start)
     assert trained.temporal.levels == ("0", "1")
-    own = before.state_dict()
-    assert all((trained.state_dict()[n] == t).all() for n, t in own.items())
+    own, other = before.state_dict(), trained.state_dict()
+    assert all((other[name] == tensor).all() for name, tensor in own.items())
 
 
 def test_classes_are_those_of_the_initial_weights(videos, start):
@@ -342,5 +342,5 @@ def test_recipe_starts_from_a_detector_that_torchvision_publishes(
     run_training(config, tmp_path / "run", device="cpu", quiet=True)
     trained = load_model(tmp_path / "run" / "weights.pt")
     assert (trained.detector.name, trained.site) == (name, "backbone")
-    published = load_model(f"torchvision:{name}").state_dict()
-    assert all(torch.equal(trained.state_dict()[key], t) for key, t in published.items())
+    published, found = load_model(f"torchvision:{name}").state_dict(), trained.state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in published.items())
