@@ -1,7 +1,6 @@
 """Choice of the device, and reuse of freed memory."""
 
 import platform
-import resource
 
 import pytest
 import torch
@@ -16,6 +15,8 @@ def print_pages(call, *arguments):
 
     The first few of them may each find the one before split by something small.
     """
+    import resource  # which Windows does not have
+
     assert call(*arguments)
     for turn in range(40):
         if turn == 30:
