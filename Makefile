@@ -11,12 +11,13 @@ STREET := $(VENV)/.street
 demo: $(STAMP) $(STREET)
 	$(VENV)/bin/rnndet demo
 
-# three workers, also on two cores: many tests wait for a process
+# three workers, also on two cores: many tests wait for a process; compiled modules are kept even
+# where PYTHONDONTWRITEBYTECODE is set, as every worker and process would compile them again
 test: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 3 --dist worksteal
 
 setup: $(STAMP)
 

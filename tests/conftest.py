@@ -1,6 +1,8 @@
 """Fixtures: a labelled set of moving squares, and a tiny model."""
 
+import gc
 import json
+import os
 from types import SimpleNamespace
 
 import cv2
@@ -33,6 +35,22 @@ TRAINING_TREE = {
     "augment": {"crop": [64, 64]},
     "train": {"steps": 4, "batch": 2, "warmup": 1, "log_every": 1, "save_every": 2},
 }
+
+
+def pytest_configure():
+    """One thread of OpenMP in processes that tests start: more would only wait for each other."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep modules and tests out of the search for garbage, which takes seconds: they all stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

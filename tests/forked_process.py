@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 PRELOADED = ["pytest", "torch", "torchvision", "rnndet.inference.run", "rnndet.training.run"]
@@ -22,6 +23,11 @@ class ForkedProcess:
         self._process = context.Process(target=_run, args=(target, arguments, options))
         self._process.start()
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def poll(self) -> int | None:
         return self._process.exitcode
 
@@ -32,11 +38,22 @@ class ForkedProcess:
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         self._process.kill()
+
+
+def with_files(
+    target: Callable[..., object],
+    *arguments: Any,
+    output: str | Path = os.devnull,
+    errors: str | Path = os.devnull,
+) -> object:
+    """Call `target` in this process with files as its standard output and standard error."""
+    for number, path in ((1, output), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    return target(*arguments)
 
 
 def _run(target: Callable[..., object], arguments: tuple, options: dict) -> None:

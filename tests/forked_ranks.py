@@ -9,6 +9,9 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
+
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 
 def run_ranks(size: int, work: Callable[[], object]) -> None:
@@ -20,6 +23,25 @@ def run_ranks(size: int, work: Callable[[], object]) -> None:
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     if any(codes):
         sys.exit(1)
+
+
+def torchrun(size: int, work: Callable[..., int], *arguments: Any, max_restarts: int = 0) -> int:
+    """Run `work(*arguments)` in `size` processes with the agent of torchrun; returns 0.
+
+    As `torchrun --standalone`, with processes that the agent forks instead of starting Python. The
+    number that `work` returns is the exit code of a process. Raises an error if one fails.
+    """
+    config = LaunchConfig(
+        1, 1, size, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="test",
+        max_restarts=max_restarts, start_method="fork",
+    )  # fmt: skip
+    elastic_launch(config, _exit_with)(work, *arguments)
+    return 0
+
+
+def _exit_with(work: Callable[..., int], *arguments: Any) -> None:
+    if code := work(*arguments):
+        sys.exit(code)
 
 
 def _environment(size: int, rank: int) -> dict[str, str]:

@@ -212,6 +212,7 @@ def test_scripts_import_nothing_heavy_before_their_threads_are_limited(name):
 )
 def test_missing_tool_is_named_in_one_line(name, packages, tmp_path):
     (tmp_path / f"{name}.py").write_text("raise ImportError")  # in case that it is installed
+    (tmp_path / "torch.py").write_text("")  # the real one takes seconds to load
     (tmp_path / "clip.mp4").write_bytes(b"")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     script = str(FOLDER / f"{name}_track.py")

@@ -6,11 +6,15 @@ PYTHONPATH=. python tests/fuzz_readers.py FOLDER 1 video-17
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import fuzz_readers
 import pytest
+from forked_process import ForkedProcess, with_files
 
 SECONDS = float(os.environ.get("RNNDET_FUZZ_SECONDS", "3"))
 TESTS = Path(__file__).resolve().parent
@@ -39,19 +43,26 @@ def test_damaged_files_are_read_or_refused(tmp_path):
     assert sum(seen.get("refused", 0) for seen in counts.values()) > 3
 
 
-@pytest.mark.parametrize(
-    ("fault", "sign"),
-    [("os.kill(os.getpid(), 11)", "Segmentation fault"), ("time.sleep(9)", "Timeout")],
-)
+def crash(path):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang(path):
+    time.sleep(9)
+
+
+def feed(reader, folder):
+    """Damaged files to this reader alone."""
+    fuzz_readers.CASE_LIMIT = 0.5
+    fuzz_readers.make_seeds = lambda _: {"video": [(".mp4", b"abc")]}
+    fuzz_readers.READERS = {"video": reader}
+    fuzz_readers.main(folder, 1)
+
+
+@pytest.mark.parametrize(("fault", "sign"), [(crash, "Segmentation fault"), (hang, "Timeout")])
 def test_a_reader_that_crashes_or_hangs_would_be_noticed(tmp_path, fault, sign):
-    code = (
-        "import os, sys, time; from pathlib import Path; sys.argv[1:] = []\n"
-        "import fuzz_readers as f\n"
-        "f.CASE_LIMIT = 0.5; f.make_seeds = lambda _: {'video': [('.mp4', b'abc')]}\n"
-        f"f.READERS = {{'video': lambda path: {fault}}}\n"
-        f"f.main(Path({str(tmp_path)!r}), 1)"
-    )
-    done = run("-c", code)
-    assert done.returncode != 0
-    assert sign in done.stderr
+    errors = tmp_path / "errors"
+    process = ForkedProcess(with_files, feed, fault, tmp_path, errors=errors)
+    assert process.wait() != 0
+    assert sign in errors.read_text()
     assert (tmp_path / "case").read_text() == "video-0.mp4"

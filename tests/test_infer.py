@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from forked_process import ForkedProcess
+from forked_process import ForkedProcess, with_files
 from pages import Parsed
 
 import rnndet
@@ -611,15 +610,20 @@ def test_second_run_into_the_same_folder_is_exit_4(infer, weights, long_clip, tm
     assert not (tmp_path / "long" / ".lock").exists()
 
 
+def infer_into_a_closed_pipe(order: list[str]) -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    sys.stdout = open(writer, "w")  # noqa: SIM115
+    return infer_cli.main(order)
+
+
 def test_closed_output_pipe_is_no_error(weights, clip, tmp_path):
-    order = [sys.executable, TOOL, "--weights", weights, "--out", tmp_path, "--device", "cpu", clip]
-    process = subprocess.Popen(
-        list(map(str, order)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    order = ["--weights", weights, "--out", tmp_path, "--device", "cpu", clip]
+    errors = tmp_path / "errors"
+    process = ForkedProcess(
+        with_files, infer_into_a_closed_pipe, list(map(str, order)), errors=errors
     )
-    process.stdout.close()
-    errors = process.stderr.read()
-    process.stderr.close()
-    assert (process.wait(timeout=60), errors) == (0, "")
+    assert (process.wait(), errors.read_text()) == (0, "")
     assert (tmp_path / "sky" / "detections.jsonl").exists()
 
 

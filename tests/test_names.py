@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 import pytest
+from forked_process import ForkedProcess, with_files
 
 from conftest import detections, tiny_config, tiny_model, write_coco_vid
 from rnndet.cli import infer
@@ -233,14 +234,22 @@ def test_batch_goes_on_after_a_video_of_any_name(weights, tmp_path):
     (tmp_path / f"{NAME}.mp4").write_bytes(b"no video")
     (tmp_path / f"{NAME}.jpg").write_bytes(b"no image")
     given = [tmp_path / f"{NAME}.mp4", tmp_path / f"{NAME}.jpg", write_clip(tmp_path / "a.avi")]
-    order = ["-m", "rnndet", "infer", *given, "--weights", weights, "--out", tmp_path / NAME]
-    done = subprocess.run(
-        [sys.executable, *map(str, order), "--device", "cpu", "--no-video"],
-        cwd=ROOT, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.count(b"\n") == 2
-    assert b"Traceback" not in done.stderr
+    order = [
+        *given,
+        "--weights",
+        weights,
+        "--out",
+        tmp_path / NAME,
+        "--device",
+        "cpu",
+        "--no-video",
+    ]
+    errors = tmp_path / "errors"
+    process = ForkedProcess(with_files, infer.main, list(map(str, order)), errors=errors)
+    shown = (process.wait(), errors.read_bytes())
+    assert shown[0] == 1, shown
+    assert shown[1].count(b"\n") == 2
+    assert b"Traceback" not in shown[1]
     summary = json.loads((tmp_path / NAME / "summary.json").read_bytes())
     assert [source["exit_code"] for source in summary["sources"]] == [3, 3, 0]
 

@@ -14,7 +14,11 @@ from conftest import SIZE_HW, write_coco_vid
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("rnndet", "weights", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
-BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+BUILD = """
+import sys
+from setuptools.build_meta import build_wheel
+build_wheel(sys.argv[1], {"--build-option": ["--compression=stored"]})  # deflating takes seconds
+"""
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import write_coco_vid
 from rnndet.cli.main import TOOLS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,10 +34,14 @@ def python(code: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    write_coco_vid(root, videos=1, length=2)
-    return root.rename(root.with_name(NAME))
+def trained(tmp_path_factory) -> Path:
+    """A run folder for rnndet plot, a tool that prints and writes files and needs no torch."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("runs") / NAME
+    folder.mkdir()
+    steps = [{"step": k, "lr": 0.1, "frames_per_s": 9.0, "loss": 2.0, "norm": 1.0} for k in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    return folder
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -52,10 +55,10 @@ def test_list_of_tools_into_a_closed_pipe_is_silent():
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_tool_whose_reader_ends_early_finishes_its_work(labelled, tmp_path):
-    done = shell('"$@" | true', "-m", "rnndet", "dataset", "stats", labelled, "--out", tmp_path)
+def test_tool_whose_reader_ends_early_finishes_its_work(trained, tmp_path):
+    done = shell('"$@" | true', "-m", "rnndet", "plot", trained, "--out", tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert json.loads((tmp_path / "stats.json").read_text())
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_doctor_into_a_closed_pipe_is_silent():
@@ -65,7 +68,7 @@ def test_doctor_into_a_closed_pipe_is_silent():
 
 
 def test_errors_into_a_closed_pipe_keep_their_exit_code(tmp_path):
-    done = shell('"$@" 2>&1 | true', "-m", "rnndet", "dataset", "stats", tmp_path / "none")
+    done = shell('"$@" 2>&1 | true', "-m", "rnndet", "plot", tmp_path / "none")
     assert done.returncode == 3
 
 
@@ -89,6 +92,12 @@ def test_closed_streams_are_no_error(closed):
     assert shell(f'"$@" {closed}', *python(code)).returncode == 0
 
 
+def test_unbuffered_streams_print_a_line_at_once():
+    code = "import os\nwith standard_streams():\n  print(1); print(2, file=sys.stderr); os._exit(0)"
+    done = shell('"$@"', "-u", *python(code))
+    assert (done.stdout, done.stderr) == (b"1\n", b"2\n")
+
+
 @pytest.mark.parametrize("environment", WITHOUT_UTF8, ids=["ascii", "cp1252", "C"])
 def test_names_print_on_a_terminal_without_utf8(environment):
     code = "with standard_streams():\n  print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)"
@@ -98,13 +107,13 @@ def test_names_print_on_a_terminal_without_utf8(environment):
     assert rb"caf\udce9-gr" in done.stderr
 
 
-def test_tool_names_its_files_on_a_terminal_without_utf8(labelled, tmp_path):
+def test_tool_names_its_files_on_a_terminal_without_utf8(trained, tmp_path):
     out = tmp_path / NAME
-    order = ["-m", "rnndet", "dataset", "stats", labelled, "--out", out]
+    order = ["-m", "rnndet", "plot", trained, "--out", out]
     done = shell('"$@"', *order, **WITHOUT_UTF8[-1])
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"caf\udce9-gr" in done.stdout
-    assert (out / "stats.json").is_file()
+    assert (out / "loss.png").is_file()
 
 
 def test_streams_print_as_before_what_they_can():

@@ -10,9 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from forked_process import ForkedProcess, with_files
+from forked_ranks import run_ranks, torchrun
 from torch import distributed
 
 from conftest import TINY_OPTIONS
+from rnndet.cli import train
 from rnndet.models.checkpoint import read_checkpoint
 from rnndet.system.distributed import store_of_attempt
 
@@ -42,11 +45,10 @@ def config(coco_vid_root, tmp_path):
     return path
 
 
-def command(config, out, *, processes, steps):
-    train = [ROOT / "tools/train.py", config, "--out", out, "--quiet", "--device", "cpu"]
-    train += ["--set", f"train.steps={steps}", "--set", "train.threads=1"]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [sys.executable, *(launcher if processes > 1 else []), *map(str, train)]
+def arguments(config, out, *, steps):
+    """Of rnndet train."""
+    given = [config, "--out", out, "--quiet", "--device", "cpu"]
+    return [*map(str, given), "--set", f"train.steps={steps}", "--set", "train.threads=1"]
 
 
 def losses(folder):
@@ -54,27 +56,17 @@ def losses(folder):
     return [line["loss"] for line in lines if "loss" in line]
 
 
-TRAIN_BOTH = """
-import sys
-from forked_ranks import run_ranks
-from rnndet.cli import train
-
-def work():
-    return train.main([*sys.argv[1:-1], "--out", f"{sys.argv[-1]}/{size}"])
-
-for size in (1, 2):
-    run_ranks(size, work)
-"""
+def train_both(config, folder):
+    """By one process and by two, which write to folder/1 and folder/2."""
+    for size in (1, 2):
+        given = arguments(config, folder / str(size), steps=5)
+        run_ranks(size, lambda given=given: train.main(given))
 
 
 def test_two_processes_train_as_one(config, tmp_path):
-    _, _, given, _, _, *options = command(config, "", processes=1, steps=5)
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN_BOTH, given, *options, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    errors = tmp_path / "errors"
+    process = ForkedProcess(with_files, train_both, config, tmp_path, errors=errors)
+    assert process.wait(timeout=120) == 0, errors.read_text()
     one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
     assert len(one) == 5
     assert two == pytest.approx(one, rel=2e-3)
@@ -91,20 +83,30 @@ def wait_for_step(folder, process, *, step):
     raise AssertionError("the run did not get there")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_saves_and_ends(config, tmp_path, processes):
-    order = command(config, tmp_path / "run", processes=processes, steps=100_000)
-    process = subprocess.Popen(order, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+def test_sigterm_saves_and_ends(config, tmp_path):
+    errors, given = tmp_path / "errors", arguments(config, tmp_path / "run", steps=100_000)
+    process = ForkedProcess(with_files, train.main, given, errors=errors)
     try:
         wait_for_step(tmp_path / "run", process, step=2)
         process.send_signal(signal.SIGTERM)
-        _, shown = process.communicate(timeout=60)
+        assert process.wait(timeout=60) == 143
+    finally:
+        process.kill()
+    assert "saved; continue with --resume" in errors.read_text()
+    assert read_checkpoint(tmp_path / "run" / "last.pt")["step"] >= 2
+
+
+def test_sigterm_to_torchrun_saves_and_ends(config, tmp_path):
+    order = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    order += [ROOT / "tools/train.py", *arguments(config, tmp_path / "run", steps=100_000)]
+    process = subprocess.Popen(list(map(str, order)), stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        wait_for_step(tmp_path / "run", process, step=2)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
     finally:
         process.kill()
     assert read_checkpoint(tmp_path / "run" / "last.pt")["step"] >= 2
-    if processes == 1:
-        assert process.returncode == 143
-        assert "saved; continue with --resume" in shown
 
 
 def kill_one(process):
@@ -116,8 +118,8 @@ def kill_one(process):
 
 
 def test_a_process_that_dies_ends_the_run(config, tmp_path):
-    order = command(config, tmp_path / "run", processes=2, steps=100_000)
-    process = subprocess.Popen(order, stderr=subprocess.DEVNULL, cwd=ROOT)
+    given = arguments(config, tmp_path / "run", steps=100_000)
+    process = ForkedProcess(with_files, torchrun, 2, train.main, given)
     try:
         wait_for_step(tmp_path / "run", process, step=2)
         kill_one(process)
@@ -132,12 +134,15 @@ def test_an_attempt_does_not_see_keys_of_the_previous_one():
     assert not store_of_attempt(store, "1").check(["address"])
 
 
+def restarted_once(given):
+    return torchrun(2, train.main, given, max_restarts=1)
+
+
 def test_restarted_run_resumes_from_the_last_save(config, tmp_path):
     steps = 30
-    order = command(config, tmp_path / "run", processes=2, steps=steps)
-    order.insert(order.index("--standalone"), "--max-restarts=1")
-    order += ["--resume", "auto", "--set", "train.save_every=2"]
-    process = subprocess.Popen(order, stderr=subprocess.DEVNULL, cwd=ROOT)
+    given = arguments(config, tmp_path / "run", steps=steps)
+    given += ["--resume", "auto", "--set", "train.save_every=2"]
+    process = ForkedProcess(with_files, restarted_once, given)
     try:
         wait_for_step(tmp_path / "run", process, step=8)
         kill_one(process)

@@ -1,6 +1,7 @@
 """Training on videos and pictures without labels."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -42,11 +43,10 @@ from rnndet.video.image import write_image
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
-@pytest.fixture
-def videos(tmp_path):
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
     """A folder with two videos of twelve frames and a picture."""
-    folder = tmp_path / "videos"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("videos")
     for name, label in (("street", 0), ("yard", 1)):
         code, size = cv2.VideoWriter.fourcc(*"MJPG"), SIZE_HW[::-1]
         writer = cv2.VideoWriter(str(folder / f"{name}.avi"), code, 10, size)
@@ -57,10 +57,10 @@ def videos(tmp_path):
     return folder
 
 
-@pytest.fixture
-def start(tmp_path):
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
     """Weights of a tiny detector without temporal module."""
-    path, model = tmp_path / "start.pt", tiny_model(cell="none")
+    path, model = tmp_path_factory.mktemp("start") / "start.pt", tiny_model(cell="none")
     torch.nn.init.constant_(model.detector.net.head.regression_head.bbox_reg.bias, 1.0)  # size
     save_checkpoint(path, model_content(model, tiny_config(cell="none"), step=0))
     return path
@@ -81,8 +81,8 @@ def test_temporal_module_is_trained_without_labels(videos, start, tmp_path):
     run_training(config, tmp_path / "run", device="cpu", quiet=True)
     trained, before = load_model(tmp_path / "run" / "weights.pt"), load_model(start)
     assert trained.temporal.levels == ("0", "1")
-    own = before.state_dict()
-    assert all((trained.state_dict()[n] == t).all() for n, t in own.items())
+    own, other = before.state_dict(), trained.state_dict()
+    assert all((other[name] == tensor).all() for name, tensor in own.items())
 
 
 def test_classes_are_those_of_the_initial_weights(videos, start):
@@ -241,20 +241,26 @@ def recipe(videos, start, **changes):
     )
 
 
-def test_recipe_gives_the_detector_a_temporal_module(videos, start, tmp_path):
-    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
-    trained = load_model(tmp_path / "run" / "weights.pt")
+@pytest.fixture(scope="module")
+def finished(videos, start, tmp_path_factory):
+    """The folder of a run of the recipe, which tests only read."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run_training(recipe(videos, start), folder, device="cpu", quiet=True)
+    return folder
+
+
+def test_recipe_gives_the_detector_a_temporal_module(finished):
+    trained = load_model(finished / "weights.pt")
     assert (trained.site, trained.temporal.levels) == ("backbone", ("0", "1"))
     stream = Stream(trained, min_score=0.0)
     for index in range(2):
         result = stream.step(Frame(frame_image(index, 0)[0], index, index / 10))
     assert len(result.detections) and set(stream.state) == {"0", "1"}
-    assert '"val/AP50_corrupted"' in (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert '"val/AP50_corrupted"' in (finished / "metrics.jsonl").read_text()
 
 
-def test_recipe_leaves_the_detector_unchanged_bit_for_bit(videos, start, tmp_path):
-    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
-    trained = load_model(tmp_path / "run" / "weights.pt").state_dict()
+def test_recipe_leaves_the_detector_unchanged_bit_for_bit(finished, videos, start):
+    trained = load_model(finished / "weights.pt").state_dict()
     for name, tensor in load_model(start).state_dict().items():
         assert torch.equal(trained[name], tensor), name
     fresh = [name for name in trained if name.startswith("temporal.cells") and "gates" in name]
@@ -262,19 +268,18 @@ def test_recipe_leaves_the_detector_unchanged_bit_for_bit(videos, start, tmp_pat
     assert any(not torch.equal(trained[name], starts[name]) for name in fresh if "bias" in name)
 
 
-def test_run_stores_the_detector_that_it_took_from_the_initial_weights(videos, start, tmp_path):
-    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
-    stored = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+def test_run_stores_the_detector_that_it_took_from_the_initial_weights(finished):
+    stored = json.loads((finished / "config.json").read_text())["model"]
     assert (stored["detector"], stored["temporal"]["levels"]) == ("fcos", ["0", "1"])
     assert stored["options"] == TINY_OPTIONS
-    assert read_checkpoint(tmp_path / "run" / "weights.pt")["config"]["model"] == stored
+    assert read_checkpoint(finished / "weights.pt")["config"]["model"] == stored
 
 
-def test_run_from_the_recipe_is_resumed(videos, start, tmp_path):
-    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
+def test_run_from_the_recipe_is_resumed(finished, videos, start, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
     longer = recipe(videos, start, **{"train.steps": 3})
-    run_training(longer, tmp_path / "run", device="cpu", quiet=True, resume=True)
-    assert read_checkpoint(tmp_path / "run" / "weights.pt")["step"] == 3
+    run_training(longer, folder, device="cpu", quiet=True, resume=True)
+    assert read_checkpoint(folder / "weights.pt")["step"] == 3
 
 
 def test_options_of_the_configuration_replace_those_of_the_initial_weights(videos, start):
@@ -306,12 +311,11 @@ def test_without_levels_every_level_of_the_site_gets_a_cell(videos, tmp_path):
     assert with_detector_of_init(chosen).model.temporal.levels == ("1",)
 
 
-def test_temporal_module_of_the_initial_weights_is_trained_further(videos, start, tmp_path):
-    run_training(recipe(videos, start), tmp_path / "run", device="cpu", quiet=True)
-    again = with_detector_of_init(recipe(videos, tmp_path / "run" / "weights.pt"))
+def test_temporal_module_of_the_initial_weights_is_trained_further(finished, videos):
+    again = with_detector_of_init(recipe(videos, finished / "weights.pt"))
     model, is_fresh = run.start_model(again, CLASSES, resume=False)
     assert not is_fresh
-    expected = load_model(tmp_path / "run" / "weights.pt").state_dict()
+    expected = load_model(finished / "weights.pt").state_dict()
     assert all(torch.equal(t, expected[name]) for name, t in model.state_dict().items())
 
 
@@ -338,5 +342,5 @@ def test_recipe_starts_from_a_detector_that_torchvision_publishes(
     run_training(config, tmp_path / "run", device="cpu", quiet=True)
     trained = load_model(tmp_path / "run" / "weights.pt")
     assert (trained.detector.name, trained.site) == (name, "backbone")
-    published = load_model(f"torchvision:{name}").state_dict()
-    assert all(torch.equal(trained.state_dict()[key], t) for key, t in published.items())
+    published, found = load_model(f"torchvision:{name}").state_dict(), trained.state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in published.items())

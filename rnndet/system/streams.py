@@ -56,7 +56,7 @@ def _safe(stream: TextIO | None, name: str) -> TextIO:
         io.BufferedWriter(_Output(raw.fileno(), name)),
         encoding=stream.encoding,
         errors="backslashreplace",
-        line_buffering=stream.line_buffering,
+        line_buffering=stream.line_buffering or stream.write_through,
         write_through=stream.write_through,
     )
 

@@ -24,6 +24,10 @@ from rnndet.registry import lookup
 FAMILIES = ("convnext_", "efficientnet_", "mobilenet_", "resnet", "resnext", "shufflenet_",
             "wide_resnet")  # fmt: skip
 
+# What `_run_layers` found, by the name of the backbone. Every model is built on the meta device
+# before it is loaded; most operations run in Python there, which takes 0.07 s.
+_LAYERS: dict[str, list[tuple[str, int, int]]] = {}
+
 EXTRA_LEVELS: dict[int, tuple[str, ...]] = {0: (), 1: ("pool",), 2: ("p6", "p7")}
 
 
@@ -177,12 +181,14 @@ def _parts(backbone: nn.Module) -> list[list[nn.Module]]:
 def _layers_at(
     backbone: nn.Module, strides: Sequence[int], *, name: str
 ) -> tuple[dict[str, str], list[int]]:
-    """{layer: level name} and channels, determined by running a small image."""
+    """{layer: level name} and channels."""
     if not strides:
         raise RnndetError("model.detector.strides is empty; set at least one stride")
+    if name not in _LAYERS:
+        _LAYERS[name] = _run_layers(backbone)
     at_stride: dict[int, list[tuple[str, int]]] = {}
-    for layer, output in _run_layers(backbone):
-        at_stride.setdefault(64 // output.shape[-1], []).append((layer, output.shape[1]))
+    for layer, stride, width in _LAYERS[name]:
+        at_stride.setdefault(stride, []).append((layer, width))
     chosen = []
     for position, stride in enumerate(strides):
         if stride not in at_stride or list(strides) != sorted(strides) or strides.count(stride) > 2:
@@ -196,18 +202,19 @@ def _layers_at(
 
 
 @torch.no_grad()
-def _run_layers(backbone: nn.Module) -> list[tuple[str, Tensor]]:
+def _run_layers(backbone: nn.Module) -> list[tuple[str, int, int]]:
+    """Name, stride and channels of every layer, determined by running a small image."""
     was_training = backbone.training
     backbone.eval()
-    outputs = []
+    found = []
     x = torch.zeros(1, 3, 64, 64)
     for name, layer in backbone.named_children():
         if name in ("avgpool", "fc"):
             break
         x = layer(x)
-        outputs.append((name, x))
+        found.append((name, 64 // x.shape[-1], x.shape[1]))
     backbone.train(was_training)
-    return outputs
+    return found
 
 
 def classifier_state(name: str, weights: str, classifier: nn.Module) -> dict[str, Tensor]:
