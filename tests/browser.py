@@ -135,13 +135,13 @@ class Window:
     def _act(self, source: dict[str, Any]) -> None:
         self._call("PerformActions", actions=[source])
 
+    def resize(self, width: int, height: int) -> None:
+        """Change the size of the window; the page in it may have less."""
+        self._call("SetWindowRect", width=width, height=height)
+
     def screenshot(self, path: Path) -> None:
         """Write the window as PNG."""
         path.write_bytes(base64.b64decode(self._call("TakeScreenshot", full=False)))
-
-    def print(self, **options: Any) -> bytes:
-        """The page as PDF."""
-        return base64.b64decode(self._call("Print", **options))
 
 
 class Browser(Window):
@@ -185,7 +185,7 @@ class Browser(Window):
             return self._send("GET", f"{self._session}/screenshot")
         paths = {
             "Navigate": "url", "ExecuteScript": "execute/sync", "PerformActions": "actions",
-            "Print": "print",
+            "SetWindowRect": "window/rect",
         }  # fmt: skip
         return self._send("POST", f"{self._session}/{paths[command]}", parameters)
 

@@ -181,7 +181,7 @@ function boxName(b) {
 
 function drawOverlay() {
   const [w, h] = pictureSize();
-  stage.style.aspectRatio = `${w} / ${h}`;
+  stage.style.setProperty("--ratio", w / h);
   const context = fit(byId("overlay"), stage.clientWidth, stage.clientHeight);
   const rect = pictureRect();
   if (stage.classList.contains("blank")) {
