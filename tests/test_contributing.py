@@ -17,7 +17,7 @@ from rnndet.errors import RnndetError
 from rnndet.evaluation.metrics import METRICS
 from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.records import EvaluatedVideo, Predictions
-from rnndet.inference.runtimes import RUNTIMES, as_runtime
+from rnndet.inference.runtimes import RUNTIMES, as_runtime, open_runtime
 from rnndet.inference.stream import Stream
 from rnndet.models.detectors import DETECTORS
 from rnndet.models.temporal.cells import CELLS
@@ -90,6 +90,17 @@ def test_cell_of_the_example_streams_as_a_clip(added):
         assert tensors[0].abs().max() > 0
 
 
+def test_cell_of_the_example_is_bounded_and_takes_a_kernel_size(added):
+    cell = added("A cell")["LeakyCell"](2, 3, kernel_size=5)
+    x = 50 * torch.randn(20, 2, 4, 6) + 20
+    state = cell.init_state(x[:1])
+    with torch.inference_mode():
+        for projected in cell.project(x).split(1):
+            h, state = cell(projected, state)
+    assert h.shape == (1, 3, 4, 6)
+    assert 0.5 < state[0].abs().max() <= 1
+
+
 def test_options_of_the_example_are_checked(added):
     added("A cell")
     config = tiny_config(cell="leaky", options={"keeps": 0.5})
@@ -149,7 +160,8 @@ def test_metric_of_the_example_counts_the_objects_that_are_found(added):
     )
     run.add(EvaluatedVideo("v", 10.0, (64, 96), frames))
     assert compute(METRICS["found"](CLASSES), run) == {"found": 0.5}
-    assert math.isnan(METRICS["found"](CLASSES).combine([(0, 0)])["found"])
+    for parts in ([], [(0, 0)]):
+        assert math.isnan(METRICS["found"](CLASSES).combine(parts)["found"])
 
 
 def test_tracker_of_the_example_keeps_ids_and_its_state(added):
@@ -171,6 +183,8 @@ def test_runtime_of_the_example_mirrors_boxes_back(added):
     found = Stream(mirror(model), min_score=0.0).step(Frame(image, 0, 0.0)).detections
     seen = Stream(model, min_score=0.0).step(Frame(image[:, ::-1].copy(), 0, 0.0)).detections
     assert as_runtime(mirror(model)).name == "mirror" and "mirror" in RUNTIMES
+    with pytest.raises(RnndetError, match="does not know how to open"):  # not torch in its place
+        open_runtime("aerial", kind="mirror", device="cpu")
     assert len(found) == len(seen) > 0
     width = image.shape[1]
     assert found.boxes[:, 0] == pytest.approx(width - seen.boxes[:, 2], abs=1e-3)
