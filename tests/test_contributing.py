@@ -13,7 +13,7 @@ from conftest import CLASSES, TINY_OPTIONS, detections, frame_image, tiny_config
 from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.data.formats import FORMATS, read_set
 from rnndet.data.problems import Problems
-from rnndet.errors import RnndetError
+from rnndet.errors import InputError, RnndetError
 from rnndet.evaluation.metrics import METRICS
 from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.records import EvaluatedVideo, Predictions
@@ -131,8 +131,9 @@ def write_csv_set(root: Path, rows: list[str]) -> None:
 def test_format_of_the_example_reads_boxes_by_frame(added, tmp_path):
     added("A data format")
     write_csv_set(tmp_path, ["0,car,8,20,24,36", "1,bus,11,20,27,36"])
-    found = read_set("csv", tmp_path, "train", classes=("car", "bus"))
+    found = read_set("csv", tmp_path, "train", classes=["car", "bus"])  # as in a TOML file
     (video,) = found.videos
+    assert found.classes == ("car", "bus")
     assert [frame.target.labels.tolist() for frame in video.frames] == [[0], [1]]
     assert video.frames[1].target.boxes.tolist() == [[11, 20, 27, 36]]
 
@@ -146,6 +147,27 @@ def test_format_of_the_example_reports_an_unknown_class_and_goes_on(added, tmp_p
     ).videos
     assert "'cart' is not among car" in str(problems.found[0])
     assert len(video.frames[1].target.boxes) == 1
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"\xff", "UTF-8"), (b"x,car,1,2,3,4\n", "line 1: .*not a number"),
+    (b"0,car,1\n", "line 1: 3 fields"), (b"0,car,1,2,nan,4\n", "line 1: .*not in pixels"),
+    (b"9,car,1,2,9,9\n", "line 1: "),
+])  # fmt: skip
+def test_format_of_the_example_names_the_place_of_what_it_cannot_read(
+    added, tmp_path, content, message
+):
+    added("A data format")
+    write_csv_set(tmp_path, [])
+    (tmp_path / "train" / "v.csv").write_bytes(content)
+    with pytest.raises(InputError, match=f"(?s)v.csv.*{message}"):
+        read_set("csv", tmp_path, "train", classes=["car"])
+
+
+def test_format_of_the_example_says_what_it_expects_in_an_empty_folder(added, tmp_path):
+    added("A data format")
+    with pytest.raises(InputError, match=r"expected labels .*csv"):
+        read_set("csv", tmp_path, "train", classes=["car"])
 
 
 def test_metric_of_the_example_counts_the_objects_that_are_found(added):
