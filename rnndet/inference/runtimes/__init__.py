@@ -92,7 +92,7 @@ def open_runtime(
             )
         remark = f"; not a graph: {why_not}"
     elif kind != "torch":
-        raise RnndetError(f"`kind={kind}`: `open_runtime` does not know how to open it")
+        raise RnndetError(f"runtime {kind}: open_runtime does not know how to open it")
     runtime, why = _torch(weights, device=device, threads=threads, half=half, compiled=compiled)
     return runtime, why + remark
 
