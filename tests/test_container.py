@@ -30,6 +30,22 @@ def test_container_runs_inference_without_privileges():
     assert int(user) > 1000 and f"useradd --uid {user}" in " ".join(steps("RUN"))
 
 
+def test_user_may_write_to_the_working_directory():
+    assert f"install --directory --owner rnndet {steps('WORKDIR')[0]}" in " ".join(steps("RUN"))
+
+
+def test_build_runs_inference_once_after_the_installation():
+    (step,) = [step for step in steps("RUN") if "/src[" in step]
+    assert "&& rnndet infer --max-frames" in step.split("rm -rf /src")[1]
+
+
+def test_every_command_with_a_folder_of_the_host_runs_as_its_owner():
+    page = read("docs/container.md").replace("\\\n", " ")
+    commands = [line for line in page.splitlines() if re.match("podman run.* -v ", line)]
+    assert len(commands) == 3
+    assert all('--user "$(id -u):$(id -g)"' in command for command in commands)
+
+
 def test_every_file_that_is_copied_exists_and_reaches_the_build():
     copied = [name for step in steps("COPY") for name in step.split()[:-1]]
     assert {"rnndet", "weights", "configs", "pyproject.toml", "LICENSE", "NOTICE"} <= {*copied}

@@ -13,11 +13,11 @@ from conftest import CLASSES, TINY_OPTIONS, detections, frame_image, tiny_config
 from rnndet.config import ModelConfig, TemporalConfig
 from rnndet.data.formats import FORMATS, read_set
 from rnndet.data.problems import Problems
-from rnndet.errors import RnndetError
+from rnndet.errors import InputError, RnndetError
 from rnndet.evaluation.metrics import METRICS
 from rnndet.evaluation.metrics.base import compute
 from rnndet.evaluation.records import EvaluatedVideo, Predictions
-from rnndet.inference.runtimes import RUNTIMES, as_runtime
+from rnndet.inference.runtimes import RUNTIMES, as_runtime, open_runtime
 from rnndet.inference.stream import Stream
 from rnndet.models.detectors import DETECTORS
 from rnndet.models.temporal.cells import CELLS
@@ -90,6 +90,17 @@ def test_cell_of_the_example_streams_as_a_clip(added):
         assert tensors[0].abs().max() > 0
 
 
+def test_cell_of_the_example_is_bounded_and_takes_a_kernel_size(added):
+    cell = added("A cell")["LeakyCell"](2, 3, kernel_size=5)
+    x = 50 * torch.randn(20, 2, 4, 6) + 20
+    state = cell.init_state(x[:1])
+    with torch.inference_mode():
+        for projected in cell.project(x).split(1):
+            h, state = cell(projected, state)
+    assert h.shape == (1, 3, 4, 6)
+    assert 0.5 < state[0].abs().max() <= 1
+
+
 def test_options_of_the_example_are_checked(added):
     added("A cell")
     config = tiny_config(cell="leaky", options={"keeps": 0.5})
@@ -120,8 +131,9 @@ def write_csv_set(root: Path, rows: list[str]) -> None:
 def test_format_of_the_example_reads_boxes_by_frame(added, tmp_path):
     added("A data format")
     write_csv_set(tmp_path, ["0,car,8,20,24,36", "1,bus,11,20,27,36"])
-    found = read_set("csv", tmp_path, "train", classes=("car", "bus"))
+    found = read_set("csv", tmp_path, "train", classes=["car", "bus"])  # as in a TOML file
     (video,) = found.videos
+    assert found.classes == ("car", "bus")
     assert [frame.target.labels.tolist() for frame in video.frames] == [[0], [1]]
     assert video.frames[1].target.boxes.tolist() == [[11, 20, 27, 36]]
 
@@ -137,6 +149,27 @@ def test_format_of_the_example_reports_an_unknown_class_and_goes_on(added, tmp_p
     assert len(video.frames[1].target.boxes) == 1
 
 
+@pytest.mark.parametrize("content, message", [
+    (b"\xff", "UTF-8"), (b"x,car,1,2,3,4\n", "line 1: .*not a number"),
+    (b"0,car,1\n", "line 1: 3 fields"), (b"0,car,1,2,nan,4\n", "line 1: .*not in pixels"),
+    (b"9,car,1,2,9,9\n", "line 1: "),
+])  # fmt: skip
+def test_format_of_the_example_names_the_place_of_what_it_cannot_read(
+    added, tmp_path, content, message
+):
+    added("A data format")
+    write_csv_set(tmp_path, [])
+    (tmp_path / "train" / "v.csv").write_bytes(content)
+    with pytest.raises(InputError, match=f"(?s)v.csv.*{message}"):
+        read_set("csv", tmp_path, "train", classes=["car"])
+
+
+def test_format_of_the_example_says_what_it_expects_in_an_empty_folder(added, tmp_path):
+    added("A data format")
+    with pytest.raises(InputError, match=r"expected labels .*csv"):
+        read_set("csv", tmp_path, "train", classes=["car"])
+
+
 def test_metric_of_the_example_counts_the_objects_that_are_found(added):
     added("A metric")
     run = Predictions(CLASSES)
@@ -149,7 +182,8 @@ def test_metric_of_the_example_counts_the_objects_that_are_found(added):
     )
     run.add(EvaluatedVideo("v", 10.0, (64, 96), frames))
     assert compute(METRICS["found"](CLASSES), run) == {"found": 0.5}
-    assert math.isnan(METRICS["found"](CLASSES).combine([(0, 0)])["found"])
+    for parts in ([], [(0, 0)]):
+        assert math.isnan(METRICS["found"](CLASSES).combine(parts)["found"])
 
 
 def test_tracker_of_the_example_keeps_ids_and_its_state(added):
@@ -171,6 +205,8 @@ def test_runtime_of_the_example_mirrors_boxes_back(added):
     found = Stream(mirror(model), min_score=0.0).step(Frame(image, 0, 0.0)).detections
     seen = Stream(model, min_score=0.0).step(Frame(image[:, ::-1].copy(), 0, 0.0)).detections
     assert as_runtime(mirror(model)).name == "mirror" and "mirror" in RUNTIMES
+    with pytest.raises(RnndetError, match="does not know how to open"):  # not torch in its place
+        open_runtime("aerial", kind="mirror", device="cpu")
     assert len(found) == len(seen) > 0
     width = image.shape[1]
     assert found.boxes[:, 0] == pytest.approx(width - seen.boxes[:, 2], abs=1e-3)

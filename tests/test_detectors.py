@@ -443,6 +443,7 @@ PUBLISHED = {
         ONE_STAGE,
     ),
 }
+published_family = pytest.mark.parametrize("name", sorted(PUBLISHED))  # torchvision has weights
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, factory, weights) -> None:
@@ -460,7 +461,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, factory, weights) -> None:
         monkeypatch.setattr(nn.init, slow, lambda tensor, **kwargs: tensor.data.zero_())
 
 
-@torchvision_family
+@published_family
 def test_published_weights_give_torchvisions_outputs(name, monkeypatch):
     options, factory, weights, limits = PUBLISHED[name]
     publish(monkeypatch, factory, weights)
@@ -496,7 +497,7 @@ def test_faster_rcnn_with_resnet50_has_the_published_structure():
     assert generators[0].sizes == generators[1].sizes
 
 
-@torchvision_family
+@published_family
 def test_other_number_of_classes_starts_an_untrained_head_with_a_warning(name, monkeypatch, caplog):
     options, factory, weights, _ = PUBLISHED[name]
     publish(monkeypatch, factory, weights)
@@ -506,7 +507,7 @@ def test_other_number_of_classes_starts_an_untrained_head_with_a_warning(name, m
     assert (detect(detector, random_images((64, 64)))[0].labels < 2).all()
 
 
-@torchvision_family
+@published_family
 def test_published_class_layers_are_taken_by_name(name, monkeypatch, caplog):
     options, factory, weights, _ = PUBLISHED[name]
     publish(monkeypatch, factory, weights)
@@ -550,7 +551,7 @@ def test_published_weights_name_the_options_they_need(name):
         make(name, weights="COCO_V1")
 
 
-@torchvision_family
+@published_family
 def test_unknown_weights_error_lists_names(name):
     options = PUBLISHED[name][0]
     with pytest.raises(RnndetError, match="COCO_V1"):

@@ -1,6 +1,7 @@
 """rnndet doctor."""
 
 import json
+import sys
 
 from test_tools import run
 
@@ -24,6 +25,19 @@ def test_two_opencv_packages_are_noticed(monkeypatch):
     found = doctor.opencv()
     assert found.value == "opencv-python 5.0, opencv-python-headless 5.0"
     assert found.advice.startswith("pip uninstall opencv-python opencv-python-headless")
+
+
+def test_torchvision_that_does_not_fit_torch_is_noticed(monkeypatch):
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "torchvision":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    assert doctor.operators() == []
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    (finding,) = doctor.operators()
+    assert "torchvision::nms" in finding.value and "one index" in finding.advice
 
 
 def test_missing_h264_says_what_to_install():

@@ -28,7 +28,14 @@ from rnndet.inference.writers.view.page import (
     Page,
     relative_url,
 )  # fmt: skip
-from rnndet.structures import Detections, Frame, FrameResult, VideoInfo
+from rnndet.structures import (
+    Counts,
+    Detections,
+    Frame,
+    FrameResult,
+    RegionCount,
+    VideoInfo,
+)
 from rnndet.video.sink import VideoSink, describe_result
 from rnndet.video.sources.open import open_source
 
@@ -147,6 +154,28 @@ def test_every_frame_has_its_time_number_and_marks(tmp_path):
     assert columns["time"].tolist() == [0.0, 0.04, 0.31, 2.5]
     assert columns["gap"].tolist() == [0, 0, 5, 0]
     assert columns["flags"].tolist() == [0, CUT, PROPAGATED, RESTART]
+
+
+def test_counts_of_regions_are_embedded_where_they_change(tmp_path):
+    inside = [{}, {"car": 1}, {"car": 1}, {"car": 2, "bus": 1}, {}]
+    results = [
+        FrameResult(frame(i), Detections.empty(),
+                    counts=Counts({"yard": RegionCount(now, {}, {"car": 7}, {})}, {}))
+        for i, now in enumerate(inside)
+    ]  # fmt: skip
+    page = save(tmp_path, results)
+    assert page.data["counters"] == [["yard", "inside"], ["yard", "entered"], ["yard", "left"]]
+    columns = page.columns
+    changes = [
+        (int(f), int(p), page.data["texts"][t])
+        for f, p, t in zip(
+            *(columns[f"count_{n}"] for n in ("frame", "place", "text")), strict=True
+        )
+    ]
+    assert changes == [
+        (0, 0, "0"), (0, 1, "7 car"), (0, 2, "0"), (1, 0, "1 car"), (3, 0, "2 car, 1 bus"),
+        (4, 0, "0"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("times", [

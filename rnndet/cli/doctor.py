@@ -50,6 +50,7 @@ def examine() -> list[Finding]:
         Finding("rnndet", rnndet.__version__),
         Finding("python", f"{platform.python_version()} on {platform.platform()}"),
         *(Finding(name, version(name) or "not installed") for name in PACKAGES),
+        *operators(),
         opencv(),
         device(),
         Finding("cores", str(os.cpu_count())),
@@ -66,6 +67,17 @@ def version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def operators() -> list[Finding]:
+    """Report a torchvision that does not fit torch: one of the CPU beside one of CUDA, say."""
+    try:
+        import torchvision  # noqa: F401
+    except Exception as error:
+        advice = "pip install --force-reinstall torch torchvision, both from one index"
+        text = next(iter(str(error).splitlines()), type(error).__name__)
+        return [Finding("torchvision works", f"no: {text}", advice)]
+    return []
 
 
 def opencv() -> Finding:

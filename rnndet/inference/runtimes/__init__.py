@@ -91,6 +91,8 @@ def open_runtime(
                 chosen, graph, path, device=device, threads=threads, half=False, cache=graph_cache
             )
         remark = f"; not a graph: {why_not}"
+    elif kind != "torch":
+        raise RnndetError(f"runtime {kind}: open_runtime does not know how to open it")
     runtime, why = _torch(weights, device=device, threads=threads, half=half, compiled=compiled)
     return runtime, why + remark
 

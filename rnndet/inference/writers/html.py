@@ -18,7 +18,7 @@ from rnndet.inference.writers.view.page import (
     Media,
     Page,
 )
-from rnndet.structures import DEFAULT_FPS, Detections, FrameResult
+from rnndet.structures import DEFAULT_FPS, Counts, Detections, FrameResult
 from rnndet.video.sink import FrameTicks
 
 VIDEO = "annotated.mp4"
@@ -59,6 +59,17 @@ class HtmlExport(TextExport):
         self._add(result.detections, result.shown, DETECTED)
         if result.predicted is not None:
             self._add(result.predicted, result.predicted, PREDICTED)
+        if result.counts is not None:
+            self._count(result.counts)
+
+    def _count(self, counts: Counts) -> None:
+        for name, region in counts.regions.items():
+            self._page.set_count(name, "inside", listed(region.inside))
+            self._page.set_count(name, "entered", listed(region.entered))
+            self._page.set_count(name, "left", listed(region.left))
+        for name, line in counts.lines.items():
+            self._page.set_count(name, "to the right", listed(line.to_right))
+            self._page.set_count(name, "to the left", listed(line.to_left))
 
     def _add(self, detections: Detections, shown: Detections, kind: int) -> None:
         labels = detections.labels.tolist()
@@ -119,6 +130,15 @@ class HtmlExport(TextExport):
             if key in about:
                 facts[name] = str(about[key])
         return facts
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Counts by class as text.
+
+    >>> listed({"car": 2, "bus": 1}), listed({})
+    ('2 car, 1 bus', '0')
+    """
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "0"
 
 
 def file_name(source: str) -> str:

@@ -2,14 +2,26 @@
 
 // the position
 
-function countText(p) {
-  const parts = [];
+/** Number and name of each class that is shown and in a frame. */
+function countsOf(p) {
+  const found = [];
   for (const label of labels) {
     const before = countsBefore.get(label);
     const n = before ? before[p + 1] - before[p] : 0;
-    if (n && !hidden.has(label)) parts.push(`${n} ${page.classes[label]}`);
+    if (n && !hidden.has(label)) found.push([n, page.classes[label]]);
   }
-  return parts.join(", ") || "none";
+  return found;
+}
+
+function countText(p) {
+  return countsOf(p).map(([n, name]) => `${n} ${name}`).join(", ") || "none";
+}
+
+/** Show the counts of a frame; a name from right to left does not reorder the numbers. */
+function showCounts(p) {
+  const parts = countsOf(p).flatMap(([n, name], i) => [`${i ? ", " : ""}${n} `,
+    Object.assign(document.createElement("bdi"), { textContent: name })]);
+  byId("count-text").replaceChildren(...(parts.length ? parts : ["none"]));
 }
 
 /** Show the frame at `position` everywhere but in the video. */
@@ -23,7 +35,7 @@ function showPosition() {
   const axis = byId("axis");
   axis.setAttribute("aria-valuenow", t.toFixed(3));
   axis.setAttribute("aria-valuetext", `${clockText(t)}, frame ${sourceIndex[position]}: ${countText(position)}`);
-  if (hovered === null) byId("count-text").textContent = countText(position);
+  if (hovered === null) showCounts(position);
   player?.show(position);
   placePlayhead();
   scheduleObjects();
@@ -37,6 +49,32 @@ function scheduleObjects() {
     isListing = false;
     drawOverlay();
     listNow();
+    listAreas();
+  });
+}
+
+function makeAreas() {
+  if (!counters.length) return;
+  const table = document.createElement("table");
+  table.createCaption().textContent = "Regions and lines";
+  counters.forEach(({ area, what }, i) => {
+    const row = table.insertRow(), name = document.createElement("th");
+    name.scope = "row";
+    name.textContent = counters[i - 1]?.area === area ? "" : area;
+    row.append(name);
+    row.insertCell().textContent = what;
+    row.insertCell();
+  });
+  byId("areas").append(table);
+  byId("areas").hidden = false;
+}
+
+function listAreas() {
+  const cells = byId("areas").querySelectorAll("td:last-child");
+  counters.forEach(({ frames, texts }, i) => {
+    const k = lowerBound(frames, position + 1, 0, frames.length) - 1;
+    const text = k < 0 ? "" : texts[k];
+    if (cells[i].textContent !== text) cells[i].textContent = text;
   });
 }
 
@@ -132,7 +170,6 @@ function zoomToSelected() {
   show(start - (end - start) * 0.1, (end - start) * 1.2);
 }
 
-const chart = byId("chart");
 function pointed(event) {
   return event.clientX - chart.getBoundingClientRect().left - chart.clientLeft - left;
 }
@@ -210,7 +247,7 @@ chart.addEventListener("pointermove", (event) => {
   if (x < 0 || x > width) return leaveChart();
   const p = frameAt(axisTime, timeAt(x));
   hovered = p;
-  byId("count-text").textContent = countText(p);
+  showCounts(p);
   const lines = [`${clockText(axisTime[p])} · frame ${sourceIndex[p]}`];
   const row = event.target.closest(".row");
   if (row) {
@@ -229,7 +266,7 @@ chart.addEventListener("pointermove", (event) => {
 });
 function leaveChart() {
   byId("tip").hidden = true;
-  if (hovered !== null) byId("count-text").textContent = countText(position);
+  if (hovered !== null) showCounts(position);
   hovered = null;
 }
 chart.addEventListener("pointerleave", leaveChart);
@@ -319,6 +356,11 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (target.tagName === "SELECT") return;
+  if (target === byId("axis") && (event.key === "PageUp" || event.key === "PageDown")) {
+    event.preventDefault();
+    skip(event.key === "PageUp" ? 1 : -1);
+    return;
+  }
   if (target.tagName === "BUTTON" && (event.key === " " || event.key === "Enter")) return;
   const action = KEYS[event.key];
   if (!action) return;
@@ -358,6 +400,7 @@ byId("main").hidden = false;
 byId("axis").setAttribute("aria-valuemin", begin.toFixed(3));
 byId("axis").setAttribute("aria-valuemax", finish.toFixed(3));
 const legend = ["Bars: higher and stronger for a higher score."];
+if (media?.annotated) legend.push("The picture has the smoothed score of each track.");
 if (hasMisses) legend.push("Thin line and dashed box: missed.");
 if (box.kind.includes(FALSE)) legend.push("Yellow box: false positive.");
 if (box.kind.includes(PREDICTED)) legend.push("Thin line: expected, not detected.");
@@ -369,6 +412,7 @@ byId("legend").textContent = legend.join(" ");
 readTheme();
 makeHead();
 makeChips();
+makeAreas();
 if (!media) showBlank();
 else {
   isAnnotated = media.annotated;

@@ -106,6 +106,13 @@ for (let b = 0; b < boxCount; b++) {
 for (const sums of countsBefore.values()) {
   for (let i = 0; i < frameCount; i++) sums[i + 1] += sums[i];
 }
+// Counts of regions and lines: the frames at which each changes, and what it is from there on.
+const counters = page.counters.map(([area, what]) => ({ area, what, frames: [], texts: [] }));
+columns.count_frame.forEach((frame, i) => {
+  const counter = counters[columns.count_place[i]];
+  counter.frames.push(frame);
+  counter.texts.push(page.texts[columns.count_text[i]]);
+});
 const breaks = []; // frames at which something begins: cuts, gaps, restarts
 for (let i = 0; i < frameCount; i++) {
   if (flags[i] & (CUT | RESTART) || gap[i] > 0) breaks.push(i);

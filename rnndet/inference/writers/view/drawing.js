@@ -64,7 +64,7 @@ function swatch(label) {
 
 // drawing
 
-const lanes = byId("lanes");
+const chart = byId("chart"), lanes = byId("lanes");
 let width = 0, left = 0; // of the time line, CSS pixels
 
 function fit(canvas, w, h) {
@@ -97,6 +97,7 @@ function schedule() {
 function draw() {
   left = parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--left"));
   width = Math.max(50, lanes.clientWidth - left);
+  chart.style.setProperty("--over", byId("axis").clientWidth / width); // its share of the scroll bar
   drawCounts();
   drawAxis();
   drawBars();
@@ -302,5 +303,6 @@ function placePlayhead() {
   const middle = axisTime[position];
   const isIn = middle >= view.from && middle <= view.to;
   byId("playhead").hidden = !isIn;
+  byId("playhead").style.setProperty("--share", across(middle) / width);
   byId("playhead").style.transform = `translateX(${left + across(middle)}px)`;
 }

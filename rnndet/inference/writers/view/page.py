@@ -36,6 +36,7 @@ FRAME_COLUMNS = {"index": "i", "time": "d", "shown": "d", "gap": "I", "flags": "
 BOX_COLUMNS = {
     "row": "I", "frame": "I", "score": "H", "label": "H", "track_label": "H", "kind": "B",
 }  # fmt: skip
+COUNT_COLUMNS = {"frame": "I", "place": "H", "text": "I"}
 EDGES = ("x1", "y1", "x2", "y2")
 SCORE_UNITS = 10_000  # scores have 4 digits, as in detections.jsonl
 
@@ -119,11 +120,16 @@ class Page:
     _places: dict[Hashable, int] = field(default_factory=dict)
     _frames: dict[str, array] = field(default_factory=dict)
     _boxes: dict[str, array] = field(default_factory=dict)
+    _counts: dict[str, array] = field(default_factory=dict)  # where they change
+    _counters: dict[tuple[str, str], int] = field(default_factory=dict)  # their places
+    _texts: dict[str, int] = field(default_factory=dict)
+    _last: dict[int, int] = field(default_factory=dict)  # text of each counter
 
     def __post_init__(self) -> None:
         self._frames = {name: array(code) for name, code in FRAME_COLUMNS.items()}
         self._boxes = {name: array(code) for name, code in BOX_COLUMNS.items()}
         self._boxes |= {name: array("h") for name in EDGES}
+        self._counts = {name: array(code) for name, code in COUNT_COLUMNS.items()}
 
     def __len__(self) -> int:
         """The number of frames."""
@@ -177,6 +183,16 @@ class Page:
             units = round(edge * self.scale)
             self._boxes[name].append(min(max(units, -MAX_EDGE), MAX_EDGE))
 
+    def set_count(self, area: str, what: str, text: str) -> None:
+        """Change a count of a region or line, such as ("yard", "entered"), from this frame on."""
+        place = self._counters.setdefault((area, what), len(self._counters))
+        number = self._texts.setdefault(text, len(self._texts))
+        if self._last.get(place) == number:
+            return
+        self._last[place] = number
+        for name, value in {"frame": len(self) - 1, "place": place, "text": number}.items():
+            self._counts[name].append(value)
+
     def show_evenly(self, rate: Fraction) -> None:
         """Change the times `shown`: the video file has its frames at a constant rate."""
         self._frames["shown"] = array("d", (float(i / rate) for i in range(len(self))))
@@ -197,6 +213,8 @@ class Page:
             ("row_start", starts, True),
             ("box_frame", boxes.pop("frame")[order].astype(np.int32), True),
         ]
+        for name, values in self._counts.items():
+            table.append((f"count_{name}", np.array(values), False))
         for name, values in boxes.items():
             is_edge = name in EDGES
             table.append((name if is_edge else f"box_{name}", values[order], is_edge))
@@ -215,6 +233,8 @@ class Page:
         data = {
             "classes": [printable(name) for name in self.classes],
             "rows": [[printable(row.name), row.label] for row in self.rows],
+            "counters": [[printable(area), what] for area, what in self._counters],
+            "texts": [printable(text) for text in self._texts],
             "size": [self.size_hw[1], self.size_hw[0]],
             "scale": self.scale,
             "step": self.step,

@@ -77,12 +77,14 @@ function imagePlayer() {
 
 function videoPlayer() {
   let isLate = false; // sought again while it was seeking
+  let origin = NaN; // time of the first frame of the file: in Firefox 0, in Chromium its time stamp
   const target = () => {
     const end = position + 1 < frameCount ? shownAt[position + 1] : shownAt[position] + step;
-    return shownAt[position] + Math.min((end - shownAt[position]) / 2, 0.01);
+    return origin + shownAt[position] + Math.min((end - shownAt[position]) / 2, 0.01);
   };
   const follow = (t) => {
-    if (!video.paused && !video.seeking) moveTo(frameAt(shownAt, t + 0.0005));
+    if (video.paused || video.seeking || Number.isNaN(origin)) return;
+    moveTo(frameAt(shownAt, t - origin + 0.0005));
   };
   if ("requestVideoFrameCallback" in video) {
     const onFrame = (now, { mediaTime }) => {
@@ -92,14 +94,20 @@ function videoPlayer() {
     video.requestVideoFrameCallback(onFrame);
   }
   video.addEventListener("timeupdate", () => follow(video.currentTime));
-  video.addEventListener("seeked", () => {
+  const catchUp = () => {
+    if (Number.isNaN(origin)) return;
     if (isLate) video.currentTime = target();
     isLate = false;
-  });
+  };
+  video.addEventListener("seeked", catchUp);
   for (const name of ["play", "pause", "ended"]) video.addEventListener(name, showPlaying);
   video.addEventListener("ended", () => moveTo(frameCount - 1));
   video.addEventListener("loadedmetadata", drawOverlay);
-  video.addEventListener("loadeddata", drawOverlay);
+  video.addEventListener("loadeddata", () => {
+    if (Number.isNaN(origin)) origin = video.currentTime; // nothing was sought yet
+    catchUp();
+    drawOverlay();
+  });
   video.addEventListener("error", () => {
     note(`${media.name} cannot be played: it is not beside this page, or this browser does not know `
       + `its codec${media.hint ? `. ${media.hint}` : ""}. The boxes are drawn without the picture.`);
@@ -118,7 +126,7 @@ function videoPlayer() {
     },
     pause: () => video.pause(),
     seek() {
-      if (video.seeking) isLate = true;
+      if (video.seeking || Number.isNaN(origin)) isLate = true;
       else video.currentTime = target();
     },
     show() {},
@@ -173,7 +181,7 @@ function boxName(b) {
 
 function drawOverlay() {
   const [w, h] = pictureSize();
-  stage.style.aspectRatio = `${w} / ${h}`;
+  stage.style.setProperty("--ratio", w / h);
   const context = fit(byId("overlay"), stage.clientWidth, stage.clientHeight);
   const rect = pictureRect();
   if (stage.classList.contains("blank")) {

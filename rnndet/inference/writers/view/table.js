@@ -110,7 +110,6 @@ function arrange() {
     : `${some} of ${all} tracks`;
   byId("empty").hidden = order.length > 0;
   byId("empty").textContent = rows.length ? "No track fits the filter." : "Nothing was detected.";
-  findHighest();
   for (const [k, element] of elements) {
     element.remove();
     elements.delete(k);
@@ -156,6 +155,7 @@ function makeChips() {
 }
 
 function pressChips() {
+  findHighest();
   for (const chip of byId("chips").children) {
     chip.setAttribute("aria-pressed", String(!hidden.has(Number(chip.dataset.label))));
   }
