@@ -1,5 +1,6 @@
 """All dataset formats with labels, on the small sets of labelled_sets.py."""
 
+import json
 import math
 import os
 import re
@@ -94,6 +95,41 @@ def test_impossible_box_is_left_out_on_request(format, tmp_path):
     write_set(format, tmp_path, box=(30, 8, 10, 20))
     frames = read(format, tmp_path, skip_bad=True).videos[0].frames
     assert [len(frame.target) for frame in frames] == [0, 0, 0]
+
+
+def doubled(format, text):
+    """The labels of the small set with its box in them twice."""
+    match format:
+        case "coco_vid":
+            tree = json.loads(text)
+            tree["annotations"].append(tree["annotations"][0] | {"id": 2})
+            return json.dumps(tree)
+        case "bdd100k_mot":
+            frames = json.loads(text)
+            return json.dumps([frame | {"labels": 2 * frame["labels"]} for frame in frames])
+        case "cvat_video" | "imagenet_vid" | "pascal_voc" | "ua_detrac":
+            return re.sub(r"<(track|object|target)[ >].*</\1>", r"\g<0>\g<0>", text)
+    return 2 * text
+
+
+@pytest.mark.parametrize("format", sorted(LAYOUTS.keys() - {"youtube_vis"}))  # there it is its id
+def test_identity_that_a_frame_has_twice_is_reported(format, tmp_path):
+    file, *_ = write_set(format, tmp_path)
+    file.write_text(doubled(format, file.read_text()))
+    with pytest.raises(InputError, match=rf"1 entry(?s:.*){file.name}: .* comes twice in "):
+        read(format, tmp_path)
+    frames = read(format, tmp_path, skip_bad=True).videos[0].frames
+    assert [len(frame.target) for frame in frames] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+def test_identity_of_an_ignored_object_may_come_twice(key, tmp_path):
+    file, *_ = write_set("coco_vid", tmp_path)
+    tree = json.loads(doubled("coco_vid", file.read_text()))
+    tree["annotations"][1][key] = 1
+    file.write_text(json.dumps(tree))
+    target = read("coco_vid", tmp_path).videos[0].frames[1].target
+    assert target.ids.tolist() == [7, 7]
 
 
 @every_format
