@@ -15,11 +15,7 @@ from rnndet.video.image import write_image
 SHEEP, BUS = "n02411705", "n02924116"
 
 
-def track(number):
-    return f"<trackid>{number}</trackid>"
-
-
-def thing(name=BUS, box=(4, 5, 13, 14), track=track(7)):
+def thing(name=BUS, box=(4, 5, 13, 14), track="<trackid>7</trackid>"):
     corners = "".join(
         f"<{tag}>{value}</{tag}>"
         for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
@@ -45,7 +41,11 @@ def put(root, path, text, *, kind="VID"):
 @pytest.fixture
 def root(tmp_path):
     for number in range(3):
-        put(tmp_path, f"val/a/{number:06d}", annotation(thing(), thing(SHEEP, track=track(8))))
+        put(
+            tmp_path,
+            f"val/a/{number:06d}",
+            annotation(thing(), thing(SHEEP, track="<trackid>8</trackid>")),
+        )
     for number in range(2):
         put(tmp_path, f"val/b/{number:06d}", annotation())
     return tmp_path
@@ -148,7 +148,12 @@ def test_frames_without_xml_are_unlabelled_on_request(root):
 
 
 def test_custom_classes_are_matched_by_name_and_by_wordnet_id(root):
-    edit(root, annotation(thing("sheep"), thing(SHEEP, track=track(8)), thing("kite", track="")))
+    edit(
+        root,
+        annotation(
+            thing("sheep"), thing(SHEEP, track="<trackid>8</trackid>"), thing("kite", track="")
+        ),
+    )
     shutil.rmtree(root / "Data/VID/val/b")
     shutil.rmtree(root / "Annotations/VID/val/b")
     found = load(root, classes=("kite", SHEEP), ignore_unknown=True)
