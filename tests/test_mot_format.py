@@ -56,6 +56,28 @@ def test_reads_sequences_and_frames(tmp_path):
     assert video.frames[2].image == tmp_path / "train/s-2/img1/000003.jpg"
 
 
+def warnings(root, **options):
+    problems = Problems()
+    load(root, problems=problems, **options)
+    return problems.warnings()
+
+
+def test_video_that_mot17_has_once_for_each_detector_is_a_warning(tmp_path):
+    for name in ("MOT17-02-DPM", "MOT17-02-FRCNN", "MOT17-02-SDP", "MOT17-04-SDP", "s-SDP"):
+        make(tmp_path / "train" / name)
+    assert warnings(tmp_path) == [
+        "2 sequences with the video of another detector's; keep one of DPM, FRCNN and SDP"
+    ]
+
+
+def test_public_detections_of_each_detector_are_no_warning(tmp_path):
+    for name in ("MOT17-02-DPM", "MOT17-02-SDP"):
+        make(tmp_path / "train" / name)
+        (tmp_path / "train" / name / "det").mkdir()
+        (tmp_path / "train" / name / "det/det.txt").write_text("1,-1,4,6,10,12,0.9,-1,-1,-1\n")
+    assert warnings(tmp_path, file="det/det.txt") == []
+
+
 def test_persons_that_are_not_evaluated_are_ignored(tmp_path):
     rows = "".join(f"1,{c},4,6,10,12,1,{c},1\n" for c in (1, 2, 7, 8, 12))
     target = first_target(tmp_path, rows)

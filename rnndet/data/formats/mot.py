@@ -34,6 +34,7 @@ import configparser
 import math
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -57,6 +58,7 @@ PEDESTRIAN = 1
 IGNORED = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection
 LEFT_OUT = (3, 4, 5, 6, 9, 10, 11, 13)  # vehicles, occluders, crowd
 NON_MOTORISED = 6  # ignored in MOT20, left out in the other benchmarks
+DETECTORS = re.compile(r"(MOT17-.+)-(?:DPM|FRCNN|SDP)")  # the same video under three names
 COUNTS_FROM_0 = re.compile(r"dancetrack\d+|v_.+_c\d+")  # DanceTrack, SportsMOT
 
 
@@ -106,6 +108,8 @@ def read(
         names, file if is_labelled else None, problems, has_names=has_names, fps=fps,
         first_pixel=first_pixel,
     )  # fmt: skip
+    if file == GT:
+        _warn_of_detectors([sequence.name for sequence in sequences], problems)
     records = []
     for sequence in sequences:
         try:
@@ -122,6 +126,16 @@ def read(
 
 def _is_sequence(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("seqinfo.ini", "img1", "gt"))
+
+
+def _warn_of_detectors(names: Sequence[str], problems: Problems) -> None:
+    """Count the sequences that are in the set under the name of another detector, too."""
+    videos = [match[1] for name in names if (match := DETECTORS.fullmatch(name))]
+    if repeated := len(videos) - len(set(videos)):
+        problems.warn(
+            "sequences with the video of another detector's; keep one of DPM, FRCNN and SDP",
+            repeated,
+        )
 
 
 def _labels(sequence: Path) -> tuple[str, ...] | None:
