@@ -225,10 +225,9 @@ class _Reader:
                 continue
             if first == 1 and 0 in (x1, y1):
                 self._problems.warn(BEGINS_AT_0)
-            builder.add(
-                (x1 - first, y1 - first, x2 - last, y2 - last), label, entry=f"object {place}", track=track,
-                ignore=entry.findtext("difficult", "").strip() == "1",
-            )  # fmt: skip
+            box = (x1 - first, y1 - first, x2 - last, y2 - last)
+            ignore = entry.findtext("difficult", "").strip() == "1"
+            builder.add(box, label, entry=f"object {place}", track=track, ignore=ignore)
         return builder.build()
 
     def _label(self, name: str, xml: Path) -> int | None:
