@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +81,23 @@ def pairs_by_name(own: Sequence[str], start: Sequence[str]) -> list[tuple[int, i
     """
     places = {key: place for place, key in enumerate(_numbered(start))}
     return [(i, places[key]) for i, key in enumerate(_numbered(own)) if key in places]
+
+
+def almost_equal_names(own: Sequence[str], start: Sequence[str]) -> list[tuple[str, str]]:
+    """The unpaired classes whose names differ in case, blanks, hyphens and underscores only.
+
+    >>> almost_equal_names(["Car", "bird"], ["car", "bird"])
+    [('Car', 'car')]
+    """
+    pairs = pairs_by_name(own, start)
+    taken, known = {place for place, _ in pairs}, {place for _, place in pairs}
+    free = {_plain(name): name for place, name in enumerate(start) if place not in known}
+    names = [name for place, name in enumerate(own) if place not in taken]
+    return [(name, free[_plain(name)]) for name in names if _plain(name) in free]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
 def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
