@@ -21,7 +21,11 @@ from rnndet.models.checkpoint import (
     save_checkpoint,
 )
 from rnndet.models.detectors.batch_norms import convert_norms
-from rnndet.models.detectors.class_rows import almost_equal_names, class_layers, pairs_by_name
+from rnndet.models.detectors.class_rows import (
+    class_layers,
+    pairs_by_name,
+    warn_of_almost_equal_names,
+)
 from rnndet.models.video_detector import VideoDetector
 from rnndet.models.zoo import find_weights
 from rnndet.training.optim import rate_factor
@@ -219,12 +223,7 @@ def _class_layers(
         listed([model.classes[place] for place in places], "class", "classes"),
         listed(untrained, "class", "classes"),
     )
-    if almost := almost_equal_names(model.classes, start.classes):
-        logger.warning(
-            "%s: classes of almost the same name are not taken: %s; give both the same name",
-            where,
-            first_of([f"{theirs!r} for {own!r}" for own, theirs in almost]),
-        )
+    warn_of_almost_equal_names(model.classes, start.classes, where=where)
     return {f"detector.{name}": tensor for name, tensor in layers.items()}
 
 
