@@ -209,6 +209,11 @@ def test_classes_of_several_files_are_joined(tmp_path):
     assert [video.frames[0].target.labels.tolist() for video in found.videos] == [[0], [1]]
 
 
+def test_blanks_around_names_do_not_matter(tmp_path):
+    write(tmp_path, export(track(box(0), label=" car "), labels=("person", "car ")))
+    assert read(tmp_path).classes == ("person", "car")
+
+
 def test_classes_can_be_given(tmp_path):
     write(tmp_path, export(track(box(0))))
     found = read(tmp_path, classes=["car", "bus"])

@@ -264,7 +264,7 @@ def test_repeated_lines_are_taken_once(root):
         ("val/a 1 x 3", "line 2: .*no line of a known kind"),
         ("val/a 1 0 99999999999", "line 2: .*no line of a known kind"),
         ("val/a 1 0", "line 2: .*no line of a known kind"),
-        ("val/a", "line 2: 1 fields; expected 2"),
+        ("val/a", "line 2: 1 field; expected 2"),
         ("../a 1 0 3", "line 2: '../a' lies outside"),
         ("val/../../../a/000000 1", "line 2: .*lies outside"),
         ("/val/a/000000 1", "line 2: .*lies outside"),

@@ -164,6 +164,11 @@ def test_boxes_that_leave_the_image_are_clipped_and_kept_whole_for_tracking(tmp_
     assert target.tracking.rows.tolist() == [0, -1]
 
 
+def test_comma_at_the_end_of_a_row_is_accepted(tmp_path):
+    target = first_target(tmp_path, ROW.replace("0.9", "0.9,"))
+    assert target.boxes.tolist() == [[3.0, 5.0, 13.0, 17.0]]
+
+
 def test_boxes_inside_the_image_need_no_targets_for_tracking(tmp_path):
     assert first_target(tmp_path, ROW).tracking is None
 
@@ -339,7 +344,10 @@ def test_cvat_images_of_the_same_number_are_refused(tmp_path):
     ("row", "message"),
     [
         ("1,5,4,6", "line 2: 4 fields; expected 7"),
-        ("1,5,4,6,ten,12,1,1,1", "line 2: could not convert string to float: 'ten'"),
+        ("1,5,4,6,ten,12,1,1,1", "line 2: a field is not a number"),
+        ("1,5,4,6,,12,1,1,1", "line 2: a field is not a number"),
+        ("1 5 4 6 10 12 1 1 1", "line 2: 1 field; expected 7 with commas between them"),
+        ("1,5,4,6,10,12,,,", "line 2: 6 fields; expected 7"),
         ("1.5,6,4,6,10,12,1,1,1", "line 2: 1.5 where a whole number"),
         ("nan,6,4,6,10,12,1,1,1", "line 2: nan where a whole number"),
         ("0,6,4,6,10,12,1,1,1", "line 2: frame 0 of a sequence of 3"),

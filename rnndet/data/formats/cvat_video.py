@@ -170,7 +170,7 @@ def _tracks(
         where = f"track {element.get('id', place)}"
         if others := sum(child.tag not in ("box", "attribute") for child in element):
             problems.correct("shapes other than boxes left out", others)
-        name = element.get("label", "")
+        name = element.get("label", "").strip()
         if name not in names:
             problems.add(file, where, f"label {name!r} is unknown; known are {', '.join(names)}")
             continue

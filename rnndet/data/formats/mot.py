@@ -54,6 +54,7 @@ from rnndet.video.sources.open import VIDEO_SUFFIXES
 
 GT = "gt/gt.txt"
 LABELS = "gt/labels.txt"
+COLUMNS = 7  # at least
 PEDESTRIAN = 1
 IGNORED = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection
 LEFT_OUT = (3, 4, 5, 6, 9, 10, 11, 13)  # vehicles, occluders, crowd
@@ -305,9 +306,9 @@ class _Reader:
                                   problems=self.problems)
         )  # fmt: skip
         seen: set[tuple[int, int]] = set()
-        for line, fields in rows(file, self.problems, columns=7):
+        for line, fields in rows(file, self.problems, columns=COLUMNS):
             try:
-                values = [float(field) for field in fields]
+                values = _numbers(fields)
                 number, track = _whole(values[0]), _whole(values[1])
                 if number not in sequence.indices:
                     length = sequence.length or len(sequence.images)
@@ -364,6 +365,18 @@ class _Reader:
         raise ValueError(f"class {number} is unknown; name custom classes with the option classes")
 
 
+def _numbers(fields: list[str]) -> list[float]:
+    """Convert the fields of a row, which may end with a comma. Raises ValueError."""
+    while fields and not fields[-1]:
+        fields = fields[:-1]
+    if len(fields) < COLUMNS:
+        raise ValueError(f"{counted(len(fields), 'field')}; expected {COLUMNS}")
+    try:
+        return [float(field) for field in fields]
+    except ValueError:
+        raise ValueError("a field is not a number") from None
+
+
 def _box(values: list[float], first_pixel: int) -> Box:
     left, top, width, height = values[2:6]
     left, top = left - first_pixel, top - first_pixel
@@ -373,7 +386,7 @@ def _box(values: list[float], first_pixel: int) -> Box:
 def _last_frame(file: Path) -> int:
     """Return the largest frame number of the rows; broken ones are reported when they are read."""
     last = 0
-    for _, fields in rows(file, Problems(), columns=7):
+    for _, fields in rows(file, Problems(), columns=COLUMNS):
         number = float(fields[0]) if fields[0].strip().isdecimal() else 0
         last = max(last, int(number))
     return last
