@@ -449,6 +449,14 @@ def test_run_of_a_newer_version_is_named_as_such(run):
     assert refusal(root, folder).endswith("written by a newer version of rnndet (format 99)")
 
 
+@pytest.mark.parametrize(("steps", "said"), [(1, True), (2, True), (3, False)])
+def test_run_without_a_step_left_says_so(run, caplog, steps, said):
+    root, folder, _ = run
+    resumed(root, folder, steps=steps)
+    line = f"2 steps are done and train.steps = {steps}: none is left to train"
+    assert (line in caplog.text) == said
+
+
 def test_refused_run_keeps_its_configuration_and_versions(run):
     root, folder, _ = run
     before = {name: (folder / name).read_text() for name in ("config.json", "versions.json")}

@@ -97,6 +97,9 @@ def load_run(folder: Path, config: Config, classes: Sequence[str]) -> dict[str, 
         )
         run["state"] = {}
     _report_schedule(saved["train"], config.train, step=run["step"])
+    if run["step"] >= config.train.steps:
+        done = f"{counted(run['step'], 'step')} {'is' if run['step'] == 1 else 'are'} done"
+        logger.warning("%s and train.steps = %d: none is left to train", done, config.train.steps)
     return run | {"best": max(run["best"], _best_figure(folder / BEST))}
 
 
