@@ -193,6 +193,31 @@ def test_video_without_images_is_reported_and_the_others_are_read(format, tmp_pa
     assert all("/w" in problem.where for problem in problems.found)
 
 
+# names of classes
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("car, bus, car", "class 'car' is named twice, as 0 and 2"),
+        ("'', bus, car", "class 0 has no name"),
+        ("car, ' ', bus", "class 1 has no name"),
+    ],
+)
+def test_class_without_a_name_of_its_own_is_refused(tmp_path, names, message):
+    """Training would have a class that evaluation, which goes by names, cannot tell apart."""
+    write_set("yolo", tmp_path)
+    (tmp_path / "data.yaml").write_text(f"train: images/train\nnames: [{names}]\n")
+    with pytest.raises(InputError, match=f"^{tmp_path}: {message}"):
+        read("yolo", tmp_path)
+
+
+def test_repeated_name_in_the_option_classes_is_refused(tmp_path):
+    write_set("mot", tmp_path)
+    with pytest.raises(InputError, match="class 'car' is named twice, as 0 and 1"):
+        read("mot", tmp_path, classes=["car", "car"])
+
+
 # formats and options by name
 
 
