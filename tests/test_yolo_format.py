@@ -1,12 +1,16 @@
 """Reader of YOLO text files: layouts, data.yaml, rows."""
 
+import numpy as np
 import pytest
 from labelled_sets import read_notes, write_images
 
+from rnndet.data.checks.run import check_dataset
 from rnndet.data.formats import read_set
 from rnndet.data.formats.data_yaml import DataYaml
+from rnndet.data.orientation import labelled_image
 from rnndet.data.problems import Problems
 from rnndet.errors import InputError
+from rnndet.video.image import write_image
 
 BOX = f"{20 / 64} {14 / 48} {20 / 64} {12 / 48}"  # edges 10 8 30 20
 EDGES = pytest.approx([10, 8, 30, 20], abs=1e-5)
@@ -164,6 +168,21 @@ def test_stills_may_have_sizes_of_their_own(tmp_path, monkeypatch):
 
 
 # rows
+
+
+def test_photographs_joined_to_a_video_are_an_error_that_says_what_to_set(tmp_path):
+    put(tmp_path, "IMG_1", f"0 {BOX}")
+    put(tmp_path, "IMG_2", f"0 {BOX}")
+    write_image(tmp_path / "images/train/IMG_2.jpg", np.zeros((40, 50, 3), np.uint8))
+    (video,) = load(tmp_path, classes=["car"]).videos
+    with pytest.raises(InputError, match=r"IMG_2\.jpg: the image is 50x40, .*pictures=stills"):
+        labelled_image(video, video.frames[1], video.frames[1].image)
+    options = {"classes": ["car"]}
+    report = check_dataset("yolo", tmp_path, ("train",), options=options)
+    (line,) = report.findings
+    assert "frame 2 has 50x40 pixels" in str(line) and "pictures=stills" in str(line)
+    options["pictures"] = "stills"
+    assert not check_dataset("yolo", tmp_path, ("train",), options=options).findings
 
 
 def test_identity_is_the_sixth_field(tmp_path):

@@ -28,6 +28,7 @@ from rnndet.data.targets import TargetBuilder, relabelled
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Target
 
+STILLS = "; read photographs one by one with pictures=stills"
 LABELS = ("Annotations", "annotations")
 IMAGES = ("JPEGImages", "images")
 # The databases in files of programs that write edges of the box: CVAT, labelImg and VoTT; Label
@@ -192,7 +193,7 @@ class _Reader:
             else:
                 try:
                     tree = read_xml(pair.labels)
-                    first_wh = size_wh(tree, pair.labels, first=first_wh)
+                    first_wh = size_wh(tree, pair.labels, first=first_wh, hint=STILLS)
                 except InputError as error:
                     self._problems.add_error(pair.labels, error)
                     continue
