@@ -129,7 +129,6 @@ def without_objects(tree):
     [
         (as_another_class,
          "error: train: v0: object 1 is 'square' in frame 0 and 'bar' in frame 2"),
-        (as_a_twin, "error: train: v0: object 1 is in frame 0 twice"),
         (lambda tree: tree["images"][5].update(frame_id=9),
          "note: train: v0: frame 4 is followed by frame 9"),
         (without_objects, "note: train: v0: holds no object"),
@@ -138,6 +137,19 @@ def without_objects(tree):
 def test_impossible_labels_are_found(coco_vid_root, change, line):
     edit(coco_vid_root, change)
     assert line in found(coco_vid_root)
+
+
+def test_identity_that_a_frame_has_twice_is_an_error(coco_vid_root):
+    """Of files, the reader says so; of sets in memory, the check."""
+    edit(coco_vid_root, as_a_twin)
+    (line,) = found(coco_vid_root)
+    assert line.endswith("train.json: annotation 99: the id 1 comes twice in its frame")
+    twins = Target(torch.tensor([[1.0, 1, 9, 9]] * 2), torch.tensor([0, 0]), torch.tensor([7, 7]),
+                   torch.tensor([False, False]))  # fmt: skip
+    videos = VideoSet(CLASSES, (VideoRecord("v", 10, 10, None, (FrameRecord(3, twins),)),))
+    assert [str(f) for f in check_labels(videos, "s")] == [
+        "error: s: v: object 7 is in frame 3 twice"
+    ]
 
 
 def test_repeated_names_and_frames_are_errors():

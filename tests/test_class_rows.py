@@ -268,6 +268,32 @@ def test_same_classes_are_loaded_whole_without_a_word_about_classes(tmp_path, ca
     assert "untrained" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("start", "classes", "said"),
+    [
+        (("bird", "car"), ("Bird", "car"), "'bird' for 'Bird'"),
+        (("bird",), (" bird ",), "'bird' for ' bird '"),
+        (("traffic light",), ("traffic_light",), "'traffic light' for 'traffic_light'"),
+        (("\u00e4",), ("a\u0308",), "'\u00e4' for 'a\u0308'"),
+        (("bird", "Bird"), ("bird", "BIRD"), "'Bird' for 'BIRD'"),
+    ],
+)
+def test_names_that_differ_in_case_or_blanks_are_not_taken_and_a_warning_says_so(
+    tmp_path, caplog, start, classes, said
+):
+    path = save(make("fcos", start, seed=1), tmp_path, "fcos")
+    start_from(make("fcos", classes, seed=2), path)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith(f"{path}: classes of almost the same name are not taken: {said};")
+
+
+@pytest.mark.parametrize("classes", [("bird", "Bird"), ("dog",), ("Bird", "bird")])
+def test_taken_class_is_no_almost_equal_name_of_another(tmp_path, caplog, classes):
+    path = save(make("fcos", ("bird", "car"), seed=1), tmp_path, "fcos")
+    start_from(make("fcos", classes, seed=2), path)
+    assert "almost" not in caplog.text
+
+
 def test_equal_names_are_matched_in_their_order(tmp_path):
     start = make("fcos", ("bird", "car", "bird"), seed=1)
     model = make("fcos", ("bird", "bird", "dog", "bird"), seed=2)

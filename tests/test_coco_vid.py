@@ -24,6 +24,31 @@ def test_reads_classes_videos_frames_and_boxes(coco_vid_root):
     assert found.videos[0].frames[2].target.boxes.tolist() == [[14.0, 20.0, 30.0, 36.0]]
 
 
+@pytest.mark.parametrize(
+    ("keys", "identity"),
+    [
+        ({"track_id": 5}, 5),  # of TAO and ByteTrack
+        ({"track_id": 5, "instance_id": 3}, 3),
+        ({"track_id": 5, "instance_id": None}, 5),
+        ({"track_id": None}, -1),
+    ],
+)
+def test_identity_may_be_called_track_id(coco_vid_root, keys, identity):
+    def change(tree):
+        del tree["annotations"][0]["instance_id"]
+        tree["annotations"][0].update(keys)
+
+    edit(coco_vid_root, change)
+    target = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].target
+    assert target.ids.tolist() == [identity]
+
+
+def test_coco_of_single_images_is_named_and_the_message_says_what_to_do(coco_vid_root):
+    edit(coco_vid_root, lambda tree: tree.pop("videos"))
+    with pytest.raises(RnndetError, match=r"lacks the list 'videos', .* export YOLO or Pascal VOC"):
+        read_set("coco_vid", coco_vid_root, "train")
+
+
 def test_crowd_is_ignored(coco_vid_root):
     edit(coco_vid_root, lambda tree: tree["annotations"][0].update(iscrowd=1))
     target = read_set("coco_vid", coco_vid_root, "train").videos[0].frames[0].target

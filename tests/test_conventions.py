@@ -69,30 +69,46 @@ def test_imagenet_vid_counts_from_0_and_includes_the_last_pixel(tmp_path):
 
 
 def voc(source):
-    box = "<xmin>{}</xmin><ymin>{}</ymin><xmax>30</xmax><ymax>20</ymax>"
+    box = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
     size = "<size><width>64</width><height>48</height></size>"
     thing = f"<object><name>car</name><bndbox>{box}</bndbox></object>"
     return f"<annotation>{source}{size}{thing}</annotation>"
 
 
-VOC, TOOL = (
-    f"<source><database>{name}</database></source>" for name in ("The VOC2007 Database", "Unknown")
-)
+def database(name):
+    return f"<source><database>{name}</database></source>"
 
 
-@pytest.mark.parametrize("source", ["", VOC])
+VOC, TOOL = database("The VOC2007 Database"), database("Unknown")
+
+
+@pytest.mark.parametrize("source", ["", VOC, database("Robot")])
 def test_pascal_voc_counts_from_1_and_includes_the_last_pixel(tmp_path, source):
-    assert target("pascal_voc", tmp_path, voc(source).format(11, 9)).boxes.tolist() == [EDGES]
+    text = voc(source).format(11, 9, 30, 20)
+    assert target("pascal_voc", tmp_path, text).boxes.tolist() == [EDGES]
 
 
-def test_pascal_voc_of_programs_has_edges_from_0(tmp_path):
-    assert target("pascal_voc", tmp_path, voc(TOOL).format(10, 8)).boxes.tolist() == [EDGES]
+@pytest.mark.parametrize("name", ["Unknown", "MyDatabase", "Unspecified"])
+def test_pascal_voc_of_programs_has_edges_from_0(tmp_path, name):
+    """Of CVAT, labelImg and VoTT; Label Studio; makesense.ai."""
+    text = voc(database(name)).format(10, 8, 30, 20)
+    assert target("pascal_voc", tmp_path, text).boxes.tolist() == [EDGES]
+
+
+@pytest.mark.parametrize("name", ["roboflow.ai", "roboflow.com"])
+def test_pascal_voc_of_roboflow_has_edges_from_1(tmp_path, name):
+    """A published file has xmax 156 in an image of 155 pixels."""
+    text = voc(database(name)).format(11, 9, 31, 21)
+    assert target("pascal_voc", tmp_path, text).boxes.tolist() == [EDGES]
+    text = voc(database(name)).format(1, 1, 65, 49)
+    assert target("pascal_voc", tmp_path, text).boxes.tolist() == [[0.0, 0.0, 64.0, 48.0]]
 
 
 @pytest.mark.parametrize("source", [VOC, TOOL])
 @pytest.mark.parametrize(("first", "x", "y"), [(0, 10, 8), (1, 11, 9)])
 def test_first_pixel_of_pascal_voc_can_be_given(tmp_path, source, first, x, y):
-    found = target("pascal_voc", tmp_path, voc(source).format(x, y), first_pixel=first)
+    text = voc(source).format(x, y, 30, 20)
+    found = target("pascal_voc", tmp_path, text, first_pixel=first)
     assert found.boxes.tolist() == [EDGES]
 
 

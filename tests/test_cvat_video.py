@@ -107,6 +107,80 @@ def test_task_may_be_a_part_of_the_video_in_steps(tmp_path):
     assert video.frames[1].image.name == "4.png" and len(video.frames[1].target) == 1
 
 
+def stated(size, start=0, step=1):
+    """The frames of a task or job as CVAT states them, also the last one."""
+    stop = start + (size - 1) * step
+    filter_ = f"<frame_filter>step={step}</frame_filter>" if step > 1 else "<frame_filter/>"
+    return (
+        f"<size>{size}</size><start_frame>{start}</start_frame><stop_frame>{stop}</stop_frame>"
+        + filter_
+    )
+
+
+@pytest.mark.parametrize(
+    ("frame", "size", "expected"),
+    [
+        (4, stated(6), [None, None, None, None, 10.0, None]),
+        (5, stated(6), [None, None, None, None, None, 10.0]),
+        (2, stated(3, start=1), [None, 10.0, None]),
+        (0, stated(2, step=3), [10.0, None]),
+    ],
+)
+def test_shape_that_cvat_exports_without_an_end_is_in_its_frame_only(
+    tmp_path, frame, size, expected
+):
+    """CVAT ends a shape of one frame in the next one, but not if that is the last one."""
+    assert lefts(tmp_path, track(box(frame)), size=size) == expected
+
+
+def test_track_of_cvat_that_begins_before_the_last_frame_stays(tmp_path):
+    found = lefts(tmp_path, track(box(4), box(5)), size=stated(6))
+    assert found == [None, None, None, None, 10.0, 10.0]
+    assert lefts(tmp_path, track(box(3)), size=stated(6))[3:] == [10.0, 10.0, 10.0]
+
+
+def write_images_of(root, names):
+    write_images(*(root / "train" / "clip" / f"{name}.PNG" for name in names))
+
+
+def frames_of(root):
+    (video,) = read(root).videos
+    return [(frame.index, frame.image.stem) for frame in video.frames]
+
+
+@pytest.mark.parametrize(
+    ("size", "frames"),
+    [(stated(3, start=5), (5, 6, 7)), (stated(3, start=1, step=2), (1, 3, 5))],
+    ids=["job", "steps"],
+)
+@pytest.mark.parametrize("name", ["frame_{:06d}", "street {}"])
+def test_export_of_a_job_or_in_steps_has_the_images_of_its_frames(tmp_path, size, frames, name):
+    names = [name.format(frame) for frame in frames]
+    write(tmp_path, export(track(box(frames[1])), size=size, kind="job"), frames=0)
+    write_images_of(tmp_path, names)
+    assert frames_of(tmp_path) == list(zip(frames, names, strict=True))
+    assert len(read(tmp_path).videos[0].frames[1].target) == 1
+
+
+def test_frame_that_was_deleted_in_cvat_has_no_image_and_is_left_out(tmp_path):
+    text = export(track(box(0), box(1), box(3), box(4)), size=stated(5))
+    write(tmp_path, text, frames=0)
+    names = [f"frame_{frame:06d}" for frame in (0, 1, 3, 4)]
+    write_images_of(tmp_path, names)
+    assert frames_of(tmp_path) == list(zip((0, 1, 3, 4), names, strict=True))
+    videos, notes = read_notes("cvat_video", tmp_path, "train")
+    assert notes == ["1 frame without an image left out"]
+    assert [len(frame.target) for frame in videos.videos[0].frames] == [1, 1, 1, 1]
+
+
+def test_box_in_a_frame_without_an_image_is_reported(tmp_path):
+    """Images may count from 1, unlike CVAT's: their labels would be those of the frame before."""
+    write(tmp_path, export(track(*map(box, range(6))), size=stated(6)), frames=0)
+    write_images_of(tmp_path, [f"frame_{frame:06d}" for frame in range(1, 6)])
+    with pytest.raises(RnndetError, match="track 0 frame 0: there is no frame 0"):
+        read(tmp_path)
+
+
 def test_without_a_size_all_frames_of_the_video_are_labelled(tmp_path):
     assert lefts(tmp_path, track(box(4)), size="") == [None] * 4 + [10.0, 10.0]
 
@@ -133,6 +207,11 @@ def test_classes_of_several_files_are_joined(tmp_path):
     found = read(tmp_path)
     assert found.classes == ("car", "bird")
     assert [video.frames[0].target.labels.tolist() for video in found.videos] == [[0], [1]]
+
+
+def test_blanks_around_names_do_not_matter(tmp_path):
+    write(tmp_path, export(track(box(0), label=" car "), labels=("person", "car ")))
+    assert read(tmp_path).classes == ("person", "car")
 
 
 def test_classes_can_be_given(tmp_path):
@@ -165,7 +244,14 @@ def test_invalid_track_is_reported(tmp_path, element, message):
     ("text", "message"),
     [
         ("<annotations/>", r"clip\.xml: not an export .* CVAT for video"),
-        (export('<image id="0"/>'), r"clip\.xml: not an export .* CVAT for video"),
+        (
+            export('<image id="0"/>'),
+            r"clip\.xml: an export as CVAT for images; export the task or job as CVAT for video",
+        ),
+        (
+            export(kind="project"),
+            r"clip\.xml: an export of a project; export each task as CVAT for video",
+        ),
         (export(wh=(640, 480)), r"labels images of 640x480, but the images of .* have 64x48"),
         (export(wh=("wide", 48)), "width> is not a whole number: 'wide'"),
         (export(size="<size>0</size>"), "a task of 0 frames"),

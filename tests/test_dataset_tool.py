@@ -15,7 +15,7 @@ from rnndet.data.formats import imagenet_vid, mot
 from rnndet.data.preview import as_detections, names_of
 from rnndet.data.problems import Problems
 from rnndet.structures import Target
-from rnndet.video.image import read_image
+from rnndet.video.image import read_image, write_image
 from rnndet.video.sources.open import open_source
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "dataset.py"
@@ -92,6 +92,20 @@ def test_convert_to_imagenet_vid_can_be_read(coco_vid_root, tmp_path, capsys):
     videos = imagenet_vid.read(out, "train", Problems(), classes=CLASSES)
     assert len(videos.videos[0].frames) == 6
     assert "read them with the option classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("to", ["coco_vid", "mot", "imagenet_vid"])
+def test_convert_of_the_folder_itself_writes_the_split_all(tmp_path, capsys, to):
+    (tmp_path / "clip.txt").write_text("1,7,11,9,20,12,1,1,1.0\n")
+    for number in range(2):
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        write_image(tmp_path / f"clip/{number}.png", np.zeros((48, 64, 3), np.uint8))
+    out = tmp_path / "out"
+    options = ("--format", "labelled_folder", "--option", 'classes=["bird"]')
+    assert run("convert", tmp_path, out, "--to", to, "--split", ".", *options, "--images") == 0
+    assert capsys.readouterr().out.endswith(f"all in {to}: {out}\n")
+    extra = ("--option", 'classes=["bird"]') if to == "imagenet_vid" else ()
+    assert run("check", out, "--format", to, "--split", "all", *extra) == 0
 
 
 def test_convert_of_video_files_to_images_passes_the_check(tmp_path):

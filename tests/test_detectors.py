@@ -515,6 +515,7 @@ def test_published_class_layers_are_taken_by_name(name, monkeypatch, caplog):
     with caplog.at_level(logging.INFO, logger="rnndet.models.detectors"):
         detector = build_for_classes(name, ("drone", "car", "person"), options)
     assert "taken by name: car, person; untrained: drone" in caplog.text
+    assert "almost the same name" not in caplog.text
     published = build_detector(name, 90, options)
     own, theirs = detector.state_dict(), published.state_dict()
     rows, coco = detector.class_rows(), published.class_rows()
@@ -527,6 +528,14 @@ def test_published_class_layers_are_taken_by_name(name, monkeypatch, caplog):
             found = own[key][rows[key].classes[place]]
             assert torch.equal(found, tensor[coco[key].classes[number - 1]]), key
         assert torch.equal(own[key][rows[key].shared], tensor[coco[key].shared]), key
+
+
+def test_published_classes_of_almost_the_same_name_are_a_warning(monkeypatch, caplog):
+    options, factory, weights, _ = PUBLISHED["faster_rcnn"]
+    publish(monkeypatch, factory, weights)
+    build_for_classes("faster_rcnn", ("Car", "dog"), {**options, "weights": "DEFAULT"})
+    assert "weights DEFAULT of torchvision: classes of almost the same name" in caplog.text
+    assert "not taken: 'car' for 'Car'; give" in caplog.text
 
 
 def test_published_classes_in_another_order_are_not_taken_by_position(monkeypatch):

@@ -1,5 +1,6 @@
 """All dataset formats with labels, on the small sets of labelled_sets.py."""
 
+import json
 import math
 import os
 import re
@@ -96,6 +97,41 @@ def test_impossible_box_is_left_out_on_request(format, tmp_path):
     assert [len(frame.target) for frame in frames] == [0, 0, 0]
 
 
+def doubled(format, text):
+    """The labels of the small set with its box in them twice."""
+    match format:
+        case "coco_vid":
+            tree = json.loads(text)
+            tree["annotations"].append(tree["annotations"][0] | {"id": 2})
+            return json.dumps(tree)
+        case "bdd100k_mot":
+            frames = json.loads(text)
+            return json.dumps([frame | {"labels": 2 * frame["labels"]} for frame in frames])
+        case "cvat_video" | "imagenet_vid" | "pascal_voc" | "ua_detrac":
+            return re.sub(r"<(track|object|target)[ >].*</\1>", r"\g<0>\g<0>", text)
+    return 2 * text
+
+
+@pytest.mark.parametrize("format", sorted(LAYOUTS.keys() - {"youtube_vis"}))  # there it is its id
+def test_identity_that_a_frame_has_twice_is_reported(format, tmp_path):
+    file, *_ = write_set(format, tmp_path)
+    file.write_text(doubled(format, file.read_text()))
+    with pytest.raises(InputError, match=rf"1 entry(?s:.*){file.name}: .* comes twice in "):
+        read(format, tmp_path)
+    frames = read(format, tmp_path, skip_bad=True).videos[0].frames
+    assert [len(frame.target) for frame in frames] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+def test_identity_of_an_ignored_object_may_come_twice(key, tmp_path):
+    file, *_ = write_set("coco_vid", tmp_path)
+    tree = json.loads(doubled("coco_vid", file.read_text()))
+    tree["annotations"][1][key] = 1
+    file.write_text(json.dumps(tree))
+    target = read("coco_vid", tmp_path).videos[0].frames[1].target
+    assert target.ids.tolist() == [7, 7]
+
+
 @every_format
 def test_labels_that_are_not_utf8_are_named(format, tmp_path):
     file, *_ = write_set(format, tmp_path)
@@ -155,6 +191,31 @@ def test_video_without_images_is_reported_and_the_others_are_read(format, tmp_pa
     assert [video.name for video in videos.videos] == ["v"]
     assert re.search("image|img1", problems.found[-1].reason)
     assert all("/w" in problem.where for problem in problems.found)
+
+
+# names of classes
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("car, bus, car", "class 'car' is named twice, as 0 and 2"),
+        ("'', bus, car", "class 0 has no name"),
+        ("car, ' ', bus", "class 1 has no name"),
+    ],
+)
+def test_class_without_a_name_of_its_own_is_refused(tmp_path, names, message):
+    """Training would have a class that evaluation, which goes by names, cannot tell apart."""
+    write_set("yolo", tmp_path)
+    (tmp_path / "data.yaml").write_text(f"train: images/train\nnames: [{names}]\n")
+    with pytest.raises(InputError, match=f"^{tmp_path}: {message}"):
+        read("yolo", tmp_path)
+
+
+def test_repeated_name_in_the_option_classes_is_refused(tmp_path):
+    write_set("mot", tmp_path)
+    with pytest.raises(InputError, match="class 'car' is named twice, as 0 and 1"):
+        read("mot", tmp_path, classes=["car", "car"])
 
 
 # formats and options by name

@@ -41,7 +41,11 @@ def put(root, path, text, *, kind="VID"):
 @pytest.fixture
 def root(tmp_path):
     for number in range(3):
-        put(tmp_path, f"val/a/{number:06d}", annotation(thing(), thing(SHEEP)))
+        put(
+            tmp_path,
+            f"val/a/{number:06d}",
+            annotation(thing(), thing(SHEEP, track="<trackid>8</trackid>")),
+        )
     for number in range(2):
         put(tmp_path, f"val/b/{number:06d}", annotation())
     return tmp_path
@@ -144,7 +148,12 @@ def test_frames_without_xml_are_unlabelled_on_request(root):
 
 
 def test_custom_classes_are_matched_by_name_and_by_wordnet_id(root):
-    edit(root, annotation(thing("sheep"), thing(SHEEP), thing("kite")))
+    edit(
+        root,
+        annotation(
+            thing("sheep"), thing(SHEEP, track="<trackid>8</trackid>"), thing("kite", track="")
+        ),
+    )
     shutil.rmtree(root / "Data/VID/val/b")
     shutil.rmtree(root / "Annotations/VID/val/b")
     found = load(root, classes=("kite", SHEEP), ignore_unknown=True)
@@ -255,7 +264,7 @@ def test_repeated_lines_are_taken_once(root):
         ("val/a 1 x 3", "line 2: .*no line of a known kind"),
         ("val/a 1 0 99999999999", "line 2: .*no line of a known kind"),
         ("val/a 1 0", "line 2: .*no line of a known kind"),
-        ("val/a", "line 2: 1 fields; expected 2"),
+        ("val/a", "line 2: 1 field; expected 2"),
         ("../a 1 0 3", "line 2: '../a' lies outside"),
         ("val/../../../a/000000 1", "line 2: .*lies outside"),
         ("/val/a/000000 1", "line 2: .*lies outside"),

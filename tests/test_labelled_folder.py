@@ -160,7 +160,7 @@ def test_mot_rows_need_names_of_classes(folder):
         ("c.json", json.dumps(coco(file_name="../c.avi")), "lies outside"),
         ("c.xml", XML[:-9], r"c\.xml: not valid XML"),
         ("c.xml", "<!DOCTYPE a []>" + XML, r"c\.xml: has a DOCTYPE"),
-        ("c.txt", "\x00", r"c\.txt: line 1: 1 fields"),
+        ("c.txt", "\x00", r"c\.txt: line 1: 1 field;"),
         ("d.xml", XML, r"d\.xml: labels without a video; expected d\.mp4"),
     ],
 )

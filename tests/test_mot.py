@@ -77,6 +77,31 @@ def test_detections_without_a_track_are_dropped() -> None:
 
 
 @pytest.mark.parametrize(
+    ("detections", "targets", "who"),
+    [
+        ([Detection(BOX, id=1), Detection(AWAY, id=1)], [Target(BOX)], "track 1"),
+        ([Detection(BOX, id=1)], [Target(BOX, 7), Target(FAR, 7)], "target 7"),
+    ],
+)
+def test_identity_that_a_frame_has_twice_is_refused(
+    detections: list[Detection], targets: list[Target], who: str
+) -> None:
+    """As in trackeval: its figures count such a frame as if it were right."""
+    frames = [
+        evaluated(0, [Detection(BOX, id=1)], [Target(BOX)]),
+        evaluated(5, detections, targets),
+    ]
+    with pytest.raises(RnndetError, match=f"clip, frame 5: {who} of a occurs twice"):
+        score(video(*frames))
+
+
+def test_identity_may_occur_once_in_each_class_and_in_ignored_targets() -> None:
+    detections = [Detection(BOX, id=1), Detection(FAR, label=1, id=1)]
+    targets = [Target(BOX, 7), Target(FAR, 7, 1), Target(AWAY, 7, ignore=True)]
+    assert score(video(evaluated(0, detections, targets)))["MOTA"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
     "target",
     [Target(FAR, 2, ignore=True), Target(FAR, 2, -1, ignore=True), Target(FAR, -1)],
 )

@@ -56,6 +56,28 @@ def test_reads_sequences_and_frames(tmp_path):
     assert video.frames[2].image == tmp_path / "train/s-2/img1/000003.jpg"
 
 
+def warnings(root, **options):
+    problems = Problems()
+    load(root, problems=problems, **options)
+    return problems.warnings()
+
+
+def test_video_that_mot17_has_once_for_each_detector_is_a_warning(tmp_path):
+    for name in ("MOT17-02-DPM", "MOT17-02-FRCNN", "MOT17-02-SDP", "MOT17-04-SDP", "s-SDP"):
+        make(tmp_path / "train" / name)
+    assert warnings(tmp_path) == [
+        "2 sequences with the video of another detector's; keep one of DPM, FRCNN and SDP"
+    ]
+
+
+def test_public_detections_of_each_detector_are_no_warning(tmp_path):
+    for name in ("MOT17-02-DPM", "MOT17-02-SDP"):
+        make(tmp_path / "train" / name)
+        (tmp_path / "train" / name / "det").mkdir()
+        (tmp_path / "train" / name / "det/det.txt").write_text("1,-1,4,6,10,12,0.9,-1,-1,-1\n")
+    assert warnings(tmp_path, file="det/det.txt") == []
+
+
 def test_persons_that_are_not_evaluated_are_ignored(tmp_path):
     rows = "".join(f"1,{c},4,6,10,12,1,{c},1\n" for c in (1, 2, 7, 8, 12))
     target = first_target(tmp_path, rows)
@@ -140,6 +162,11 @@ def test_boxes_that_leave_the_image_are_clipped_and_kept_whole_for_tracking(tmp_
     assert target.boxes.tolist() == [[0, 5, 14, 17]]
     assert target.tracking.boxes.tolist() == [[-6, 5, 14, 17], [-31, 5, -11, 17]]
     assert target.tracking.rows.tolist() == [0, -1]
+
+
+def test_comma_at_the_end_of_a_row_is_accepted(tmp_path):
+    target = first_target(tmp_path, ROW.replace("0.9", "0.9,"))
+    assert target.boxes.tolist() == [[3.0, 5.0, 13.0, 17.0]]
 
 
 def test_boxes_inside_the_image_need_no_targets_for_tracking(tmp_path):
@@ -317,7 +344,10 @@ def test_cvat_images_of_the_same_number_are_refused(tmp_path):
     ("row", "message"),
     [
         ("1,5,4,6", "line 2: 4 fields; expected 7"),
-        ("1,5,4,6,ten,12,1,1,1", "line 2: could not convert string to float: 'ten'"),
+        ("1,5,4,6,ten,12,1,1,1", "line 2: a field is not a number"),
+        ("1,5,4,6,,12,1,1,1", "line 2: a field is not a number"),
+        ("1 5 4 6 10 12 1 1 1", "line 2: 1 field; expected 7 with commas between them"),
+        ("1,5,4,6,10,12,,,", "line 2: 6 fields; expected 7"),
         ("1.5,6,4,6,10,12,1,1,1", "line 2: 1.5 where a whole number"),
         ("nan,6,4,6,10,12,1,1,1", "line 2: nan where a whole number"),
         ("0,6,4,6,10,12,1,1,1", "line 2: frame 0 of a sequence of 3"),

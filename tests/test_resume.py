@@ -1,6 +1,7 @@
 """Resuming a training run: what belongs to a parameter, a class or a row finds it again."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -411,6 +412,67 @@ def test_weights_in_place_of_a_run_are_refused(run):
     (folder / "last.pt").write_bytes((folder / "weights.pt").read_bytes())
     line = refusal(root, folder)
     assert "weights without the state of a run (optimizer is missing)" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("random", 7),
+        ("random", [torch.zeros(3)]),
+        ("step", "two"),
+        ("best", None),
+        ("state", {"0": torch.zeros(2)}),
+        ("state", 3),
+        ("average", None),
+        ("average_steps", None),
+        ("optimizer", None),
+        ("classes", 4),
+    ],
+)
+def test_damaged_part_of_a_run_is_refused_in_one_line(run, key, value):
+    root, folder, _ = run
+    rewrite(folder, lambda content: content.update({key: value}))
+    assert refusal(root, folder).count("last.pt") <= 2
+
+
+@pytest.mark.parametrize("change", [lambda c: c.pop("train"), lambda c: c.update(train="x")])
+def test_damaged_configuration_of_a_run_is_refused_in_one_line(run, change):
+    root, folder, _ = run
+    rewrite(folder, lambda content: change(content["config"]))
+    assert "config" in refusal(root, folder)
+
+
+def test_run_of_a_newer_version_is_named_as_such(run):
+    root, folder, _ = run
+    rewrite(folder, lambda content: content.update(format=99))
+    (folder / "last.prev.pt").unlink(missing_ok=True)
+    assert refusal(root, folder).endswith("written by a newer version of rnndet (format 99)")
+
+
+@pytest.mark.parametrize(("steps", "said"), [(1, True), (2, True), (3, False)])
+def test_run_without_a_step_left_says_so(run, caplog, steps, said):
+    root, folder, _ = run
+    resumed(root, folder, steps=steps)
+    line = f"2 steps are done and train.steps = {steps}: none is left to train"
+    assert (line in caplog.text) == said
+
+
+def test_refused_run_keeps_its_configuration_and_versions(run):
+    root, folder, _ = run
+    before = {name: (folder / name).read_text() for name in ("config.json", "versions.json")}
+    (folder / "versions.json").write_text("{}")
+    refusal(root, folder, freeze=["head"], lr=0.5)
+    assert (folder / "config.json").read_text() == before["config.json"]
+    assert (folder / "versions.json").read_text() == "{}"
+    resumed(root, folder, lr=0.5)
+    assert json.loads((folder / "config.json").read_text())["train"]["lr"] == 0.5
+    assert (folder / "versions.json").read_text() == before["versions.json"]
+
+
+def test_resuming_where_there_is_no_run_creates_no_folder(run, tmp_path):
+    with pytest.raises(WeightsError, match=r"last\.pt: no such file"):
+        resumed(run[0], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_refusal_is_one_line_without_a_traceback(run, tmp_path, capsys):

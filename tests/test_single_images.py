@@ -49,6 +49,28 @@ def test_stills_are_videos_of_one_frame():
     }  # fmt: skip
 
 
+def test_prefix_of_label_studio_is_no_part_of_the_name():
+    """It is other for each uploaded file."""
+    paths = ("a/3f2a1b9c-yard_000001", "a/00aabbcc-yard_000002", "a/9c2a1b00-street_1")
+    assert grouped(*paths) == {
+        "a/street": {1: f"{paths[2]}.jpg"},
+        "a/yard": {1: f"{paths[0]}.jpg", 2: f"{paths[1]}.jpg"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("paths", "videos"),
+    [
+        (("b1c66a42-6f7d-01", "b1c66a42-6f7d-02"), ["b1c66a42-6f7d"]),  # names of videos
+        (("3f2a1b9c-yard_1", "yard_2"), ["3f2a1b9c-yard", "yard"]),
+        (("3f2a1b9c-yard_1",), ["3f2a1b9c-yard"]),
+        (("0000f77c-6257be58", "0000f77d-12345678"), ["0000f77c-6257be", "0000f77d"]),
+    ],
+)
+def test_other_names_with_eight_hexadecimal_digits_are_whole(paths, videos):
+    assert list(grouped(*paths)) == videos
+
+
 def test_numbers_that_are_times_give_the_order():
     found = grouped("a/1623456789500", "a/1623456789100")
     assert found == {"a": {0: "a/1623456789100.jpg", 1: "a/1623456789500.jpg"}}

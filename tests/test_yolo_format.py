@@ -1,12 +1,16 @@
 """Reader of YOLO text files: layouts, data.yaml, rows."""
 
+import numpy as np
 import pytest
 from labelled_sets import read_notes, write_images
 
+from rnndet.data.checks.run import check_dataset
 from rnndet.data.formats import read_set
 from rnndet.data.formats.data_yaml import DataYaml
+from rnndet.data.orientation import labelled_image
 from rnndet.data.problems import Problems
 from rnndet.errors import InputError
+from rnndet.video.image import write_image
 
 BOX = f"{20 / 64} {14 / 48} {20 / 64} {12 / 48}"  # edges 10 8 30 20
 EDGES = pytest.approx([10, 8, 30, 20], abs=1e-5)
@@ -77,6 +81,37 @@ def test_split_may_be_a_list_of_images(tmp_path, prefix):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("yaml", ["path: coco8\ntrain: train.txt", "train: coco8/train.txt"])
+@pytest.mark.parametrize("prefix", ["", "./", "../coco8/", "coco8/", "{root}/coco8/"])
+def test_list_may_count_from_its_own_folder_from_the_root_or_be_absolute(tmp_path, yaml, prefix):
+    for number in range(2):
+        put(tmp_path, f"v/{number}", f"0 {BOX}", images="coco8/images/train",
+            labels="coco8/labels/train")  # fmt: skip
+    (tmp_path / "data.yaml").write_text(f"{yaml}\nnames: [car]\n")
+    prefix = prefix.format(root=tmp_path)
+    (tmp_path / "coco8/train.txt").write_text(f"{prefix}images/train/v/0.jpg\n")
+    found = load(tmp_path)
+    assert summary(found) == {"v": [0]}
+    assert found.videos[0].frames[0].target.boxes[0].tolist() == EDGES
+
+
+def test_line_that_begins_with_a_dot_is_beside_the_list_before_the_root(tmp_path):
+    for place in ("", "sub/"):
+        put(tmp_path, "v/0", f"0 {BOX}", images=f"{place}images/train",
+            labels=f"{place}labels/train")  # fmt: skip
+    (tmp_path / "data.yaml").write_text("train: sub/train.txt\nnames: [car]\n")
+    for prefix, place in (("./", "sub/"), ("", "")):
+        (tmp_path / "sub/train.txt").write_text(f"{prefix}images/train/v/0.jpg\n")
+        image = load(tmp_path).videos[0].frames[0].image
+        assert image == tmp_path / f"{place}images/train/v/0.jpg"
+
+
+def test_place_may_be_absolute_in_the_root(tmp_path):
+    put(tmp_path, "v1", f"0 {BOX}")
+    (tmp_path / "data.yaml").write_text(f"train: {tmp_path}/images/train\nnames: [car]\n")
+    assert summary(load(tmp_path)) == {"v": [1]}
+
+
 def test_split_may_be_several_folders(tmp_path):
     put(tmp_path, "v1", f"0 {BOX}", images="a/images", labels="a/labels")
     put(tmp_path, "v1", f"0 {BOX}", images="b/images", labels="b/labels")
@@ -135,6 +170,21 @@ def test_stills_may_have_sizes_of_their_own(tmp_path, monkeypatch):
 # rows
 
 
+def test_photographs_joined_to_a_video_are_an_error_that_says_what_to_set(tmp_path):
+    put(tmp_path, "IMG_1", f"0 {BOX}")
+    put(tmp_path, "IMG_2", f"0 {BOX}")
+    write_image(tmp_path / "images/train/IMG_2.jpg", np.zeros((40, 50, 3), np.uint8))
+    (video,) = load(tmp_path, classes=["car"]).videos
+    with pytest.raises(InputError, match=r"IMG_2\.jpg: the image is 50x40, .*pictures=stills"):
+        labelled_image(video, video.frames[1], video.frames[1].image)
+    options = {"classes": ["car"]}
+    report = check_dataset("yolo", tmp_path, ("train",), options=options)
+    (line,) = report.findings
+    assert "frame 2 has 50x40 pixels" in str(line) and "pictures=stills" in str(line)
+    options["pictures"] = "stills"
+    assert not check_dataset("yolo", tmp_path, ("train",), options=options).findings
+
+
 def test_identity_is_the_sixth_field(tmp_path):
     assert rows_of(tmp_path, f"0 {BOX} 7", f"1 {BOX}").ids.tolist() == [7, -1]
 
@@ -188,6 +238,19 @@ def test_names_are_lines_of_a_file_without_data_yaml(tmp_path, file):
     (tmp_path / file).write_text("car\n\nmy dog\n")
     assert load(tmp_path).classes == ("car", "my dog")
     assert load(tmp_path, classes=["a", "b"]).classes == ("a", "b")
+
+
+def test_names_may_lie_beside_the_labels(tmp_path):
+    """As labelImg writes them."""
+    for path in ("a/1", "b/1"):
+        put(tmp_path, path, f"1 {BOX}", images="train", labels="train")
+        (tmp_path / "train" / path).with_name("classes.txt").write_text("car\ndog\n")
+    assert load(tmp_path).classes == ("car", "dog")
+    (tmp_path / "train/b/classes.txt").write_text("dog\ncar\n")
+    with pytest.raises(InputError, match=r"b/classes\.txt: .* other classes than .*a/classes\.txt"):
+        load(tmp_path)
+    (tmp_path / "classes.txt").write_text("bus\nvan\n")
+    assert load(tmp_path).classes == ("bus", "van")
 
 
 @pytest.mark.parametrize(

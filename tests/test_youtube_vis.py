@@ -142,7 +142,7 @@ def test_invalid_entry_is_reported(root, change, message):
 
 def test_missing_file_is_named(root):
     (root / "annotations/train.json").unlink()
-    with pytest.raises(InputError, match=r"train\.json: no such annotation file"):
+    with pytest.raises(InputError, match=r"train\.json: no such annotation file; .* annotations$"):
         load(root)
 
 

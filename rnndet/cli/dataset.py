@@ -104,10 +104,11 @@ def convert(args: argparse.Namespace) -> int:
     from rnndet.data.writers.convert import convert as write
 
     videos = read(args)
-    notes = write(videos, Path(args.out), args.split, to=args.to, images=args.images)
+    split = "all" if args.split == "." else args.split  # a name of files and folders
+    notes = write(videos, Path(args.out), split, to=args.to, images=args.images)
     for note in notes:
         print(f"note: {with_flags(note)}")
-    print(f"{args.split} in {args.to}: {args.out}")
+    print(f"{split} in {args.to}: {args.out}")
     return 0
 
 

@@ -139,13 +139,22 @@ def labelled_image(video: VideoRecord, record: FrameRecord, path: Path) -> np.nd
 def check_size(video: VideoRecord, record: FrameRecord, path: Path, image: np.ndarray) -> None:
     """Raise InputError if a labelled frame has another size than its labels were made for."""
     if record.target is not None and image.shape[:2] != (video.height, video.width):
-        hint = turn_hint(path, (video.height, video.width), as_stored=video.as_stored) or (
-            "correct the size in the labels, or use the images that were labelled"
-        )
+        hint = turn_hint(path, (video.height, video.width), as_stored=video.as_stored)
+        hint = hint or size_hint(video)
         raise InputError(
             f"{path}: the image is {size_text(image.shape)}, but its labels are for "
             f"{video.width}x{video.height}; {hint}"
         )
+
+
+def size_hint(video: VideoRecord) -> str:
+    """What to do about an image of another size than the labels of its video."""
+    if video.states_size or video.path is not None:
+        return "correct the size in the labels, or use the images that were labelled"
+    return (
+        "they state no size, so it is that of the first image: give the images of a video one "
+        "size, or read photographs one by one (yolo: pictures=stills)"
+    )
 
 
 def turn_hint(path: Path, labels_hw: tuple[int, int], *, as_stored: bool = False) -> str:

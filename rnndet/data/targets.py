@@ -26,9 +26,10 @@ Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels from 0, exclusive
 class TargetBuilder:
     """Collect the boxes of one frame of `width` x `height` pixels.
 
-    A box that is not finite, beyond LARGEST or inverted is reported and left out. Other boxes are
-    clipped to the image; a clipped box with a side below one pixel is left out and counted.
-    `Target.tracking` keeps them as they are, also outside the image, with their roles in tracking
+    A box that is not finite, beyond LARGEST or inverted is reported and left out, and so is one
+    with an identity that the frame has already, unless it is ignored. Other boxes are clipped to
+    the image; a clipped box with a side below one pixel is left out and counted. `Target.tracking`
+    keeps them as they are, also outside the image, with their roles in tracking
     metrics; it is None where it would hold nothing that the target does not.
 
     min_height: as in `TrackingTarget`.
@@ -53,6 +54,7 @@ class TargetBuilder:
         self._file, self._problems = file, problems
         self._rows: list[tuple[float, float, float, float, int, int, bool]] = []
         self._tracking: list[tuple[Box, int, int, Role, int]] = []  # and the place in _rows, or -1
+        self._ids: set[int] = set()  # of boxes that are not ignored
         self._min_height = min_height
         self._differs = min_height > 0  # is `Target.tracking` needed?
 
@@ -81,6 +83,12 @@ class TargetBuilder:
         if x2 < x1 or y2 < y1:
             self._problems.add(self._file, entry, f"box {_shown(box)} has a negative size")
             return
+        if track >= 0 and not ignore:
+            if track in self._ids:
+                reason = f"the id {track} comes twice in its frame"
+                self._problems.add(self._file, entry, reason)
+                return
+            self._ids.add(track)
         # From -1, because formats that count pixels from 1 have been shifted by then.
         if min(box) >= -1 and max(box) <= 1 and (x2 - x1) * (y2 - y1) > 0:
             self._problems.correct(SHARES_HINT)

@@ -134,7 +134,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     content = read_saved(path)
     if content.get("format") == 1:
         content = upgrade_from_1(content, where=str(path))
-    if content.get("format") != FORMAT or "model" not in content:
+    number = content.get("format")
+    if isinstance(number, int) and number > FORMAT and "model" in content:
+        raise WeightsError(f"{path}: written by a newer version of rnndet (format {number})")
+    if number != FORMAT or "model" not in content:
         raise WeightsError(f"{path}: not an rnndet checkpoint; create one with rnndet train")
     return content
 

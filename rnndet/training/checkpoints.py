@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rnndet.config import Config, TrainConfig, config_from_dict, config_to_dict
@@ -20,7 +21,11 @@ from rnndet.models.checkpoint import (
     save_checkpoint,
 )
 from rnndet.models.detectors.batch_norms import convert_norms
-from rnndet.models.detectors.class_rows import class_layers, pairs_by_name
+from rnndet.models.detectors.class_rows import (
+    class_layers,
+    pairs_by_name,
+    warn_of_almost_equal_names,
+)
 from rnndet.models.video_detector import VideoDetector
 from rnndet.models.zoo import find_weights
 from rnndet.training.optim import rate_factor
@@ -30,11 +35,11 @@ logger = logging.getLogger(__name__)
 LAST = "last.pt"  # everything needed to resume; the previous checkpoint is last.prev.pt
 WEIGHTS = "weights.pt"  # the averaged weights of the last save
 BEST = "best.pt"  # the averaged weights with the best validation
-# What last.pt holds besides the model.
-RUN_KEYS = (
-    "config", "classes", "step", "optimizer", "scaler", "average", "average_steps", "best",
-    "random", "state",
-)  # fmt: skip
+# What last.pt holds besides the model, and of which kind.
+RUN_KEYS: dict[str, type | tuple[type, ...]] = {
+    "config": dict, "classes": list, "step": int, "optimizer": dict, "scaler": dict,
+    "average": dict, "average_steps": int, "best": (int, float), "random": list, "state": dict,
+}  # fmt: skip
 NOT_IN_CLIPS = ("val", "keep_gib", "cache")  # settings of [data] that change no training clip
 SCHEDULE = ("steps", "warmup", "schedule", "milestones")  # settings of the learning rates
 
@@ -74,6 +79,11 @@ def load_run(folder: Path, config: Config, classes: Sequence[str]) -> dict[str, 
             f"{path}: weights without the state of a run ({lacks[0]} is missing); start a new run "
             f"with train.init={path}"
         )
+    if damaged := _damaged_parts(run):
+        raise WeightsError(
+            f"{path}: the state of its run is damaged ({damaged[0]}); start a new run with "
+            f"train.init={path}"
+        )
     saved, current = _complete(run["config"], where=str(path)), config_to_dict(config)
     if changed := differences(saved["model"], current["model"], "model"):
         raise WeightsError(f"{path}: not resumed with another model: {first_of(changed)}")
@@ -87,7 +97,24 @@ def load_run(folder: Path, config: Config, classes: Sequence[str]) -> dict[str, 
         )
         run["state"] = {}
     _report_schedule(saved["train"], config.train, step=run["step"])
+    if run["step"] >= config.train.steps:
+        done = f"{counted(run['step'], 'step')} {'is' if run['step'] == 1 else 'are'} done"
+        logger.warning("%s and train.steps = %d: none is left to train", done, config.train.steps)
     return run | {"best": max(run["best"], _best_figure(folder / BEST))}
+
+
+def _damaged_parts(run: Mapping[str, Any]) -> list[str]:
+    """The keys of a run whose values are of another kind than `save_run` writes."""
+    damaged = [key for key, kind in RUN_KEYS.items() if not isinstance(run[key], kind)]
+    if damaged:
+        return damaged
+    if not all(isinstance(t, Tensor) and t.dtype == torch.uint8 for t in run["random"]):
+        damaged.append("random")
+    levels = list(run["state"].values())
+    are_lists = all(isinstance(tensors, list | tuple) for tensors in levels)
+    if not are_lists or not all(isinstance(t, Tensor) and t.dim() for ts in levels for t in ts):
+        damaged.append("state")
+    return damaged
 
 
 def class_difference(saved: Sequence[str], current: Sequence[str]) -> str | None:
@@ -102,18 +129,20 @@ def class_difference(saved: Sequence[str], current: Sequence[str]) -> str | None
     return None
 
 
-def _complete(config: Any, *, where: str) -> dict[str, Any]:
+def _complete(config: dict[str, Any], *, where: str) -> dict[str, Any]:
     """A saved configuration with the defaults of settings that its version did not have.
 
     Settings that this version does not have remain in the sections that no model depends on.
     """
-    if not isinstance(config, dict) or "model" not in config:
+    sections = config_to_dict(Config()).keys()
+    is_complete = {"model", "train"} <= config.keys()
+    if not is_complete or not all(isinstance(config[s], dict) for s in sections & config.keys()):
         raise WeightsError(f"{where}: its configuration is missing or of another kind")
     complete = config_to_dict(Config()) | config
     model = config_from_dict({"model": config["model"]}, where=where)
     complete["model"] = config_to_dict(model)["model"]
     for section, defaults in config_to_dict(Config()).items():
-        if section != "model" and isinstance(complete[section], dict):
+        if section != "model":
             complete[section] = defaults | complete[section]
     return complete
 
@@ -197,6 +226,7 @@ def _class_layers(
         listed([model.classes[place] for place in places], "class", "classes"),
         listed(untrained, "class", "classes"),
     )
+    warn_of_almost_equal_names(model.classes, start.classes, where=where)
     return {f"detector.{name}": tensor for name, tensor in layers.items()}
 
 

@@ -30,7 +30,7 @@ from rnndet.system.device import choose_device
 from rnndet.system.distributed import World
 from rnndet.system.environment import versions
 from rnndet.system.files import write_text
-from rnndet.training.checkpoints import holds_run, start_from
+from rnndet.training.checkpoints import LAST, holds_run, start_from
 from rnndet.training.teacher import CleanTeacher
 from rnndet.training.trainer import Trainer
 from rnndet.training.validation import cache_folder, validation
@@ -83,7 +83,9 @@ def build_run(
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.train.seed)
     if world.is_first:
-        prepare_folder(folder, config, device=chosen, resume=resume)
+        check_folder(folder, resume=resume)
+        if not resume:
+            write_settings(folder, config, device=chosen)
     world.wait()
     train_sets, held_out = read_sources(config)
     model, temporal_is_fresh = start_model(config, train_sets[0].classes, resume=resume)
@@ -102,6 +104,8 @@ def build_run(
     )
     if resume:
         trainer.resume()
+        if world.is_first:  # of a run that is refused, they stay as they are
+            write_settings(folder, config, device=chosen)
     return trainer, dataset
 
 
@@ -132,13 +136,16 @@ def with_detector_of_init(config: Config) -> Config:
     return dataclasses.replace(config, model=ModelConfig(found.detector, options, temporal))
 
 
-def prepare_folder(folder: Path, config: Config, *, device: torch.device, resume: bool) -> None:
-    """Create the run folder with config.json and versions.json.
-
-    Raises OutputError if it cannot be written, or holds a run that is not to be resumed.
-    """
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Raise OutputError if a folder holds a run that is not to be resumed, WeightsError if none."""
     if holds_run(folder) and not resume:
         raise OutputError(f"{folder}: contains a run; use `resume=True`, or choose another folder")
+    if resume and not holds_run(folder):
+        raise WeightsError(f"{folder / LAST}: no such file; there is no run to resume")
+
+
+def write_settings(folder: Path, config: Config, *, device: torch.device) -> None:
+    """Write config.json and versions.json of a run folder. Raises OutputError."""
     write_text(folder / "config.json", json.dumps(config_to_dict(config), indent=2) + "\n")
     write_text(folder / "versions.json", json.dumps(versions(device), indent=2) + "\n")
 

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rnndet.data.checks.findings import Finding, error, first_of, note
-from rnndet.data.orientation import orientation_counts, turn_hint
+from rnndet.data.orientation import orientation_counts, size_hint, turn_hint
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
 from rnndet.errors import InputError
 from rnndet.registry import lookup
@@ -167,6 +167,8 @@ def _decode(
         result.findings.append(error(where, first_of(unreadable)))
     if sizes:
         text = f"{first_of(sizes)}; the labels are for {video.width}x{video.height}"
+        if not video.states_size and video.path is None:
+            hint = hint or size_hint(video)
         result.findings.append(error(where, f"{text}; {hint}" if hint else text))
     return len(unreadable)
 

@@ -89,6 +89,7 @@ def read_set(
     except OSError as error:
         place = root if error.filename is None else error.filename
         raise InputError(f"{place}: cannot be read: {error.strerror or error}") from None
+    _check_classes(videos.classes, root)
     if not skip_bad:
         problems.stop_if_any()
     elif problems.found:
@@ -100,6 +101,19 @@ def read_set(
     for note in problems.notes():
         logger.info("%s: %s", root, note)
     return videos
+
+
+def _check_classes(classes: Sequence[str], root: str | Path) -> None:
+    """Raise InputError unless each class has a name of its own: sets and models go by names."""
+    places: dict[str, int] = {}
+    for place, name in enumerate(classes):
+        if not name.strip():
+            raise InputError(f"{root}: class {place} has no name")
+        if name in places:
+            raise InputError(
+                f"{root}: class {name!r} is named twice, as {places[name]} and {place}"
+            )
+        places[name] = place
 
 
 def reader_options(changes: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Frames are image files (`images[].file_name` under `root/images_dir`), or, where a video has a
 `file_name`, frames of that video file: `images[].frame_id` (0-based) is then the frame number.
 An image without annotations is a labelled frame without objects. `videos[].scene`, if given,
-is the scene group.
+is the scene group. The identity is `instance_id`, or without it `track_id`, as in TAO.
 """
 
 import math
@@ -30,6 +30,10 @@ from rnndet.data.targets import ROTATED, TargetBuilder, upright
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Target
 
+WITHOUT_VIDEOS = (
+    "as COCO of single images does; export YOLO or Pascal VOC instead, or add videos as in "
+    "docs/data.md"
+)
 MAX_FPS = 1e6  # a larger rate is a mistake
 
 
@@ -54,7 +58,8 @@ def read(
         raise InputError(
             f"{path}: no such annotation file; for labels that are not CocoVID give their format"
         )
-    tree = read_tables(path, ("categories", "videos", "images", "annotations"), form="CocoVID")
+    lists = ("categories", "videos", "images", "annotations")
+    tree = read_tables(path, lists, form="CocoVID", hints={"videos": WITHOUT_VIDEOS})
     folders = (root, root / images_dir)
     reader = _Reader(path, *folders, problems, allow_outside=allow_outside)
     return settle(reader.read(tree), orientation, problems)
@@ -191,11 +196,12 @@ class _Reader:
         for entry in entries:
             where = f"annotation {entry['id']}"
             track = entry.get("instance_id")
+            track = entry.get("track_id") if track is None else track
             try:
                 box = corners(entry["bbox"])
                 track = -1 if track is None else int(track)
             except (TypeError, ValueError, OverflowError):
-                reason = f"bbox {entry['bbox']!s:.60} or instance_id is not made of numbers"
+                reason = f"bbox {entry['bbox']!s:.60} or identity is not made of numbers"
                 self.problems.add(self.path, where, reason)
                 continue
             category = entry["category_id"]

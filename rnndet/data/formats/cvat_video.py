@@ -1,14 +1,16 @@
 """Read CVAT for video 1.1: one XML of tracks beside each video.
 
 `NAME.xml` labels the video file `NAME.mp4` (or another of VIDEO_SUFFIXES), or the images of the
-folder `NAME` in natural order. Frames count from 0. The labelled frames are the `<size>` frames of
-the `<task>` or `<job>` from its `<start_frame>` in the steps of its `<frame_filter>`; without a
-`<size>`, all frames of the video. A labelled frame may have no boxes.
+folder `NAME`, see `paired_videos.frame_images`. Frames count from 0. The labelled frames are the
+`<size>` frames of the `<task>` or `<job>` from its `<start_frame>` in the steps of its
+`<frame_filter>`; without a `<size>`, all frames of the video. A labelled frame may have no boxes.
 
 Every `<box>` of a `<track>` is used, keyframe or not. In between, boxes are interpolated linearly,
 as in CVAT. From a box with outside="1" the track is absent until its next box; after its last box
-it stays in place to the end of the task. A rotated box is read as the upright box around it.
-Attributes are not read.
+it stays in place to the end of the task. CVAT writes an object of a single frame as a track of two
+boxes, the second with outside="1" in the next frame, but leaves that out if it would be the last
+frame (`<stop_frame>`): a track of one box there is in its frame only. A rotated box is read as the
+upright box around it. Attributes are not read.
 """
 
 import re
@@ -89,7 +91,7 @@ def read_video(
     task = tree.find("meta/task")
     task = tree.find("meta/job") if task is None else task
     if tree.tag != "annotations" or task is None or tree.find("image") is not None:
-        raise InputError(f"{file}: not an export of one task or job as CVAT for video 1.1")
+        raise InputError(f"{file}: {_other_export(tree)}")
     info = video_info(video)
     stated_hw = _stated_hw(tree, task, file)
     size_hw = frame_size_hw(file, video, info, stated_hw=stated_hw, orientation=orientation)
@@ -98,14 +100,28 @@ def read_video(
     tracks = list(_tracks(tree, names, file, problems))
     last = max((key.frame for *_, keys in tracks for key in keys if not key.is_outside), default=0)
     frames = _task_frames(task, file) or all_frames(video, info, last=last)
-    builder = VideoBuilder(
-        frame_images(video, frames), size_hw=size_hw, file=file, problems=problems
-    )
+    stop = _number(task, "stop_frame", file, default=None)
+    images = frame_images(video, frames)
+    if missing := len(frames) - len(images):
+        problems.correct("frames without an image left out", missing)
+    builder = VideoBuilder(images, size_hw=size_hw, file=file, problems=problems)
     for label, track, keys in tracks:
-        for frame, box in _visible(keys, frames):
+        keyed = {key.frame for key in keys}
+        for frame, box in _visible(keys, frames, stop=stop):
+            if frame in frames and frame not in images and frame not in keyed:
+                continue  # interpolated through a deleted frame
             builder.add(frame, box, label, entry=f"track {track} frame {frame}", track=track)
     record = build_record(builder, file, video, info, states_size=stated_hw is not None)
     return VideoSet(names, (record,))
+
+
+def _other_export(tree: Element) -> str:
+    """What an XML is that is no export of a task or a job for video, and what to do."""
+    if tree.tag == "annotations" and tree.find("image") is not None:
+        return "an export as CVAT for images; export the task or job as CVAT for video 1.1"
+    if tree.tag == "annotations" and tree.find("meta/project") is not None:
+        return "an export of a project; export each task as CVAT for video 1.1"
+    return "not an export of one task or job as CVAT for video 1.1"
 
 
 def _stated_hw(tree: Element, task: Element, file: Path) -> tuple[int, int] | None:
@@ -154,7 +170,7 @@ def _tracks(
         where = f"track {element.get('id', place)}"
         if others := sum(child.tag not in ("box", "attribute") for child in element):
             problems.correct("shapes other than boxes left out", others)
-        name = element.get("label", "")
+        name = element.get("label", "").strip()
         if name not in names:
             problems.add(file, where, f"label {name!r} is unknown; known are {', '.join(names)}")
             continue
@@ -194,8 +210,15 @@ def _keys(track: Element, where: str, file: Path, problems: Problems) -> list[Ke
     return sorted(keys.values())
 
 
-def _visible(keys: Sequence[KeyBox], frames: range) -> Iterator[tuple[int, Box]]:
-    """Yield frame and box wherever a track is visible; also boxes that are not in `frames`."""
+def _visible(
+    keys: Sequence[KeyBox], frames: range, *, stop: int | None
+) -> Iterator[tuple[int, Box]]:
+    """Yield frame and box wherever a track is visible; also boxes that are not in `frames`.
+
+    stop: the last frame, as the file states it; see the module's docstring.
+    """
+    if len(keys) == 1 and stop is not None and keys[0].frame + frames.step >= stop:
+        frames = range(frames.start, min(keys[0].frame + 1, frames.stop), frames.step)
     for place, key in enumerate(keys):
         if key.is_outside:
             continue

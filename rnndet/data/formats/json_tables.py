@@ -1,7 +1,7 @@
 """Read JSON files of tables, as COCO's: lists of objects with ids, names and boxes."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,20 @@ from rnndet.errors import InputError
 Entry = dict[str, Any]
 
 
-def read_tables(path: Path, lists: Sequence[str], *, form: str) -> Entry:
-    """Read a JSON object that holds the given lists. Raises InputError, which names the `form`."""
+def read_tables(
+    path: Path, lists: Sequence[str], *, form: str, hints: Mapping[str, str] | None = None
+) -> Entry:
+    """Read a JSON object that holds the given lists. Raises InputError, which names the `form`.
+
+    hints: ends of the message for lists that are missing, by their names.
+    """
     tree = read_json(path)
     if not isinstance(tree, dict):
         raise InputError(f"{path}: not in {form} form: the top level is not an object")
     for key in lists:
         if not isinstance(tree.get(key), list):
-            raise InputError(f"{path}: not in {form} form: lacks the list {key!r}")
+            hint = f", {hints[key]}" if hints and key in hints else ""
+            raise InputError(f"{path}: not in {form} form: lacks the list {key!r}{hint}")
     return tree
 
 

@@ -34,6 +34,7 @@ import configparser
 import math
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -53,10 +54,12 @@ from rnndet.video.sources.open import VIDEO_SUFFIXES
 
 GT = "gt/gt.txt"
 LABELS = "gt/labels.txt"
+COLUMNS = 7  # at least
 PEDESTRIAN = 1
 IGNORED = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection
 LEFT_OUT = (3, 4, 5, 6, 9, 10, 11, 13)  # vehicles, occluders, crowd
 NON_MOTORISED = 6  # ignored in MOT20, left out in the other benchmarks
+DETECTORS = re.compile(r"(MOT17-.+)-(?:DPM|FRCNN|SDP)")  # the same video under three names
 COUNTS_FROM_0 = re.compile(r"dancetrack\d+|v_.+_c\d+")  # DanceTrack, SportsMOT
 
 
@@ -106,6 +109,8 @@ def read(
         names, file if is_labelled else None, problems, has_names=has_names, fps=fps,
         first_pixel=first_pixel,
     )  # fmt: skip
+    if file == GT:
+        _warn_of_detectors([sequence.name for sequence in sequences], problems)
     records = []
     for sequence in sequences:
         try:
@@ -122,6 +127,16 @@ def read(
 
 def _is_sequence(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("seqinfo.ini", "img1", "gt"))
+
+
+def _warn_of_detectors(names: Sequence[str], problems: Problems) -> None:
+    """Count the sequences that are in the set under the name of another detector, too."""
+    videos = [match[1] for name in names if (match := DETECTORS.fullmatch(name))]
+    if repeated := len(videos) - len(set(videos)):
+        problems.warn(
+            "sequences with the video of another detector's; keep one of DPM, FRCNN and SDP",
+            repeated,
+        )
 
 
 def _labels(sequence: Path) -> tuple[str, ...] | None:
@@ -291,9 +306,9 @@ class _Reader:
                                   problems=self.problems)
         )  # fmt: skip
         seen: set[tuple[int, int]] = set()
-        for line, fields in rows(file, self.problems, columns=7):
+        for line, fields in rows(file, self.problems, columns=COLUMNS):
             try:
-                values = [float(field) for field in fields]
+                values = _numbers(fields)
                 number, track = _whole(values[0]), _whole(values[1])
                 if number not in sequence.indices:
                     length = sequence.length or len(sequence.images)
@@ -350,6 +365,18 @@ class _Reader:
         raise ValueError(f"class {number} is unknown; name custom classes with the option classes")
 
 
+def _numbers(fields: list[str]) -> list[float]:
+    """Convert the fields of a row, which may end with a comma. Raises ValueError."""
+    while fields and not fields[-1]:
+        fields = fields[:-1]
+    if len(fields) < COLUMNS:
+        raise ValueError(f"{counted(len(fields), 'field')}; expected {COLUMNS}")
+    try:
+        return [float(field) for field in fields]
+    except ValueError:
+        raise ValueError("a field is not a number") from None
+
+
 def _box(values: list[float], first_pixel: int) -> Box:
     left, top, width, height = values[2:6]
     left, top = left - first_pixel, top - first_pixel
@@ -359,7 +386,7 @@ def _box(values: list[float], first_pixel: int) -> Box:
 def _last_frame(file: Path) -> int:
     """Return the largest frame number of the rows; broken ones are reported when they are read."""
     last = 0
-    for _, fields in rows(file, Problems(), columns=7):
+    for _, fields in rows(file, Problems(), columns=COLUMNS):
         number = float(fields[0]) if fields[0].strip().isdecimal() else 0
         last = max(last, int(number))
     return last

@@ -1,5 +1,6 @@
 """Find and open the videos next to their label files, and join them into one set."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,8 @@ from rnndet.structures import VideoInfo
 from rnndet.video.sources.base import safe_name
 from rnndet.video.sources.image_folder import list_images
 from rnndet.video.sources.open import VIDEO_SUFFIXES, count_frames, open_source
+
+CVAT_IMAGE = re.compile(r"frame_([0-9]{6,7})")  # of a video task
 
 
 def videos_in(folder: Path) -> dict[str, list[Path]]:
@@ -87,15 +90,26 @@ def all_frames(video: Path, info: VideoInfo, *, last: int) -> range:
 
 
 def frame_images(video: Path, frames: range) -> dict[int, Path | None]:
-    """Return the image of each frame, in natural order of names; None in a video file."""
+    """Return the image of each frame; None in a video file.
+
+    The images of a folder are all frames of the video from 0, in natural order of names. If there
+    are fewer, they are the labelled ones, as CVAT exports them: images called frame_000005 have the
+    number of their frame, and those of deleted frames are missing; under other names they are as
+    many as the frames. Raises InputError: other images.
+    """
     if not video.is_dir():
         return dict.fromkeys(frames)
     images = list_images(video)
-    if frames[-1] >= len(images):
-        raise InputError(
-            f"{video}: holds {counted(len(images), 'image')}; {frames[-1] + 1} are labelled"
-        )
-    return {frame: images[frame] for frame in frames}
+    if frames[-1] < len(images):
+        return {frame: images[frame] for frame in frames}
+    named = {int(m[1]): image for image in images if (m := CVAT_IMAGE.fullmatch(image.stem))}
+    if images and len(named) == len(images) and named.keys() <= set(frames):
+        return dict(sorted(named.items()))
+    if len(images) == len(frames):
+        return dict(zip(frames, images, strict=True))
+    raise InputError(
+        f"{video}: holds {counted(len(images), 'image')}; {frames[-1] + 1} are labelled"
+    )
 
 
 def build_record(

@@ -9,7 +9,8 @@ attribute `track_id`. Parts, poses and other attributes are not read.
 
 In VOC pixels count from 1 and `xmax` is the last pixel. CVAT, labelImg and others write the edges
 of the box instead, from 0. The edges at the right and below are the same numbers in both, those at
-the left and above differ by 1. Files of such programs have the `source/database` "Unknown".
+the left and above differ by 1. Roboflow adds 1 to all four edges. The `source/database` of the
+files tells which program wrote them.
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,13 @@ from rnndet.data.targets import TargetBuilder, relabelled
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Target
 
+STILLS = "; read photographs one by one with pictures=stills"
 LABELS = ("Annotations", "annotations")
 IMAGES = ("JPEGImages", "images")
-EDGES = "Unknown"  # the database in files of programs that write edges from 0
+# The databases in files of programs that write edges of the box: CVAT, labelImg and VoTT; Label
+# Studio; makesense.ai.
+EDGES_FROM_0 = ("Unknown", "MyDatabase", "Unspecified")
+EDGES_FROM_1 = ("roboflow.ai", "roboflow.com")
 BEGINS_AT_0 = (
     "boxes with an edge at pixel 0, although pixels count from 1; if the labels are edges from 0, "
     "set the option first_pixel=0"
@@ -188,7 +193,7 @@ class _Reader:
             else:
                 try:
                     tree = read_xml(pair.labels)
-                    first_wh = size_wh(tree, pair.labels, first=first_wh)
+                    first_wh = size_wh(tree, pair.labels, first=first_wh, hint=STILLS)
                 except InputError as error:
                     self._problems.add_error(pair.labels, error)
                     continue
@@ -204,9 +209,11 @@ class _Reader:
 
     def _target(self, tree: Element, xml: Path, wh: tuple[int, int]) -> Target:
         builder = TargetBuilder(width=wh[0], height=wh[1], file=xml, problems=self._problems)
-        first = self._first_pixel
+        database = tree.findtext("source/database", "").strip()
+        first, last = self._first_pixel, 0  # subtracted from the edges
         if first is None:
-            first = int(tree.findtext("source/database", "").strip() != EDGES)
+            first = int(database not in EDGES_FROM_0)
+            last = int(database in EDGES_FROM_1)
         for place, entry in enumerate(tree.findall("object"), start=1):
             try:
                 label = self._label(entry.findtext("name", "").strip(), xml)
@@ -219,10 +226,9 @@ class _Reader:
                 continue
             if first == 1 and 0 in (x1, y1):
                 self._problems.warn(BEGINS_AT_0)
-            builder.add(
-                (x1 - first, y1 - first, x2, y2), label, entry=f"object {place}", track=track,
-                ignore=entry.findtext("difficult", "").strip() == "1",
-            )  # fmt: skip
+            box = (x1 - first, y1 - first, x2 - last, y2 - last)
+            ignore = entry.findtext("difficult", "").strip() == "1"
+            builder.add(box, label, entry=f"object {place}", track=track, ignore=ignore)
         return builder.build()
 
     def _label(self, name: str, xml: Path) -> int | None:

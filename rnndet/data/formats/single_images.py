@@ -3,14 +3,16 @@
 Formats with one label file per image do not say which images belong together. The video of an
 image is its folder and the part of its name before the number that ends the name; that number is
 the frame: `yard/frame_000012.jpg` is frame 12 of `yard/frame`, `yard/12.jpg` of `yard`. The suffix
-that Roboflow adds to a name (`yard_mp4-12_jpg.rf.0a1b2c.jpg`) is not part of it. An image without a
-number at the end is a video of one frame. Where a number is too large for a frame, such as a time,
-frames are counted in the order of the names.
+that Roboflow adds to a name (`yard_mp4-12_jpg.rf.0a1b2c.jpg`) is not part of it, nor are the eight
+digits that Label Studio puts before the name of each uploaded file (`3f2a1b9c-yard_12.jpg`), where
+all images of a folder have them and they differ. An image without a number at the end is a video of
+one frame. Where a number is too large for a frame, such as a time, frames are counted in the order
+of the names.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
@@ -24,6 +26,7 @@ from rnndet.video.sources.image_folder import is_image, natural_key
 Pictures = Literal["frames", "stills"]
 
 _ROBOFLOW = re.compile(r"_(?:jpe?g|png|bmp|webp|tiff?)\.rf\.\w+$", re.IGNORECASE)
+_UPLOADED = re.compile(r"([0-9a-f]{8})-((?![0-9a-f]{8}$).+)")
 _NUMBERED = re.compile(r"(.*?)[ _.-]*([0-9]+)", re.DOTALL)
 
 
@@ -61,8 +64,11 @@ def videos_of(
     first is taken.
     """
     groups: dict[str, dict[str, int]] = defaultdict(dict)  # video -> image -> number
+    uploaded = _uploaded(images)
     for path in images:
-        name, number = _frame(path) if pictures == "frames" else (_safe(path), 0)
+        name, number = (
+            _frame(uploaded.get(path, path)) if pictures == "frames" else (_safe(path), 0)
+        )
         groups[name][path] = number
     for name in sorted(groups, key=natural_key):
         numbers = groups[name]
@@ -78,6 +84,24 @@ def videos_of(
                     f"{first.image.name}; rename one, or set pictures = \"stills\""
                 )  # fmt: skip
         yield name, frames
+
+
+def _uploaded(paths: Iterable[str]) -> dict[str, str]:
+    """The paths of images that Label Studio renamed, with the paths that they had before.
+
+    >>> _uploaded(["a/3f2a1b9c-yard_1", "a/00aabbcc-yard_2", "b/1"])
+    {'a/3f2a1b9c-yard_1': 'a/yard_1', 'a/00aabbcc-yard_2': 'a/yard_2'}
+    """
+    folders: dict[str, dict[str, re.Match[str] | None]] = defaultdict(dict)
+    for path in paths:
+        folder, _, stem = path.rpartition("/")
+        folders[folder][path] = _UPLOADED.fullmatch(stem)
+    found = {}
+    for folder, matches in folders.items():
+        prefixes = {match[1] for match in matches.values() if match is not None}
+        if len(prefixes) == len(matches) > 1:
+            found.update({p: f"{folder}/{m[2]}".lstrip("/") for p, m in matches.items() if m})
+    return found
 
 
 def _frame(path: str) -> tuple[str, int]:

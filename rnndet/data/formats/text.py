@@ -10,6 +10,7 @@ from xml.parsers import expat
 
 from rnndet.data.problems import Problems
 from rnndet.errors import InputError
+from rnndet.messages import counted
 
 MAX_XML = 64_000_000  # bytes; the largest annotation files of the field are below 20 MB
 MAX_JSON = 4_000_000_000
@@ -81,7 +82,9 @@ def rows(
         if not line.strip():
             continue
         if len(fields) < columns:
-            problems.add(path, number, f"{len(fields)} fields; expected {columns}")
+            hint = " with commas between them" if separator == "," and len(fields) == 1 else ""
+            found = counted(len(fields), "field")
+            problems.add(path, number, f"{found}; expected {columns}{hint}")
             continue
         yield number, fields
 

@@ -41,7 +41,6 @@ class VideoBuilder:
         self._size_hw = size_hw or _first_size_hw(images, orientation)
         self._file, self._problems, self._min_height = file, problems, min_height
         self._targets: dict[int, TargetBuilder] = defaultdict(self._target_builder)
-        self._seen: set[tuple[int, int]] = set()  # frame, track
 
     def add(
         self,
@@ -54,16 +53,12 @@ class VideoBuilder:
         ignore: bool = False,
         role: Role | None = None,
     ) -> None:
-        """Add a box to a frame; see TargetBuilder.add. A repeated id in a frame is a problem."""
+        """Add a box to a frame; see TargetBuilder.add."""
         if frame not in self._images:
             self._problems.add(self._file, entry, f"there is no frame {frame} (counted from 0)")
         elif not -1 <= track <= MAX_TRACK:
             self._problems.add(self._file, entry, f"the id {track} is not a number from 0")
-        elif not ignore and (frame, track) in self._seen:
-            self._problems.add(self._file, entry, f"the id {track} comes twice in its frame")
         else:
-            if track >= 0 and not ignore:
-                self._seen.add((frame, track))
             self._targets[frame].add(box, label, entry=entry, track=track, ignore=ignore, role=role)
 
     def add_region(self, box: Box, *, entry: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from rnndet.data.formats.data_yaml import DataYaml
 from rnndet.data.formats.single_images import LabelledImage, Pictures, images_below, videos_of
-from rnndet.data.formats.text import inside, read_text, rows
+from rnndet.data.formats.text import inside, is_path_inside, read_text, rows
 from rnndet.data.orientation import Orientation, image_size_hw, settle
 from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
@@ -46,11 +46,12 @@ def read(
     """Read the place that data.yaml names for the split, or else the first of the layouts above.
 
     Places are looked for in `root`: an absolute `path` is not read, and `../` at the beginning of a
-    place is left out where there is no such place, as Ultralytics does.
+    place is left out where there is no such place, as Ultralytics does. Lines of a list count from
+    `root` or from the folder of the list, which comes first for those that begin with a dot.
 
     Args:
         classes: all classes, in the order of their numbers; None for those of data.yaml,
-            classes.txt or obj.names.
+            classes.txt or obj.names, in `root` or beside the labels.
         pictures: "frames" joins images to videos; "stills", each is a video of one frame.
         orientation: of the labels, see `data/orientation.py`.
 
@@ -59,8 +60,9 @@ def read(
     """
     data = next((DataYaml(root / name) for name in YAML if (root / name).is_file()), None)
     images = _images(root, split, data)
-    names = tuple(classes or _names(root, data))
-    if not any(pair.labels.is_file() for pair in images.values()):
+    labels = [pair.labels for pair in images.values() if pair.labels.is_file()]
+    names = tuple(classes or _names(root, data, labels))
+    if not labels:
         first = next(iter(images.values()))
         raise NothingFoundError(f"no videos found; expected labels such as {first.labels}")
     reader = _Reader(
@@ -77,17 +79,28 @@ def read(
     return settle(VideoSet(names, tuple(videos)), orientation, problems)
 
 
-def _names(root: Path, data: DataYaml | None) -> list[str]:
+def _names(root: Path, data: DataYaml | None, labels: Sequence[Path]) -> list[str]:
+    """Return the names of the classes. Raises InputError: none, or folders with other names."""
     if data is not None and (names := data.texts("names")):
         return names
-    for name in NAMES:
-        if (root / name).is_file():
-            lines = read_text(root / name).splitlines()
-            return [line.strip() for line in lines if line.strip()]
+    file = next((root / name for name in NAMES if (root / name).is_file()), None)
+    if file is not None:
+        return _lines(file)
+    folders = dict.fromkeys(path.parent for path in labels)
+    files = [place / name for place in folders for name in NAMES if (place / name).is_file()]
+    for other in files[1:]:
+        if _lines(other) != _lines(files[0]):
+            raise InputError(f"{other}: has other classes than {files[0]}, or in another order")
+    if files:
+        return _lines(files[0])
     raise InputError(
         f"{root}: no names of the classes; expected names in data.yaml, or a file "
-        f"{' or '.join(NAMES)}, or the option classes"
+        f"{' or '.join(NAMES)} there or beside the labels, or the option classes"
     )
+
+
+def _lines(file: Path) -> list[str]:
+    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
 
 
 def _images(root: Path, split: str, data: DataYaml | None) -> dict[str, LabelledImage]:
@@ -122,6 +135,8 @@ def _base(root: Path, data: DataYaml) -> Path:
 def _named(place: str, root: Path, base: Path, data: DataYaml) -> Path:
     """Return the folder or list that data.yaml names. Raises InputError: missing, or outside."""
     path = PurePosixPath(place.replace("\\", "/"))
+    if (below := _below(path, root)) is not None:
+        path, base = below, root
     while path.parts[:1] == ("..",):
         path = PurePosixPath(*path.parts[1:])
     found = inside(base, str(path), where=str(data.path))
@@ -143,19 +158,41 @@ def _folder(root: Path, split: str) -> Path:
     raise NothingFoundError(f"no videos found; expected images in any of {', '.join(tried)}")
 
 
+def _below(path: PurePosixPath, root: Path) -> PurePosixPath | None:
+    """Return an absolute path relative to `root`; None if it is relative or outside."""
+    top = root.absolute()
+    if not path.is_absolute() or not path.is_relative_to(top.as_posix()):
+        return None
+    return path.relative_to(top.as_posix())
+
+
 def _listed(file: Path, root: Path) -> dict[str, Path]:
     """Return the images that a list names, by their path without the suffix."""
     found = {}
     for line, (name, *_) in rows(file, Problems(), columns=1, separator="\n"):
-        image = inside(
-            root, name.replace("\\", "/").removeprefix("./"), where=f"{file}: line {line}"
-        )
-        if not image.is_file():
-            image = inside(root, name.removeprefix("data/"), where=f"{file}: line {line}")
-        if not image.is_file() or not is_image(image):
-            raise InputError(f"{file}: line {line}: there is no image {image}")
-        found[_in_split(image.relative_to(root), file.stem)] = image
+        places = [
+            inside(root, place, where=f"{file}: line {line}")
+            for place in _places(name.replace("\\", "/"), file.parent, root)
+        ]
+        image = next((place for place in places if place.is_file() and is_image(place)), None)
+        if image is None:
+            raise InputError(f"{file}: line {line}: there is no image {places[0]}")
+        top = file.parent if image.is_relative_to(file.parent) else root
+        found[_in_split(image.relative_to(top), file.stem)] = image
     return found
+
+
+def _places(name: str, folder: Path, root: Path) -> list[str]:
+    """Return where in `root` the image of a line may be, in a list in `folder`; one place at least.
+
+    `data/` is a folder of the training machine in exports of CVAT.
+    """
+    if (below := _below(PurePosixPath(name), root)) is not None:
+        return [str(below)]
+    beside = (folder.relative_to(root) / name).as_posix()
+    if name.startswith("."):
+        return [place for place in (beside, name) if is_path_inside(place)] or [name]
+    return [name, name.removeprefix("data/"), beside]
 
 
 def _in_split(image: Path, split: str) -> str:

@@ -5,6 +5,7 @@ The keys read are `videos[]` with id, width, height, file_names; `categories[]` 
 the video, null where the object is not visible. Masks are not read.
 """
 
+import os
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -41,6 +42,10 @@ def read(
     impossible numbers; a track of masks without boxes; a missing image.
     """
     path = root / annotations.replace("{split}", split)
+    if not os.path.lexists(path):
+        raise InputError(
+            f"{path}: no such annotation file; give its place with the option annotations"
+        )
     tree = read_tables(path, ("categories", "videos"), form="YouTube-VIS")
     if not isinstance(tree.get("annotations"), list | None):
         raise InputError(f"{path}: not in YouTube-VIS form: 'annotations' is not a list")

@@ -52,7 +52,8 @@ class Mot(Metric):
     `TrackingTarget`, ignored targets are regions and targets without an id are distractors.
 
     Scores are not used: all output of the tracker counts. HOTA, DetA and AssA are means over IoU
-    .05:.05:.95; MOTA, IDF1 and IDSW use .5. Raises RnndetError if trackeval is not installed.
+    .05:.05:.95; MOTA, IDF1 and IDSW use .5. Raises RnndetError if trackeval is not installed, or a
+    track or a counted target occurs twice in a class of a frame.
     """
 
     columns = ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW")
@@ -71,6 +72,8 @@ class Mot(Metric):
             target = frame.tracking or _default_target(frame)
             counted = target.labels[target.roles == Role.COUNTED]
             for label in np.union1d(frame.labels[frame.ids > 0], counted).tolist():
+                where = f"{video.name}, frame {frame.index}"
+                _refuse_repeated(frame, target, label, where=where, name=self._classes[label])
                 steps[label].append(_step(frame, target, label))
         return {label: self._evaluate(_sequence(rows)) for label, rows in sorted(steps.items())}
 
@@ -134,6 +137,18 @@ def _default_target(frame: EvaluatedFrame) -> TrackingTarget:
         roles=np.array(roles, np.int8),
         rows=np.arange(len(roles)),
     )
+
+
+def _refuse_repeated(
+    frame: EvaluatedFrame, target: TrackingTarget, label: int, *, where: str, name: str
+) -> None:
+    """Raise RnndetError if an identity occurs twice; trackeval's metrics do not notice it."""
+    tracks = frame.ids[(frame.labels == label) & (frame.ids > 0)]
+    counted = target.ids[(target.labels == label) & (target.roles == Role.COUNTED)]
+    for kind, ids in (("track", tracks), ("target", counted)):
+        found, counts = np.unique(ids, return_counts=True)
+        if (counts > 1).any():
+            raise RnndetError(f"{where}: {kind} {found[counts > 1][0]} of {name} occurs twice")
 
 
 def _step(frame: EvaluatedFrame, target: TrackingTarget, label: int) -> _Step:

@@ -9,7 +9,11 @@ import torch
 from rnndet.errors import RnndetError
 from rnndet.messages import listed
 from rnndet.models.detectors.base import FrameDetector
-from rnndet.models.detectors.class_rows import class_layers, pairs_by_name
+from rnndet.models.detectors.class_rows import (
+    class_layers,
+    pairs_by_name,
+    warn_of_almost_equal_names,
+)
 from rnndet.models.detectors.faster_rcnn import FasterRCNN
 from rnndet.models.detectors.fcos import FCOS
 from rnndet.models.detectors.nanodet_plus import NanoDetPlus
@@ -71,4 +75,6 @@ def build_for_classes(
         listed([classes[place] for place in sorted(taken)], "class", "classes"),
         listed([one for i, one in enumerate(classes) if i not in taken], "class", "classes"),
     )
+    where = f"weights {options['weights']} of torchvision"
+    warn_of_almost_equal_names(classes, COCO_OUTPUTS, where=where)
     return detector

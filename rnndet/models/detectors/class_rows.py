@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from rnndet.messages import first_of
+
 if TYPE_CHECKING:
     from rnndet.models.detectors.base import FrameDetector
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,33 @@ def pairs_by_name(own: Sequence[str], start: Sequence[str]) -> list[tuple[int, i
     """
     places = {key: place for place, key in enumerate(_numbered(start))}
     return [(i, places[key]) for i, key in enumerate(_numbered(own)) if key in places]
+
+
+def almost_equal_names(own: Sequence[str], start: Sequence[str]) -> list[tuple[str, str]]:
+    """The unpaired classes whose names differ in case, blanks, hyphens and underscores only.
+
+    >>> almost_equal_names(["Car", "bird"], ["car", "bird"])
+    [('Car', 'car')]
+    """
+    pairs = pairs_by_name(own, start)
+    taken, known = {place for place, _ in pairs}, {place for _, place in pairs}
+    free = {_plain(name): name for place, name in enumerate(start) if place not in known}
+    names = [name for place, name in enumerate(own) if place not in taken]
+    return [(name, free[_plain(name)]) for name in names if _plain(name) in free]
+
+
+def warn_of_almost_equal_names(own: Sequence[str], start: Sequence[str], *, where: str) -> None:
+    """Log the names of `almost_equal_names`, whose rows are not taken from the weights `where`."""
+    if almost := almost_equal_names(own, start):
+        logger.warning(
+            "%s: classes of almost the same name are not taken: %s; give both the same name",
+            where,
+            first_of([f"{theirs!r} for {mine!r}" for mine, theirs in almost]),
+        )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
 def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
