@@ -76,6 +76,15 @@ def summary(found):
 # reading a split
 
 
+def test_second_object_with_a_trackid_of_its_frame_has_no_identity(root):
+    put(root, "val/c/000000", annotation(thing(), thing(box=(20, 5, 29, 14)), thing(track="")))
+    problems = Problems()
+    data = load(root, problems=problems)
+    (target,) = (v.frames[0].target for v in data.videos if v.name.endswith("c"))
+    assert target.ids.tolist() == [7, -1, -1]
+    assert problems.doubtful == {"trackids that a frame has twice, read as unknown": 1}
+
+
 def test_boxes_as_shares_of_the_image_are_noted(root):
     edit(root, annotation(thing(box=(0.1, 0.2, 0.5, 0.6))))
     assert any("box within 0..1" in line for line in corrections(root))

@@ -4,8 +4,9 @@
     Data/DET/<path>.JPEG                           Annotations/DET/<path>.xml
 
 XML corners are pixels and inclusive: x2 = xmax + 1, y2 = ymax + 1. The size of a video is that of
-its first XML; images are not opened for it. The lists are those of the development kit and
-of Flow-Guided Feature Aggregation (Zhu et al. 2017). A line is one of
+its first XML; images are not opened for it. The second object with the same trackid in a frame is
+read without an identity, with a warning: the benchmark does not use trackids. The lists are those
+of the development kit and of Flow-Guided Feature Aggregation (Zhu et al. 2017). A line is one of
 
     path id                     one frame if path ends in six digits or more, else a DET image
     path 1 number length        one frame of a video (the "15 frames" training list)
@@ -254,6 +255,7 @@ class _Reader:
     ) -> Target:
         builder = TargetBuilder(width=size_wh[0], height=size_wh[1], file=xml,
                                problems=self.problems)  # fmt: skip
+        seen: set[int] = set()
         for place, entry in enumerate(tree.findall("object"), start=1):
             name = entry.findtext("name", "").strip()
             label = self.labels.find(name)
@@ -269,6 +271,10 @@ class _Reader:
             except ValueError as error:
                 self.problems.add(xml, f"object {place}", str(error))
                 continue
+            if track in seen:
+                self.problems.warn("trackids that a frame has twice, read as unknown")
+                track = -1
+            seen |= {track} - {-1}
             is_share = max(x1, y1, x2, y2) <= 1 and not (x2.is_integer() and y2.is_integer())
             last = 0 if is_share else 1  # a pixel more would make boxes of shares
             box = (x1, y1, x2 + last, y2 + last)
