@@ -399,8 +399,8 @@ def after_four_frames(
 
 @pytest.mark.parametrize(("score", "ids"), [(0.9, [1]), (0.45, [0])])
 def test_a_lower_score_needs_more_overlap(score, ids):
-    overlap, found_ids = after_four_frames(0, dx=11.0, score=score)
-    assert 0.15 / 0.61 < overlap < 0.15 / 0.45  # .45 of the similarity is left at a score of .45
+    overlap, found_ids = after_four_frames(0, dx=12.0, score=score)
+    assert 0.125 / 0.61 < overlap < 0.125 / 0.45  # .45 of the similarity is left at a score of .45
     assert found_ids == ids
 
 
@@ -410,7 +410,7 @@ def test_objects_of_low_scores_are_tracked_at_a_low_threshold():
 
 
 def test_without_a_score_weight_the_score_has_no_effect_on_the_overlap():
-    assert after_four_frames(0, dx=11.0, score=0.45, score_weight=0.0)[1] == [1]
+    assert after_four_frames(0, dx=12.0, score=0.45, score_weight=0.0)[1] == [1]
 
 
 @pytest.mark.parametrize(("dx", "ids"), [(10.0, [1]), (12.0, [0])])
@@ -424,7 +424,7 @@ def test_scores_below_the_threshold_need_low_similarity(dx, ids):
 def test_a_track_missed_for_long_needs_late_iou(missed, ids):
     not_wide = {"width": 21, "size_change": 0.01}  # so that the wide stages leave the pair out
     overlap, found_ids = after_four_frames(missed, dx=14.0, score=1.0, **not_wide)
-    assert 0.15 < overlap < 0.2
+    assert 0.125 < overlap < 0.2
     assert found_ids == ids
 
 

@@ -29,7 +29,7 @@ class ByteOptions(KalmanOptions, TrackOptions):
     low_score: Share = 0.1  # detections below it are not matched
     low_score_age: NotNegative = 0.35  # seconds; tracks missed for longer need a high score
     # a pair with less IoU, times the score factor and the class factor, is never matched
-    min_similarity: Share = 0.15
+    min_similarity: Share = 0.125
     low_similarity: Share = 0.3  # the same for low scores, without the score factor
     late_iou: Share = 0.2  # nor is one with less IoU for tracks missed longer than widening_age
     score_weight: Share = 0.7  # reduction of the similarity at min_score, less above it; 0 = none
