@@ -26,7 +26,6 @@ from rnndet.video.sources.base import (
     safe_name,
     sample_aspect,
     size_text,
-    with_next,
 )
 from rnndet.video.sources.capture import (
     CONTAINERS,
@@ -39,7 +38,7 @@ from rnndet.video.sources.clock import WRAP, Clock
 from rnndet.video.sources.edit_list import shown_length
 
 # Streams without a container; where they state no frame rate, FFmpeg makes one up.
-RAW_FORMATS = ("h264", "hevc", "mpegvideo", "m4v", "mjpeg", "obu", "av1")
+RAW_FORMATS = ("h264", "hevc", "mpegvideo", "m4v", "mjpeg", "jpeg_pipe", "obu", "av1")
 END_FORMATS = ("matroska,webm", "asf", "nut")  # see `states_end`
 MPEG_FORMATS = ("mpegts", "mpeg")  # their timestamps have 33 bits
 
@@ -166,7 +165,8 @@ class AvFile(Source):
         is_mpeg = self._container.format.name in MPEG_FORMATS
         self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
         next_index, time = 0, 0.0
-        for (index, image, timestamp, _), following in with_next(self._decode(stream)):
+        decoded = self._decode(stream)
+        for (index, image, _, _), time in clock.times(decoded, lambda item: (item[0], item[2])):
             size = image.shape[:2]
             changed = size != last
             if changed:
@@ -179,7 +179,6 @@ class AvFile(Source):
                 image = cv2.resize(image, expected[::-1], interpolation=cv2.INTER_AREA)
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, timestamp, None if following is None else following[2])
             yield Frame(image, index, time, index - next_index, changed)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length

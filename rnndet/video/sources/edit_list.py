@@ -19,7 +19,7 @@ def shown_length(path: Path, length: int | None, fps: Fraction | None) -> int | 
     seconds = shown_seconds(path) if length is not None and fps is not None else None
     if seconds is None:
         return length
-    return min(length, round(seconds * fps)) or length
+    return min(length, max(1, round(seconds * fps)))
 
 
 def shown_seconds(path: Path) -> Fraction | None:

@@ -36,7 +36,6 @@ from rnndet.video.sources.base import (
     is_url,
     safe_name,
     sample_aspect,
-    with_next,
     without_password,
 )
 from rnndet.video.sources.capture import (
@@ -237,10 +236,9 @@ class _CaptureSource(Source):
         self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
         next_index, time = 0, 0.0
         decoded = decode(self._capture, timeout=self._timeout)
-        for (index, image, timestamp), following in with_next(decoded):
+        for (index, image, _), time in clock.times(decoded, lambda item: (item[0], item[2])):
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, timestamp, None if following is None else following[2])
             yield Frame(image, index, time, index - next_index)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
