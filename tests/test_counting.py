@@ -273,6 +273,19 @@ def test_a_box_that_the_border_cuts_is_in_the_region_that_ends_there(border):
     assert (left.inside, left.entered, left.left) == ({}, {}, {"car": 1})
 
 
+def test_a_large_box_enters_a_region_that_ends_at_the_border():
+    regions = Regions({"ground": ((0, 70), (200, 70), (200, 100), (0, 100))}, point="bottom")
+    assert stand(regions, 40, 100, side=80).regions["ground"].entered == {"car": 1}
+
+
+@pytest.mark.parametrize(
+    ("x", "inside"), [(49, {}), (51, {"car": 1}), (149, {"car": 1}), (151, {})]
+)
+def test_a_region_goes_straight_on_beyond_the_border(x, inside):
+    regions = Regions({"gap": ((50, 40), (150, 40), (150, 98), (50, 98))}, point="bottom")
+    assert stand(regions, 100, x=x).regions["gap"].inside == inside
+
+
 def test_a_region_that_ends_before_the_border_has_an_edge_there():
     regions = Regions({"strip": ((0, 40), (200, 40), (200, 90), (0, 90))}, point="bottom")
     assert stand(regions, 100).regions["strip"].inside == {}
@@ -325,7 +338,15 @@ def test_a_line_along_the_border_is_not_longer():
     assert counts.lines["low"] == LineCount({}, {})
 
 
-@pytest.mark.parametrize("kind", [list, np.array, lambda p: [np.array(x, np.float32) for x in p]])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        list,
+        np.array,
+        lambda points: [np.array(point, np.float32) for point in points],
+        lambda points: [[np.float32(x), np.int64(y)] for x, y in points],
+    ],
+)
 def test_points_may_be_lists_and_arrays(kind):
     yard = [[50, 20], [150, 20], [150, 80]]
     regions = Regions({"yard": kind(yard)}, {"gate": kind([[100, 100], [100, 0]])})
@@ -345,6 +366,7 @@ def test_regions_without_names_are_refused(shapes):
         ((0, 0), (100, 100), (100, 0), (0, 100)),
         ((0, 0), (100, 100), (100, 0), (0, 70)),
         ((100, 0), (0, 70), (0, 0), (100, 100)),
+        ((0, 100), (0, 0), (100, 100), (100, 0)),
         ((50, 0), (80, 90), (0, 35), (100, 35), (20, 90)),
     ],
 )
@@ -353,6 +375,13 @@ def test_a_region_whose_edges_cross_is_refused_with_both(corners):
         RnndetError, match=r"'yard': its edge from \(.*\) crosses that from .*order"
     ):
         Regions({"yard": corners})
+
+
+@pytest.mark.parametrize("first", range(6))
+def test_a_concave_region_may_begin_at_any_corner(first):
+    bay = [(0, 0), (200, 0), (200, 100), (150, 100), (150, 50), (0, 50)]
+    for corners in (bay, bay[::-1]):
+        assert len(Regions({"bay": [*corners[first:], *corners[:first]]}).regions["bay"]) == 6
 
 
 def test_edges_of_a_region_may_meet():
