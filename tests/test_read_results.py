@@ -198,6 +198,13 @@ def test_supervision_gets_boxes_scores_classes_and_ids():
     assert (len(plain), plain.tracker_id) == (0, None)
 
 
+def test_too_few_class_names_for_supervision_are_one_line():
+    pytest.importorskip("supervision")
+    found = rnndet.Detections(np.zeros((1, 4)), np.ones(1), np.array([3]))
+    with pytest.raises(RnndetError, match="classes has 3 names, and a detection has the label 3"):
+        found.to_supervision(["a", "b", "c"])
+
+
 def test_without_supervision_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(RnndetError, match=r"pip install 'rnndet\[supervision\]'"):

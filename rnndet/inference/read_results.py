@@ -61,8 +61,10 @@ class ResultTable(Mapping[str, Column]):
         """A pandas.DataFrame with a row for each object. Raises RnndetError without pandas."""
         try:
             import pandas
-        except ImportError:
-            raise RnndetError("to_pandas: needs pandas; pip install 'rnndet[parquet]'") from None
+        except ImportError as error:
+            raise RnndetError(
+                f"to_pandas: needs pandas; pip install 'rnndet[parquet]' ({error})"
+            ) from None
         return pandas.DataFrame(self._columns)
 
 
@@ -164,8 +166,10 @@ def _read_csv(path: Path) -> ResultTable:
 def _read_parquet(path: Path) -> ResultTable:
     try:
         from pyarrow import parquet
-    except ImportError:
-        raise RnndetError(f"{path}: needs pyarrow; pip install 'rnndet[parquet]'") from None
+    except ImportError as error:
+        raise RnndetError(
+            f"{path}: needs pyarrow; pip install 'rnndet[parquet]' ({error})"
+        ) from None
     table = parquet.read_table(path, columns=list(COLUMNS))
     return _table(list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)))
 

@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ from rnndet.video.sources.base import (
     Source,
     check_pixels,
     ends_early,
+    ratio_text,
     safe_name,
     sample_aspect,
     size_text,
@@ -83,6 +84,16 @@ def is_raw_stream(path: Path) -> bool:
     )
 
 
+class _Decoded(NamedTuple):
+    """A frame as it is decoded."""
+
+    index: int
+    image: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    timestamp: float | None  # ms
+    rotation: int  # in degrees, which is applied
+    aspect: Fraction | None  # width / height of a pixel that the codec states
+
+
 class NoVideoError(InputError):
     """A file has audio but no video stream."""
 
@@ -120,8 +131,8 @@ class AvFile(Source):
         if first is None:
             self.close()
             raise InputError(f"{path}: no frame can be decoded (codec {stream.codec.name})")
-        _, image, _, rotation = first
-        height, width = image.shape[:2]
+        height, width = first.image.shape[:2]
+        rotation, self._shape = first.rotation, first.aspect
         self.info = VideoInfo(
             name or safe_name(self._path.stem),
             str(path),
@@ -137,6 +148,7 @@ class AvFile(Source):
         self._decoded = self._failed = 0
         self._truncated = False
         self._changes, self._first_change = 0, ""
+        self._other_shape = ""  # of pixels
         self._clock: Clock | None = None
 
     @property
@@ -151,6 +163,8 @@ class AvFile(Source):
                 f"the image size changes ({self._changes} times), first {self._first_change}; "
                 f"all images are scaled to {self.info.width}x{self.info.height}"
             )
+        if self._other_shape:
+            notes.append(f"the shape of the pixels changes, first {self._other_shape}")
         if self.info.fps is None:
             notes.append(rate_note(self._claimed_fps))
         if self._clock is not None and not self._is_raw:
@@ -164,9 +178,10 @@ class AvFile(Source):
         fps = self.info.fps or DEFAULT_FPS
         is_mpeg = self._container.format.name in MPEG_FORMATS
         self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
-        next_index, time = 0, 0.0
+        next_index, time, shape = 0, 0.0, self._shape
         decoded = self._decode(stream)
-        for (index, image, _, _), time in clock.times(decoded, lambda item: (item[0], item[2])):
+        for item, time in clock.times(decoded, lambda item: (item.index, item.timestamp)):
+            index, image = item.index, item.image
             size = image.shape[:2]
             changed = size != last
             if changed:
@@ -177,6 +192,9 @@ class AvFile(Source):
                 last = size
             if size != expected:
                 image = cv2.resize(image, expected[::-1], interpolation=cv2.INTER_AREA)
+            if item.aspect != shape and not self._other_shape:
+                before, after = (ratio_text(x or Fraction(1)) for x in (shape, item.aspect))
+                self._other_shape = f"from {before} to {after} at frame {index}; the first is kept"
             self._failed = index - self._decoded
             self._decoded += 1
             yield Frame(image, index, time, index - next_index, changed)
@@ -214,8 +232,8 @@ class AvFile(Source):
             return float(rate) if rate else None
         return float(stream.average_rate or stream.guessed_rate or 0)
 
-    def _decode(self, stream: Any) -> Iterator[tuple[int, np.ndarray, float | None, int]]:
-        """Index, upright RGB image, timestamp in ms and rotation, as `capture.decode`."""
+    def _decode(self, stream: Any) -> Iterator[_Decoded]:
+        """The frames; failed reads use up an index, as in `capture.decode`."""
         failed = 0
         for index, frame in enumerate(_frames(self._container, stream)):
             if frame is None:
@@ -229,7 +247,8 @@ class AvFile(Source):
             if rotation in _UPRIGHT:
                 image = cv2.rotate(image, _UPRIGHT[rotation])
             timestamp = None if frame.time is None else 1000 * frame.time
-            yield index, image, timestamp, -rotation % 360
+            aspect = sample_aspect(stream.codec_context.sample_aspect_ratio or None, rotation)
+            yield _Decoded(index, image, timestamp, -rotation % 360, aspect)
 
 
 def read_colour_tags(path: Path) -> ColourTags | None:

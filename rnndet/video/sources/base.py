@@ -91,6 +91,11 @@ def sample_aspect(ratio: Fraction | None, rotation: int) -> Fraction | None:
     return 1 / ratio if rotation in (90, 270) else ratio
 
 
+def ratio_text(ratio: Fraction) -> str:
+    """A ratio such as 16:11."""
+    return f"{ratio.numerator}:{ratio.denominator}"
+
+
 def ends_early(length: int | None, frames: int, time: float, fps: Fraction) -> bool:
     """Whether `frames` frames up to `time` are less than 95 % of the claimed `length`.
 

@@ -51,7 +51,12 @@ from rnndet.video.sources.capture import (
 )
 from rnndet.video.sources.clock import WRAP, Clock
 from rnndet.video.sources.edit_list import shown_length
-from rnndet.video.sources.image_folder import ImageFolder, is_image, is_image_pattern
+from rnndet.video.sources.image_folder import (
+    OTHER_SUFFIXES,
+    ImageFolder,
+    is_image,
+    is_image_pattern,
+)
 from rnndet.video.sources.listing import is_list, read_list
 from rnndet.video.sources.live import Camera, LiveOptions, LiveStream, url_name
 
@@ -319,16 +324,19 @@ def _open_video(path: Path, name: str | None, max_pixels: int) -> Source:
         return AvFile(path, name=name, max_pixels=max_pixels)
     try:
         return VideoFile(path, name=name, max_pixels=max_pixels)
-    except InputError:
-        if not has_pyav():
-            raise
+    except InputError as error:
+        failure = error
+    if has_pyav():
         try:
             return AvFile(path, name=name, max_pixels=max_pixels)
         except NoVideoError:
             raise
         except InputError:
             pass
-        raise
+    suffix = path.suffix.lower()
+    if suffix in OTHER_SUFFIXES - {".gif"}:
+        raise InputError(f"{path}: {suffix} images cannot be read; convert it to jpg or png")
+    raise failure
 
 
 def _open_url(url: str, name: str | None, max_pixels: int, live: LiveOptions) -> Source:
