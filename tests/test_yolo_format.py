@@ -132,6 +132,22 @@ def test_stills_may_have_sizes_of_their_own(tmp_path, monkeypatch):
     assert videos[1].frames[0].target.boxes[0].tolist() == pytest.approx([5, 16, 15, 40])
 
 
+def test_images_of_other_sizes_are_no_frames_of_a_video(tmp_path, monkeypatch):
+    """As in a folder of numbered photographs; one problem for all of them."""
+    for number in (1, 2):
+        put(tmp_path, str(number), f"0 {BOX}")
+    monkeypatch.setattr("labelled_sets.SIZE_HW", (96, 32))
+    for number in (3, 4, 5):
+        put(tmp_path, str(number), f"0 {BOX}")
+    problems = Problems()
+    found = load(tmp_path, classes=["car"], skip_bad=True, problems=problems)
+    assert summary(found) == {"images": [1, 2]}
+    (problem,) = problems.found
+    assert problem.where.endswith("3.jpg")
+    assert "is 32x96, but the first image of the video images is 64x48, as 2 of 5" in problem.reason
+    assert 'pictures = "stills"' in problem.reason
+
+
 # rows
 
 

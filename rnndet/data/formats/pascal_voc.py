@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Literal
 from xml.etree.ElementTree import Element
 
-from rnndet.data.formats.single_images import LabelledImage, Pictures, images_below, videos_of
+from rnndet.data.formats.single_images import (
+    ANY_SIZE,
+    LabelledImage,
+    Pictures,
+    images_below,
+    videos_of,
+)
 from rnndet.data.formats.text import inside, is_path_inside, read_text, read_xml
 from rnndet.data.formats.voc_xml import ClassNames, corners, size_wh, track_id
 from rnndet.data.orientation import Orientation, settle
@@ -188,7 +194,7 @@ class _Reader:
             else:
                 try:
                     tree = read_xml(pair.labels)
-                    first_wh = size_wh(tree, pair.labels, first=first_wh)
+                    first_wh = size_wh(tree, pair.labels, first=first_wh, hint=ANY_SIZE)
                 except InputError as error:
                     self._problems.add_error(pair.labels, error)
                     continue

@@ -23,6 +23,8 @@ from rnndet.video.sources.image_folder import is_image, natural_key
 # An option: "frames", images are joined to videos; "stills", each image is a video of one frame.
 Pictures = Literal["frames", "stills"]
 
+ANY_SIZE = 'photographs are no video: pictures = "stills" reads images of any size'  # a hint
+
 _ROBOFLOW = re.compile(r"_(?:jpe?g|png|bmp|webp|tiff?)\.rf\.\w+$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*?)[ _.-]*([0-9]+)", re.DOTALL)
 
