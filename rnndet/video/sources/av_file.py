@@ -6,6 +6,7 @@ PyAV is the `video` extra; its FFmpeg has a decoder for AV1, which the packages 
 from __future__ import annotations
 
 import importlib.util
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -36,7 +37,7 @@ from rnndet.video.sources.capture import (
     rate_note,
 )
 from rnndet.video.sources.clock import WRAP, Clock
-from rnndet.video.sources.edit_list import shown_length
+from rnndet.video.sources.edit_list import is_mirrored, shown_length
 
 # Streams without a container; where they state no frame rate, FFmpeg makes one up.
 RAW_FORMATS = ("h264", "hevc", "mpegvideo", "m4v", "mjpeg", "jpeg_pipe", "obu", "av1")
@@ -68,6 +69,11 @@ def is_plain_stream(path: Path) -> bool:
     if any(len(start) > b and start[a] == start[b] == 0x47 for a, b in packets):
         return True
     return start.startswith((b"\x00\x00\x01", b"\x00\x00\x00\x01"))
+
+
+def needs_pyav(path: Path) -> bool:
+    """Whether OpenCV would scale or turn the frames of a file wrongly."""
+    return is_plain_stream(path) or is_mirrored(path)
 
 
 def is_raw_stream(path: Path) -> bool:
@@ -244,11 +250,35 @@ class AvFile(Source):
             failed = 0
             image = frame.to_ndarray(format="rgb24")
             rotation = int(getattr(frame, "rotation", 0)) % 360
-            if rotation in _UPRIGHT:
+            mirror = _mirror(frame)
+            if mirror is not None:
+                image, rotation = _mirrored(image, *mirror)
+            elif rotation in _UPRIGHT:
                 image = cv2.rotate(image, _UPRIGHT[rotation])
             timestamp = None if frame.time is None else 1000 * frame.time
             aspect = sample_aspect(stream.codec_context.sample_aspect_ratio or None, rotation)
             yield _Decoded(index, image, timestamp, -rotation % 360, aspect)
+
+
+def _mirror(frame: Any) -> tuple[int, int, int, int] | None:
+    """Where the matrix of a frame moves x and y, (ax, ay, bx, by); None unless it mirrors."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
+    return (a, b, c, d) if a * d - b * c < 0 else None
+
+
+def _mirrored(image: np.ndarray, a: int, b: int, c: int, d: int) -> tuple[np.ndarray, int]:
+    """The image at (ax + cy, bx + dy), and as its rotation 270 where sides are exchanged, or 0."""
+    is_turned = abs(b) > abs(a)
+    if is_turned:
+        image, a, d = cv2.transpose(image), c, b
+    if a < 0:
+        image = cv2.flip(image, 1)
+    if d < 0:
+        image = cv2.flip(image, 0)
+    return image, 270 if is_turned else 0
 
 
 def read_colour_tags(path: Path) -> ColourTags | None:

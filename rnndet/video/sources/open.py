@@ -24,6 +24,7 @@ from rnndet.video.sources.av_file import (
     has_pyav,
     is_plain_stream,
     is_raw_stream,
+    needs_pyav,
     read_colour_tags,
 )
 from rnndet.video.sources.base import (
@@ -50,7 +51,7 @@ from rnndet.video.sources.capture import (
     states_end,
 )
 from rnndet.video.sources.clock import WRAP, Clock
-from rnndet.video.sources.edit_list import shown_length
+from rnndet.video.sources.edit_list import is_mirrored, shown_length
 from rnndet.video.sources.image_folder import (
     OTHER_SUFFIXES,
     ImageFolder,
@@ -141,7 +142,7 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
         raise ValueError(f"expected indices >= 0, got {min(requested)}")
     file = existing_file(path)
     images: dict[int, np.ndarray] = {}
-    if requested and not (has_pyav() and is_plain_stream(file)):
+    if requested and not (has_pyav() and needs_pyav(file)):
         capture = open_capture(file)
         frames = decode(capture, requested)
         images = {index: image for index, image, _ in frames if index in requested}
@@ -201,6 +202,7 @@ class _CaptureSource(Source):
         # a stream without an index, whose length is a guess; and one without a container,
         # whose frame rate OpenCV makes up
         self._is_plain = file is not None and is_plain_stream(file)
+        self._is_mirrored = file is not None and is_mirrored(file)
         self._is_raw = is_raw = file is not None and is_raw_stream(file)
         self._capture = capture = open_capture()
         self._reset_counts()
@@ -230,6 +232,12 @@ class _CaptureSource(Source):
         if self._is_raw:
             return (rate_note(None),)
         notes = () if self._clock is None else self._clock.notes
+        if self._is_mirrored:
+            hint = "install the video extra (PyAV)"
+            notes = (
+                f"the video is to be shown mirrored, and is turned by 180 degrees; {hint}",
+                *notes,
+            )
         return notes if self.info.fps is not None else (rate_note(self._claimed_fps), *notes)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -320,7 +328,7 @@ def _open_video(path: Path, name: str | None, max_pixels: int) -> Source:
 
     Where neither can read the file, the error is OpenCV's, unless PyAV finds audio only.
     """
-    if has_pyav() and is_plain_stream(existing_file(path)):
+    if has_pyav() and needs_pyav(existing_file(path)):
         return AvFile(path, name=name, max_pixels=max_pixels)
     try:
         return VideoFile(path, name=name, max_pixels=max_pixels)
