@@ -1,11 +1,14 @@
 """Mistakes of a newcomer, on the command line and in Python: one line that says what is wrong."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 import rnndet
 from conftest import SIZE_HW, error_line, tiny_model
+from rnndet.cli.errors import with_flags
 from rnndet.cli.main import TOOLS, main
 from rnndet.data.formats import read_set
 from rnndet.errors import DeviceError, RnndetError
@@ -17,6 +20,7 @@ from rnndet.video.image import write_image
     [
         (["infer", "a.mp4", "--classes"], "infer: argument --classes: expected one argument; "),
         (["infer", "a.mp4", "--stride", "0"], "infer: argument --stride: '0' is not an integer "),
+        (["infer", "a.mp4", "--score-threshold", "=0.5"], "'=0.5' is neither a score nor NAME=SC"),
         (["infer", "a.mp4", "--devise", "cpu"], "--devise cpu; did you mean '--device'? rnndet"),
         (["infer", "a.mp4", "--xyz"], "infer: unrecognized arguments: --xyz; rnndet infer --help "),
         (["train"], "train: the following arguments are required: config; rnndet train --help "),
@@ -95,7 +99,7 @@ def image(tmp_path_factory):
         ({"size": 640.5}, "size = 640.5; expected the longer edge"),
         ({"classes": 3}, "classes = 3; expected a list of class names"),
         ({"classes": [0]}, "classes: 0 is no name of a class"),
-        ({"min_score": {0: 0.5}}, "min_score: 0 is no name of a class"),
+        ({"min_score": {0: 0.5}}, "`min_score`: 0 is no name of a class"),
         ({"tracker_options": 3}, "tracker_options = 3; expected names with their values"),
         ({"tracker_options": ["max_age"]}, r"tracker_options = \['max_age'\]; expected names"),
         ({"regions": {"lines": {}}}, r"regions = {'lines': {}}; expected Regions or the path"),
@@ -104,6 +108,14 @@ def image(tmp_path_factory):
 def test_option_of_another_type_is_named(model, image, options, message):
     with pytest.raises(RnndetError, match=message):
         rnndet.track(model, image, **options)
+
+
+@pytest.mark.parametrize(("scores", "what"), [({"x": 2}, "of 'x' = 2"), (2, "= 2"), ({"y": 1}, "")])
+def test_messages_name_the_parameter_in_python_and_the_flag_in_a_tool(model, image, scores, what):
+    with pytest.raises(RnndetError) as error:
+        rnndet.track(model, image, min_score=scores)
+    assert re.match(rf"`min_score`:? ?{what}", str(error.value))
+    assert re.match(rf"--score-threshold:? ?{what}", with_flags(str(error.value)))
 
 
 @pytest.mark.parametrize("name", ["everyday", b"a.pt"])

@@ -27,6 +27,7 @@ FLAGS = {  # of the parameters that messages of the library name in backticks
     "latencies": "--latency",
     "load_state": "--load-state",
     "max_pixels": "--max-pixels",
+    "min_score": "--score-threshold",
     "only_classes": "--classes",
     "options": "--option",
     "out": "--out",
