@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from rnndet.errors import InputError
+from rnndet.messages import counted
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
 from rnndet.video.colour import ColourTags
 from rnndet.video.sources.base import (
@@ -165,9 +166,10 @@ class AvFile(Source):
     def notes(self) -> tuple[str, ...]:
         notes = []
         if self._changes:
+            changes = counted(self._changes, "time")
             notes.append(
-                f"the image size changes ({self._changes} times), first {self._first_change}; "
-                f"all images are scaled to {self.info.width}x{self.info.height}"
+                f"the image size changes ({changes}), first {self._first_change}; all images are "
+                f"scaled to {self.info.width}x{self.info.height}"
             )
         if self._other_shape:
             notes.append(f"the shape of the pixels changes, first {self._other_shape}")
