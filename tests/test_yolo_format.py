@@ -1,5 +1,7 @@
 """Reader of YOLO text files: layouts, data.yaml, rows."""
 
+import os
+
 import pytest
 from labelled_sets import read_notes, write_images
 
@@ -146,6 +148,16 @@ def test_images_of_other_sizes_are_no_frames_of_a_video(tmp_path, monkeypatch):
     assert problem.where.endswith("3.jpg")
     assert "is 32x96, but the first image of the video images is 64x48, as 2 of 5" in problem.reason
     assert 'pictures = "stills"' in problem.reason
+
+
+def test_list_may_name_images_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    put(tmp_path, name, f"0 {BOX}")
+    (tmp_path / "train.txt").write_bytes(b"images/train/caf\xe9.jpg\n")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [car]\n")
+    (frame,) = load(tmp_path).videos[0].frames
+    assert frame.image == tmp_path / "images/train" / f"{name}.jpg"
+    assert len(frame.target) == 1
 
 
 # rows

@@ -133,7 +133,8 @@ def _split(root: Path, labels: Path, split: str) -> list[str] | None:
     lists = root / "ImageSets" / "Main"
     file = inside(lists, f"{split}.txt", where=f"split {split}")
     if file.is_file():
-        return [_listed(line, file) for line in read_text(file).splitlines() if line.strip()]
+        lines = read_text(file, of_names=True).splitlines()
+        return [_listed(line, file) for line in lines if line.strip()]
     if split == ".":
         return None
     part = inside(labels, split, where=f"split {split}")

@@ -153,7 +153,7 @@ def _folder(root: Path, split: str) -> Path:
 def _listed(file: Path, root: Path) -> dict[str, Path]:
     """Return the images that a list names, by their path without the suffix."""
     found = {}
-    for line, (name, *_) in rows(file, Problems(), columns=1, separator="\n"):
+    for line, (name, *_) in rows(file, Problems(), columns=1, separator="\n", of_names=True):
         image = inside(
             root, name.replace("\\", "/").removeprefix("./"), where=f"{file}: line {line}"
         )
