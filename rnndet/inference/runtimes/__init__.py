@@ -36,13 +36,12 @@ def as_runtime(model: VideoDetector | Runtime) -> Runtime:
         return model
     if isinstance(model, str | bytes | os.PathLike):
         raise RnndetError(f"model = {model!r}; expected a model: rnndet.load_model({model!r})")
-    from rnndet.inference.runtimes.torch_runtime import TorchRuntime
-    from rnndet.models.video_detector import VideoDetector
-
-    if not isinstance(model, VideoDetector):
+    if not (hasattr(model, "classes") and hasattr(model, "detector")):
         raise RnndetError(
             f"model = {type(model).__name__} {model!r:.60}; expected what rnndet.load_model returns"
         )
+    from rnndet.inference.runtimes.torch_runtime import TorchRuntime
+
     return TorchRuntime(model)
 
 
