@@ -88,11 +88,13 @@ def choose_classes(
     >>> choose_classes(["car", "person"], ("person", "bicycle", "car"), what="classes")
     ('person', 'car')
     """
-    if isinstance(names, str):
-        raise RnndetError(f"{what} = {names!r}; expected a list of class names")
+    if isinstance(names, str) or not isinstance(names, Collection):
+        raise RnndetError(f"{what} = {names!r:.60}; expected a list of class names")
     if not names:
         raise RnndetError(f"{what}: names no class")
     for name in names:
+        if not isinstance(name, str):
+            raise RnndetError(f"{what}: {name!r:.60} is no name of a class; expected text")
         if name not in known:
             hint = nearest_hint(name, known).strip() or f"its classes: {', '.join(known)}"
             raise RnndetError(f"{what}: {owner} has no class {name!r}; {hint}")

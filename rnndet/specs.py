@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from typing import Any
 
 from rnndet.errors import RnndetError, WeightsError
@@ -63,9 +64,9 @@ class InputSpec:
                 f"size = {longer}: this model takes no other size than its own, since it "
                 + ("scales every frame itself" if self.as_float else "has a fixed input size")
             )
-        if not self.divisor <= longer <= LARGEST:
+        if not isinstance(longer, Integral) or not self.divisor <= longer <= LARGEST:
             raise RnndetError(
-                f"size = {longer}; expected the longer edge of the model's input in pixels, "
+                f"size = {longer!r}; expected the longer edge of the model's input in pixels, "
                 f"{self.divisor} to {LARGEST}"
             )
         return replace(self, shorter=round(self.shorter * longer / self.longer), longer=longer)

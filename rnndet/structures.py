@@ -86,12 +86,17 @@ class Detections:
         """
         try:
             import supervision
-        except ImportError:
+        except ImportError as error:
             raise RnndetError(
-                "to_supervision: needs supervision; pip install 'rnndet[supervision]'"
+                f"to_supervision: needs supervision; pip install 'rnndet[supervision]' ({error})"
             ) from None
         data = {}
         if classes is not None:
+            if len(self) and self.labels.max() >= len(classes):
+                raise RnndetError(
+                    f"to_supervision: classes has {len(classes)} names, and a detection has the "
+                    f"label {self.labels.max()}; pass the classes of the model"
+                )
             data["class_name"] = np.array([classes[label] for label in self.labels.tolist()], str)
         return supervision.Detections(
             xyxy=self.boxes, confidence=self.scores, class_id=self.labels,

@@ -49,12 +49,14 @@ def encode(
     return path
 
 
-def turn(path: Path, degrees: int) -> Path:
-    """Set the matrix of the track header of an mp4 as a phone does."""
+def turn(path: Path, to: int | list[int]) -> Path:
+    """Set the matrix of the track header of an mp4 as a phone does, to these degrees or values."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix comes after 40 bytes
-    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
-    matrix = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
+    matrix = to
+    if isinstance(to, int):
+        cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[to]
+        matrix = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
     data[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in matrix)
     path.write_bytes(data)
     return path
@@ -110,6 +112,42 @@ def test_rotation_is_honoured_by_both(tmp_path, degrees):
     assert images[0][corner].min() > 240
     assert images[0].mean() < 128  # the other three quarters are dark
     assert np.array_equal(*images)
+
+
+MIRRORS = {  # a, b, c, d of the matrix: where the white quarter, upper left as stored, goes
+    (-1, 0, 0, 1): (0, -1),
+    (1, 0, 0, -1): (-1, 0),
+    (0, 1, 1, 0): (0, 0),
+    (0, -1, -1, 0): (-1, -1),
+}
+
+
+@pytest.mark.parametrize("values", MIRRORS)
+def test_mirrored_video_is_shown_as_in_its_mirror(tmp_path, values):
+    path = encode(tmp_path / "clip.mp4")
+    stored = next(iter(open_source(path))).image
+    a, b, c, d = values
+    turn(path, [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30])
+    with open_source(path) as source:
+        image = next(iter(source)).image
+        assert (source.info.height, source.info.width) == image.shape[:2]
+        assert source.info.rotation == (90 if b else 0)
+        assert source.notes == ()
+    expected = stored.transpose(1, 0, 2) if b else stored
+    expected = expected[:, ::-1] if a + c < 0 else expected
+    expected = expected[::-1] if b + d < 0 else expected
+    assert np.array_equal(image, expected)
+    assert image[MIRRORS[values]].min() > 240
+    assert np.array_equal(read_frames(path, [0])[0], image)
+
+
+def test_mirrored_video_without_pyav_is_a_warning(tmp_path, monkeypatch):
+    path = turn(encode(tmp_path / "clip.mp4"), [-1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30])
+    monkeypatch.setattr("rnndet.video.sources.open.has_pyav", lambda: False)
+    with open_source(path) as source:
+        list(source)
+        (note,) = source.notes
+    assert "to be shown mirrored" in note
 
 
 @pytest.mark.parametrize(("suffix", "form"), [(".ts", "mpegts"), (".h264", "h264")])

@@ -69,10 +69,10 @@ def test_a_track_starts_from_the_score_of_its_class_on(name):
     ("min_score", "what"),
     [
         ({"cubes": 0.5}, "did you mean 'cube'"),
-        ({"cube": 1.5}, r"min_score of 'cube' = 1\.5; expected a number from 0 to 1"),
+        ({"cube": 1.5}, r"`min_score` of 'cube' = 1\.5; expected a number from 0 to 1"),
         ({"cube": "0.5"}, "expected a number"),
         ({"*": float("nan")}, "expected a number"),
-        (1.5, r"min_score = 1\.5; expected a number"),
+        (1.5, r"`min_score` = 1\.5; expected a number"),
         (float("nan"), "expected a number"),
         (None, "expected a number"),
     ],

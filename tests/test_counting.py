@@ -253,6 +253,152 @@ def test_counts_of_a_frame_do_not_change_later():
     assert before.lines["gate"] == LineCount({}, {})
 
 
+def stand(regions, *feet, x=100, side=SIDE, index=0):
+    """The counts after a single track stood with its feet at these y."""
+    counter = TrackCounter(regions, CLASSES)
+    for y in feet:
+        found = detections([[x - side / 2, y - side, x + side / 2, y]], [0.9], [0], [1])
+        counts = counter.step(FrameResult(Frame(IMAGE, 0, 0.0), found))
+    return counts
+
+
+@pytest.mark.parametrize("border", [98, 99, 100, 130])  # the image ends at 100
+def test_a_box_that_the_border_cuts_is_in_the_region_that_ends_there(border):
+    ground = {"ground": ((0, 40), (200, 40), (200, border), (0, border))}
+    regions = Regions(ground, point="bottom")
+    assert stand(regions, 100).regions["ground"].inside == {"car": 1}
+    walked = stand(regions, 100, 95, 60, 100).regions["ground"]
+    assert (walked.inside, walked.entered, walked.left) == ({"car": 1}, {}, {})
+    left = stand(regions, 100, 95, 60, 30).regions["ground"]
+    assert (left.inside, left.entered, left.left) == ({}, {}, {"car": 1})
+
+
+def test_a_large_box_enters_a_region_that_ends_at_the_border():
+    regions = Regions({"ground": ((0, 70), (200, 70), (200, 100), (0, 100))}, point="bottom")
+    assert stand(regions, 40, 100, side=80).regions["ground"].entered == {"car": 1}
+
+
+@pytest.mark.parametrize(
+    ("x", "inside"), [(49, {}), (51, {"car": 1}), (149, {"car": 1}), (151, {})]
+)
+def test_a_region_goes_straight_on_beyond_the_border(x, inside):
+    regions = Regions({"gap": ((50, 40), (150, 40), (150, 98), (50, 98))}, point="bottom")
+    assert stand(regions, 100, x=x).regions["gap"].inside == inside
+
+
+def test_a_region_that_ends_before_the_border_has_an_edge_there():
+    regions = Regions({"strip": ((0, 40), (200, 40), (200, 90), (0, 90))}, point="bottom")
+    assert stand(regions, 100).regions["strip"].inside == {}
+
+
+@pytest.mark.parametrize(
+    ("place", "inside"),
+    [((0, 0), True), ((200, 0), True), ((0, 100), True), ((200, 100), True), ((100, 50), True)],
+)
+def test_the_whole_image_as_a_region_has_all_of_its_corners(place, inside):
+    whole = Regions({"whole": ((0, 0), (199, 0), (199, 99), (0, 99))})
+    counts = TrackCounter(whole, CLASSES).step(result(place))
+    assert bool(counts.regions["whole"].inside) == inside
+
+
+@pytest.mark.parametrize(
+    ("place", "inside"),
+    [((0, 50), True), ((0, 10), False), ((60, 50), False), ((40, 99), False), ((10, 50), True)],
+)
+def test_a_region_at_one_border_keeps_its_other_edges(place, inside):
+    left = Regions({"left": ((0, 20), (50, 20), (50, 80), (0, 80))})
+    counts = TrackCounter(left, CLASSES).step(result(place))
+    assert bool(counts.regions["left"].inside) == inside
+
+
+def test_a_corner_on_the_border_is_no_edge_there():
+    tip = Regions({"tip": ((100, 100), (50, 40), (150, 40))}, point="bottom")
+    assert stand(tip, 100, x=80).regions["tip"].inside == {}
+
+
+def test_a_line_to_the_last_pixel_reaches_the_border():
+    regions = Regions(lines={"gate": ((100, 99), (100, 60))}, point="bottom")
+
+    def crossing(y):
+        counter = TrackCounter(regions, CLASSES)
+        for x in (70, 130):
+            found = detections([[x - 10, y - 20, x + 10, y]], [0.9], [0], [1])
+            counts = counter.step(FrameResult(Frame(IMAGE, 0, 0.0), found))
+        return counts.lines["gate"].to_right
+
+    assert crossing(100) == {"car": 1}
+    assert crossing(50) == {}  # its other end stays
+
+
+def test_a_line_along_the_border_is_not_longer():
+    line = Regions(lines={"low": ((50, 98), (90, 98))})
+    counter = TrackCounter(line, CLASSES)
+    for y in (90, 106):  # of a box that leaves the image
+        counts = counter.step(result((120, y)))
+    assert counts.lines["low"] == LineCount({}, {})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        list,
+        np.array,
+        lambda points: [np.array(point, np.float32) for point in points],
+        lambda points: [[np.float32(x), np.int64(y)] for x, y in points],
+    ],
+)
+def test_points_may_be_lists_and_arrays(kind):
+    yard = [[50, 20], [150, 20], [150, 80]]
+    regions = Regions({"yard": kind(yard)}, {"gate": kind([[100, 100], [100, 0]])})
+    assert json.loads(json.dumps(regions.to_dict()))["regions"]["yard"] == yard
+    assert walk(regions, 70, 130).lines["gate"].to_right == {"car": 1}
+
+
+@pytest.mark.parametrize("shapes", [[[0, 0], [9, 0], [9, 9]], {3: [[0, 0], [9, 0], [9, 9]]}, 3])
+def test_regions_without_names_are_refused(shapes):
+    with pytest.raises(RnndetError, match=r"^regions: expected names"):
+        Regions(shapes)
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        ((0, 0), (100, 100), (100, 0), (0, 100)),
+        ((0, 0), (100, 100), (100, 0), (0, 70)),
+        ((100, 0), (0, 70), (0, 0), (100, 100)),
+        ((0, 100), (0, 0), (100, 100), (100, 0)),
+        ((50, 0), (80, 90), (0, 35), (100, 35), (20, 90)),
+    ],
+)
+def test_a_region_whose_edges_cross_is_refused_with_both(corners):
+    with pytest.raises(
+        RnndetError, match=r"'yard': its edge from \(.*\) crosses that from .*order"
+    ):
+        Regions({"yard": corners})
+
+
+@pytest.mark.parametrize("first", range(6))
+def test_a_concave_region_may_begin_at_any_corner(first):
+    bay = [(0, 0), (200, 0), (200, 100), (150, 100), (150, 50), (0, 50)]
+    for corners in (bay, bay[::-1]):
+        assert len(Regions({"bay": [*corners[first:], *corners[:first]]}).regions["bay"]) == 6
+
+
+def test_edges_of_a_region_may_meet():
+    """As where a hole is cut out, or the first corner is repeated as the last."""
+    ring = [(0, 0), (90, 0), (90, 90), (0, 90), (0, 0), (30, 30), (30, 60), (60, 60), (60, 30)]
+    hole = Regions({"ring": [*ring, (30, 30)]})
+    assert walk(hole, 45, y=45).regions["ring"].inside == {}
+    assert walk(hole, 15, y=45).regions["ring"].inside == {"car": 1}
+
+
+def test_too_many_corners_are_refused():
+    circle = [(100 + 90 * np.cos(t), 100 + 90 * np.sin(t)) for t in np.linspace(0, 6.2, 1001)]
+    assert len(Regions({"round": circle[:1000]}).regions["round"]) == 1000
+    with pytest.raises(RnndetError, match=r"'round': 1001 corners; expected 1000 at most"):
+        Regions({"round": circle})
+
+
 def test_detections_without_ids_are_refused():
     found = detections([[0, 0, 9, 9]], [0.9], [0])
     with pytest.raises(RnndetError, match="use a tracker"):
@@ -288,7 +434,11 @@ SQUARE = [[0, 0], [9, 0], [9, 9]]
     [
         ([], "expected an object"),
         ({}, "at least one region or line"),
-        ({"region": {}}, "keys regions, lines, point"),
+        ({"region": {}}, "'region' is unknown; did you mean 'regions'"),
+        (
+            {"lines": {"a": [[0, 0], [9, 9]]}, "name": "x"},
+            "'name' is unknown; expected the keys reg",
+        ),
         ({"regions": []}, "names with lists"),
         ({"regions": {"a": 3}}, "region 'a'"),
         ({"regions": {"a": [[0, 0], [9, 0]]}}, "three corners"),

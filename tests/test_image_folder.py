@@ -1,5 +1,6 @@
 """Numbered images keep their numbers; a few unreadable images are skipped and counted."""
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from rnndet.errors import InputError
+from rnndet.video.exif import count_images
 from rnndet.video.image import read_image, write_image
 from rnndet.video.sources.image_folder import ImageFolder, numbers
 from rnndet.video.sources.open import open_source
@@ -155,6 +157,88 @@ def test_jfif_is_read_as_jpeg(tmp_path):
     with ImageFolder(tmp_path) as source:
         assert len(list(source)) == 4
         assert source.notes == ()
+
+
+def pages(path: Path, *sizes_hw: tuple[int, int]) -> Path:
+    """A TIFF with pages of these sizes."""
+    images = [np.full((*size, 3), 40 * k, np.uint8) for k, size in enumerate(sizes_hw)]
+    assert cv2.imwritemulti(str(path), images)
+    return path
+
+
+def test_images_that_are_not_the_first_of_their_file_are_said_to_be_left_out(tmp_path):
+    pages(tmp_path / "a.tiff", (8, 10), (8, 10), (8, 10))
+    write_image(tmp_path / "b.tiff", np.zeros((8, 10, 3), np.uint8))
+    pages(tmp_path / "c.tiff", (8, 10), (8, 10))
+    for path, text in ((tmp_path, "2 files"), (tmp_path / "a.tiff", "1 file")):
+        with ImageFolder(path) as source:
+            assert len(list(source)) == (3 if path == tmp_path else 1)
+            (note,) = source.notes
+            assert f"only the first image is read of {text} with several (a.tiff: 3)" in note
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", len(content), kind) + content + bytes(4)
+
+
+def png(*chunks: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + b"".join(chunks)
+
+
+def webp(*kinds: bytes) -> bytes:
+    chunks = b"".join(
+        struct.pack("<4sI", kind, 3) + bytes(4) for kind in kinds
+    )  # 3 are padded to 4
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        (png(chunk(b"gAMA", bytes(4)), chunk(b"acTL", struct.pack(">II", 7, 0))), 7),
+        (png(chunk(b"IDAT", b""), chunk(b"acTL", struct.pack(">II", 7, 0))), 1),
+        (png(), 1),
+        (png(chunk(b"acTL", b""))[:-4], 1),
+        (webp(b"VP8X", b"ANIM", b"ANMF", b"ANMF"), 2),
+        (webp(b"VP8 "), 1),
+        (webp(b"VP8X", b"ANIM", b"ANMF")[:-6], 1),
+        (b"II*\0" + struct.pack("<I", 9_999), 1),
+        (b"MM\0*" + struct.pack(">IHI", 8, 0, 8), 1),  # the directory after the first is the first
+        (b"GIF89a", 1),
+        (b"", 1),
+    ],
+)
+def test_number_of_images_in_a_file(tmp_path, content, count):
+    (tmp_path / "a").write_bytes(content)
+    assert count_images(tmp_path / "a") == count
+
+
+def test_copies_of_another_size_are_no_further_images(tmp_path):
+    assert count_images(pages(tmp_path / "a.tif", (8, 10), (8, 10), (4, 5))) == 2
+    assert count_images(tmp_path / "none.tif") == 1
+
+
+def test_copies_that_are_marked_as_such_are_no_further_images(tmp_path):
+    """Tag 254 is 1 in them."""
+
+    def directory(after: int, kind: int) -> bytes:
+        tags = [(254, 4, 1, kind), (256, 4, 1, 10), (257, 4, 1, 8)]
+        return (
+            struct.pack("<H", 3)
+            + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+            + struct.pack("<I", after)
+        )
+
+    content = b"II*\0" + struct.pack("<I", 8)
+    (tmp_path / "a").write_bytes(content + directory(50, 0) + directory(92, 1) + directory(0, 0))
+    assert count_images(tmp_path / "a") == 2
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.DNG"])
+def test_image_of_a_format_that_is_not_read_is_no_video_in_its_message(tmp_path, name):
+    (tmp_path / name).write_bytes(b"1" * 100)
+    with pytest.raises(InputError, match=r"\.(heic|dng) images cannot be read; convert it to jpg"):
+        open_source(tmp_path / name)
 
 
 def test_images_of_formats_that_are_not_read_are_named_with_their_number(tmp_path):

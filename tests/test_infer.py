@@ -966,7 +966,7 @@ def test_scores_of_classes_change_the_results_and_are_in_the_header_like_nms(inf
     ("arguments", "what"),
     [
         (["--score-threshold", "birds=0.5"], "no class 'birds'; did you mean 'bird'"),
-        (["--score-threshold", "bird=7"], "min_score of 'bird' = 7.0; expected a number"),
+        (["--score-threshold", "bird=7"], "--score-threshold of 'bird' = 7.0; expected a number"),
         (["--nms", 7], "nms = 7.0; expected an IoU"),
         (["--save", "counts"], "use --regions"),
         (["--regions", "none.json"], "none.json: cannot be read"),

@@ -1,5 +1,6 @@
 """Arguments are expanded into sources; an existing name is a file, whatever characters it has."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,30 @@ def test_bad_list_is_named_with_its_reason(folder, content, reason):
     Path("list.txt").write_bytes(content)
     with pytest.raises(InputError, match=rf"list\.txt.*{reason}"):
         expand("list.txt")
+
+
+NOT_UTF8 = b"caf\xe9.mp4", b"gone\xe9.mp4"
+
+
+def test_list_may_have_names_that_are_not_utf8(folder):
+    touch("d/a.mp4", os.fsdecode(b"d/" + NOT_UTF8[0]))
+    Path("d/list.txt").write_bytes(b"\n".join([b"a.mp4", *NOT_UTF8, "größe.mp4".encode()]))
+    names = [b"d/a.mp4", *(b"d/" + name for name in NOT_UTF8), "d/größe.mp4".encode()]
+    assert [os.fsencode(source) for source in expand("d/list.txt")] == names
+
+
+def test_list_whose_names_that_are_not_utf8_are_all_missing_is_no_text(folder):
+    """As a binary file, or a text in UTF-16."""
+    touch("a.mp4")
+    Path("list.txt").write_bytes(b"a.mp4\n" + NOT_UTF8[1])
+    with pytest.raises(InputError, match=r"list\.txt: not a text file in UTF-8"):
+        expand("list.txt")
+
+
+def test_lines_of_a_list_end_where_a_file_system_allows_no_more(folder):
+    touch("a\x85b.mp4", "c\u2028d.mp4")
+    Path("list.txt").write_text("a\x85b.mp4\nc\u2028d.mp4\r\n", encoding="utf-8")
+    assert expand("list.txt") == ["a\x85b.mp4", "c\u2028d.mp4"]
 
 
 def test_nested_list_is_not_expanded(folder):

@@ -287,6 +287,13 @@ def test_another_size_stops_reading_frames_in_one_line(tmp_path):
         assert str(error.value) == expected
 
 
+def test_another_size_than_the_first_image_is_named_where_labels_state_none(tmp_path):
+    write_video_of_two(tmp_path, (20, 30))
+    (video,) = read_set("coco_vid", tmp_path, "train").videos
+    with pytest.raises(InputError, match="it is that of the first image: give all images of a"):
+        first_image(replace(video, states_size=False))
+
+
 def test_wrong_orientation_is_named_with_the_option(tmp_path):
     write_coco(tmp_path, size_hw=STORED_HW, orientation=QUARTER)
     (video,) = read_set("coco_vid", tmp_path, "train", orientation="shown").videos

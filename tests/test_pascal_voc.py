@@ -1,5 +1,7 @@
 """Reader of Pascal VOC: layouts of labelImg, CVAT and Roboflow, splits, classes, identities."""
 
+import os
+
 import pytest
 from labelled_sets import read_notes, write_images
 
@@ -53,6 +55,14 @@ def test_xml_beside_the_images_is_read_in_any_nesting(tmp_path):
     put(tmp_path, "train/a_1", thing())
     put(tmp_path, "train/deep/er/a_1", thing())
     assert summary(load(tmp_path)) == {"a": [1], "deep/er/a": [1]}
+
+
+def test_list_of_a_split_may_have_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    put_voc(tmp_path, name, thing())
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_bytes(b"caf\xe9\n")
+    assert load(tmp_path).videos[0].frames[0].image.stem == name
 
 
 def test_list_of_a_split_chooses_the_images(tmp_path):
@@ -145,7 +155,7 @@ def test_images_without_any_xml_are_an_error(tmp_path):
 def test_frame_of_another_size_than_its_video_is_a_problem(tmp_path):
     put(tmp_path, "train/a1", thing())
     put(tmp_path, "train/a2", thing(), size=(32, 48))
-    with pytest.raises(InputError, match=r"a2\.xml: size 32x48, but 64x48 .*pictures=stills"):
+    with pytest.raises(InputError, match=r"a2\.xml: size 32x48, but 64x48 .*pictures = .stills"):
         load(tmp_path)
     found = load(tmp_path, pictures="stills")
     assert [(v.name, v.width) for v in found.videos] == [("a1", 64), ("a2", 32)]

@@ -1,6 +1,7 @@
 """Shape and colour of pixels: read from a video, written to the annotated video and the header."""
 
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -100,6 +101,34 @@ def test_sample_aspect_ratio_is_read(tmp_path, kind, suffix):
         assert source.info.sample_aspect is None
     with kind(write(tmp_path / f"unknown{suffix}")) as source:
         assert source.info.sample_aspect is None
+
+
+def test_change_of_the_pixels_shape_in_a_stream_is_said_with_the_frame(tmp_path):
+    parts = [write(tmp_path / f"{n}.ts", aspect=Fraction(n, 3)) for n in (3, 4)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with open_source(joined) as source:
+        assert len(list(source)) == 80
+        (note,) = [note for note in source.notes if "shape" in note]
+    assert re.search(r"from 1:1 to 4:3 at frame (3\d|40); the first is kept", note)
+
+
+def test_shape_that_the_container_states_is_no_change(tmp_path):
+    """Of Matroska and mp4, whose own statement holds, and the codec may have another."""
+    path = write(tmp_path / "clip.ts", aspect=Fraction(4, 3))
+    with AvFile(path) as source:
+        list(source)
+        assert source.notes == ()
+    with av.open(str(path)) as old, av.open(str(tmp_path / "clip.mkv"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        stream.sample_aspect_ratio = Fraction(3, 2)
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    with AvFile(tmp_path / "clip.mkv") as source:
+        list(source)
+        assert source.notes == ()
 
 
 @pytest.mark.parametrize("kind", [VideoFile, AvFile])

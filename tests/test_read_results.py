@@ -1,6 +1,7 @@
 """Result files are read back as the numbers that were written."""
 
 import json
+import os
 import sys
 from fractions import Fraction
 from importlib.util import find_spec
@@ -118,6 +119,37 @@ def test_damaged_parquet_is_an_input_error(tmp_path):
         rnndet.read_results(tmp_path / "detections.parquet")
 
 
+@pytest.mark.parametrize("path", [None, 3, ["out/clip"]])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(InputError, match="expected the path of results"):
+        rnndet.read_results(path)
+
+
+def test_a_path_may_be_bytes(tmp_path):
+    assert len(rnndet.read_results(os.fsencode(write(tmp_path)))["frame"]) > 0
+
+
+def test_a_missing_path_is_said_to_be_missing(tmp_path):
+    for name in ("clip", "clip.jsonl", "clip.mp4"):
+        with pytest.raises(InputError, match=rf"{name}: no such file or folder"):
+            rnndet.read_results(tmp_path / name)
+
+
+def test_the_folder_of_a_batch_names_the_videos_in_it(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "detections.jsonl").touch()
+    with pytest.raises(InputError, match=r"give the folder of a video in \w+: a, b$"):
+        rnndet.read_results(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["detections.part.jsonl", "detections.csv"])
+def test_a_folder_without_the_json_names_the_results_in_it(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"give the path of {name}$"):
+        rnndet.read_results(tmp_path)
+
+
 def test_a_folder_without_results_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         rnndet.read_results(tmp_path)
@@ -164,6 +196,13 @@ def test_supervision_gets_boxes_scores_classes_and_ids():
     assert made.data["class_name"].tolist() == [CLASSES[label] for label in found.labels]
     plain = rnndet.Detections.empty().to_supervision()
     assert (len(plain), plain.tracker_id) == (0, None)
+
+
+def test_too_few_class_names_for_supervision_are_one_line():
+    pytest.importorskip("supervision")
+    found = rnndet.Detections(np.zeros((1, 4)), np.ones(1), np.array([3]))
+    with pytest.raises(RnndetError, match="classes has 3 names, and a detection has the label 3"):
+        found.to_supervision(["a", "b", "c"])
 
 
 def test_without_supervision_the_error_names_the_extra(monkeypatch):

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from rnndet.cli.main import TOOLS
@@ -129,3 +131,24 @@ def test_streams_of_a_notebook_stay(capsys):
         assert sys.stdout is before
         print("shown")
     assert capsys.readouterr().out == "shown\n"
+
+
+def test_opencv_prints_nothing_beside_the_error(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.tiff"), np.zeros((8, 10), np.float32))
+    program = f"""
+from rnndet.cli.main import main
+main(["--version"])
+from rnndet.errors import InputError
+from rnndet.video.image import read_image
+try:
+    read_image({str(tmp_path / "a.tiff")!r})
+except InputError:
+    print("refused")
+"""
+    environment = {key: text for key, text in os.environ.items() if key != "OPENCV_LOG_LEVEL"}
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True,
+        env=environment,
+    )  # fmt: skip
+    assert shown.stdout.endswith("refused\n")
+    assert shown.stderr == ""

@@ -1,6 +1,7 @@
 """The number of frames of a file that a player shows, and files that end before it."""
 
 import struct
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from timed_videos import encode
 from rnndet.data.formats import read_set
 from rnndet.data.frames import iterate
 from rnndet.video.sources.av_file import AvFile
-from rnndet.video.sources.edit_list import shown_seconds
+from rnndet.video.sources.edit_list import shown_length, shown_seconds
 from rnndet.video.sources.excerpt import Excerpt
 from rnndet.video.sources.open import VideoFile, count_frames, open_source
 
@@ -120,6 +121,12 @@ def test_length_that_an_edit_list_shows(tmp_path, content, seconds):
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
     assert shown_seconds(path) == seconds
+
+
+def test_edit_list_shorter_than_half_a_frame_shows_one_frame(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(movie((10, 0)))
+    assert shown_length(path, 120, Fraction(30)) == 1
 
 
 def test_millions_of_boxes_are_not_read(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from timed_videos import encode
 
 from rnndet.video.sources.av_file import AvFile
-from rnndet.video.sources.clock import WRAP, Clock
+from rnndet.video.sources.clock import AHEAD, WRAP, Clock
 from rnndet.video.sources.excerpt import Excerpt
 from rnndet.video.sources.open import VideoFile, open_source
 
@@ -19,8 +19,7 @@ def times_of(stamps: Sequence[float | None], *, fps: int = 10, **options) -> lis
     """The times of frames whose timestamps are given in seconds."""
     clock = Clock(Fraction(fps), **options)
     ms = [None if stamp is None else 1000 * stamp for stamp in stamps]
-    pairs = pairwise([*ms, None])
-    return [clock.time(k, stamp, following) for k, (stamp, following) in enumerate(pairs)]
+    return [time for _, time in clock.times(enumerate(ms), lambda frame: frame)]
 
 
 def test_equal_timestamps_are_bridged_and_the_next_one_counts_again():
@@ -33,6 +32,68 @@ def test_fallen_timestamp_is_bridged_and_the_next_one_counts_again():
 
 def test_single_timestamp_far_ahead_is_bridged():
     assert times_of([0, 0.1, 500, 0.3, 0.4]) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (900, 500), (500, 900), (900, 900), (900, None), (None, 900), (900, -900),
+        (-900, -500), (-500, -900), (-900, 900), (500, 500.1, 500.2), (-500, -499.9, -499.8),
+    ],
+)  # fmt: skip
+def test_run_of_bad_timestamps_is_bridged_and_the_next_one_counts_again(bad):
+    after = [1.7, 1.8, 9.0]
+    times = times_of([0, 0.1, 1.2, 1.3, *bad, *after])
+    assert times[-3:] == pytest.approx(after)
+    assert times[:4] == pytest.approx([0, 0.1, 1.2, 1.3])
+    assert times[4:-3] == pytest.approx([1.4, 1.5, 1.6][: len(bad)])
+
+
+@pytest.mark.parametrize("bad", [(900, 901, 902), (-900, 900, 900)])
+def test_run_of_bad_timestamps_is_spread_evenly_where_the_stated_rate_is_too_low(bad):
+    times = times_of([0, 0.02, 0.04, *bad, 0.12, 0.14])
+    assert times == pytest.approx([0.02 * k for k in range(8)])
+
+
+def test_frames_that_were_read_ahead_change_nothing_after_a_pause():
+    stamps = [0.1, 0.1, 0.1, 0.15, 0.3]
+    after_pause = times_of([0, *(30 + stamp for stamp in stamps)])
+    assert [time - 30 for time in after_pause[1:]] == pytest.approx(times_of([0, *stamps])[1:])
+
+
+def test_run_of_bad_timestamps_before_a_pause_is_bridged():
+    assert times_of([0, 0.1, 900, 901, 30, 30.1]) == pytest.approx([0, 0.1, 0.2, 0.3, 30, 30.1])
+
+
+def test_run_of_bad_timestamps_across_a_wrap_is_bridged():
+    stamps = [WRAP - 0.2, WRAP - 0.1, 5000, 4000, 0.2, 0.3]
+    assert times_of(stamps, wrap=WRAP) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=1e-6)
+
+
+def test_pause_before_a_joined_recording_is_kept():
+    stamps = [50, 50.1, 90, 90.1, 3, 3.1]
+    assert times_of(stamps) == pytest.approx([0, 0.1, 40, 40.1, 40.2, 40.3])
+
+
+def test_frames_are_read_ahead_only_where_timestamps_leap():
+    read = []
+
+    def frames():
+        for k, stamp in enumerate([0.0, 100, 200, 9000, 9100, 9200, 9300, 9400, 9500]):
+            read.append(k)
+            yield k, stamp
+
+    counts = [len(read) for _ in Clock(Fraction(10)).times(frames(), lambda frame: frame)]
+    assert counts == [2, 3, 4, 4 + AHEAD, 9, 9, 9, 9, 9]
+
+
+@pytest.mark.parametrize("fall", [0.3, 0.6, 0.9])
+def test_times_increase_also_where_timestamps_catch_up_exactly(fall):
+    """Results have six digits: two frames must not get the same."""
+    stamps = [*(k / 10 for k in range(20)), *(2 - fall + k / 10 for k in range(40))]
+    times = times_of(stamps)
+    assert min(b - a for a, b in pairwise(times)) >= 1e-6
+    assert times[-1] == pytest.approx(stamps[-1])
 
 
 def test_several_equal_timestamps_are_caught_up_with():
@@ -121,6 +182,18 @@ def test_file_with_one_repeated_timestamp_keeps_the_times_of_the_others(recordin
     assert "frame 4" in notes[0]
 
 
+@pytest.mark.parametrize("kind", [VideoFile, AvFile])
+def test_file_with_a_run_of_bad_timestamps_keeps_the_times_of_the_others(tmp_path, kind):
+    ticks = [0, 1, 2, 3, 30_000, 30_001, 6, 7, 300, 301]
+    path = encode(tmp_path / "clip.mkv", ticks, codec="mpeg4", options={"bf": "0"})
+    with kind(path) as source:
+        times, notes = [frame.time for frame in source], source.notes
+    right = [0, 1, 2, 3, 4, 5, 6, 7, 300, 301]
+    assert times == pytest.approx([tick / 30 for tick in right], abs=1.1e-3)
+    (note,) = notes
+    assert "2 frames (first: frame 4)" in note
+
+
 def test_excerpt_after_a_repeated_timestamp_has_frames(recording):
     path, _ = recording
     with Excerpt(open_source(path), start=9) as source:
@@ -199,11 +272,14 @@ def test_raw_stream_has_the_rate_that_it_states(tmp_path, codec, form):
     assert [frame.time for frame in frames] == pytest.approx([k / 30 for k in range(20)])
 
 
-@pytest.mark.parametrize("codec", ["libx265", "mjpeg"])
+@pytest.mark.parametrize("codec", ["libx265", "mjpeg", "large mjpeg"])
 def test_raw_stream_without_a_rate_is_said_to_be_assumed(tmp_path, codec):
     if codec == "mjpeg":
         path = tmp_path / "clip.raw"
         path.write_bytes(b"".join(jpeg(20 * k) for k in range(6)))
+    elif codec == "large mjpeg":  # FFmpeg takes the first image alone for its probe
+        path = tmp_path / "clip.mjpeg"
+        path.write_bytes(b"".join(jpeg(20 * k, noise=True) for k in range(6)))
     else:
         options = {"x265-params": "log-level=none:no-vui-timing-info=1"}
         path = encode(tmp_path / "clip.raw", range(6), codec=codec, form="hevc", options=options)
@@ -215,10 +291,21 @@ def test_raw_stream_without_a_rate_is_said_to_be_assumed(tmp_path, codec):
     assert times == pytest.approx([k / 25 for k in range(6)])
 
 
-def jpeg(grey: int) -> bytes:
+def test_raw_jpeg_has_no_rate_for_pyav_too(tmp_path):
+    path = tmp_path / "clip.mjpeg"
+    path.write_bytes(b"".join(jpeg(20 * k, noise=True) for k in range(6)))
+    with AvFile(path) as source:
+        assert source.info.fps is None
+        assert len(list(source)) == 6
+
+
+def jpeg(grey: int, *, noise: bool = False) -> bytes:
     from rnndet.video.image import encode_jpeg
 
-    return encode_jpeg(np.full((48, 64, 3), grey, np.uint8))
+    image = np.full((48, 64, 3), grey, np.uint8)
+    if noise:
+        image = np.random.default_rng(grey).integers(0, 256, (96, 128, 3), np.uint8)
+    return encode_jpeg(image)
 
 
 def test_opencv_says_that_it_assumes_the_rate_of_a_raw_stream(tmp_path):

@@ -1,16 +1,14 @@
 """Reader of YOLO text files: layouts, data.yaml, rows."""
 
-import numpy as np
+import os
+
 import pytest
 from labelled_sets import read_notes, write_images
 
-from rnndet.data.checks.run import check_dataset
 from rnndet.data.formats import read_set
 from rnndet.data.formats.data_yaml import DataYaml
-from rnndet.data.orientation import labelled_image
 from rnndet.data.problems import Problems
 from rnndet.errors import InputError
-from rnndet.video.image import write_image
 
 BOX = f"{20 / 64} {14 / 48} {20 / 64} {12 / 48}"  # edges 10 8 30 20
 EDGES = pytest.approx([10, 8, 30, 20], abs=1e-5)
@@ -167,22 +165,33 @@ def test_stills_may_have_sizes_of_their_own(tmp_path, monkeypatch):
     assert videos[1].frames[0].target.boxes[0].tolist() == pytest.approx([5, 16, 15, 40])
 
 
+def test_images_of_other_sizes_are_no_frames_of_a_video(tmp_path, monkeypatch):
+    """As in a folder of numbered photographs; one problem for all of them."""
+    for number in (1, 2):
+        put(tmp_path, str(number), f"0 {BOX}")
+    monkeypatch.setattr("labelled_sets.SIZE_HW", (96, 32))
+    for number in (3, 4, 5):
+        put(tmp_path, str(number), f"0 {BOX}")
+    problems = Problems()
+    found = load(tmp_path, classes=["car"], skip_bad=True, problems=problems)
+    assert summary(found) == {"images": [1, 2]}
+    (problem,) = problems.found
+    assert problem.where.endswith("3.jpg")
+    assert "is 32x96, but the first image of the video images is 64x48, as 2 of 5" in problem.reason
+    assert 'pictures = "stills"' in problem.reason
+
+
+def test_list_may_name_images_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    put(tmp_path, name, f"0 {BOX}")
+    (tmp_path / "train.txt").write_bytes(b"images/train/caf\xe9.jpg\n")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [car]\n")
+    (frame,) = load(tmp_path).videos[0].frames
+    assert frame.image == tmp_path / "images/train" / f"{name}.jpg"
+    assert len(frame.target) == 1
+
+
 # rows
-
-
-def test_photographs_joined_to_a_video_are_an_error_that_says_what_to_set(tmp_path):
-    put(tmp_path, "IMG_1", f"0 {BOX}")
-    put(tmp_path, "IMG_2", f"0 {BOX}")
-    write_image(tmp_path / "images/train/IMG_2.jpg", np.zeros((40, 50, 3), np.uint8))
-    (video,) = load(tmp_path, classes=["car"]).videos
-    with pytest.raises(InputError, match=r"IMG_2\.jpg: the image is 50x40, .*pictures=stills"):
-        labelled_image(video, video.frames[1], video.frames[1].image)
-    options = {"classes": ["car"]}
-    report = check_dataset("yolo", tmp_path, ("train",), options=options)
-    (line,) = report.findings
-    assert "frame 2 has 50x40 pixels" in str(line) and "pictures=stills" in str(line)
-    options["pictures"] = "stills"
-    assert not check_dataset("yolo", tmp_path, ("train",), options=options).findings
 
 
 def test_identity_is_the_sixth_field(tmp_path):

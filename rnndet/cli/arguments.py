@@ -36,8 +36,10 @@ def class_score(text: str) -> tuple[str, float]:
     >>> class_score("person=0.6")
     ('person', 0.6)
     """
-    name, _, number = text.rpartition("=")
+    name, mark, number = text.rpartition("=")
     try:
+        if mark and not name.strip():
+            raise ValueError("no name of a class")
         return name.strip() or "*", float(number)
     except ValueError:
         raise argparse.ArgumentTypeError(

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ FLAGS = {  # of the parameters that messages of the library name in backticks
     "latencies": "--latency",
     "load_state": "--load-state",
     "max_pixels": "--max-pixels",
+    "min_score": "--score-threshold",
     "only_classes": "--classes",
     "options": "--option",
     "out": "--out",
@@ -94,11 +96,13 @@ def shown(error: RnndetError) -> str:
 def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
     """Decorate the `main` of a tool: it runs with `standard_streams`.
 
-    A failure of stdout itself, such as a full disk, is one line on stderr and exit code 4.
+    A failure of stdout itself, such as a full disk, is one line on stderr and exit code 4. OpenCV
+    prints nothing, unless the environment says so.
     """
 
     @functools.wraps(main)
     def run(argv: list[str] | None = None) -> int:
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # errors are told once, by us
         try:
             with standard_streams():
                 return main(argv)

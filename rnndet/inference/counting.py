@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnndet.errors import InputError, RnndetError
+from rnndet.registry import nearest_hint
 from rnndet.structures import Counts, FrameResult, LineCount, RegionCount
 
-Point = tuple[float, float]  # x, y in pixels of the source
+Point = Sequence[float]  # x, y in pixels of the source
 Points = NDArray[np.float64]  # (P, 2)
 
 # A track changes sides only once it is further from the edge than this share of the side of its
@@ -35,6 +36,13 @@ HYSTERESIS, MIN_HYSTERESIS = 0.2, 2.0
 FORGET = 500  # frames after which a track that was not seen is forgotten; trackers end them before
 MAX_BYTES = 1_000_000  # of a file
 PLACES = ("middle", "bottom")
+KEYS = ("regions", "lines", "point")  # of a file
+MAX_CORNERS = 1000  # of a region
+# Pixels: an edge or end that is not farther from the border of the image lies on it. What is drawn
+# along the border ends at the last pixel, places of boxes one further.
+ON_BORDER = 2.0
+FAR = 1e5  # pixels, beyond any image
+OUTWARD = np.array([[-1.0, 0.0], [0.0, -1.0], [1.0, 0.0], [0.0, 1.0]])  # left, up, right, down
 HINT = "coordinates are pixels of the source, x from the left and y from the top"
 
 
@@ -43,18 +51,20 @@ class Regions:
     """Named regions and lines of the image, in pixels of the source.
 
     regions: corners of polygons, in order, at least three; the last is joined to the first. lines:
-    start and end. point: middle or bottom, the point of a box that counts. Raises RnndetError for
-    impossible values.
+    start and end. Points may be tuples, lists or rows of an array. point: middle or bottom, the
+    point of a box that counts. Raises RnndetError for impossible values.
 
     >>> Regions(lines={"gate": ((320, 0), (320, 480))}).lines["gate"]
     ((320, 0), (320, 480))
     """
 
-    regions: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
-    lines: Mapping[str, tuple[Point, Point]] = field(default_factory=dict)
+    regions: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+    lines: Mapping[str, Sequence[Point]] = field(default_factory=dict)
     point: str = "middle"
 
     def __post_init__(self) -> None:
+        for kind in ("regions", "lines"):
+            object.__setattr__(self, kind, _named_points(kind, getattr(self, kind)))
         if not self.regions and not self.lines:
             raise RnndetError("regions: expected at least one region or line")
         if self.point not in PLACES:
@@ -63,6 +73,7 @@ class Regions:
             raise RnndetError(f"{name!r} is a region and a line; use two names")
         for name, corners in self.regions.items():
             _check_points(f"region {name!r}", corners)
+            _check_edges(f"region {name!r}", np.array(corners, float))
             if len(corners) < 3 or abs(_area(np.array(corners, float))) < 1:
                 raise RnndetError(
                     f"region {name!r}: expected three corners or more around at least one pixel; "
@@ -86,15 +97,17 @@ class Regions:
     @staticmethod
     def from_dict(tree: Any, *, where: str) -> Regions:
         """Read the content of a file. Raises RnndetError that begins with `where`."""
-        known = ("regions", "lines", "point")
-        if not isinstance(tree, dict) or not tree.keys() <= set(known):
-            raise RnndetError(f"{where}: expected an object with the keys {', '.join(known)}")
-        shapes = [tree.get(kind, {}) for kind in ("regions", "lines")]
-        if not all(isinstance(shape, dict) for shape in shapes):
-            raise RnndetError(f"{where}: expected names with lists of points, [[x, y], ...]")
+        if not isinstance(tree, dict):
+            raise RnndetError(f"{where}: expected an object with the keys {', '.join(KEYS)}")
+        for key in sorted(tree.keys() - set(KEYS)):
+            raise RnndetError(
+                f"{where}: {key!r} is unknown; {nearest_hint(key, KEYS)}expected the keys "
+                f"{', '.join(KEYS)}"
+            )
         try:
-            regions, lines = ({k: _as_points(v) for k, v in shape.items()} for shape in shapes)
-            return Regions(regions, lines, tree.get("point", "middle"))  # type: ignore[arg-type]
+            return Regions(
+                tree.get("regions", {}), tree.get("lines", {}), tree.get("point", "middle")
+            )
         except RnndetError as error:
             raise RnndetError(f"{where}: {error}") from None
 
@@ -124,6 +137,8 @@ class TrackCounter:
 
     - region: a track enters or leaves it when its side changes. One that begins or ends inside does
       neither.
+    - region and line: what lies on the border of the image goes on beyond it, since nothing enters,
+      leaves or passes there unseen.
     - line: a track crosses it when its side changes and the straight way from the last clear place
       on one side to the first on the other meets the line between its ends. Each such change counts
       once, in its direction: who comes back is counted there. "to_right" is to the right hand of
@@ -156,7 +171,7 @@ class TrackCounter:
         """Forget tracks and counts, before another video."""
         self._events = {name: {-1: Counter(), 1: Counter()} for name in self._shapes}
         self._count = 0
-        self._is_checked = False
+        self._is_fitted = False
         self.restart()
 
     def restart(self) -> None:
@@ -169,8 +184,8 @@ class TrackCounter:
         shown = result.shown
         if shown.ids is None:
             raise RnndetError("regions: only tracks are counted; use a tracker")
-        if not self._is_checked:
-            self._check_inside(*result.frame.image.shape[:2])
+        if not self._is_fitted:
+            self._fit(*result.frame.image.shape[:2])
         if result.cut or result.frame.restart:
             self.restart()
         self._count += 1
@@ -213,14 +228,17 @@ class TrackCounter:
         }
         return Counts(regions, {name: LineCount(*events[name]) for name in self.regions.lines})
 
-    def _check_inside(self, height: int, width: int) -> None:
+    def _fit(self, height: int, width: int) -> None:
+        """Refuse what lies outside the image, and extend beyond it what lies on its border."""
         for name, points in {**self.regions.regions, **self.regions.lines}.items():
             low, high = np.min(points, 0), np.max(points, 0)
             if (high < 0).any() or (low > (width, height)).any():
                 raise RnndetError(
                     f"regions: {name!r} lies outside the image of {width}x{height}; {HINT}"
                 )
-        self._is_checked = True
+        for shape in self._shapes.values():
+            shape.fit(height, width)
+        self._is_fitted = True
 
     def state_dict(self) -> dict[str, Any]:
         """Counts and tracks as numbers, text and lists, in the order of the regions and lines."""
@@ -265,6 +283,22 @@ class _Polygon:
     """A region; distances are positive inside."""
 
     def __init__(self, corners: Points) -> None:
+        self._corners = corners
+        self._set(corners)
+
+    def fit(self, height: int, width: int) -> None:
+        """Move the edges that lie on the border of an image far beyond it."""
+        near = _near_borders(self._corners, height, width)
+        on = near & np.roll(near, -1, 0)  # of each edge, which begins at its corner
+        steps = [FAR * OUTWARD[row.argmax()] if row.any() else None for row in on]
+        moved = []
+        for corner, before, after in zip(self._corners, [steps[-1], *steps], steps, strict=False):
+            moved += [] if before is None else [corner + before]
+            moved += [corner] if before is None or after is None else []
+            moved += [] if after is None else [corner + after]
+        self._set(np.array(moved))
+
+    def _set(self, corners: Points) -> None:
         self._starts, self._ends = corners, np.roll(corners, -1, 0)
 
     def distance(self, place: Points) -> float:
@@ -291,6 +325,16 @@ class _Segment:
     def __init__(self, start: Points, end: Points) -> None:
         self._start, self._step = start, end - start
         self._length = float(np.hypot(*self._step))
+        self._first, self._last = 0.0, 1.0  # shares of the step between which it is met
+
+    def fit(self, height: int, width: int) -> None:
+        """Extend the line where it ends at the border of an image, unless it runs along it."""
+        ends = np.array([self._start, self._start + self._step])
+        way = self._step / self._length
+        leaves = np.array([OUTWARD @ -way, OUTWARD @ way]) > 0.5
+        is_open = (_near_borders(ends, height, width) & leaves).any(1)
+        self._first = -math.inf if is_open[0] else 0.0
+        self._last = math.inf if is_open[1] else 1.0
 
     def distance(self, place: Points) -> float:
         return float(_cross(self._step, place - self._start)) / self._length
@@ -300,7 +344,7 @@ class _Segment:
         a, b = self.distance(before), self.distance(after)
         at = before + (after - before) * (a / (a - b))
         share = float((at - self._start) @ self._step) / self._length**2
-        return 0 <= share <= 1
+        return self._first <= share <= self._last
 
 
 def _places(boxes: Points, point: str) -> tuple[Points, Points]:
@@ -321,20 +365,67 @@ def _area(corners: Points) -> float:
     return float(_cross(corners, np.roll(corners, -1, 0)).sum()) / 2
 
 
-def _check_points(what: str, points: Sequence[Point]) -> None:
+def _near_borders(points: Points, height: int, width: int) -> NDArray[np.bool_]:
+    """Whether each point is on or beyond the left, upper, right and lower border, (P, 4)."""
+    return np.hstack([points <= ON_BORDER, points >= (width - ON_BORDER, height - ON_BORDER)])
+
+
+def _check_points(what: str, points: Sequence[Any]) -> None:
     for point in points:
         is_pair = isinstance(point, tuple) and len(point) == 2
         if not is_pair or not all(_is_number(value) for value in point):
             raise RnndetError(f"{what}: {point!r} is no point; expected [x, y]; {HINT}")
 
 
+def _check_edges(what: str, corners: Points) -> None:
+    """Raise RnndetError if there are too many edges, or two of them cross."""
+    count = len(corners)
+    if count > MAX_CORNERS:
+        raise RnndetError(f"{what}: {count} corners; expected {MAX_CORNERS} at most")
+    ends = np.roll(corners, -1, 0)
+    for k in range(count - 2):
+        a, b = corners[k], ends[k]
+        c, d = corners[k + 1 :], ends[k + 1 :]
+        is_parted = _cross(b - a, c - a) * _cross(b - a, d - a) < 0
+        crosses = is_parted & (_cross(d - c, a - c) * _cross(d - c, b - c) < 0)
+        if crosses.any():
+            other = int(crosses.argmax())
+            first, second = (
+                f"from {_text(x)} to {_text(y)}" for x, y in ((a, b), (c[other], d[other]))
+            )
+            raise RnndetError(
+                f"{what}: its edge {first} crosses that {second}; give the corners in their order "
+                "around the region"
+            )
+
+
+def _text(point: Points) -> str:
+    return f"({point[0]:g}, {point[1]:g})"
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _as_points(value: Any) -> tuple[Any, ...]:
-    points = value if isinstance(value, list) else [value]
-    return tuple(tuple(point) if isinstance(point, list) else point for point in points)
+def _named_points(kind: str, shapes: Any) -> dict[str, tuple[Any, ...]]:
+    """The points of each region or line as tuples of numbers; what is none is left as it is."""
+    if not isinstance(shapes, Mapping) or not all(isinstance(name, str) for name in shapes):
+        raise RnndetError(f"{kind}: expected names with lists of points, [[x, y], ...]")
+    return {
+        name: tuple(map(_as_tuple, _as_tuple(points, one=True))) for name, points in shapes.items()
+    }
+
+
+def _as_tuple(value: Any, *, one: bool = False) -> Any:
+    """A list, tuple or array as a tuple of plain values; other values as they are.
+
+    one: give a tuple of the value then.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(x.item() if isinstance(x, np.generic) else x for x in value)
+    return (value,) if one else value
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from rnndet.errors import InputError, RnndetError
 from rnndet.inference.writers.csv_table import COLUMNS
+from rnndet.messages import listed
 
 Column = NDArray[Any]
 Row = tuple[Any, ...]  # in the order of COLUMNS
@@ -59,12 +61,14 @@ class ResultTable(Mapping[str, Column]):
         """A pandas.DataFrame with a row for each object. Raises RnndetError without pandas."""
         try:
             import pandas
-        except ImportError:
-            raise RnndetError("to_pandas: needs pandas; pip install 'rnndet[parquet]'") from None
+        except ImportError as error:
+            raise RnndetError(
+                f"to_pandas: needs pandas; pip install 'rnndet[parquet]' ({error})"
+            ) from None
         return pandas.DataFrame(self._columns)
 
 
-def read_results(path: str | Path) -> ResultTable:
+def read_results(path: str | bytes | os.PathLike[str]) -> ResultTable:
     """Read the results of a video, see `ResultTable`.
 
     path: a folder of results, of which detections.jsonl is read; or a file: detections.jsonl,
@@ -75,20 +79,37 @@ def read_results(path: str | Path) -> ResultTable:
     >>> table = read_results("out/clip")  # doctest: +SKIP
     >>> table["score"][table["label"] == "bird"].mean()  # doctest: +SKIP
     """
-    path = Path(path)
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise InputError(f"{path!r:.60}: expected the path of results")
+    path = Path(os.fsdecode(path))
     if path.is_dir():
-        path = path / "detections.jsonl"
+        path = _results_in(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; expected the results of rnndet infer")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: expected a folder of results, or one of: {', '.join(READERS)}")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected the results of rnndet infer")
     try:
         return reader(path)
     except (KeyError, TypeError, ValueError, csv.Error) as error:  # also not UTF-8
         raise InputError(f"{path}: not results of rnndet: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _results_in(folder: Path) -> Path:
+    """The file of a folder of results; raises InputError if there is none, with what is there."""
+    path = folder / "detections.jsonl"
+    if path.is_file():
+        return path
+    others = [file for file in (folder / name for name in OTHERS) if file.is_file()]
+    if others:
+        raise InputError(f"{path}: no such file; give the path of {others[0].name}")
+    videos = sorted(file.parent.name for file in folder.glob("*/detections.jsonl"))
+    hint = "expected the results of rnndet infer"
+    if videos:
+        hint = f"give the folder of a video in {folder.name}: {listed(videos, 'video')}"
+    raise InputError(f"{path}: no such file; {hint}")
 
 
 def _read_jsonl(path: Path) -> ResultTable:
@@ -145,8 +166,10 @@ def _read_csv(path: Path) -> ResultTable:
 def _read_parquet(path: Path) -> ResultTable:
     try:
         from pyarrow import parquet
-    except ImportError:
-        raise RnndetError(f"{path}: needs pyarrow; pip install 'rnndet[parquet]'") from None
+    except ImportError as error:
+        raise RnndetError(
+            f"{path}: needs pyarrow; pip install 'rnndet[parquet]' ({error})"
+        ) from None
     table = parquet.read_table(path, columns=list(COLUMNS))
     return _table(list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)))
 
@@ -168,6 +191,7 @@ def _table(
     )
 
 
+OTHERS = ("detections.part.jsonl", "detections.csv", "detections.parquet")  # beside no .jsonl
 READERS: dict[str, Callable[[Path], ResultTable]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,

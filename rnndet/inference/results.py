@@ -23,8 +23,8 @@ from rnndet.system.lock import FolderLock
 from rnndet.system.timing import NO_TIMER, Timer
 from rnndet.video.colour import ColourTags
 from rnndet.video.draw import Annotator
-from rnndet.video.sink import JsonLinesSink, ratio_text
-from rnndet.video.sources.base import ReadCounts
+from rnndet.video.sink import JsonLinesSink
+from rnndet.video.sources.base import ReadCounts, ratio_text
 
 # Stages of `Runtime` and `Stream` that a summary has as "model".
 MODEL_STAGES = ("preprocess", "network", "temporal", "head", "propagate")

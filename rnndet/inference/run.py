@@ -363,7 +363,8 @@ def _check_frame(item: object, index: int) -> None:
         return
     raise RnndetError(
         f"source: item {index} of the iterable: expected a Frame or an (H, W, 3) uint8 array, "
-        f"found {found}; to read a file, give its path as the source"
+        f"found {found}; to read a file, give its path as the source, and for several a list "
+        "of paths"
     )
 
 

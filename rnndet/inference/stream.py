@@ -339,12 +339,12 @@ def score_limits(min_score: float | Mapping[str, float], classes: Sequence[str])
     for name, score in given.items():
         if isinstance(score, bool) or not isinstance(score, Real) or not 0 <= score <= 1:
             of_class = f" of {name!r}" if name else ""
-            raise RnndetError(f"min_score{of_class} = {score}; expected a number from 0 to 1")
+            raise RnndetError(f"`min_score`{of_class} = {score}; expected a number from 0 to 1")
     if not isinstance(min_score, Mapping):
         return min_score
     named = [name for name in min_score if name != OTHERS]
     if named:
-        choose_classes(named, classes, what="min_score")
+        choose_classes(named, classes, what="`min_score`")
     others = min_score.get(OTHERS, DEFAULT_SCORE)
     return np.array([min_score.get(name, others) for name in classes], np.float64)
 

@@ -30,6 +30,7 @@ from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.models.weights_files import check_file, check_plain, damaged_member
 from rnndet.models.zoo import TORCHVISION, file_sha256, find_weights
 from rnndet.specs import TrackClassSpec
+from rnndet.system.device import find_device
 from rnndet.system.files import atomic_file
 
 FORMAT = 2  # of the checkpoint's dictionary
@@ -194,14 +195,16 @@ def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") 
     """Load a model in eval mode, by the name of published weights or by the path of a checkpoint.
 
     torchvision:NAME is a detector that torchvision publishes, which may be downloaded. Published
-    weights are checked against their sha256. Raises WeightsError.
+    weights are checked against their sha256. device: cpu, cuda, cuda:1, or auto for a GPU if there
+    is one. Raises WeightsError and DeviceError.
 
     >>> load_model("aerial").classes
     ('airplane', 'bird', 'drone', 'helicopter')
     """
+    place = find_device(device)
     content = read_weights(name_or_path)
     where = str(find_weights(name_or_path)[0])
-    return model_from_checkpoint(content, where=where).to(device)
+    return model_from_checkpoint(content, where=where).to(place)
 
 
 def read_weights(name_or_path: str | Path) -> dict[str, Any]:

@@ -26,6 +26,30 @@ def choose_device(name: str) -> tuple[torch.device, str]:
     return device, reason
 
 
+def find_device(device: torch.device | str) -> torch.device:
+    """Return the device of a name, such as "cpu", "cuda" or "cuda:1"; auto as `choose_device`.
+
+    Raises DeviceError for another name, and for a device that cannot be used.
+
+    >>> find_device("cpu")
+    device(type='cpu')
+    """
+    if device in ("auto", "cuda"):
+        return _choose(device)[0]
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise DeviceError(f"`device={device}`: expected auto, cpu, cuda or cuda:1") from None
+    try:
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise DeviceError(
+            f"`device={device}`: cannot be used: {reason}; use `device=cpu`"
+        ) from None
+    return found
+
+
 def keep_freed_memory() -> bool:
     """Make glibc reuse freed memory for the next frame or step; False without glibc.
 

@@ -1,9 +1,10 @@
 """Write files and folders atomically, and read lists: text files with an item per line."""
 
+import codecs
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -131,23 +132,31 @@ def output_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def read_lines(path: Path, *, item: str) -> list[str]:
+def read_lines(
+    path: Path, *, item: str, is_name: Callable[[str], bool] = lambda line: False
+) -> list[str]:
     """Read a list in UTF-8: stripped lines, without empty ones and comments (#).
 
-    item: what a line of the list is, for messages. Raises InputError.
+    item: what a line of the list is, for messages. is_name: whether a line that is not UTF-8 is the
+    name of a file; if one is, all such lines are taken as names. Raises InputError.
     """
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
             raise InputError(f"{path}: too large for a list; the limit is 16 MiB")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: not a text file in UTF-8; expected one {item} per line"
-        ) from None
-    stripped = map(str.strip, lines)
-    return [line for line in stripped if line and not line.startswith("#")]
+    lines, others = [], []
+    for data in content.splitlines():
+        try:
+            line = data.decode("utf-8").strip()
+        except UnicodeDecodeError:
+            line = os.fsdecode(data.strip())
+            others.append(line)
+        lines.append(line)
+    if others and not any(map(is_name, others)):
+        raise InputError(f"{path}: not a text file in UTF-8; expected one {item} per line")
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def sync(path: Path) -> None:

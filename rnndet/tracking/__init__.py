@@ -64,6 +64,8 @@ def make_tracker(
     2.0
     """
     build = lookup(name, TRACKERS, what="tracker")
+    if not isinstance(options, Mapping | None):
+        raise RnndetError(f"tracker_options = {options!r:.60}; expected names with their values")
     if "min_score" in (options or {}):
         raise RnndetError("tracker.min_score is not an option; it is the score threshold")
     return build(min_score=min_score, **(options or {}))

@@ -1,6 +1,7 @@
-"""Read the stored size and the EXIF orientation of an image file, without decoding it."""
+"""Read stored size, EXIF orientation and number of images of an image file, without decoding it."""
 
 import struct
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -8,7 +9,9 @@ from typing import BinaryIO, NamedTuple
 UPRIGHT = 1
 QUARTER_TURNS = (5, 6, 7, 8)  # these values exchange width and height
 _WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274  # tags of TIFF, of which EXIF is a part
+_KIND = 254  # tag of TIFF: 1 for a smaller copy of another image
 _SHORT, _LONG = 3, 4  # types of their values
+MAX_PAGES = 100_000  # that are counted
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that hold the size
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # markers of JPEG that stand alone
 
@@ -51,6 +54,63 @@ def read_header(path: str | Path) -> ImageHeader | None:
     except (OSError, ValueError, KeyError, struct.error):
         pass
     return None
+
+
+def count_images(path: str | Path) -> int:
+    """Return the number of images in a file: pages of a TIFF, frames of an animated PNG or WebP.
+
+    1 for files of other kinds, and those that cannot be read. Smaller copies do not count.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(12)
+            file.seek(0)
+            if start.startswith(b"\x89PNG\r\n\x1a\n"):
+                return max(1, _png_frames(file))
+            if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+                return max(1, sum(kind == b"ANMF" for kind in _webp_chunks(file)))
+            if start.startswith((b"II*\0", b"MM\0*")):
+                return max(1, _tiff_pages(file))
+    except (OSError, ValueError, struct.error):
+        pass
+    return 1
+
+
+def _png_frames(file: BinaryIO) -> int:
+    """The number of frames that an animated PNG states before its pixels; 0 for other ones."""
+    file.seek(33)
+    while len(start := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        if kind == b"acTL":
+            return struct.unpack(">I", file.read(4))[0]
+        if kind == b"IDAT":
+            break
+        file.seek(length + 4, 1)
+    return 0
+
+
+def _webp_chunks(file: BinaryIO) -> Iterator[bytes]:
+    """The kinds of the chunks of a WebP."""
+    file.seek(12)
+    while len(start := file.read(8)) == 8:
+        kind, length = struct.unpack("<4sI", start)
+        yield kind
+        file.seek(length + length % 2, 1)
+
+
+def _tiff_pages(file: BinaryIO) -> int:
+    """The number of directories of images of the first one's size, which are no copies."""
+    order = {b"II": "<", b"MM": ">"}[file.read(2)]
+    (offset,) = struct.unpack(order + "2xI", file.read(6))
+    seen: set[int] = set()
+    sizes = []
+    while offset and offset not in seen and len(seen) < MAX_PAGES:
+        seen.add(offset)
+        tags = _directory(file, offset, order)
+        (offset,) = struct.unpack(order + "I", file.read(4))
+        if not tags.get(_KIND, 0) & 1:
+            sizes.append((tags.get(_WIDTH), tags.get(_HEIGHT)))
+    return sizes.count(sizes[0]) if sizes else 0
 
 
 def _header(height: int, width: int, tags: dict[int, int]) -> ImageHeader:
@@ -131,6 +191,11 @@ def _tags(file: BinaryIO) -> dict[int, int]:
     if order is None:
         raise ValueError("no TIFF")
     _, offset = struct.unpack(order + "HI", file.read(6))
+    return _directory(file, offset, order)
+
+
+def _directory(file: BinaryIO, offset: int, order: str) -> dict[int, int]:
+    """The whole numbers of a directory; the file is at its end then."""
     file.seek(offset)
     (count,) = struct.unpack(order + "H", file.read(2))
     tags = {}

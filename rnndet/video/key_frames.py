@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import cv2
@@ -54,7 +54,7 @@ class KeyFrames:
     def __init__(self, every: int, *, lost: float = 0.0) -> None:
         if not isinstance(every, Integral) or every < 1:
             raise RnndetError(f"key frames: every = {every}; expected 1 (all frames) or more")
-        if not 0 <= lost <= 1:
+        if not isinstance(lost, Real) or not 0 <= lost <= 1:
             raise RnndetError(f"key frames: lost = {lost}; expected a share from 0 to 1")
         self.every, self.lost = every, lost
         self.reset()

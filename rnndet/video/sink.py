@@ -17,6 +17,7 @@ from rnndet.structures import DEFAULT_FPS, Detections, FrameResult
 from rnndet.system.files import output_errors, part_of, replace
 from rnndet.video.colour import LIMITED_RANGE, MATRICES, UNSPECIFIED, ColourTags
 from rnndet.video.names import opencv_path
+from rnndet.video.sources.base import ratio_text
 from rnndet.video.sources.capture import open_capture
 
 ENCODER_THREADS = 4
@@ -285,11 +286,6 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Finish the file; raises OSError."""
-
-
-def ratio_text(ratio: Fraction) -> str:
-    """A ratio such as 16:11."""
-    return f"{ratio.numerator}:{ratio.denominator}"
 
 
 def open_writer(

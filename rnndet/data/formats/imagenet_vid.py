@@ -142,7 +142,7 @@ def _index_file(index: str, root: Path, base: Path) -> Path:
 
 def _listed(file: Path, base: Path, split: str, problems: Problems) -> Selection:
     """Select the frames and videos of a list file; the module's docstring defines its lines."""
-    lines = list(rows(file, problems, columns=2, separator=None))
+    lines = list(rows(file, problems, columns=2, separator=None, of_names=True))
     seconds = [fields[1] for _, fields in lines if len(fields) == 4]
     names_frames = len(seconds) > 1 and set(seconds) == {"1"}
     selection: Selection = {}

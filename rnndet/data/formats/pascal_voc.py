@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Literal
 from xml.etree.ElementTree import Element
 
-from rnndet.data.formats.single_images import LabelledImage, Pictures, images_below, videos_of
+from rnndet.data.formats.single_images import (
+    ANY_SIZE,
+    LabelledImage,
+    Pictures,
+    images_below,
+    videos_of,
+)
 from rnndet.data.formats.text import inside, is_path_inside, read_text, read_xml
 from rnndet.data.formats.voc_xml import ClassNames, corners, size_wh, track_id
 from rnndet.data.orientation import Orientation, settle
@@ -28,7 +34,6 @@ from rnndet.data.targets import TargetBuilder, relabelled
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Target
 
-STILLS = "; read photographs one by one with pictures=stills"
 LABELS = ("Annotations", "annotations")
 IMAGES = ("JPEGImages", "images")
 # The databases in files of programs that write edges of the box: CVAT, labelImg and VoTT; Label
@@ -132,7 +137,8 @@ def _split(root: Path, labels: Path, split: str) -> list[str] | None:
     lists = root / "ImageSets" / "Main"
     file = inside(lists, f"{split}.txt", where=f"split {split}")
     if file.is_file():
-        return [_listed(line, file) for line in read_text(file).splitlines() if line.strip()]
+        lines = read_text(file, of_names=True).splitlines()
+        return [_listed(line, file) for line in lines if line.strip()]
     if split == ".":
         return None
     part = inside(labels, split, where=f"split {split}")
@@ -193,7 +199,7 @@ class _Reader:
             else:
                 try:
                     tree = read_xml(pair.labels)
-                    first_wh = size_wh(tree, pair.labels, first=first_wh, hint=STILLS)
+                    first_wh = size_wh(tree, pair.labels, first=first_wh, hint=ANY_SIZE)
                 except InputError as error:
                     self._problems.add_error(pair.labels, error)
                     continue

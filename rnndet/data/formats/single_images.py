@@ -25,6 +25,8 @@ from rnndet.video.sources.image_folder import is_image, natural_key
 # An option: "frames", images are joined to videos; "stills", each image is a video of one frame.
 Pictures = Literal["frames", "stills"]
 
+ANY_SIZE = 'photographs are no video: pictures = "stills" reads images of any size'  # a hint
+
 _ROBOFLOW = re.compile(r"_(?:jpe?g|png|bmp|webp|tiff?)\.rf\.\w+$", re.IGNORECASE)
 _UPLOADED = re.compile(r"([0-9a-f]{8})-((?![0-9a-f]{8}$).+)")
 _NUMBERED = re.compile(r"(.*?)[ _.-]*([0-9]+)", re.DOTALL)

@@ -17,15 +17,19 @@ MAX_JSON = 4_000_000_000
 MAX_TEXT = 1_000_000_000
 
 
-def read_text(path: Path, *, limit: int = MAX_TEXT) -> str:
-    """Read a UTF-8 file without its byte order mark. Raises InputError in one line."""
+def read_text(path: Path, *, limit: int = MAX_TEXT, of_names: bool = False) -> str:
+    """Read a UTF-8 file without its byte order mark. Raises InputError in one line.
+
+    of_names: the text has names of files, which may have any bytes.
+    """
     try:
         size = path.stat().st_size
         if not (path.is_file() or path.is_dir()):  # a device or a pipe may have no end
             raise InputError(f"{path}: not a regular file")
         if size > limit:
             raise InputError(f"{path}: {size} bytes; larger than any annotation file of this kind")
-        return path.read_text(encoding="utf-8-sig")
+        errors = "surrogateescape" if of_names else "strict"
+        return path.read_text(encoding="utf-8-sig", errors=errors)
     except FileNotFoundError:
         raise InputError(f"{path}: no such annotation file") from None
     except UnicodeDecodeError:
@@ -70,14 +74,19 @@ def read_xml(path: Path) -> Element:
 
 
 def rows(
-    path: Path, problems: Problems, *, columns: int, separator: str | None = ","
+    path: Path,
+    problems: Problems,
+    *,
+    columns: int,
+    separator: str | None = ",",
+    of_names: bool = False,
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number (from 1) and the fields of every line that is not blank.
 
     A line with fewer than `columns` fields is reported and left out. `separator` None splits at
-    white space.
+    white space. of_names: see `read_text`.
     """
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path, of_names=of_names).splitlines(), start=1):
         fields = [field.strip() for field in line.split(separator)]
         if not line.strip():
             continue

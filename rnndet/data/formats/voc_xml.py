@@ -53,7 +53,7 @@ def size_wh(
 ) -> tuple[int, int]:
     """Return the size in an XML; raises InputError, also if it differs from that of `first`.
 
-    hint: the end of the message in the second case.
+    hint: what to do then.
     """
     try:
         width, height = number(tree, "size/width"), number(tree, "size/height")
@@ -63,7 +63,8 @@ def size_wh(
     if not (1 <= width <= 1e6 and 1 <= height <= 1e6):
         raise InputError(f"{text} is not that of an image")
     if first is not None and (width, height) != first:
-        raise InputError(f"{text}, but {first[0]}x{first[1]} in the first frame of the video{hint}")
+        then = f"; {hint}" if hint else ""
+        raise InputError(f"{text}, but {first[0]}x{first[1]} in the first frame of the video{then}")
     return int(width), int(height)
 
 

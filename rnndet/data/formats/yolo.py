@@ -16,7 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from rnndet.data.formats.data_yaml import DataYaml
-from rnndet.data.formats.single_images import LabelledImage, Pictures, images_below, videos_of
+from rnndet.data.formats.single_images import (
+    ANY_SIZE,
+    LabelledImage,
+    Pictures,
+    images_below,
+    videos_of,
+)
 from rnndet.data.formats.text import inside, is_path_inside, read_text, rows
 from rnndet.data.orientation import Orientation, image_size_hw, settle
 from rnndet.data.problems import Problems
@@ -25,6 +31,7 @@ from rnndet.data.targets import LARGEST, Box, TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.structures import Target
 from rnndet.video.exif import read_header
+from rnndet.video.sources.base import size_text
 from rnndet.video.sources.image_folder import is_image
 
 YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -169,7 +176,7 @@ def _below(path: PurePosixPath, root: Path) -> PurePosixPath | None:
 def _listed(file: Path, root: Path) -> dict[str, Path]:
     """Return the images that a list names, by their path without the suffix."""
     found = {}
-    for line, (name, *_) in rows(file, Problems(), columns=1, separator="\n"):
+    for line, (name, *_) in rows(file, Problems(), columns=1, separator="\n", of_names=True):
         places = [
             inside(root, place, where=f"{file}: line {line}")
             for place in _places(name.replace("\\", "/"), file.parent, root)
@@ -220,9 +227,14 @@ def _labels_of(image: Path, root: Path) -> Path:
 
 def _size_hw(image: Path, orientation: Orientation) -> tuple[int, int]:
     """Return the size of an image, without decoding it where its header has it."""
+    return _size_in_header(image, orientation) or image_size_hw(image, orientation)
+
+
+def _size_in_header(image: Path, orientation: Orientation) -> tuple[int, int] | None:
+    """Return the size of an image; None if its header does not have it."""
     header = read_header(image)
     if header is None:
-        return image_size_hw(image, orientation)
+        return None
     return header.stored_hw if orientation == "stored" else header.shown_hw
 
 
@@ -241,16 +253,27 @@ class _Reader:
         self._has_points = has_points
 
     def read(self, name: str, images: dict[int, LabelledImage]) -> VideoRecord:
-        """Read a video; its size is that of the first image."""
+        """Read a video; its size is that of the first image, and others of another are left out."""
         height, width = _size_hw(next(iter(images.values())).image, self._orientation)
         frames = []
+        others: list[tuple[Path, tuple[int, int]]] = []
         for index, pair in images.items():
+            size = _size_in_header(pair.image, self._orientation)
+            if size is not None and size != (height, width):
+                others.append((pair.image, size))
+                continue
             try:
                 target = self._target(pair.labels, width, height)
             except InputError as error:
                 self._problems.add_error(pair.labels, error)
                 continue
             frames.append(FrameRecord(index, target, pair.image))
+        if others:
+            image, size = others[0]
+            self._problems.add(
+                image, "", f"is {size_text(size)}, but the first image of the video {name} is "
+                f"{width}x{height}, as {len(images) - len(others)} of {len(images)}; {ANY_SIZE}"
+            )  # fmt: skip
         return VideoRecord(name, height, width, None, tuple(frames), states_size=False)
 
     def _target(self, file: Path, width: int, height: int) -> Target:

@@ -28,11 +28,18 @@ NVIDIA = Path("/proc/driver/nvidia")  # exists if the driver is loaded (Linux)
 
 
 def as_runtime(model: VideoDetector | Runtime) -> Runtime:
-    """Wrap a `VideoDetector` in a `TorchRuntime`; return a runtime unchanged."""
+    """Wrap a `VideoDetector` in a `TorchRuntime`; return a runtime unchanged.
+
+    Raises RnndetError for anything else.
+    """
     if isinstance(model, Runtime):
         return model
     if isinstance(model, str | bytes | os.PathLike):
         raise RnndetError(f"model = {model!r}; expected a model: rnndet.load_model({model!r})")
+    if not (hasattr(model, "classes") and hasattr(model, "detector")):
+        raise RnndetError(
+            f"model = {type(model).__name__} {model!r:.60}; expected what rnndet.load_model returns"
+        )
     from rnndet.inference.runtimes.torch_runtime import TorchRuntime
 
     return TorchRuntime(model)

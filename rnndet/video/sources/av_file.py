@@ -6,15 +6,17 @@ PyAV is the `video` extra; its FFmpeg has a decoder for AV1, which the packages 
 from __future__ import annotations
 
 import importlib.util
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from rnndet.errors import InputError
+from rnndet.messages import counted
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
 from rnndet.video.colour import ColourTags
 from rnndet.video.sources.base import (
@@ -23,10 +25,10 @@ from rnndet.video.sources.base import (
     Source,
     check_pixels,
     ends_early,
+    ratio_text,
     safe_name,
     sample_aspect,
     size_text,
-    with_next,
 )
 from rnndet.video.sources.capture import (
     CONTAINERS,
@@ -36,10 +38,10 @@ from rnndet.video.sources.capture import (
     rate_note,
 )
 from rnndet.video.sources.clock import WRAP, Clock
-from rnndet.video.sources.edit_list import shown_length
+from rnndet.video.sources.edit_list import is_mirrored, shown_length
 
 # Streams without a container; where they state no frame rate, FFmpeg makes one up.
-RAW_FORMATS = ("h264", "hevc", "mpegvideo", "m4v", "mjpeg", "obu", "av1")
+RAW_FORMATS = ("h264", "hevc", "mpegvideo", "m4v", "mjpeg", "jpeg_pipe", "obu", "av1")
 END_FORMATS = ("matroska,webm", "asf", "nut")  # see `states_end`
 MPEG_FORMATS = ("mpegts", "mpeg")  # their timestamps have 33 bits
 
@@ -70,6 +72,11 @@ def is_plain_stream(path: Path) -> bool:
     return start.startswith((b"\x00\x00\x01", b"\x00\x00\x00\x01"))
 
 
+def needs_pyav(path: Path) -> bool:
+    """Whether OpenCV would scale or turn the frames of a file wrongly."""
+    return is_plain_stream(path) or is_mirrored(path)
+
+
 def is_raw_stream(path: Path) -> bool:
     """Whether a file is a stream of a codec without a container, and so without timestamps.
 
@@ -82,6 +89,16 @@ def is_raw_stream(path: Path) -> bool:
     return start.startswith(
         (b"\x00\x00\x01", b"\x00\x00\x00\x01", b"\xff\xd8\xff", b"\x12\x00\x0a")
     )
+
+
+class _Decoded(NamedTuple):
+    """A frame as it is decoded."""
+
+    index: int
+    image: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    timestamp: float | None  # ms
+    rotation: int  # in degrees, which is applied
+    aspect: Fraction | None  # width / height of a pixel that the codec states
 
 
 class NoVideoError(InputError):
@@ -121,8 +138,8 @@ class AvFile(Source):
         if first is None:
             self.close()
             raise InputError(f"{path}: no frame can be decoded (codec {stream.codec.name})")
-        _, image, _, rotation = first
-        height, width = image.shape[:2]
+        height, width = first.image.shape[:2]
+        rotation, self._shape = first.rotation, first.aspect
         self.info = VideoInfo(
             name or safe_name(self._path.stem),
             str(path),
@@ -138,6 +155,7 @@ class AvFile(Source):
         self._decoded = self._failed = 0
         self._truncated = False
         self._changes, self._first_change = 0, ""
+        self._other_shape = ""  # of pixels
         self._clock: Clock | None = None
 
     @property
@@ -148,10 +166,13 @@ class AvFile(Source):
     def notes(self) -> tuple[str, ...]:
         notes = []
         if self._changes:
+            changes = counted(self._changes, "time")
             notes.append(
-                f"the image size changes ({self._changes} times), first {self._first_change}; "
-                f"all images are scaled to {self.info.width}x{self.info.height}"
+                f"the image size changes ({changes}), first {self._first_change}; all images are "
+                f"scaled to {self.info.width}x{self.info.height}"
             )
+        if self._other_shape:
+            notes.append(f"the shape of the pixels changes, first {self._other_shape}")
         if self.info.fps is None:
             notes.append(rate_note(self._claimed_fps))
         if self._clock is not None and not self._is_raw:
@@ -165,8 +186,10 @@ class AvFile(Source):
         fps = self.info.fps or DEFAULT_FPS
         is_mpeg = self._container.format.name in MPEG_FORMATS
         self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
-        next_index, time = 0, 0.0
-        for (index, image, timestamp, _), following in with_next(self._decode(stream)):
+        next_index, time, shape = 0, 0.0, self._shape
+        decoded = self._decode(stream)
+        for item, time in clock.times(decoded, lambda item: (item.index, item.timestamp)):
+            index, image = item.index, item.image
             size = image.shape[:2]
             changed = size != last
             if changed:
@@ -177,9 +200,11 @@ class AvFile(Source):
                 last = size
             if size != expected:
                 image = cv2.resize(image, expected[::-1], interpolation=cv2.INTER_AREA)
+            if item.aspect != shape and not self._other_shape:
+                before, after = (ratio_text(x or Fraction(1)) for x in (shape, item.aspect))
+                self._other_shape = f"from {before} to {after} at frame {index}; the first is kept"
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, timestamp, None if following is None else following[2])
             yield Frame(image, index, time, index - next_index, changed)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
@@ -215,8 +240,8 @@ class AvFile(Source):
             return float(rate) if rate else None
         return float(stream.average_rate or stream.guessed_rate or 0)
 
-    def _decode(self, stream: Any) -> Iterator[tuple[int, np.ndarray, float | None, int]]:
-        """Index, upright RGB image, timestamp in ms and rotation, as `capture.decode`."""
+    def _decode(self, stream: Any) -> Iterator[_Decoded]:
+        """The frames; failed reads use up an index, as in `capture.decode`."""
         failed = 0
         for index, frame in enumerate(_frames(self._container, stream)):
             if frame is None:
@@ -227,10 +252,35 @@ class AvFile(Source):
             failed = 0
             image = frame.to_ndarray(format="rgb24")
             rotation = int(getattr(frame, "rotation", 0)) % 360
-            if rotation in _UPRIGHT:
+            mirror = _mirror(frame)
+            if mirror is not None:
+                image, rotation = _mirrored(image, *mirror)
+            elif rotation in _UPRIGHT:
                 image = cv2.rotate(image, _UPRIGHT[rotation])
             timestamp = None if frame.time is None else 1000 * frame.time
-            yield index, image, timestamp, -rotation % 360
+            aspect = sample_aspect(stream.codec_context.sample_aspect_ratio or None, rotation)
+            yield _Decoded(index, image, timestamp, -rotation % 360, aspect)
+
+
+def _mirror(frame: Any) -> tuple[int, int, int, int] | None:
+    """Where the matrix of a frame moves x and y, (ax, ay, bx, by); None unless it mirrors."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
+    return (a, b, c, d) if a * d - b * c < 0 else None
+
+
+def _mirrored(image: np.ndarray, a: int, b: int, c: int, d: int) -> tuple[np.ndarray, int]:
+    """The image at (ax + cy, bx + dy), and as its rotation 270 where sides are exchanged, or 0."""
+    is_turned = abs(b) > abs(a)
+    if is_turned:
+        image, a, d = cv2.transpose(image), c, b
+    if a < 0:
+        image = cv2.flip(image, 1)
+    if d < 0:
+        image = cv2.flip(image, 0)
+    return image, 270 if is_turned else 0
 
 
 def read_colour_tags(path: Path) -> ColourTags | None:

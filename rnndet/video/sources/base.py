@@ -2,18 +2,15 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, pairwise
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
 from rnndet.video.colour import ColourTags
-
-T = TypeVar("T")
 
 MAX_PIXELS = 8192 * 8192  # of one image; 200 MB of RGB
 MAX_ASPECT = 16  # width / height of a pixel, or height / width; larger ones are mistakes
@@ -94,6 +91,11 @@ def sample_aspect(ratio: Fraction | None, rotation: int) -> Fraction | None:
     return 1 / ratio if rotation in (90, 270) else ratio
 
 
+def ratio_text(ratio: Fraction) -> str:
+    """A ratio such as 16:11."""
+    return f"{ratio.numerator}:{ratio.denominator}"
+
+
 def ends_early(length: int | None, frames: int, time: float, fps: Fraction) -> bool:
     """Whether `frames` frames up to `time` are less than 95 % of the claimed `length`.
 
@@ -103,15 +105,6 @@ def ends_early(length: int | None, frames: int, time: float, fps: Fraction) -> b
     if length is None:
         return False
     return frames < 0.95 * length and time + float(1 / fps) < 0.95 * float(length / fps)
-
-
-def with_next(items: Iterable[T]) -> Iterator[tuple[T, T | None]]:
-    """Each item and the one after it, None after the last; reads one item ahead.
-
-    >>> list(with_next("ab"))
-    [('a', 'b'), ('b', None)]
-    """
-    return pairwise(chain(items, [None]))  # type: ignore[arg-type]
 
 
 def safe_name(text: str) -> str:

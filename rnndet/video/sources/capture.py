@@ -21,8 +21,8 @@ FAILED_READS = 30  # consecutive failures after which a video has ended
 
 # Containers that FFmpeg may open. Playlists, which can name other files and hosts, are left out.
 CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,"
-    "mpeg,mpegvideo,flv,ogg,asf,h264,hevc,m4v,mjpeg,mxf,nut,ivf,gif,apng,dv,rm,swf,wtv,av1,obu"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,m4v,"
+    "mjpeg,jpeg_pipe,mxf,nut,ivf,gif,apng,dv,rm,swf,wtv,av1,obu"
 )
 _FILE_OPTIONS = f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
 # Without "file": a URL can redirect FFmpeg to other URLs, but never to a local file.

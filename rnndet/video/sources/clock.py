@@ -1,7 +1,13 @@
 """Convert the timestamps of frames to times that always increase."""
 
 import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # Seconds between repeated or swapped timestamps at most; those of joined files, and damaged ones,
 # lie farther apart.
@@ -9,19 +15,27 @@ JUMP = 1.0
 WRAP = 2**33 / 90_000  # seconds after which the timestamps of MPEG-TS and MPEG-PS start again
 # Frames: a decoder holds up to 16 back, and gives some of them without timestamps at the end.
 HELD_BACK = 16
+AHEAD = 5  # frames that are read ahead where timestamps leap, so that a run of bad ones is seen
+# Seconds between two times at least; results are written to this precision. Timestamps of
+# containers differ by more.
+LEAST_STEP = 1e-6
 
 
 class Clock:
     """Convert the timestamps of frames to seconds since the first frame, strictly increasing.
 
     A timestamp counts where it is later than the last time, unless it is more than `JUMP` ahead
-    of the next one. Otherwise
+    of one that follows. Otherwise
 
-    - a frame is put between its neighbours if the next timestamp counts again;
+    - a frame is put between its neighbours if the next timestamp counts again, and so is a run of
+      frames whose timestamps are farther than `JUMP` from those around;
     - where timestamps advance within `JUMP` behind the last time, steps are halved until the
       timestamps have caught up;
     - where they advance farther behind, as in joined files, they count from there on;
     - where there is none, or none that advances, the frame rate is assumed.
+
+    What follows is the next timestamp, and where timestamps leap, `AHEAD` of them: `times` reads
+    as far ahead.
 
     wrap: seconds after which timestamps start again; None if they do not.
 
@@ -45,25 +59,44 @@ class Clock:
         self._bridged, self._assumed, self._jumps = _Events(), _Events(), _Events()
         self._unstamped = _Events()  # assumed since the last timestamp
 
-    def time(
-        self, index: int, timestamp_ms: float | None, following_ms: float | None = None
-    ) -> float:
+    def times(
+        self, frames: Iterable[T], stamp: Callable[[T], tuple[int, float | None]]
+    ) -> Iterator[tuple[T, float]]:
+        """Yield each frame and its time; reads one frame ahead, more where timestamps leap.
+
+        stamp: index and timestamp in ms of a frame.
+        """
+        rest = iter(frames)
+        ahead = deque(islice(rest, 1))
+        while ahead:
+            frame = ahead.popleft()
+            index, timestamp = stamp(frame)
+            count = AHEAD if self._leaps(timestamp) else 1
+            ahead.extend(islice(rest, max(0, count - len(ahead))))
+            yield frame, self.time(index, timestamp, *(stamp(other)[1] for other in ahead))
+
+    def time(self, index: int, timestamp_ms: float | None, *following_ms: float | None) -> float:
         """The time of a frame in seconds; `index` must increase from call to call.
 
-        following_ms: the timestamp of the next frame; None at the end, and where it is unknown.
+        following_ms: the timestamps of the next frames, as far as they are known.
         """
         stamp = self._unwrapped(timestamp_ms)
         if stamp is not None:
             self._newest = stamp
             self._assumed.join(self._unstamped)
             self._unstamped = _Events()
-        following = self._unwrapped(following_ms)
+        following = [self._unwrapped(other) for other in following_ms]
         time = self._next(index, stamp, following) if self._frames else 0.0
         if self._origin is None:
-            self._origin = self._origin_by(time, stamp, following)
+            self._origin = self._origin_by(time, stamp, following[0] if following else None)
         self._frames += 1
         self._last_index, self._last_time = index, time
         return time
+
+    def _leaps(self, timestamp_ms: float | None) -> bool:
+        """Whether a timestamp is farther than `JUMP` from the last time."""
+        now = self._seconds(self._unwrapped(timestamp_ms))
+        return now is not None and abs(now - self._last_time) > JUMP
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -85,19 +118,20 @@ class Clock:
             )
         return tuple(notes)
 
-    def _next(self, index: int, stamp: float | None, following: float | None) -> float:
+    def _next(self, index: int, stamp: float | None, following: Sequence[float | None]) -> float:
         """The time of a frame after the first."""
         last, step = self._last_time, float((index - self._last_index) / self._fps)
-        now, then = self._seconds(stamp), self._seconds(following)
-        if now is not None and now > last:
-            is_far_ahead = then is not None and last < then < now - JUMP
-            if not is_far_ahead:
-                self._steady = None
-                return now
-        if then is not None and then > last:
+        now, later = self._seconds(stamp), [self._seconds(other) for other in following]
+        if now is not None and self._is_later(now) and not self._is_far_ahead(now, later):
+            self._steady = None
+            return now
+        returns = self._returns(now, later)
+        if returns is not None:
+            frames, then = returns
             self._bridged.add(index)
             self._steady = None
-            return last + min(step, (then - last) / 2)
+            return last + min(step, (then - last) / (frames + 1))
+        then = later[0] if later else None
         if now is None or then is None or now >= then:
             (self._unstamped if stamp is None else self._assumed).add(index)
             if self._steady is None:
@@ -111,6 +145,27 @@ class Clock:
             return last + step
         self._bridged.add(index)
         return last + min(step, then - now) / 2
+
+    def _is_later(self, time: float | None, steps: int = 1) -> bool:
+        return time is not None and time >= self._last_time + steps * LEAST_STEP
+
+    def _is_far_ahead(self, time: float, later: Sequence[float | None]) -> bool:
+        """Whether a time is more than `JUMP` ahead of a later one that can be true."""
+        return any(other is not None and self._last_time < other < time - JUMP for other in later)
+
+    def _returns(
+        self, now: float | None, later: Sequence[float | None]
+    ) -> tuple[int, float] | None:
+        """The number of frames until timestamps count again, and the time there; None if unknown.
+
+        A timestamp within `JUMP` of the last time is not part of a run: the next one has to count.
+        """
+        is_run = now is not None and abs(now - self._last_time) > JUMP
+        for frames, then in enumerate(later if is_run else later[:1], 1):
+            is_later = then is not None and self._is_later(then, frames + 1)
+            if is_later and not self._is_far_ahead(then, later[frames:]):
+                return frames, then
+        return None
 
     def _origin_by(self, time: float, stamp: float | None, following: float | None) -> float | None:
         """The timestamp of time 0, where `time` is that of the first frame with timestamps."""

@@ -1,4 +1,4 @@
-"""Read how long a video in an mp4 file is shown: its edit list can hide stored frames.
+"""Read how an mp4 file is shown: how long, since its edit list can hide frames, and if mirrored.
 
 A file that was cut without encoding stores the frames back to the last key frame and hides them.
 The number of frames that its index states includes them, and OpenCV and PyAV return that number.
@@ -19,7 +19,7 @@ def shown_length(path: Path, length: int | None, fps: Fraction | None) -> int | 
     seconds = shown_seconds(path) if length is not None and fps is not None else None
     if seconds is None:
         return length
-    return min(length, round(seconds * fps)) or length
+    return min(length, max(1, round(seconds * fps)))
 
 
 def shown_seconds(path: Path) -> Fraction | None:
@@ -33,6 +33,26 @@ def shown_seconds(path: Path) -> Fraction | None:
             return _shown_seconds(_Boxes(file), size)
         except (struct.error, ValueError):  # not an mp4 file, or a damaged one
             return None
+
+
+def is_mirrored(path: Path) -> bool:
+    """Whether the first video track of an mp4 file is to be shown as in a mirror.
+
+    Apps for front cameras write such files. OpenCV turns their frames upside down instead.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        try:
+            boxes = _Boxes(file)
+            track = _video_track(boxes, _movie(boxes, size))
+            header = None if track is None else boxes.find(b"tkhd", track)
+            if header is None:
+                return False
+            at = header[0] + (52 if boxes.read(header[0], 1) == b"\1" else 40)
+            a, b, c, d = struct.unpack(">ii4xii", boxes.read(at, 20))
+        except (struct.error, ValueError):
+            return False
+    return a * d - b * c < 0
 
 
 class _Boxes:
@@ -67,24 +87,32 @@ class _Boxes:
         return self._file.read(count)
 
 
-def _shown_seconds(boxes: _Boxes, size: int) -> Fraction | None:
-    movie = None
+def _movie(boxes: _Boxes, size: int) -> tuple[int, int] | None:
     for place, (kind, begin, end) in enumerate(boxes.within(0, size)):
         if place == 0 and kind not in FIRST_BOXES:
             return None
         if kind == b"moov":
-            movie = begin, end
-            break
+            return begin, end
+    return None
+
+
+def _video_track(boxes: _Boxes, movie: tuple[int, int] | None) -> tuple[int, int] | None:
+    for kind, begin, end in () if movie is None else boxes.within(*movie):
+        if kind == b"trak" and _is_video(boxes, (begin, end)):
+            return begin, end
+    return None
+
+
+def _shown_seconds(boxes: _Boxes, size: int) -> Fraction | None:
+    movie = _movie(boxes, size)
     header = None if movie is None else boxes.find(b"mvhd", movie)
     if movie is None or header is None:
         return None
     version = boxes.read(header[0], 1)
     (per_second,) = struct.unpack(">I", boxes.read(header[0] + (20 if version == b"\1" else 12), 4))
-    for kind, begin, end in boxes.within(*movie):
-        if kind == b"trak" and _is_video(boxes, (begin, end)):
-            ticks = _shown_ticks(boxes, (begin, end))
-            return Fraction(ticks, per_second) if ticks and per_second else None
-    return None
+    track = _video_track(boxes, movie)
+    ticks = None if track is None else _shown_ticks(boxes, track)
+    return Fraction(ticks, per_second) if ticks and per_second else None
 
 
 def _is_video(boxes: _Boxes, track: tuple[int, int]) -> bool:

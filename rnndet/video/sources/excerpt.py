@@ -74,7 +74,7 @@ def check_range(start: float, end: float | None, stride: int) -> None:
     if not isinstance(stride, Integral) or stride < 1:
         raise RnndetError(f"stride = {stride}; expected 1 (all frames) or more")
     for name, time in (("start", start), ("end", end)):
-        if time is not None:
+        if time is not None or name == "start":
             check_number(name, time, expected="seconds")
     if not (0 <= start < math.inf and (end is None or end > start)):
         raise RnndetError(f"from {start} s to {end} s: expected 0 <= start < end, in seconds")

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from rnndet.errors import InputError
+from rnndet.messages import counted
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
+from rnndet.video.exif import count_images
 from rnndet.video.image import MAX_BITS, bits_of_folder, read_image
 from rnndet.video.sources.base import (
     MAX_PIXELS,
@@ -76,6 +78,7 @@ class ImageFolder(Source):
         self._decoded = 0
         self._failures: list[InputError] = []
         self._gaps: list[tuple[int, Path]] = []  # numbers missing, and the image after them
+        self._several: list[tuple[int, Path]] = []  # images in a file with more than one
 
     @property
     def counts(self) -> ReadCounts:
@@ -89,6 +92,13 @@ class ImageFolder(Source):
             notes.append(
                 f"16-bit images without values above {2**self._bits - 1} are read as "
                 f"{self._bits}-bit images"
+            )
+        if self._several:
+            count, file = self._several[0]
+            files = counted(len(self._several), "file")
+            notes.append(
+                f"only the first image is read of {files} with several ({file.name}: {count}); "
+                "save them as single images, or as a video"
             )
         if self._failures:
             notes.append(f"the first image that could not be read: {self._failures[0]}")
@@ -127,6 +137,9 @@ class ImageFolder(Source):
                 self._check_failures()
                 continue
             check_pixels(file, image.shape, self._max_pixels)
+            count = count_images(file)
+            if count > 1:
+                self._several.append((count, file))
             yield place, image
 
     def _check_failures(self) -> None:

@@ -40,14 +40,15 @@ def is_list(path: Path) -> bool:
 def read_list(path: Path) -> list[str]:
     """The sources of a list: one per line, relative to the folder of the list; # is a comment.
 
-    Patterns are as in `expand`. A line whose file does not exist is kept, so that opening it fails
-    for that source only.
+    Patterns are as in `expand`. The names of files may have any bytes. A line whose file does not
+    exist is kept, so that opening it fails for that source only.
 
     Raises:
         InputError: the list cannot be read, is not a text file, or names no source.
     """
     sources: list[str] = []
-    for line in read_lines(path, item="source"):
+    lines = read_lines(path, item="source", is_name=lambda line: exists(path.parent / line))
+    for line in lines:
         sources += _listed(line, path.parent)
     if not sources:
         raise InputError(f"{path}: lists no source; expected one per line, and # before comments")

@@ -24,6 +24,7 @@ from rnndet.video.sources.av_file import (
     has_pyav,
     is_plain_stream,
     is_raw_stream,
+    needs_pyav,
     read_colour_tags,
 )
 from rnndet.video.sources.base import (
@@ -36,7 +37,6 @@ from rnndet.video.sources.base import (
     is_url,
     safe_name,
     sample_aspect,
-    with_next,
     without_password,
 )
 from rnndet.video.sources.capture import (
@@ -51,8 +51,13 @@ from rnndet.video.sources.capture import (
     states_end,
 )
 from rnndet.video.sources.clock import WRAP, Clock
-from rnndet.video.sources.edit_list import shown_length
-from rnndet.video.sources.image_folder import ImageFolder, is_image, is_image_pattern
+from rnndet.video.sources.edit_list import is_mirrored, shown_length
+from rnndet.video.sources.image_folder import (
+    OTHER_SUFFIXES,
+    ImageFolder,
+    is_image,
+    is_image_pattern,
+)
 from rnndet.video.sources.listing import is_list, read_list
 from rnndet.video.sources.live import Camera, LiveOptions, LiveStream, url_name
 
@@ -137,7 +142,7 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
         raise ValueError(f"expected indices >= 0, got {min(requested)}")
     file = existing_file(path)
     images: dict[int, np.ndarray] = {}
-    if requested and not (has_pyav() and is_plain_stream(file)):
+    if requested and not (has_pyav() and needs_pyav(file)):
         capture = open_capture(file)
         frames = decode(capture, requested)
         images = {index: image for index, image, _ in frames if index in requested}
@@ -197,6 +202,7 @@ class _CaptureSource(Source):
         # a stream without an index, whose length is a guess; and one without a container,
         # whose frame rate OpenCV makes up
         self._is_plain = file is not None and is_plain_stream(file)
+        self._is_mirrored = file is not None and is_mirrored(file)
         self._is_raw = is_raw = file is not None and is_raw_stream(file)
         self._capture = capture = open_capture()
         self._reset_counts()
@@ -226,6 +232,12 @@ class _CaptureSource(Source):
         if self._is_raw:
             return (rate_note(None),)
         notes = () if self._clock is None else self._clock.notes
+        if self._is_mirrored:
+            hint = "install the video extra (PyAV)"
+            notes = (
+                f"the video is to be shown mirrored, and is turned by 180 degrees; {hint}",
+                *notes,
+            )
         return notes if self.info.fps is not None else (rate_note(self._claimed_fps), *notes)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -237,10 +249,9 @@ class _CaptureSource(Source):
         self._clock = clock = Clock(fps, wrap=WRAP if is_mpeg else None)
         next_index, time = 0, 0.0
         decoded = decode(self._capture, timeout=self._timeout)
-        for (index, image, timestamp), following in with_next(decoded):
+        for (index, image, _), time in clock.times(decoded, lambda item: (item[0], item[2])):
             self._failed = index - self._decoded
             self._decoded += 1
-            time = clock.time(index, timestamp, None if following is None else following[2])
             yield Frame(image, index, time, index - next_index)
             next_index = index + 1
         claimed = None if self._is_plain else self.info.length
@@ -317,20 +328,23 @@ def _open_video(path: Path, name: str | None, max_pixels: int) -> Source:
 
     Where neither can read the file, the error is OpenCV's, unless PyAV finds audio only.
     """
-    if has_pyav() and is_plain_stream(existing_file(path)):
+    if has_pyav() and needs_pyav(existing_file(path)):
         return AvFile(path, name=name, max_pixels=max_pixels)
     try:
         return VideoFile(path, name=name, max_pixels=max_pixels)
-    except InputError:
-        if not has_pyav():
-            raise
+    except InputError as error:
+        failure = error
+    if has_pyav():
         try:
             return AvFile(path, name=name, max_pixels=max_pixels)
         except NoVideoError:
             raise
         except InputError:
             pass
-        raise
+    suffix = path.suffix.lower()
+    if suffix in OTHER_SUFFIXES - {".gif"}:
+        raise InputError(f"{path}: {suffix} images cannot be read; convert it to jpg or png")
+    raise failure
 
 
 def _open_url(url: str, name: str | None, max_pixels: int, live: LiveOptions) -> Source:
