@@ -70,7 +70,7 @@ class ByteTracker(BaseTracker[ByteOptions]):
     Options: see `ByteOptions`. Detections from min_score on have a high score.
 
     >>> tracker = ByteTracker(min_hits=1)
-    >>> for x, score in ((10, 0.9), (25, 0.2)):  # moves by most of its size, at a low score
+    >>> for x, score in ((10, 0.9), (14, 0.2)):  # the second time at a low score
     ...     box = np.array([[x, 10, x + 20, 30]], np.float32)
     ...     print(tracker.update(Detections(box, np.array([score]), np.array([0]))).ids)
     [1]
