@@ -420,6 +420,16 @@ def test_scores_below_the_threshold_need_low_similarity(dx, ids):
     assert found_ids == ids
 
 
+@pytest.mark.parametrize("interval", [1 / 60, 0.1, 0.5, 2.0])
+def test_a_low_score_extends_a_track_that_was_not_missed_at_any_frame_rate(interval):
+    tracker = ByteTracker()
+    ids = [
+        tracker.update(found((100, 50, 20, 20, score, 0)), time=k * interval).ids.tolist()
+        for k, score in enumerate((0.9, 0.9, 0.2, 0.2))
+    ]
+    assert ids == [[0], [1], [1], [1]]
+
+
 @pytest.mark.parametrize(("missed", "ids"), [(5, [1]), (15, [0])])
 def test_a_track_missed_for_long_needs_late_iou(missed, ids):
     not_wide = {"width": 21, "size_change": 0.01}  # so that the wide stages leave the pair out

@@ -27,7 +27,7 @@ class ByteOptions(KalmanOptions, TrackOptions):
     tentative_share: Share = 0.05  # so that a miss ends it below 20 frames a second
     start_margin: Share = 0.1  # a track starts from min_score + start_margin on
     low_score: Share = 0.1  # detections below it are not matched
-    low_score_age: NotNegative = 0.35  # seconds; tracks missed for longer need a high score
+    low_score_age: NotNegative = 0.35  # seconds; after them a missed track needs a high score
     # a pair with less IoU, times the score factor and the class factor, is never matched
     min_similarity: Share = 0.125
     low_similarity: Share = 0.3  # the same for low scores, without the score factor
@@ -145,7 +145,8 @@ class ByteTracker(BaseTracker[ByteOptions]):
             enlarged = np.where(is_lone, np.maximum(enlarged, options.lone_widening), enlarged)
             is_widened = is_lone | ~is_late
             match(confirmed & is_widened, is_high, enlarged, wide=True)
-            match(first & (age < options.low_score_age), is_low, narrow, low=True)
+            is_recent = (age < options.low_score_age) | ~self._tracks.was_missed()
+            match(first & is_recent, is_low, narrow, low=True)
             match(~confirmed, is_high, enlarged, wide=True)
 
         rows, columns = (np.concatenate(part) for part in zip(*matches, strict=True))

@@ -108,6 +108,10 @@ class Tracks:
         """Seconds for which each track had been missed before this frame, (N,); 0 = it was not."""
         return self.time_since_update() - self._step
 
+    def was_missed(self) -> NDArray[np.bool_]:
+        """(N,) whether a track had no detection in the frame before this one."""
+        return self.time_missed() > self._step / 2
+
     def class_share(self, labels: Rows) -> Array:
         """The share in [0, 1] of each label in the votes of each track, (D,) labels -> (N, D)."""
         self._widen_votes(labels)
