@@ -51,7 +51,7 @@ class BaseTracker(ABC, Generic[Chosen]):
 
     def reset(self) -> None:
         """Remove all tracks, before another video; ids start at 1 again."""
-        self._tracks = Tracks(self._new_motion(), self.options)
+        self._tracks = Tracks(self._new_motion(), self.options, min_score=self.min_score)
 
     def end_tracks(self) -> None:
         """End all tracks, at a scene cut; ids continue."""

@@ -27,7 +27,8 @@ class ByteOptions(KalmanOptions, TrackOptions):
     tentative_share: Share = 0.05  # so that a miss ends it below 20 frames a second
     start_margin: Share = 0.1  # a track starts from min_score + start_margin on
     low_score: Share = 0.1  # detections below it are not matched
-    low_score_age: NotNegative = 0.35  # seconds; tracks missed for longer need a high score
+    # seconds; tracks with an older last detection need a high score, if they missed a frame
+    low_score_age: NotNegative = 0.35
     # a pair with less IoU, times the score factor and the class factor, is never matched
     min_similarity: Share = 0.125
     low_similarity: Share = 0.3  # the same for low scores, without the score factor
@@ -101,7 +102,9 @@ class ByteTracker(BaseTracker[ByteOptions]):
         """Rows of tracks and of detections, pairwise, and which detections (D,) are unmatched."""
         options = self.options
         confirmed, age = self._tracks.is_confirmed, self._tracks.time_since_update()
-        is_late = self._tracks.time_missed() > options.widening_age
+        missed = self._tracks.time_missed()
+        is_late = missed > options.widening_age
+        takes_low = (age < options.low_score_age) | (missed < 1e-6)  # also at a low frame rate
         min_score = of_labels(self.min_score, labels)
         is_high = scores >= min_score
         low_score = np.minimum(options.low_score, self.min_score)
@@ -145,7 +148,7 @@ class ByteTracker(BaseTracker[ByteOptions]):
             enlarged = np.where(is_lone, np.maximum(enlarged, options.lone_widening), enlarged)
             is_widened = is_lone | ~is_late
             match(confirmed & is_widened, is_high, enlarged, wide=True)
-            match(first & (age < options.low_score_age), is_low, narrow, low=True)
+            match(first & takes_low, is_low, narrow, low=True)
             match(~confirmed, is_high, enlarged, wide=True)
 
         rows, columns = (np.concatenate(part) for part in zip(*matches, strict=True))
@@ -171,7 +174,8 @@ class ByteTracker(BaseTracker[ByteOptions]):
 
     def _start_score(self) -> MinScore:
         """The score from which on a detection starts a track."""
-        return np.minimum(self.min_score + self.options.start_margin, 0.95)
+        start = np.minimum(self.min_score + self.options.start_margin, 0.95)
+        return np.maximum(start, self.min_score)
 
     def _without_duplicates(self, detections: Detections) -> Detections:
         limit = self.options.duplicate_iou
