@@ -644,6 +644,13 @@ def test_unknown_options_and_values_are_refused(name, options, match):
 
 
 @pytest.mark.parametrize("name", REAL)
+def test_the_score_threshold_is_not_named_among_the_options(name):
+    with pytest.raises(RnndetError) as error:
+        make_tracker(name, min_score=0.3, options={"low_scor": 0.1})
+    assert "min_score" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", REAL)
 def test_acceleration_and_noise_are_options_of_the_filter(name):
     """The stored covariance after a prediction shows which noise the filter has."""
     if name == "iou":
