@@ -125,7 +125,8 @@ def export_int8(args: argparse.Namespace, graph: Path, part: Path, out: Path) ->
     record = quantise(graph, part, args.calibrate, per_clip=args.per_clip)
     print(
         f"int8: {record.convolutions} convolutions, {record.float_convolutions} of the temporal "
-        f"module in float; {counted(record.frames, 'frame')} of {counted(len(record.clips), 'clip')}"
+        f"module in float; {counted(record.frames, 'frame')} of "
+        f"{counted(len(record.clips), 'clip')}"
     )
     losses = compare(args, graph, part)
     for loss in losses:
