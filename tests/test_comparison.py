@@ -287,6 +287,35 @@ def test_scores_above_one_are_refused_in_a_line(monkeypatch, capsys, tmp_path):
         table(monkeypatch, capsys, tmp_path)
 
 
+def test_a_sequence_without_detections_counts_as_missed(monkeypatch, capsys, tmp_path):
+    write_mot(tmp_path / "a")
+    write_mot(tmp_path / "b")
+    (tmp_path / "b/det/det.txt").write_text("")
+    rows = table(monkeypatch, capsys, tmp_path)
+    assert rows["rnndet iou"][2] == "50.0"  # DetA
+
+
+def test_labels_that_trackeval_refuses_end_in_a_line(monkeypatch, capsys, tmp_path):
+    write_mot(tmp_path / "a")
+    info = tmp_path / "a/seqinfo.ini"
+    info.write_text(info.read_text().replace("seqLength=8", "seqLength=5"))
+    with pytest.raises(SystemExit, match=r"invalid timesteps in seq a"):
+        table(monkeypatch, capsys, tmp_path)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_missing_trackeval_is_said_before_any_work(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "trackeval", None)
+    with pytest.raises(SystemExit, match=r"pip install 'rnndet\[eval\]'"):
+        table(monkeypatch, capsys, tmp_path)
+
+
+def test_a_threshold_that_is_no_score_is_refused(monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        table(monkeypatch, capsys, tmp_path, "--min-score", "2")
+    assert "--min-score: expected 0 to 1" in capsys.readouterr().err
+
+
 def test_a_folder_without_sequences_is_refused_in_a_line(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit, match=r"no \*/gt/gt.txt in it"):
         table(monkeypatch, capsys, tmp_path)

@@ -12,6 +12,7 @@ from rnndet.errors import InputError
 from rnndet.video.exif import count_images
 from rnndet.video.image import read_image, write_image
 from rnndet.video.sources.image_folder import ImageFolder, numbers
+from rnndet.video.sources.listing import expand
 from rnndet.video.sources.open import open_source
 
 
@@ -239,6 +240,19 @@ def test_image_of_a_format_that_is_not_read_is_no_video_in_its_message(tmp_path,
     (tmp_path / name).write_bytes(b"1" * 100)
     with pytest.raises(InputError, match=r"\.(heic|dng) images cannot be read; convert it to jpg"):
         open_source(tmp_path / name)
+
+
+def test_folder_and_pattern_of_videos_say_how_to_name_them(tmp_path):
+    for name in ("a.mp4", "b.mp4", "c.avi", "notes.txt"):
+        (tmp_path / name).write_bytes(b"1")
+    pattern = str(tmp_path / "*.mp4")
+    with pytest.raises(InputError) as error:
+        open_source(tmp_path)
+    assert f"but 2 videos; give the pattern {pattern}" in str(error.value)
+    with pytest.raises(InputError) as error:
+        open_source(pattern)
+    assert f"use rnndet.video.sources.listing.expand({pattern!r})" in str(error.value)
+    assert len(expand(pattern)) == 2
 
 
 def test_images_of_formats_that_are_not_read_are_named_with_their_number(tmp_path):

@@ -268,7 +268,9 @@ def loses(monkeypatch):
         ]
         monkeypatch.setattr(graph_loss, "graph_losses", lambda *a, **b: rows)
         monkeypatch.setattr("rnndet.data.formats.read_set", lambda *a, **b: None)
-        monkeypatch.setattr("rnndet.evaluation.videos.match_classes", lambda data, classes: data)
+        monkeypatch.setattr(
+            "rnndet.evaluation.videos.match_classes", lambda data, classes, **remedy: data
+        )
 
     return set_loss
 
@@ -310,6 +312,10 @@ def test_loss_on_a_part_of_a_set_is_recorded_and_not_judged(graph, clip, tmp_pat
         ([*INT8, "--data", "x", "--format", "coco_vid", "bdd100k_mot"], "one for each"),
         ([*INT8, "--data", "x", "--format", "unlabelled"], "which need one"),
         ([*INT8, "--data", "x", "--teacher", "t"], "for sets of --format unlabelled"),
+        (
+            [*INT8, "--data", "x", "y", "--format", "mot", "yolo", "--option", "a=1"],
+            "only where all labelled sets have one format",
+        ),
         (["tiny", "--int8", "--data", "x"], "needs --calibrate"),
         (["tiny", "--int8", "--calibrate", "x"], "--data ROOT to measure what it loses"),
         (["tiny", "--calibrate", "x"], "only with --int8"),
@@ -321,6 +327,16 @@ def test_impossible_orders_are_usage_errors(order, what, capsys):
     assert what in capsys.readouterr().err
 
 
+def test_a_class_that_the_model_lacks_names_an_option_of_this_tool(
+    graph, clip, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("rnndet.data.formats.read_set", lambda *a, **b: VideoSet(("zebra",), ()))
+    assert run(graph, clip, tmp_path / "a.onnx", "--data", "set") == 2
+    message = capsys.readouterr().err
+    assert "does not know: zebra" in message and "--option classes=NAMES" in message
+    assert "--classes" not in message and "--map-classes" not in message
+
+
 def test_each_set_has_its_format_and_only_unlabelled_ones_the_teacher(
     graph, clip, tmp_path, monkeypatch
 ):
@@ -330,17 +346,17 @@ def test_each_set_has_its_format_and_only_unlabelled_ones_the_teacher(
         asked.append((name, degrade, teacher and teacher.name))
         return [GraphLoss(name, "all frames", 9, 70.0, 70.0)]
 
-    def read_set(form, root, split):
-        read.append((form, root))
+    def read_set(form, root, split, **options):
+        read.append((form, root, options))
         return VideoSet((), ())
 
     monkeypatch.setattr(graph_loss, "graph_losses", losses)
     monkeypatch.setattr("rnndet.data.formats.read_set", read_set)
     monkeypatch.setattr("rnndet.models.checkpoint.load_model", lambda name: None)
     order = ["--data", "a", "b", "--format", "coco_vid", "unlabelled"]
-    more = ["--teacher", "start", "--degrade", "standard"]
+    more = ["--teacher", "start", "--degrade", "standard", "--option", "images_dir=x"]
     assert run(graph, clip, tmp_path / "a.onnx", *order, *more) == 0
-    assert read == [("coco_vid", "a"), ("unlabelled", "b")]
+    assert read == [("coco_vid", "a", {"images_dir": "x"}), ("unlabelled", "b", {})]
     assert asked == [
         ("a", None, None),
         ("a", "standard", None),

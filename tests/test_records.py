@@ -83,6 +83,12 @@ def test_other_files_are_refused_in_one_line(tmp_path, content) -> None:
         load_predictions(tmp_path / "p.npz")
 
 
+def test_a_folder_of_predictions_names_the_file_to_give(tmp_path) -> None:
+    save_predictions(tmp_path / "predictions.npz", run())
+    with pytest.raises(InputError, match=r"not a file of predictions; .*predictions\.npz"):
+        load_predictions(tmp_path)
+
+
 def test_a_truncated_file_is_refused(tmp_path) -> None:
     save_predictions(tmp_path / "p.npz", run())
     data = (tmp_path / "p.npz").read_bytes()

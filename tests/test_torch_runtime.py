@@ -225,6 +225,11 @@ def test_evaluate_in_half_precision_with_other_uses_of_the_memory_is_refused(
     assert "--half: not with other uses of the memory" in error_line(capsys)
 
 
+def test_evaluate_at_another_size_with_other_uses_of_the_memory_names_the_flag(evaluation, capsys):
+    assert evaluate([*evaluation, "--size", "64", "--ablate-memory"]) == 2
+    assert "--size: not with other uses of the memory; leave it out" in error_line(capsys)
+
+
 def test_evaluate_computes_in_half_precision_and_records_it(evaluation, half_on_a_cpu, tmp_path):
     assert evaluate([*evaluation, "--half"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -233,7 +238,8 @@ def test_evaluate_computes_in_half_precision_and_records_it(evaluation, half_on_
 
 def test_evaluate_in_half_precision_by_torch_on_a_cpu_is_refused(evaluation, capsys):
     assert evaluate([*evaluation, "--half", "--device", "cpu"]) == 6
-    assert "--half: needs a GPU" in error_line(capsys)
+    message = error_line(capsys)
+    assert "--half: needs a GPU" in message and "--runtime openvino" in message
 
 
 def test_half_precision_of_stored_predictions_is_refused(capsys):

@@ -293,6 +293,11 @@ def test_uncertain_detection_revives_a_track_for_a_third_of_a_second(hidden, ids
     assert tracker.update(weak, time=last + hidden).ids.tolist() == ids
 
 
+def test_a_score_below_a_threshold_near_one_starts_no_track():
+    assert run(ByteTracker(min_score=0.98), walk(5, step=1, score=0.96)) == [[0]] * 5
+    assert run(ByteTracker(min_score=0.98), walk(5, step=1, score=0.985))[-1] == [1]
+
+
 def test_ids_are_unique_within_a_frame():
     generator = np.random.default_rng(3)
     tracker = ByteTracker()
@@ -364,6 +369,15 @@ def test_a_track_of_low_scores_gets_its_id_when_they_sum_to_min_evidence():
 def test_five_detections_at_the_threshold_are_always_enough_evidence():
     tracker = ByteTracker(min_score=0.1, start_margin=0.0)
     assert run(tracker, walk(6, step=1, score=0.1)) == [[0], [0], [0], [0], [1], [1]]
+
+
+@pytest.mark.parametrize("others", [0.02, 0.3, 0.9])
+def test_the_evidence_for_an_object_does_not_change_with_the_threshold_of_another_class(others):
+    tracker = ByteTracker(min_score=np.array([0.3, others]))
+    assert run(tracker, walk(5, step=1, score=0.5)) == [[0], [0], [1], [1], [1]]
+    tracker = ByteTracker(min_score=np.array([others, 0.02]))
+    frames = [found((100 + k, 50, 20, 20, 0.13, 1)) for k in range(3)]
+    assert run(tracker, frames) == [[0], [1], [1]]  # five detections at 0.02 are enough
 
 
 def test_min_hits_of_one_needs_no_evidence():
@@ -629,6 +643,13 @@ def test_options_reach_the_tracker():
 def test_unknown_options_and_values_are_refused(name, options, match):
     with pytest.raises(RnndetError, match=match):
         make_tracker(name, min_score=0.3, options=options)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_score_threshold_is_not_named_among_the_options(name):
+    with pytest.raises(RnndetError) as error:
+        make_tracker(name, min_score=0.3, options={"low_scor": 0.1})
+    assert "min_score" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", REAL)

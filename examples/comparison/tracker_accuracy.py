@@ -22,6 +22,7 @@ import io
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +53,17 @@ class Sequence:
 Tracks = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]  # boxes, scores and ids of a frame
 
 
+def read_rows(file: Path) -> np.ndarray:
+    """The first seven columns; no rows of an empty file."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # numpy's for no rows
+        return np.loadtxt(file, delimiter=",", ndmin=2, usecols=range(7)).reshape(-1, 7)
+
+
 def read_mot(folder: Path) -> Sequence:
     info = configparser.ConfigParser()
     info.read_string((folder / "seqinfo.ini").read_text(encoding="utf-8"))
     fps, length = (float(info["Sequence"][key]) for key in ("frameRate", "seqLength"))
-    rows = np.loadtxt(folder / "det/det.txt", delimiter=",", ndmin=2, usecols=range(7))
+    rows = read_rows(folder / "det/det.txt")
     scores = np.where(rows[:, 6] == -1, NO_SCORE, rows[:, 6])
     if scores.max(initial=0) > 1 or scores.min(initial=0) < 0:
         raise ValueError("det/det.txt: scores must be from 0 to 1, or -1 for none")
@@ -66,7 +73,7 @@ def read_mot(folder: Path) -> Sequence:
 
 def read_kitti(labels: Path) -> Sequence:
     file = labels.parent.parent / "det" / labels.name
-    rows = np.loadtxt(file, delimiter=",", ndmin=2, usecols=range(7))
+    rows = read_rows(file)
     rows = rows[rows[:, 1] == KITTI_CAR]
     last = int(np.loadtxt(labels, ndmin=1, usecols=0).max(initial=0))
     length = 1 + max(last, int(rows[:, 0].max(initial=0)))
@@ -156,7 +163,8 @@ def evaluate(root: Path, results: Path, lengths: dict[str, int], benchmark: str)
     })  # fmt: skip
     metrics = trackeval.metrics
     measured = [metrics.HOTA(), metrics.CLEAR(dict(quiet)), metrics.Identity(dict(quiet))]
-    with contextlib.redirect_stdout(io.StringIO()):
+    silent = io.StringIO()  # of an error it prints the traceback, too
+    with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
         found, _ = evaluator.evaluate([data], measured)
     kind = "car" if benchmark == "KITTI" else "pedestrian"
     return {name: run["COMBINED_SEQ"][kind] for name, run in found[data.get_name()].items()}
@@ -175,6 +183,12 @@ def main() -> None:
     parser.add_argument("--benchmark", default="MOT17", choices=BENCHMARKS, help="rules (MOT17)")
     parser.add_argument("--min-score", type=float, default=0.3, help="threshold (0.3)")
     args = parser.parse_args()
+    if not 0 <= args.min_score <= 1:
+        parser.error("--min-score: expected 0 to 1")
+    try:
+        import trackeval
+    except ImportError as error:
+        sys.exit(f"trackeval cannot be imported ({error}): pip install 'rnndet[eval]'")
     is_kitti = args.benchmark == "KITTI"
     labels = sorted(args.root.glob("label_02/*.txt" if is_kitti else "*/gt/gt.txt"))
     if not labels:
@@ -206,7 +220,10 @@ def main() -> None:
                 file = folder / f"{sequence.name}.txt"
                 write_tracks(file, tracks, least=least, is_kitti=is_kitti)
         lengths = {sequence.name: len(sequence.frames) for sequence in sequences}
-        numbers = evaluate(args.root.resolve(), results, lengths, args.benchmark)
+        try:
+            numbers = evaluate(args.root.resolve(), results, lengths, args.benchmark)
+        except trackeval.utils.TrackEvalException as error:
+            sys.exit(f"{args.root}: {error}")
     print(f"| | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
     for name in runs:
         print(row(name, numbers[name]))

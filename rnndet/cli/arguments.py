@@ -20,6 +20,8 @@ WEIGHTS_HELP = (
 SIZE_HELP = "longer edge of the network's input; default: that of the model"
 TRACKERS_HELP = "byte, oc_sort, sort, iou or none"
 TRACKER_OPTION_HELP = "an option of the tracker, docs/inference.md; repeat for more"
+# what to do about classes that a model does not have, of tools without --classes
+ITS_CLASSES = "where the format has that option, name those to read by `options=classes=NAMES`"
 CLASSES_HELP = "only these classes: names by commas, or a text file with a name per line"
 
 

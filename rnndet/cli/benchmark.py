@@ -181,7 +181,8 @@ def run_infer(args: argparse.Namespace) -> int:
     from rnndet.benchmarks.inference import WARM_UP, lines_of, measure, render_clip
     from rnndet.models.zoo import default_weights
     from rnndet.system.progress import Progress
-    from rnndet.video.sources.open import VIDEO_SUFFIXES, open_source
+    from rnndet.video.sources.base import VIDEO_SUFFIXES
+    from rnndet.video.sources.open import open_source
 
     if args.models and args.models[-1].lower().endswith(VIDEO_SUFFIXES):
         raise RnndetError(f"--models: {args.models[-1]} is no model; put SOURCE before --models")

@@ -40,6 +40,7 @@ FLAGS = {  # of the parameters that messages of the library name in backticks
     "save_state": "--save-state",
     "shard": "--shard",
     "show": "--show",
+    "size": "--size",
     "size_hw": "--size",
     "skip_bad": "--skip-bad",
     "split": "--split",

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rnndet.cli.arguments import ITS_CLASSES
 from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import OutputError, RnndetError
 from rnndet.messages import counted
@@ -38,6 +39,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="with --int8: labelled sets to compare both graphs on")  # fmt: skip
     add("--format", nargs="+", metavar="FORMAT", default=["coco_vid"],
         help="of --data, see docs/data.md: one for all sets, or one for each")  # fmt: skip
+    add("--option", nargs="+", default=[], metavar="KEY=VALUE",
+        help="of the format of the labelled sets, docs/data.md")  # fmt: skip
     add("--teacher", metavar="WEIGHTS",
         help="labels the sets of format unlabelled: what it finds on the clean frames")  # fmt: skip
     add("--split", default="val", help="of --data")
@@ -60,6 +63,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--calibrate, --data: only with --int8")
     if len(args.format) not in (1, len(args.data)) and args.data:
         parser.error("--format: give one for all sets of --data, or one for each")
+    if args.option and len({*args.format} - {"unlabelled"}) > 1:
+        parser.error("--option: only where all labelled sets have one format")
     if bool(args.teacher) != ("unlabelled" in args.format):
         parser.error("--teacher: for sets of --format unlabelled, which need one")
     return args
@@ -120,7 +125,8 @@ def export_int8(args: argparse.Namespace, graph: Path, part: Path, out: Path) ->
     record = quantise(graph, part, args.calibrate, per_clip=args.per_clip)
     print(
         f"int8: {record.convolutions} convolutions, {record.float_convolutions} of the temporal "
-        f"module in float; {record.frames} frames of {len(record.clips)} clips"
+        f"module in float; {counted(record.frames, 'frame')} of "
+        f"{counted(len(record.clips), 'clip')}"
     )
     losses = compare(args, graph, part)
     for loss in losses:
@@ -149,7 +155,7 @@ def compare(args: argparse.Namespace, graph: Path, part: Path):
     """The accuracy of both graphs on each set of --data, clean and as --degrade says."""
     from dataclasses import replace
 
-    from rnndet.data.formats import read_set
+    from rnndet.data.formats import read_set, reader_options
     from rnndet.evaluation.agreement import Teacher
     from rnndet.evaluation.graph_loss import graph_losses
     from rnndet.evaluation.videos import match_classes
@@ -162,11 +168,12 @@ def compare(args: argparse.Namespace, graph: Path, part: Path):
     formats = args.format if len(args.format) > 1 else args.format * len(args.data)
     for root, form in zip(args.data, formats, strict=True):
         pair = [open_runtime(file, kind="auto", device="cpu")[0] for file in (graph, part)]
-        data, teacher = read_set(form, root, args.split), None
+        options = {} if form == "unlabelled" else reader_options(args.option)
+        data, teacher = read_set(form, root, args.split, **options), None
         if form == "unlabelled":
             teacher = Teacher(load_model(args.teacher), args.teacher)
             data = replace(data, classes=pair[0].classes)
-        data = match_classes(data, pair[0].classes)
+        data = match_classes(data, pair[0].classes, remedy=ITS_CLASSES)
         for plan in plans:
             with Progress("comparing", None, quiet=False) as progress:
                 losses += graph_losses(

@@ -11,6 +11,7 @@ import math
 import sys
 from pathlib import Path
 
+from rnndet.cli.arguments import ITS_CLASSES
 from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import OutputError
 
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     classes = tuple(content["classes"])
     options = reader_options(args.option)
     data = read_set(args.format, args.data, args.split, skip_bad=args.skip_bad, **options)
-    data = match_classes(data, classes)
+    data = match_classes(data, classes, remedy=ITS_CLASSES)
     rest, held = hold_out(data, args.holdout)
     total = sum(len(video.frames) for video in data.videos)
     with Progress("reading", total, quiet=False) as progress:

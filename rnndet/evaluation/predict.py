@@ -100,7 +100,7 @@ def evaluate_set(
     if uses and keys is not None:
         raise RnndetError("key frames: not with other uses of the memory, which need every frame")
     if uses and size is not None:
-        raise RnndetError("size: not with other uses of the memory, which have the model's")
+        raise RnndetError("`size`: not with other uses of the memory; leave it out")
     world = world or World()
     videos = [thinned(video, every) for video in spread(data.videos, max_videos)]
     share = world.share(range(len(videos)))

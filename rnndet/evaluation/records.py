@@ -277,7 +277,9 @@ def load_predictions(path: str | Path) -> Predictions:
     """Read a file of `save_predictions`. Raises InputError."""
     path = Path(path)
     if path.exists() and not path.is_file():  # numpy would wait for the writer of a pipe
-        raise InputError(f"{path}: not a file of predictions")
+        inside = sorted(str(file) for file in path.glob("*.npz"))
+        hint = f"; give one in it: {', '.join(inside)}" if inside else ""
+        raise InputError(f"{path}: not a file of predictions{hint}")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -13,11 +13,16 @@ from rnndet.data.targets import relabelled
 from rnndet.errors import RnndetError
 from rnndet.structures import Frame
 
+SOME_CLASSES = "evaluate some of them with `only_classes`, or under other names with `ClassMap`"
 
-def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
+
+def match_classes(
+    data: VideoSet, classes: tuple[str, ...], *, remedy: str = SOME_CLASSES
+) -> VideoSet:
     """The data with the labels of a model that has these classes; classes are matched by name.
 
-    Raises RnndetError if the data has a class that the model does not have.
+    Raises RnndetError if the data has a class that the model does not have, which ends with what
+    to do, `remedy`.
 
     >>> match_classes(VideoSet(("bird",), ()), ("drone", "bird")).classes
     ('drone', 'bird')
@@ -26,8 +31,7 @@ def match_classes(data: VideoSet, classes: tuple[str, ...]) -> VideoSet:
     if unknown:
         raise RnndetError(
             f"the data has classes that the model does not know: {', '.join(unknown)}; "
-            f"it knows {', '.join(classes)}; evaluate some of them with `only_classes`, or "
-            "under other names with `ClassMap`"
+            f"it knows {', '.join(classes)}; {remedy}"
         )
     return only_classes(data, classes)
 

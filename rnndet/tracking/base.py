@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from rnndet.registry import convert
+from rnndet.registry import check_names, convert
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
 from rnndet.tracking.tracks import Motion, TrackOptions, Tracks
@@ -33,6 +33,9 @@ class BaseTracker(ABC, Generic[Chosen]):
     Options: ClassVar[type[TrackOptions]]
 
     def __init__(self, *, min_score: MinScore = 0.3, **options: Any) -> None:
+        check_names(
+            options, [f.name for f in fields(self.Options) if f.name != "min_score"], what="tracker"
+        )
         options["min_score"] = float(np.min(min_score))
         self.options: Chosen = convert(self.Options, options, what="tracker")
         self.min_score = min_score
@@ -51,7 +54,7 @@ class BaseTracker(ABC, Generic[Chosen]):
 
     def reset(self) -> None:
         """Remove all tracks, before another video; ids start at 1 again."""
-        self._tracks = Tracks(self._new_motion(), self.options)
+        self._tracks = Tracks(self._new_motion(), self.options, min_score=self.min_score)
 
     def end_tracks(self) -> None:
         """End all tracks, at a scene cut; ids continue."""

@@ -172,7 +172,8 @@ class ByteTracker(BaseTracker[ByteOptions]):
 
     def _start_score(self) -> MinScore:
         """The score from which on a detection starts a track."""
-        return np.minimum(self.min_score + self.options.start_margin, 0.95)
+        start = np.minimum(self.min_score + self.options.start_margin, 0.95)
+        return np.maximum(start, self.min_score)
 
     def _without_duplicates(self, detections: Detections) -> Detections:
         limit = self.options.duplicate_iou

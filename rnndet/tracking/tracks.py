@@ -21,7 +21,7 @@ class TrackOptions:
     min_score: Share = 0.3  # of a detection that may begin a track
     min_hits: AtLeastOne = 2  # detections that a track needs before it gets an id
     # sum of scores that it needs for that, too, if min_hits is above 1; never more than
-    # MOST_DETECTIONS at min_score have
+    # MOST_DETECTIONS at the min_score of its class have
     min_evidence: NotNegative = 0.0
     max_age: NotNegative = 1.0  # seconds without a detection after which a track is removed
     tentative_share: Share = 0.25  # of max_age, after which a track without an id is removed
@@ -72,12 +72,21 @@ class Tracks:
     A track is tentative, with id 0, until it has `min_hits` detections; then it is confirmed and
     gets the next id (1, 2, 3, ... without gaps). A track is removed after `max_age` seconds without
     a detection, a tentative track after `tentative_share` of that. Any track can be matched in the
-    frame directly after its last detection, however low the frame rate is.
+    frame directly after its last detection, however low the frame rate is. min_score, where it is
+    not that of the options: of all classes, or of each class by its label, (K,).
     """
 
-    def __init__(self, motion: Motion, options: TrackOptions | None = None) -> None:
+    def __init__(
+        self,
+        motion: Motion,
+        options: TrackOptions | None = None,
+        *,
+        min_score: float | Array | None = None,
+    ) -> None:
         self.motion = motion
         self._options = options or TrackOptions()
+        most = np.asarray(self._options.min_score if min_score is None else min_score)
+        self._evidence = np.minimum(self._options.min_evidence, MOST_DETECTIONS * most)
         self.ids = np.zeros(0, np.int64)
         self._hits = np.zeros(0, np.int64)
         self._last_update = np.zeros(0)  # seconds, on the clock of `_now`
@@ -199,11 +208,12 @@ class Tracks:
 
     def _assign_ids(self, rows: Rows) -> None:
         """Give ids to those rows that have just become confirmed."""
-        options = self._options
-        is_new = (self.ids[rows] == 0) & (self._hits[rows] >= options.min_hits)
-        if options.min_hits > 1:
-            evidence = min(options.min_evidence, MOST_DETECTIONS * options.min_score)
-            is_new &= self._votes[rows].sum(1) >= evidence
+        least = self._options.min_hits
+        is_new = (self.ids[rows] == 0) & (self._hits[rows] >= least)
+        if least > 1 and is_new.any():
+            votes = self._votes[rows]
+            needed = self._evidence[votes.argmax(1)] if self._evidence.ndim else self._evidence
+            is_new &= votes.sum(1) >= needed
         new = np.sort(rows[is_new])
         self.ids[new] = self._last_id + 1 + np.arange(len(new))
         self._last_id += len(new)

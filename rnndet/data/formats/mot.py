@@ -49,8 +49,8 @@ from rnndet.data.targets import ANY_CLASS, MAX_TRACK, Box, TargetBuilder
 from rnndet.errors import InputError, NothingFoundError
 from rnndet.messages import counted
 from rnndet.structures import DEFAULT_FPS, Role, Target
+from rnndet.video.sources.base import VIDEO_SUFFIXES
 from rnndet.video.sources.image_folder import list_images, natural_key
-from rnndet.video.sources.open import VIDEO_SUFFIXES
 
 GT = "gt/gt.txt"
 LABELS = "gt/labels.txt"

@@ -13,9 +13,9 @@ from rnndet.data.targets import relabelled
 from rnndet.errors import InputError
 from rnndet.messages import counted
 from rnndet.structures import VideoInfo
-from rnndet.video.sources.base import safe_name
+from rnndet.video.sources.base import VIDEO_SUFFIXES, safe_name
 from rnndet.video.sources.image_folder import list_images
-from rnndet.video.sources.open import VIDEO_SUFFIXES, count_frames, open_source
+from rnndet.video.sources.open import count_frames, open_source
 
 CVAT_IMAGE = re.compile(r"frame_([0-9]{6,7})")  # of a video task
 

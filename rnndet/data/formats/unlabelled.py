@@ -18,9 +18,9 @@ from rnndet.errors import InputError, NothingFoundError, RnndetError
 from rnndet.messages import counted
 from rnndet.registry import Share
 from rnndet.video.image import read_image
-from rnndet.video.sources.base import safe_name, size_text
+from rnndet.video.sources.base import VIDEO_SUFFIXES, safe_name, size_text
 from rnndet.video.sources.image_folder import is_image, list_images, natural_key
-from rnndet.video.sources.open import VIDEO_SUFFIXES, open_source
+from rnndet.video.sources.open import open_source
 
 SUFFIXES = (*VIDEO_SUFFIXES, ".gif")
 

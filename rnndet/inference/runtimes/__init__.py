@@ -117,7 +117,10 @@ def _torch(
         torch.set_num_threads(threads)
     chosen, why = choose_device(device)
     if half and chosen.type != "cuda":
-        raise DeviceError("`half=True`: needs a GPU; a CPU computes half precision far slower")
+        raise DeviceError(
+            "`half=True`: needs a GPU, or `kind=openvino` and a CPU with bfloat16; by torch a CPU "
+            "computes half precision far slower"
+        )
     model = load_model(weights, device=chosen)
     return TorchRuntime(model, half=half, compiled=compiled), why
 

@@ -12,6 +12,10 @@ from rnndet.errors import InputError
 from rnndet.structures import Frame, VideoInfo
 from rnndet.video.colour import ColourTags
 
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
+    ".wmv", ".flv", ".ogv", ".3gp", ".mxf",
+)  # fmt: skip
 MAX_PIXELS = 8192 * 8192  # of one image; 200 MB of RGB
 MAX_ASPECT = 16  # width / height of a pixel, or height / width; larger ones are mistakes
 

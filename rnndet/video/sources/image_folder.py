@@ -16,6 +16,7 @@ from rnndet.video.exif import count_images
 from rnndet.video.image import MAX_BITS, bits_of_folder, read_image
 from rnndet.video.sources.base import (
     MAX_PIXELS,
+    VIDEO_SUFFIXES,
     ReadCounts,
     Source,
     check_pixels,
@@ -58,12 +59,7 @@ class ImageFolder(Source):
     ) -> None:
         self._files = image_files(path)
         if not self._files:
-            if not exists(Path(path)):
-                raise InputError(f"{path}: no file matches; check the pattern")
-            suffixes = ", ".join(IMAGE_SUFFIXES)
-            others = _left_out(path)
-            reason = f"; {others}" if others else "; check the path"
-            raise InputError(f"{path}: no images in the folder ({suffixes}){reason}")
+            raise InputError(f"{path}: {_why_none(path)}")
         self._numbers = _numbers_of_pattern(path, self._files) or numbers(self._files)
         self._max_pixels = max_pixels
         self._left_out = _left_out(path)
@@ -164,6 +160,22 @@ def _left_out(path: str | Path) -> str | None:
         return None
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
     return f"images of other formats are left out: {kinds}; convert them to jpg or png"
+
+
+def _why_none(path: str | Path) -> str:
+    """Why a folder or a pattern gives no images, and what to do."""
+    if not exists(Path(path)):
+        if any(Path(found).suffix.lower() in VIDEO_SUFFIXES for found in glob.iglob(str(path))):
+            lister = f"rnndet.video.sources.listing.expand({str(path)!r})"
+            return f"matches videos, no images; for a list of the videos use {lister}"
+        return "no file matches; check the pattern"
+    none = f"no images in the folder ({', '.join(IMAGE_SUFFIXES)})"
+    suffixes = Counter(file.suffix for file in Path(path).iterdir())
+    videos = [suffix for suffix, _ in suffixes.most_common() if suffix.lower() in VIDEO_SUFFIXES]
+    if videos:
+        count = counted(suffixes[videos[0]], "video")
+        return f"{none}, but {count}; give the pattern {Path(path) / ('*' + videos[0])}"
+    return f"{none}; {_left_out(path) or 'check the path'}"
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -61,10 +61,6 @@ from rnndet.video.sources.image_folder import (
 from rnndet.video.sources.listing import is_list, read_list
 from rnndet.video.sources.live import Camera, LiveOptions, LiveStream, url_name
 
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
-    ".wmv", ".flv", ".ogv", ".3gp", ".mxf",
-)  # fmt: skip
 URL_SCHEMES = ("rtsp://", "http://", "https://")
 MAX_LENGTH = 1e8  # frames; a stated length from here on counts as unknown
 
