@@ -380,6 +380,15 @@ def test_the_evidence_for_an_object_does_not_change_with_the_threshold_of_anothe
     assert run(tracker, frames) == [[0], [1], [1]]  # five detections at 0.02 are enough
 
 
+@pytest.mark.parametrize(("interval", "step"), [(0.2, 24), (1 / 30, 18), (1 / 60, 12)])
+def test_fast_neighbours_of_low_scores_get_ids_within_four_frames(interval, step):
+    tracker = ByteTracker()
+    for k in range(4):
+        rows = [(100 + step * k, y, 20, 20, 0.41, 0) for y in (50, 80)]
+        ids = tracker.update(found(*rows), time=k * interval).ids
+    assert sorted(ids.tolist()) == [1, 2]
+
+
 def test_min_hits_of_one_needs_no_evidence():
     assert run(ByteTracker(min_hits=1), walk(1, step=0, score=0.5)) == [[1]]
 

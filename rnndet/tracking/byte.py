@@ -32,7 +32,9 @@ class ByteOptions(KalmanOptions, TrackOptions):
     min_similarity: Share = 0.125
     low_similarity: Share = 0.3  # the same for low scores, without the score factor
     late_iou: Share = 0.2  # nor is one with less IoU for tracks missed longer than widening_age
-    score_weight: Share = 0.7  # reduction of the similarity at min_score, less above it; 0 = none
+    # reduction of the similarity at min_score, less above it; 0 = none; not of the wide pairs of
+    # tracks without an id, whose first steps are the longest
+    score_weight: Share = 0.7
     class_weight: Share = 0.5  # and by a different class
     duplicate_iou: Share = 0.7  # of two boxes with a higher IoU, one is removed; 1 = off
     buffer: NotNegative = 0.0  # of boxes in the first stage and for low scores
@@ -118,7 +120,13 @@ class ByteTracker(BaseTracker[ByteOptions]):
         matches: list[tuple[Rows, Rows]] = [(none, none)]
 
         def match(
-            tracks: Mask, candidates: Mask, buffer: Array, *, low: bool = False, wide: bool = False
+            tracks: Mask,
+            candidates: Mask,
+            buffer: Array,
+            *,
+            low: bool = False,
+            wide: bool = False,
+            by_score: bool = True,
         ) -> None:
             rows = np.flatnonzero(tracks & is_free_track)
             columns = np.flatnonzero(candidates & is_free)
@@ -130,7 +138,7 @@ class ByteTracker(BaseTracker[ByteOptions]):
             else:
                 overlap[is_late[rows, None] & (overlap < options.late_iou)] = 0
             similarity = overlap * class_factor[np.ix_(rows, columns)]
-            if not low:
+            if by_score and not low:
                 similarity *= score_factor[columns]
             least = options.low_similarity if low else options.min_similarity
             a, b = assign(1 - similarity, limit=1 - least)
@@ -147,7 +155,7 @@ class ByteTracker(BaseTracker[ByteOptions]):
             match(confirmed & is_widened, is_high, enlarged, wide=True)
             is_recent = (age < options.low_score_age) | ~self._tracks.was_missed()
             match(first & is_recent, is_low, narrow, low=True)
-            match(~confirmed, is_high, enlarged, wide=True)
+            match(~confirmed, is_high, enlarged, wide=True, by_score=False)
 
         rows, columns = (np.concatenate(part) for part in zip(*matches, strict=True))
         return rows, columns, is_free
