@@ -152,6 +152,15 @@ def test_identity_that_a_frame_has_twice_is_an_error(coco_vid_root):
     ]
 
 
+def test_identity_may_come_twice_in_a_frame_where_an_object_is_ignored():
+    """As in training."""
+    for ignore, count in (([True, True], 0), ([True, False], 0), ([False, False], 1)):
+        twins = Target(torch.tensor([[1.0, 1, 9, 9]] * 2), torch.tensor([0, 0]),
+                       torch.tensor([7, 7]), torch.tensor(ignore))  # fmt: skip
+        videos = VideoSet(CLASSES, (VideoRecord("v", 10, 10, None, (FrameRecord(3, twins),)),))
+        assert len(check_labels(videos, "s")) == count
+
+
 def test_repeated_names_and_frames_are_errors():
     frames = (FrameRecord(2, Target.empty()), FrameRecord(2, Target.empty()))
     videos = VideoSet(CLASSES, (VideoRecord("v", 10, 10, None, frames),) * 2)

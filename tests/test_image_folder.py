@@ -150,6 +150,23 @@ def test_image_brighter_than_the_sample_keeps_its_own_scale(tmp_path):
     assert columns_of(read_image(tmp_path / "02.png")) == [0, 250, 250]
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_few_invalid_pixels_leave_16_bit_images_at_their_bits(tmp_path, suffix):
+    values = [0, 2048, 4095] * 100
+    write_deep(tmp_path / f"a{suffix}", [*values, 65_535, 65_535, 65_535])
+    with ImageFolder(tmp_path) as source:
+        (frame,) = source
+        notes = source.notes
+    assert columns_of(frame.image) == [0, 128, 255] * 100 + [255] * 3
+    assert "12-bit" in notes[0] and "4095 (a few pixels of 65535 aside)" in notes[0]
+
+
+@pytest.mark.parametrize("rest", [[65_535] * 4, [65_534] * 3])
+def test_many_pixels_of_65535_or_a_few_others_are_values(tmp_path, rest):
+    path = write_deep(tmp_path / "a.png", [4095] * 300 + rest)
+    assert columns_of(read_image(path)) == [15] * 300 + [255] * len(rest)
+
+
 def test_jfif_is_read_as_jpeg(tmp_path):
     write_image(tmp_path / "a.jpg", np.full((8, 10, 3), 90, np.uint8))
     for name in ("b.jfif", "c.JFIF", "d.jpe"):

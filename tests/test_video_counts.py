@@ -11,6 +11,7 @@ from timed_videos import encode
 
 from rnndet.data.formats import read_set
 from rnndet.data.frames import iterate
+from rnndet.errors import InputError
 from rnndet.video.sources.av_file import AvFile
 from rnndet.video.sources.edit_list import shown_length, shown_seconds
 from rnndet.video.sources.excerpt import Excerpt
@@ -127,6 +128,24 @@ def test_edit_list_shorter_than_half_a_frame_shows_one_frame(tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(movie((10, 0)))
     assert shown_length(path, 120, Fraction(30)) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_mp4_whose_edit_list_shows_nothing_is_named(tmp_path, count):
+    """FFmpeg decodes none of its frames; the codec is not to blame."""
+    path = encode(tmp_path / "clip.mp4", range(20 if count == 2 else 0, 50), codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    at = data.find(b"elst") + 12
+    assert int.from_bytes(data[at - 4 : at], "big") == count  # the first of two is a pause
+    for entry in range(count):
+        data[at + 12 * entry : at + 12 * entry + 4] = bytes(4)
+    path.write_bytes(data)
+    for kind in (VideoFile, AvFile, open_source):
+        with pytest.raises(
+            InputError, match=r"clip\.mp4: its edit list has a duration of 0"
+        ) as error:
+            kind(path)
+        assert "ffmpeg -ignore_editlist 1 -i IN -c copy OUT.mp4" in str(error.value)
 
 
 def test_millions_of_boxes_are_not_read(tmp_path):

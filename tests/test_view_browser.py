@@ -535,6 +535,30 @@ def test_paper_has_the_time_line_at_its_width_without_controls(browser, saved):
         browser.devtools("Emulation.clearDeviceMetricsOverride")
 
 
+@pytest.mark.parametrize("kind", BROWSERS, ids=["chromium", "firefox"])
+def test_page_is_printed_in_light_colours_from_a_dark_screen(saved, tmp_path, kind):
+    styles = [f"getComputedStyle(document.querySelector('{name}')).{key}" for name, key in (
+        ("body", "backgroundColor"), ("body", "color"), (".row .swatch", "backgroundColor"),
+        (".chip .swatch", "backgroundColor"),
+    )]  # fmt: skip
+    drawn = [f"document.querySelector('{name}').toDataURL()" for name in ("#bars", "#counts")]
+    colours = f"[{', '.join(styles + drawn)}]"
+    found = []
+    for is_dark in (False, True):
+        with kind(tmp_path / str(is_dark), is_dark=is_dark) as window:
+            window.open(saved)
+            window.wait("document.querySelector('.row .swatch')")
+            found.append(window.value(colours))
+            record = f"addEventListener('beforeprint', () => {{ window.printed = {colours}; }})"
+            window.value(f"void {record}")
+            window.print()
+            assert window.value("window.printed") == found[0]
+            window.wait("!document.documentElement.classList.contains('paper')")
+            assert window.value(colours) == found[-1]
+            assert window.errors() == []
+    assert all(light != dark for light, dark in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("start", [0, 2, 37])
 def test_frames_count_from_the_first_one_where_the_file_begins_late(browser, tmp_path, start):
     """Chromium plays such a file by its time stamps, Firefox from 0."""
