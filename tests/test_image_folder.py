@@ -219,6 +219,7 @@ def webp(*kinds: bytes) -> bytes:
         (webp(b"VP8X", b"ANIM", b"ANMF", b"ANMF"), 2),
         (webp(b"VP8 "), 1),
         (webp(b"VP8X", b"ANIM", b"ANMF")[:-6], 1),
+        (b"II*\0" + struct.pack("<I", 0), 1),
         (b"II*\0" + struct.pack("<I", 9_999), 1),
         (b"MM\0*" + struct.pack(">IHI", 8, 0, 8), 1),  # the directory after the first is the first
         (b"GIF89a", 1),

@@ -13,7 +13,7 @@ from rnndet.data.formats import read_set
 from rnndet.data.frames import iterate
 from rnndet.errors import InputError
 from rnndet.video.sources.av_file import AvFile
-from rnndet.video.sources.edit_list import shown_length, shown_seconds
+from rnndet.video.sources.edit_list import is_mirrored, shown_length, shown_seconds
 from rnndet.video.sources.excerpt import Excerpt
 from rnndet.video.sources.open import VideoFile, count_frames, open_source
 
@@ -146,6 +146,17 @@ def test_mp4_whose_edit_list_shows_nothing_is_named(tmp_path, count):
         ) as error:
             kind(path)
         assert "ffmpeg -ignore_editlist 1 -i IN -c copy OUT.mp4" in str(error.value)
+
+
+@pytest.mark.parametrize(("version", "head"), [(0, 40), (1, 52)])
+@pytest.mark.parametrize(("a", "d"), [(-1, 1), (1, -1), (1, 1), (-1, -1)])
+def test_track_header_of_either_version_tells_if_a_movie_is_mirrored(tmp_path, version, head, a, d):
+    matrix = struct.pack(">9i", a << 16, 0, 0, 0, d << 16, 0, 0, 0, 1 << 30)
+    header = box(b"tkhd", bytes([version]), bytes(head - 1), matrix, bytes(8))
+    media = box(b"mdia", box(b"hdlr", struct.pack(">II4s", 0, 0, b"vide")))
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(box(b"ftyp", b"isom") + box(b"moov", box(b"trak", header, media)))
+    assert is_mirrored(path) == (a != d)
 
 
 def test_millions_of_boxes_are_not_read(tmp_path):
