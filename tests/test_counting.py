@@ -378,10 +378,8 @@ def test_a_region_whose_edges_cross_is_refused_with_both(corners):
 
 
 def test_the_edges_that_cross_are_named_as_they_run():
-    with pytest.raises(
-        RnndetError,
-        match=r"from \(0, 0\) to \(100, 100\) crosses that from \(100, 0\) to \(0, 70\)",
-    ):
+    first, second = r"from \(0, 0\) to \(100, 100\)", r"from \(100, 0\) to \(0, 70\)"
+    with pytest.raises(RnndetError, match=f"{first} crosses that {second}"):
         Regions({"yard": ((0, 0), (100, 100), (100, 0), (0, 70))})
 
 

@@ -259,6 +259,12 @@ def test_image_of_a_format_that_is_not_read_is_no_video_in_its_message(tmp_path,
         open_source(tmp_path / name)
 
 
+def test_damaged_gif_is_a_video_in_its_message(tmp_path):
+    (tmp_path / "a.gif").write_bytes(b"1" * 100)
+    with pytest.raises(InputError, match="not a video, or an incomplete one"):
+        open_source(tmp_path / "a.gif")
+
+
 def test_images_of_formats_that_are_not_read_are_named_with_their_number(tmp_path):
     write_image(tmp_path / "a.jpg", np.zeros((8, 10, 3), np.uint8))
     for name in ("b.heic", "c.HEIC", "d.dng", ".e.heic", "notes.txt"):
