@@ -36,7 +36,7 @@ def shown_seconds(path: Path) -> Fraction | None:
 
 
 def shows_nothing(path: Path) -> bool:
-    """Whether the edits of an mp4 file's first video track have a duration of 0, all of them.
+    """Whether the edits of an mp4 file's first video track have a duration of 0, but for pauses.
 
     FFmpeg decodes no frame of such a file. In a file of fragments it means an unknown duration.
     """
@@ -46,11 +46,11 @@ def shows_nothing(path: Path) -> bool:
             boxes = _Boxes(file)
             movie = _movie(boxes, size)
             track = _video_track(boxes, movie)
-            edits = None if track is None else _edits(boxes, track)
+            shown = [] if track is None else _shown_edits(boxes, track)
             is_fragmented = movie is not None and boxes.find(b"mvex", movie) is not None
         except (struct.error, ValueError):
             return False
-    return bool(edits) and not is_fragmented and not any(ticks for ticks, _ in edits)
+    return bool(shown) and not any(shown) and not is_fragmented
 
 
 def nothing_shown(source: object, path: Path) -> str | None:
@@ -151,12 +151,12 @@ def _is_video(boxes: _Boxes, track: tuple[int, int]) -> bool:
 
 def _shown_ticks(boxes: _Boxes, track: tuple[int, int]) -> int | None:
     """The sum of the edits that show frames; None without edits, or if one has no length."""
-    shown = [ticks for ticks, start in _edits(boxes, track) if start >= 0]  # -1: nothing is shown
+    shown = _shown_edits(boxes, track)
     return sum(shown) if shown and all(shown) else None
 
 
-def _edits(boxes: _Boxes, track: tuple[int, int]) -> list[tuple[int, int]]:
-    """Duration and start of each edit of a track."""
+def _shown_edits(boxes: _Boxes, track: tuple[int, int]) -> list[int]:
+    """The duration of each edit of a track that shows frames."""
     edits = boxes.find(b"edts", track)
     table = None if edits is None else boxes.find(b"elst", edits)
     if table is None:
@@ -167,4 +167,5 @@ def _edits(boxes: _Boxes, track: tuple[int, int]) -> list[tuple[int, int]]:
     if begin + 8 + count * entry.size > end:
         raise ValueError("an edit list beyond its box")
     places = range(begin + 8, begin + 8 + min(count, MAX_BOXES) * entry.size, entry.size)
-    return [entry.unpack(boxes.read(place, entry.size))[:2] for place in places]
+    edits = (entry.unpack(boxes.read(place, entry.size)) for place in places)
+    return [ticks for ticks, start, _ in edits if start >= 0]  # -1: nothing is shown
