@@ -472,6 +472,32 @@ def test_page_keys_move_by_a_second_on_the_time_axis(page):
     page.wait(f"{PLACE} === 0")
 
 
+def test_count_under_the_pointer_is_shown_until_it_leaves(page):
+    text = "document.getElementById('count-text').textContent"
+    before = page.value(text)
+    page.value(
+        "void ((r) => document.getElementById('chart').dispatchEvent(new PointerEvent("
+        "'pointermove', { clientX: r.left + 0.3 * r.width, clientY: r.top + 5 })))"
+        "(document.getElementById('counts').getBoundingClientRect())"
+    )
+    assert page.value(text) != before
+    leave = "document.getElementById('chart').dispatchEvent(new PointerEvent('pointerleave'))"
+    page.value(leave)
+    assert page.value(text) == before
+
+
+def test_legend_tells_of_smoothed_scores_in_an_annotated_picture_only(page, tmp_path):
+    said = "document.getElementById('legend').textContent.includes('smoothed score')"
+    assert page.value(said)
+    plain = Page(("bird",), size_hw=SIZE_HW, step=0.04)
+    plain.add_frame(index=0, time=0.0, shown=0.0)
+    media = Media("video", ("none.mp4",), SIZE_HW[::-1])
+    path = tmp_path / "page.html"
+    path.write_text(plain.to_html(title="plain", media=media), "utf-8")
+    page.open(path)
+    assert not page.value(said)
+
+
 def test_empty_frame_says_so(browser, tmp_path):
     empty = [FrameResult(Frame(image(0), 0, 0.0), Detections.empty())]
     browser.open(save(tmp_path, empty, names=("html",)))
@@ -492,7 +518,8 @@ def test_counts_of_regions_and_lines_follow_the_frame(browser, tmp_path):
     )
     assert browser.value("document.querySelector('#areas caption').textContent")
     browser.wait(f"{texts} === '1 bird,0,0,0 bird,0'")
-    assert browser.value("document.querySelectorAll('#areas th')[0].textContent") == "<b>yard"
+    heads = "[...document.querySelectorAll('#areas th')].map((h) => h.textContent)"
+    assert browser.value(heads) == ["<b>yard", "", "", "gate", ""]
     names = "[...document.querySelectorAll('#areas td:nth-child(2)')].map((d) => d.textContent)"
     assert browser.value(names) == ["inside", "entered", "left", "to the right", "to the left"]
     browser.press("]")  # frame 20
@@ -584,9 +611,21 @@ def test_frames_count_from_the_first_one_where_the_file_begins_late(browser, tmp
         browser.press(key)
         assert abs(brightness(browser, tmp_path / "shot.png") - grey(index)) < 2.4
         assert browser.value(PLACE) == pytest.approx(index / 25)
-    browser.press("Home", " ")
+    browser.press("Home")
+    browser.wait(f"!{VIDEO}.seeking && {PLACE} === 0")
+    origin = browser.value(f"{VIDEO}.currentTime") - 0.01  # in the middle of the frame, or nearer
+    places = f"[{VIDEO}.currentTime, {PLACE}]"
+    watch = f"if ({VIDEO}.ended) return; if (!{VIDEO}.paused) seen.push({places});"
+    browser.value(
+        f"void (window.seen = [], window.watch = () => {{ {watch} requestAnimationFrame(watch); }},"
+        " watch())"
+    )
+    browser.press(" ")
     browser.wait(f"{VIDEO}.ended")
     browser.wait(f"{PLACE} === 0.76")
+    seen = browser.value("window.seen")
+    behind = [time - origin - place for time, place in seen]
+    assert len(behind) > 1 and -0.02 < np.median(behind) < 0.09, (origin, seen)
 
 
 def test_times_that_do_not_increase_still_make_a_time_line(browser, tmp_path):
