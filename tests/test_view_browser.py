@@ -251,6 +251,22 @@ def test_chip_hides_a_class_in_the_table_and_in_the_counts(page):
     page.wait(f"{ROWS}.length === 3 && {pressed} === 'true'")
 
 
+def test_most_objects_of_the_classes_that_are_shown_fill_the_counts(page):
+    top = (
+        "(() => { const c = document.getElementById('counts'), w = c.width;"
+        " const pixels = c.getContext('2d').getImageData(0, 0, w, c.height).data;"
+        " for (let y = 0; y < c.height; y++) { let n = 0;"
+        " for (let x = 0; x < w; x++) n += pixels[4 * (y * w + x) + 3] === 255;"
+        " if (n > 0.03 * w) return y / devicePixelRatio; } })()"
+    )
+    for label in ("0", "1"):  # 3, 2 and 1 objects at most
+        assert page.value(top) == pytest.approx(12, abs=1)
+        page.click(f".chip[data-label='{label}']")
+        page.wait(f"{ROWS}.length === {2 - int(label)}")
+    page.wait(f"{top} >= 11")
+    assert page.value(top) == pytest.approx(12, abs=1)
+
+
 @pytest.mark.parametrize("column, names", [
     ("score", ["#1", "#12", "no track"]), ("frames", ["#1", "#12", "no track"]),
     ("track", ["#1", "#12", "no track"]), ("start", ["#12", "no track", "#1"]),
