@@ -578,6 +578,20 @@ def test_paper_has_the_time_line_at_its_width_without_controls(browser, saved):
         browser.devtools("Emulation.clearDeviceMetricsOverride")
 
 
+def test_paper_is_told_what_the_scroll_bar_of_many_rows_takes_of_the_time_line(browser, tmp_path):
+    """The canvas of the counts goes on above the scroll bar, which paper has not."""
+    many = detections([[1, 1, 9, 9]] * 60, [0.5] * 60, [0] * 60, list(range(1, 61)))
+    shown = [FrameResult(Frame(image(i), i, i / 25), many) for i in range(20)]
+    browser.open(save(tmp_path, shown, names=("html",)))
+    counts, bars, over = browser.value(
+        "[...['counts', 'bars'].map((id) => document.getElementById(id).offsetWidth),"
+        " Number(document.getElementById('chart').style.getPropertyValue('--over'))]"
+    )
+    if isinstance(browser, Browser):
+        assert counts > bars
+    assert over == pytest.approx(counts / bars)
+
+
 @pytest.mark.parametrize("kind", BROWSERS, ids=["chromium", "firefox"])
 def test_page_is_printed_in_light_colours_from_a_dark_screen(saved, tmp_path, kind):
     styles = [f"getComputedStyle(document.querySelector('{name}')).{key}" for name, key in (
