@@ -222,6 +222,8 @@ def webp(*kinds: bytes) -> bytes:
         (b"II*\0" + struct.pack("<I", 0), 1),
         (b"II*\0" + struct.pack("<I", 9_999), 1),
         (b"MM\0*" + struct.pack(">IHI", 8, 0, 8), 1),  # the directory after the first is the first
+        (b"MM\0*" + struct.pack(">IHIHI", 8, 0, 14, 0, 0), 2),
+        (b"II*\0" + struct.pack("<IHIHI", 8, 0, 14, 0, 0), 2),
         (b"GIF89a", 1),
         (b"", 1),
     ],
