@@ -139,6 +139,10 @@ class Window:
         """Change the size of the window; the page in it may have less."""
         self._call("SetWindowRect", width=width, height=height)
 
+    def print(self) -> None:
+        """Print the page."""
+        self._call("Print")
+
     def screenshot(self, path: Path) -> None:
         """Write the window as PNG."""
         path.write_bytes(base64.b64decode(self._call("TakeScreenshot", full=False)))
@@ -185,7 +189,7 @@ class Browser(Window):
             return self._send("GET", f"{self._session}/screenshot")
         paths = {
             "Navigate": "url", "ExecuteScript": "execute/sync", "PerformActions": "actions",
-            "SetWindowRect": "window/rect",
+            "SetWindowRect": "window/rect", "Print": "print",
         }  # fmt: skip
         return self._send("POST", f"{self._session}/{paths[command]}", parameters)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from conftest import CLASSES, write_coco_vid
 from rnndet.data.checks.images import fingerprint
 from rnndet.data.checks.labels import check_labels
 from rnndet.data.checks.run import check_dataset
+from rnndet.data.problems import Problems
 from rnndet.data.records import FrameRecord, VideoRecord, VideoSet
+from rnndet.data.targets import TargetBuilder
 from rnndet.errors import InputError, RnndetError
 from rnndet.structures import Target
 from rnndet.video.image import write_image
@@ -150,6 +153,28 @@ def test_identity_that_a_frame_has_twice_is_an_error(coco_vid_root):
     assert [str(f) for f in check_labels(videos, "s")] == [
         "error: s: v: object 7 is in frame 3 twice"
     ]
+
+
+@pytest.mark.parametrize("track", [0, 7])
+def test_box_of_an_identity_that_the_frame_has_is_a_problem_unless_it_is_ignored(track):
+    problems = Problems()
+    builder = TargetBuilder(width=64, height=48, file=Path("a.txt"), problems=problems)
+    for entry, ignore in enumerate((False, False, True, True)):
+        builder.add((1, 1, 9, 9), 0, entry=entry, track=track, ignore=ignore)
+    for entry in (4, 5):
+        builder.add((1, 1, 9, 9), 0, entry=entry)  # unknown identities are no identity
+    (problem,) = problems.found
+    assert problem.reason == f"the id {track} comes twice in its frame"
+    assert builder.build().ids.tolist() == [track] * 3 + [-1] * 2
+
+
+def test_identity_may_come_twice_in_a_frame_where_an_object_is_ignored():
+    """As in training."""
+    for ignore, count in (([True, True], 0), ([True, False], 0), ([False, False], 1)):
+        twins = Target(torch.tensor([[1.0, 1, 9, 9]] * 2), torch.tensor([0, 0]),
+                       torch.tensor([7, 7]), torch.tensor(ignore))  # fmt: skip
+        videos = VideoSet(CLASSES, (VideoRecord("v", 10, 10, None, (FrameRecord(3, twins),)),))
+        assert len(check_labels(videos, "s")) == count
 
 
 def test_repeated_names_and_frames_are_errors():

@@ -274,6 +274,7 @@ def test_same_classes_are_loaded_whole_without_a_word_about_classes(tmp_path, ca
         (("bird", "car"), ("Bird", "car"), "'bird' for 'Bird'"),
         (("bird",), (" bird ",), "'bird' for ' bird '"),
         (("traffic light",), ("traffic_light",), "'traffic light' for 'traffic_light'"),
+        (("traffic light",), ("traffic-light",), "'traffic light' for 'traffic-light'"),
         (("\u00e4",), ("a\u0308",), "'\u00e4' for 'a\u0308'"),
         (("bird", "Bird"), ("bird", "BIRD"), "'Bird' for 'BIRD'"),
     ],

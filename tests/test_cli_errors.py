@@ -4,6 +4,7 @@ import ast
 import re
 from argparse import Namespace
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,29 @@ def test_error_cannot_control_the_terminal(capsys):
     assert run_tool("infer", fail, Namespace()) == 3
     expected = "infer: \\x1b[2J\\u202ea.mp4: no such file\n  second line\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "benchmark eval --out", "benchmark curve --data x --models x --out",
+        "benchmark curve --data x --models x --out x --cache", "cache_frames x --cache",
+        "compare a b --out", "dataset stats x --out", "dataset show x --video x --out",
+        "dataset convert x --to mot", "demo --out", "evaluate x --out", "evaluate x --cache",
+        "export x --out", "fit_track_classes x --data x --out",
+        "fit_track_classes x --data x --out x --cache", "infer --out", "infer --save-state",
+        "infer --load-state", "infer --graph-cache", "plot x --out", "plot", "recall --out",
+        "render_clips", "train x --out",
+    ],
+)  # fmt: skip
+def test_empty_path_is_refused_in_one_line(tmp_path, monkeypatch, capsys, command):
+    """It would be the current folder."""
+    monkeypatch.chdir(tmp_path)
+    tool, *arguments = command.split()
+    with pytest.raises(SystemExit) as stop:
+        import_module(f"rnndet.cli.{tool}").main([*arguments, ""])
+    assert stop.value.code == 2
+    line = error_line(capsys)
+    flag = arguments[-1] if arguments and arguments[-1].startswith("--") else ""
+    assert line.startswith(f"{tool}: argument {flag}") and "the path is empty; " in line
+    assert list(tmp_path.iterdir()) == []

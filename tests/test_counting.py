@@ -377,6 +377,12 @@ def test_a_region_whose_edges_cross_is_refused_with_both(corners):
         Regions({"yard": corners})
 
 
+def test_the_edges_that_cross_are_named_as_they_run():
+    first, second = r"from \(0, 0\) to \(100, 100\)", r"from \(100, 0\) to \(0, 70\)"
+    with pytest.raises(RnndetError, match=f"{first} crosses that {second}"):
+        Regions({"yard": ((0, 0), (100, 100), (100, 0), (0, 70))})
+
+
 @pytest.mark.parametrize("first", range(6))
 def test_a_concave_region_may_begin_at_any_corner(first):
     bay = [(0, 0), (200, 0), (200, 100), (150, 100), (150, 50), (0, 50)]

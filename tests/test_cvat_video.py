@@ -162,6 +162,13 @@ def test_export_of_a_job_or_in_steps_has_the_images_of_its_frames(tmp_path, size
     assert len(read(tmp_path).videos[0].frames[1].target) == 1
 
 
+def test_images_that_are_numbered_otherwise_than_the_frames_are_taken_in_their_order(tmp_path):
+    names = [f"frame_{number:06d}" for number in range(3)]
+    write(tmp_path, export(track(box(6)), size=stated(3, start=5), kind="job"), frames=0)
+    write_images_of(tmp_path, names)
+    assert frames_of(tmp_path) == list(zip((5, 6, 7), names, strict=True))
+
+
 def test_frame_that_was_deleted_in_cvat_has_no_image_and_is_left_out(tmp_path):
     text = export(track(box(0), box(1), box(3), box(4)), size=stated(5))
     write(tmp_path, text, frames=0)

@@ -31,13 +31,18 @@ def test_torchvision_that_does_not_fit_torch_is_noticed(monkeypatch):
     class Broken:
         def find_spec(self, name, path=None, target=None):
             if name == "torchvision":
-                raise RuntimeError("operator torchvision::nms does not exist")
+                raise error
 
+    error = RuntimeError("operator torchvision::nms does not exist")
     assert doctor.operators() == []
     monkeypatch.delitem(sys.modules, "torchvision")
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     (finding,) = doctor.operators()
     assert "torchvision::nms" in finding.value and "one index" in finding.advice
+    assert finding in doctor.examine()
+    error = ImportError()
+    (finding,) = doctor.operators()
+    assert finding.value == "no: ImportError"
 
 
 def test_missing_h264_says_what_to_install():

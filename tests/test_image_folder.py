@@ -151,6 +151,23 @@ def test_image_brighter_than_the_sample_keeps_its_own_scale(tmp_path):
     assert columns_of(read_image(tmp_path / "02.png")) == [0, 250, 250]
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_few_invalid_pixels_leave_16_bit_images_at_their_bits(tmp_path, suffix):
+    values = [0, 2048, 4095] * 100
+    write_deep(tmp_path / f"a{suffix}", [*values, 65_535, 65_535, 65_535])
+    with ImageFolder(tmp_path) as source:
+        (frame,) = source
+        notes = source.notes
+    assert columns_of(frame.image) == [0, 128, 255] * 100 + [255] * 3
+    assert "12-bit" in notes[0] and "4095 (a few pixels of 65535 aside)" in notes[0]
+
+
+@pytest.mark.parametrize("rest", [[65_535] * 4, [65_534] * 3])
+def test_many_pixels_of_65535_or_a_few_others_are_values(tmp_path, rest):
+    path = write_deep(tmp_path / "a.png", [4095] * 300 + rest)
+    assert columns_of(read_image(path)) == [15] * 300 + [255] * len(rest)
+
+
 def test_jfif_is_read_as_jpeg(tmp_path):
     write_image(tmp_path / "a.jpg", np.full((8, 10, 3), 90, np.uint8))
     for name in ("b.jfif", "c.JFIF", "d.jpe"):
@@ -203,8 +220,11 @@ def webp(*kinds: bytes) -> bytes:
         (webp(b"VP8X", b"ANIM", b"ANMF", b"ANMF"), 2),
         (webp(b"VP8 "), 1),
         (webp(b"VP8X", b"ANIM", b"ANMF")[:-6], 1),
+        (b"II*\0" + struct.pack("<I", 0), 1),
         (b"II*\0" + struct.pack("<I", 9_999), 1),
         (b"MM\0*" + struct.pack(">IHI", 8, 0, 8), 1),  # the directory after the first is the first
+        (b"MM\0*" + struct.pack(">IHIHI", 8, 0, 14, 0, 0), 2),
+        (b"II*\0" + struct.pack("<IHIHI", 8, 0, 14, 0, 0), 2),
         (b"GIF89a", 1),
         (b"", 1),
     ],
@@ -253,6 +273,12 @@ def test_folder_and_pattern_of_videos_say_how_to_name_them(tmp_path):
         open_source(pattern)
     assert f"use rnndet.video.sources.listing.expand({pattern!r})" in str(error.value)
     assert len(expand(pattern)) == 2
+
+
+def test_damaged_gif_is_a_video_in_its_message(tmp_path):
+    (tmp_path / "a.gif").write_bytes(b"1" * 100)
+    with pytest.raises(InputError, match="not a video, or an incomplete one"):
+        open_source(tmp_path / "a.gif")
 
 
 def test_images_of_formats_that_are_not_read_are_named_with_their_number(tmp_path):

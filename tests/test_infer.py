@@ -977,7 +977,7 @@ def test_impossible_options_of_detections_are_one_line(infer, clip, capsys, argu
     assert what in error_line(capsys)
 
 
-@pytest.mark.parametrize("text", ["high", "bird=", "bird=high"])
+@pytest.mark.parametrize("text", ["high", "bird=", "bird=high", "=0.5", " =0.5"])
 def test_a_score_that_is_no_number_is_a_usage_error(infer, clip, capsys, text):
     with pytest.raises(SystemExit):
         infer(clip, "--score-threshold", text)

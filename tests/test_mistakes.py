@@ -12,6 +12,7 @@ from rnndet.cli.errors import with_flags
 from rnndet.cli.main import TOOLS, main
 from rnndet.data.formats import read_set
 from rnndet.errors import DeviceError, RnndetError
+from rnndet.system.device import find_device
 from rnndet.video.image import write_image
 
 
@@ -144,9 +145,18 @@ def test_device_that_cannot_be_used_is_named(device):
         rnndet.load_model("aerial_fast", device=device)
 
 
+def test_reason_of_a_device_is_its_first_sentence(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no backend for this device. It may help to read on.\nA second line")
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    with pytest.raises(DeviceError, match=r"used: no backend for this device; use `device=cpu`$"):
+        find_device("cpu")
+
+
 def test_cuda_without_a_gpu_is_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="use `device=cpu`"):
+    with pytest.raises(DeviceError, match=r"^`device=cuda`: this torch .*; use `device=cpu`"):
         rnndet.load_model("aerial_fast", device="cuda")
 
 

@@ -63,7 +63,14 @@ def warnings(root, **options):
 
 
 def test_video_that_mot17_has_once_for_each_detector_is_a_warning(tmp_path):
-    for name in ("MOT17-02-DPM", "MOT17-02-FRCNN", "MOT17-02-SDP", "MOT17-04-SDP", "s-SDP"):
+    for name in (
+        "MOT17-02-DPM",
+        "MOT17-02-FRCNN",
+        "MOT17-02-SDP",
+        "MOT17-04-SDP",
+        "MOT17-05-DPM",
+        "s-SDP",
+    ):
         make(tmp_path / "train" / name)
     assert warnings(tmp_path) == [
         "2 sequences with the video of another detector's; keep one of DPM, FRCNN and SDP"

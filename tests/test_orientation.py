@@ -17,9 +17,10 @@ from rnndet.config import config_from_dict
 from rnndet.data import frames
 from rnndet.data.checks.run import check_dataset
 from rnndet.data.formats import read_set
-from rnndet.data.orientation import AS_SHOWN, AS_STORED, UNDECIDED
+from rnndet.data.orientation import AS_SHOWN, AS_STORED, UNDECIDED, size_hint
 from rnndet.data.preview import write_preview
 from rnndet.data.problems import Problems
+from rnndet.data.records import VideoRecord
 from rnndet.data.writers.convert import convert
 from rnndet.errors import InputError, RnndetError
 from rnndet.evaluation.dataset_stats import measure
@@ -405,6 +406,18 @@ def test_another_size_stops_training_in_one_line(coco_vid_root, tmp_path, worker
         run_training(config, tmp_path / "run", device="cpu", quiet=True)
     text = r".*\d{6}\.png: the image is 48x32, but its labels are for 96x64; correct the size .*"
     assert re.fullmatch(text, str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("path", "states_size", "hint"),
+    [
+        (None, False, "they state no size"), (None, True, "correct the size"),
+        (Path("a.mp4"), False, "correct the size"), (Path("a.mp4"), True, "correct the size"),
+    ],
+)  # fmt: skip
+def test_size_of_the_first_image_is_no_size_in_the_labels(path, states_size, hint):
+    video = VideoRecord("a", 48, 64, None, (), path=path, states_size=states_size)
+    assert size_hint(video).startswith(hint)
 
 
 def test_another_size_stops_an_evaluation_with_exit_3(tmp_path, capsys):

@@ -150,6 +150,12 @@ def test_a_folder_without_the_json_names_the_results_in_it(tmp_path, name):
         rnndet.read_results(tmp_path)
 
 
+def test_a_folder_called_as_the_results_are_no_results(tmp_path):
+    (tmp_path / "detections.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"detections\.jsonl: no such file; expected the results"):
+        rnndet.read_results(tmp_path)
+
+
 def test_a_folder_without_results_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         rnndet.read_results(tmp_path)

@@ -16,7 +16,7 @@ from rnndet.data.formats import read_set
 from rnndet.errors import OutputError, RnndetError, WeightsError
 from rnndet.evaluation.predict import SCORE_FLOOR, predict
 from rnndet.inference.stream import Stream
-from rnndet.models.checkpoint import load_model, read_checkpoint
+from rnndet.models.checkpoint import load_model, read_checkpoint, save_checkpoint
 from rnndet.models.detectors.base import Losses
 from rnndet.models.video_detector import VideoDetector, build_model
 from rnndet.structures import Detections
@@ -448,6 +448,17 @@ def test_damaged_last_checkpoint_falls_back_to_the_previous_one(coco_vid_root, t
     train(coco_vid_root, tmp_path / "run", resume=True)
     assert "resuming from last.prev.pt" in caplog.text
     assert read_checkpoint(last)["step"] == 4
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+def test_checkpoint_of_a_newer_version_stops_a_resumed_run(coco_vid_root, tmp_path, name):
+    folder = tmp_path / "run"
+    train(coco_vid_root, folder)
+    save_checkpoint(folder / name, read_checkpoint(folder / "last.pt") | {"format": 3})
+    kept = (folder / name).read_bytes()
+    with pytest.raises(WeightsError, match=rf"{name}: written by a newer version .*\(format 3\)"):
+        train(coco_vid_root, folder, steps=6, resume=True)
+    assert (folder / name).read_bytes() == kept
 
 
 def test_five_consecutive_non_finite_losses_stop_the_run(coco_vid_root, tmp_path, monkeypatch):

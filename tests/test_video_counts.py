@@ -11,8 +11,9 @@ from timed_videos import encode
 
 from rnndet.data.formats import read_set
 from rnndet.data.frames import iterate
+from rnndet.errors import InputError
 from rnndet.video.sources.av_file import AvFile
-from rnndet.video.sources.edit_list import shown_length, shown_seconds
+from rnndet.video.sources.edit_list import is_mirrored, shown_length, shown_seconds, shows_nothing
 from rnndet.video.sources.excerpt import Excerpt
 from rnndet.video.sources.open import VideoFile, count_frames, open_source
 
@@ -89,7 +90,12 @@ def box(kind: bytes, *parts: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
-def movie(*edits: tuple[int, int], handler: bytes = b"vide", scale: int = 1000) -> bytes:
+def movie(
+    *edits: tuple[int, int],
+    handler: bytes = b"vide",
+    scale: int = 1000,
+    fragments: bytes = b"",
+) -> bytes:
     """The boxes of an mp4 without samples; edits are (duration, media time)."""
     entries = b"".join(struct.pack(">IiI", *edit, 1 << 16) for edit in edits)
     edit_list = box(b"elst", struct.pack(">II", 0, len(edits)), entries)
@@ -98,7 +104,7 @@ def movie(*edits: tuple[int, int], handler: bytes = b"vide", scale: int = 1000) 
         box(b"mdia", box(b"hdlr", struct.pack(">II4s", 0, 0, handler))),
     )  # fmt: skip
     header = box(b"mvhd", struct.pack(">IIIII", 0, 0, 0, scale, 0))
-    return box(b"ftyp", b"isom") + box(b"free", bytes(9)) + box(b"moov", header, track)
+    return box(b"ftyp", b"isom") + box(b"free", bytes(9)) + box(b"moov", header, track, fragments)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +129,58 @@ def test_length_that_an_edit_list_shows(tmp_path, content, seconds):
     assert shown_seconds(path) == seconds
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (movie((0, 0)), True),
+        (movie((0, -1)), False),
+        (movie((0, 0), (100, 0)), False),
+        (movie((100, -1), (0, 0)), True),
+        (movie((100, 0)), False),
+        (movie(), False),
+        (movie((0, 0), fragments=box(b"mvex")), False),  # of unknown length
+        (movie((0, 0))[:-30], False),
+        (b"", False),
+    ],
+)
+def test_edit_list_that_shows_nothing(tmp_path, content, expected):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    assert shows_nothing(path) == expected
+
+
 def test_edit_list_shorter_than_half_a_frame_shows_one_frame(tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(movie((10, 0)))
     assert shown_length(path, 120, Fraction(30)) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_mp4_whose_edit_list_shows_nothing_is_named(tmp_path, count):
+    """FFmpeg decodes none of its frames; the codec is not to blame."""
+    path = encode(tmp_path / "clip.mp4", range(20 if count == 2 else 0, 50), codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    at = data.find(b"elst") + 12
+    assert int.from_bytes(data[at - 4 : at], "big") == count  # the first of two is a pause
+    data[at + 12 * (count - 1) : at + 12 * (count - 1) + 4] = bytes(4)
+    path.write_bytes(data)
+    for kind in (VideoFile, AvFile, open_source):
+        with pytest.raises(
+            InputError, match=r"clip\.mp4: its edit list has a duration of 0"
+        ) as error:
+            kind(path)
+        assert "ffmpeg -ignore_editlist 1 -i IN -c copy OUT.mp4" in str(error.value)
+
+
+@pytest.mark.parametrize(("version", "head"), [(0, 40), (1, 52)])
+@pytest.mark.parametrize(("a", "d"), [(-1, 1), (1, -1), (1, 1), (-1, -1)])
+def test_track_header_of_either_version_tells_if_a_movie_is_mirrored(tmp_path, version, head, a, d):
+    matrix = struct.pack(">9i", a << 16, 0, 0, 0, d << 16, 0, 0, 0, 1 << 30)
+    header = box(b"tkhd", bytes([version]), bytes(head - 1), matrix, bytes(8))
+    media = box(b"mdia", box(b"hdlr", struct.pack(">II4s", 0, 0, b"vide")))
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(box(b"ftyp", b"isom") + box(b"moov", box(b"trak", header, media)))
+    assert is_mirrored(path) == (a != d)
 
 
 def test_millions_of_boxes_are_not_read(tmp_path):

@@ -39,6 +39,7 @@ def test_single_timestamp_far_ahead_is_bridged():
     [
         (900, 500), (500, 900), (900, 900), (900, None), (None, 900), (900, -900),
         (-900, -500), (-500, -900), (-900, 900), (500, 500.1, 500.2), (-500, -499.9, -499.8),
+        (2.9, 2.95),
     ],
 )  # fmt: skip
 def test_run_of_bad_timestamps_is_bridged_and_the_next_one_counts_again(bad):
@@ -53,6 +54,17 @@ def test_run_of_bad_timestamps_is_bridged_and_the_next_one_counts_again(bad):
 def test_run_of_bad_timestamps_is_spread_evenly_where_the_stated_rate_is_too_low(bad):
     times = times_of([0, 0.02, 0.04, *bad, 0.12, 0.14])
     assert times == pytest.approx([0.02 * k for k in range(8)])
+
+
+def test_run_of_bad_timestamps_ends_at_one_that_the_next_confirms():
+    times = times_of([0, 0.02, 0.04, -900, 900, 0.1])  # 0.1 is the last frame
+    assert times == pytest.approx([0.02 * k for k in range(6)])
+
+
+@pytest.mark.parametrize("stamps", [[0.1, 0.1 + 1.5e-6], [900, 900, 0.1 + 2.5e-6]])
+def test_frames_are_not_bridged_into_less_than_the_last_digit_of_results(stamps):
+    times = times_of([0, 0.1, *stamps, 0.9])
+    assert min(b - a for a, b in pairwise(times)) >= 1e-6
 
 
 def test_frames_that_were_read_ahead_change_nothing_after_a_pause():
@@ -79,12 +91,12 @@ def test_frames_are_read_ahead_only_where_timestamps_leap():
     read = []
 
     def frames():
-        for k, stamp in enumerate([0.0, 100, 200, 9000, 9100, 9200, 9300, 9400, 9500]):
+        for k, stamp in enumerate([0.0, 100, 200, 9000, *range(9100, 9900, 100)]):
             read.append(k)
             yield k, stamp
 
     counts = [len(read) for _ in Clock(Fraction(10)).times(frames(), lambda frame: frame)]
-    assert counts == [2, 3, 4, 4 + AHEAD, 9, 9, 9, 9, 9]
+    assert counts == [2, 3, 4, 4 + AHEAD, 9, 9, 9, 9, 10, 11, 12, 12]
 
 
 @pytest.mark.parametrize("fall", [0.3, 0.6, 0.9])

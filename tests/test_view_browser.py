@@ -251,6 +251,22 @@ def test_chip_hides_a_class_in_the_table_and_in_the_counts(page):
     page.wait(f"{ROWS}.length === 3 && {pressed} === 'true'")
 
 
+def test_most_objects_of_the_classes_that_are_shown_fill_the_counts(page):
+    top = (
+        "(() => { const c = document.getElementById('counts'), w = c.width;"
+        " const pixels = c.getContext('2d').getImageData(0, 0, w, c.height).data;"
+        " for (let y = 0; y < c.height; y++) { let n = 0;"
+        " for (let x = 0; x < w; x++) n += pixels[4 * (y * w + x) + 3] === 255;"
+        " if (n > 0.03 * w) return y / devicePixelRatio; } })()"
+    )
+    for label in ("0", "1"):  # 3, 2 and 1 objects at most
+        assert page.value(top) == pytest.approx(12, abs=1)
+        page.click(f".chip[data-label='{label}']")
+        page.wait(f"{ROWS}.length === {2 - int(label)}")
+    page.wait(f"{top} >= 11")
+    assert page.value(top) == pytest.approx(12, abs=1)
+
+
 @pytest.mark.parametrize("column, names", [
     ("score", ["#1", "#12", "no track"]), ("frames", ["#1", "#12", "no track"]),
     ("track", ["#1", "#12", "no track"]), ("start", ["#12", "no track", "#1"]),
@@ -472,6 +488,32 @@ def test_page_keys_move_by_a_second_on_the_time_axis(page):
     page.wait(f"{PLACE} === 0")
 
 
+def test_count_under_the_pointer_is_shown_until_it_leaves(page):
+    text = "document.getElementById('count-text').textContent"
+    before = page.value(text)
+    page.value(
+        "void ((r) => document.getElementById('chart').dispatchEvent(new PointerEvent("
+        "'pointermove', { clientX: r.left + 0.3 * r.width, clientY: r.top + 5 })))"
+        "(document.getElementById('counts').getBoundingClientRect())"
+    )
+    assert page.value(text) != before
+    leave = "document.getElementById('chart').dispatchEvent(new PointerEvent('pointerleave'))"
+    page.value(leave)
+    assert page.value(text) == before
+
+
+def test_legend_tells_of_smoothed_scores_in_an_annotated_picture_only(page, tmp_path):
+    said = "document.getElementById('legend').textContent.includes('smoothed score')"
+    assert page.value(said)
+    plain = Page(("bird",), size_hw=SIZE_HW, step=0.04)
+    plain.add_frame(index=0, time=0.0, shown=0.0)
+    media = Media("video", ("none.mp4",), SIZE_HW[::-1])
+    path = tmp_path / "page.html"
+    path.write_text(plain.to_html(title="plain", media=media), "utf-8")
+    page.open(path)
+    assert not page.value(said)
+
+
 def test_empty_frame_says_so(browser, tmp_path):
     empty = [FrameResult(Frame(image(0), 0, 0.0), Detections.empty())]
     browser.open(save(tmp_path, empty, names=("html",)))
@@ -492,7 +534,8 @@ def test_counts_of_regions_and_lines_follow_the_frame(browser, tmp_path):
     )
     assert browser.value("document.querySelector('#areas caption').textContent")
     browser.wait(f"{texts} === '1 bird,0,0,0 bird,0'")
-    assert browser.value("document.querySelectorAll('#areas th')[0].textContent") == "<b>yard"
+    heads = "[...document.querySelectorAll('#areas th')].map((h) => h.textContent)"
+    assert browser.value(heads) == ["<b>yard", "", "", "gate", ""]
     names = "[...document.querySelectorAll('#areas td:nth-child(2)')].map((d) => d.textContent)"
     assert browser.value(names) == ["inside", "entered", "left", "to the right", "to the left"]
     browser.press("]")  # frame 20
@@ -535,6 +578,44 @@ def test_paper_has_the_time_line_at_its_width_without_controls(browser, saved):
         browser.devtools("Emulation.clearDeviceMetricsOverride")
 
 
+def test_paper_is_told_what_the_scroll_bar_of_many_rows_takes_of_the_time_line(browser, tmp_path):
+    """The canvas of the counts goes on above the scroll bar, which paper has not."""
+    many = detections([[1, 1, 9, 9]] * 60, [0.5] * 60, [0] * 60, list(range(1, 61)))
+    shown = [FrameResult(Frame(image(i), i, i / 25), many) for i in range(20)]
+    browser.open(save(tmp_path, shown, names=("html",)))
+    counts, bars, over = browser.value(
+        "[...['counts', 'bars'].map((id) => document.getElementById(id).offsetWidth),"
+        " Number(document.getElementById('chart').style.getPropertyValue('--over'))]"
+    )
+    if isinstance(browser, Browser):
+        assert counts > bars
+    assert over == pytest.approx(counts / bars)
+
+
+@pytest.mark.parametrize("kind", BROWSERS, ids=["chromium", "firefox"])
+def test_page_is_printed_in_light_colours_from_a_dark_screen(saved, tmp_path, kind):
+    styles = [f"getComputedStyle(document.querySelector('{name}')).{key}" for name, key in (
+        ("body", "backgroundColor"), ("body", "color"), (".row .swatch", "backgroundColor"),
+        (".chip .swatch", "backgroundColor"),
+    )]  # fmt: skip
+    drawn = [f"document.querySelector('{name}').toDataURL()" for name in ("#bars", "#counts")]
+    colours = f"[{', '.join(styles + drawn)}]"
+    found = []
+    for is_dark in (False, True):
+        with kind(tmp_path / str(is_dark), is_dark=is_dark) as window:
+            window.open(saved)
+            window.wait("document.querySelector('.row .swatch')")
+            found.append(window.value(colours))
+            record = f"addEventListener('beforeprint', () => {{ window.printed = {colours}; }})"
+            window.value(f"void {record}")
+            window.print()
+            assert window.value("window.printed") == found[0]
+            window.wait("!document.documentElement.classList.contains('paper')")
+            assert window.value(colours) == found[-1]
+            assert window.errors() == []
+    assert all(light != dark for light, dark in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("start", [0, 2, 37])
 def test_frames_count_from_the_first_one_where_the_file_begins_late(browser, tmp_path, start):
     """Chromium plays such a file by its time stamps, Firefox from 0."""
@@ -560,9 +641,21 @@ def test_frames_count_from_the_first_one_where_the_file_begins_late(browser, tmp
         browser.press(key)
         assert abs(brightness(browser, tmp_path / "shot.png") - grey(index)) < 2.4
         assert browser.value(PLACE) == pytest.approx(index / 25)
-    browser.press("Home", " ")
+    browser.press("Home")
+    browser.wait(f"!{VIDEO}.seeking && {PLACE} === 0")
+    origin = browser.value(f"{VIDEO}.currentTime") - 0.01  # in the middle of the frame, or nearer
+    places = f"[{VIDEO}.currentTime, {PLACE}]"
+    watch = f"if ({VIDEO}.ended) return; if (!{VIDEO}.paused) seen.push({places});"
+    browser.value(
+        f"void (window.seen = [], window.watch = () => {{ {watch} requestAnimationFrame(watch); }},"
+        " watch())"
+    )
+    browser.press(" ")
     browser.wait(f"{VIDEO}.ended")
     browser.wait(f"{PLACE} === 0.76")
+    seen = browser.value("window.seen")
+    behind = [time - origin - place for time, place in seen]
+    assert len(behind) > 1 and -0.02 < np.median(behind) < 0.09, (origin, seen)
 
 
 def test_times_that_do_not_increase_still_make_a_time_line(browser, tmp_path):

@@ -104,9 +104,11 @@ def test_line_that_begins_with_a_dot_is_beside_the_list_before_the_root(tmp_path
         assert image == tmp_path / f"{place}images/train/v/0.jpg"
 
 
-def test_place_may_be_absolute_in_the_root(tmp_path):
+@pytest.mark.parametrize("path", ["", "path: sub\n"])
+def test_place_may_be_absolute_in_the_root(tmp_path, path):
     put(tmp_path, "v1", f"0 {BOX}")
-    (tmp_path / "data.yaml").write_text(f"train: {tmp_path}/images/train\nnames: [car]\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "data.yaml").write_text(f"{path}train: {tmp_path}/images/train\nnames: [car]\n")
     assert summary(load(tmp_path)) == {"v": [1]}
 
 
@@ -165,11 +167,12 @@ def test_stills_may_have_sizes_of_their_own(tmp_path, monkeypatch):
     assert videos[1].frames[0].target.boxes[0].tolist() == pytest.approx([5, 16, 15, 40])
 
 
-def test_images_of_other_sizes_are_no_frames_of_a_video(tmp_path, monkeypatch):
+@pytest.mark.parametrize("size_hw", [(96, 32), (48, 32), (96, 64)])
+def test_images_of_other_sizes_are_no_frames_of_a_video(tmp_path, monkeypatch, size_hw):
     """As in a folder of numbered photographs; one problem for all of them."""
     for number in (1, 2):
         put(tmp_path, str(number), f"0 {BOX}")
-    monkeypatch.setattr("labelled_sets.SIZE_HW", (96, 32))
+    monkeypatch.setattr("labelled_sets.SIZE_HW", size_hw)
     for number in (3, 4, 5):
         put(tmp_path, str(number), f"0 {BOX}")
     problems = Problems()
@@ -177,7 +180,8 @@ def test_images_of_other_sizes_are_no_frames_of_a_video(tmp_path, monkeypatch):
     assert summary(found) == {"images": [1, 2]}
     (problem,) = problems.found
     assert problem.where.endswith("3.jpg")
-    assert "is 32x96, but the first image of the video images is 64x48, as 2 of 5" in problem.reason
+    size = f"is {size_hw[1]}x{size_hw[0]}, but the first image of the video images is 64x48"
+    assert f"{size}, as 2 of 5" in problem.reason
     assert 'pictures = "stills"' in problem.reason
 
 

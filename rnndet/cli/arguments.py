@@ -32,6 +32,18 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def path_text(text: str) -> str:
+    """Parse a path; an empty one, of an unset variable in a shell, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
+
+
+def some_path(text: str) -> Path:
+    """Parse a path as `path_text`, to a Path."""
+    return Path(path_text(text))
+
+
 def class_score(text: str) -> tuple[str, float]:
     """Parse 0.4, for all classes, or person=0.6: the name of the class, "*" for all, and the score.
 

@@ -27,6 +27,7 @@ from rnndet.cli.arguments import (
     WEIGHTS_HELP,
     at_least_one,
     class_names,
+    path_text,
     tracker_options,
 )
 from rnndet.cli.errors import Parser, command, run_tool
@@ -89,10 +90,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--format", default="coco_vid")
     add("--split", default="val")
     add("--degrade", metavar="PLAN", help="corrupt frames: standard, or one kind")
-    add("--cache", metavar="DIR", help="decoded frames, see rnndet cache_frames")
+    add("--cache", type=path_text, metavar="DIR", help="decoded frames, see rnndet cache_frames")
     add_curve(parts)
     for part in (infer, evaluate, memory, sources, startup, train, cuts):
-        part.add_argument("--out", metavar="FILE", help="write all numbers there, as JSON")
+        part.add_argument(
+            "--out", type=path_text, metavar="FILE", help="write all numbers there, as JSON"
+        )
         part.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     if args.part == "infer" and len(args.models) > len(ascii_uppercase):
@@ -154,14 +157,14 @@ def add_curve(parts: Any) -> None:
         help="minimum score of what --teacher finds; default 0.4")  # fmt: skip
     add("--degrade", metavar="PLAN", help="corrupt a third of the frames, as in rnndet evaluate")
     add("--degrade-seed", type=int, default=0)
-    add("--cache", metavar="DIR", help="decoded frames, see rnndet cache_frames")
+    add("--cache", type=path_text, metavar="DIR", help="decoded frames, see rnndet cache_frames")
     add("--frames", type=at_least_one, default=60, help="timed frames of a round (60)")
     add("--rounds", type=at_least_one, default=5, help="timed rounds of each point (5)")
     add("--threads", type=at_least_one, default=1, help="CPU threads of the model (1)")
     add("--clock", choices=["cpu", "wall"], default="cpu",
         help="the time to show: of all threads by the processor (cpu, the default), or wall; both "
         "are measured")  # fmt: skip
-    add("--out", metavar="DIR", required=True,
+    add("--out", type=path_text, metavar="DIR", required=True,
         help="for curve.json, curve.md and curve.png; points that are there are not measured "
         "again")  # fmt: skip
     add("--debug", action="store_true", help="show the traceback of an error")

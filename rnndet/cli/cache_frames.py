@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rnndet.cli.arguments import path_text
 from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.messages import counted
 
@@ -16,7 +17,7 @@ from rnndet.messages import counted
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="rnndet cache_frames", description=__doc__)
     parser.add_argument("root", help="folder of the data set")
-    parser.add_argument("--cache", required=True, help="folder for the images")
+    parser.add_argument("--cache", type=path_text, required=True, help="folder for the images")
     parser.add_argument("--format", default="coco_vid")
     parser.add_argument("--option", nargs="+", default=[], metavar="KEY=VALUE",
                         help="of the format, docs/data.md")  # fmt: skip

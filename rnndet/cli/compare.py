@@ -7,7 +7,7 @@ over resampled videos; a difference whose interval excludes 0 is marked.
 import argparse
 import sys
 
-from rnndet.cli.arguments import TRACKER_OPTION_HELP, TRACKERS_HELP, tracker_options
+from rnndet.cli.arguments import TRACKER_OPTION_HELP, TRACKERS_HELP, path_text, tracker_options
 from rnndet.cli.errors import Parser, command, run_tool
 
 
@@ -21,7 +21,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tracker-option", action="append", default=[], metavar="KEY=VALUE",
                         help=TRACKER_OPTION_HELP)  # fmt: skip
     parser.add_argument("--samples", type=int, default=200, metavar="N", help="of the bootstrap")
-    parser.add_argument("--out", metavar="FILE", help="write the numbers to this file, as JSON")
+    parser.add_argument(
+        "--out", type=path_text, metavar="FILE", help="write the numbers to this file, as JSON"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 

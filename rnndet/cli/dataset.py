@@ -11,7 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
-from rnndet.cli.arguments import at_least_one
+from rnndet.cli.arguments import at_least_one, path_text
 from rnndet.cli.errors import Parser, command, run_tool, with_flags
 from rnndet.errors import InputError
 from rnndet.messages import counted
@@ -42,15 +42,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     command.add_argument("--decode", choices=["all", "sample", "none"], default="sample",
                          help="images to decode; sample: five of each video")  # fmt: skip
     command = commands.add_parser("stats", parents=[shared, split], help="count boxes and tracks")
-    command.add_argument("--out", metavar="DIR", help="write stats.json and plots there")
+    command.add_argument(
+        "--out", type=path_text, metavar="DIR", help="write stats.json and plots there"
+    )
     command = commands.add_parser("convert", parents=[shared, split], help="write another format")
-    command.add_argument("out", metavar="OUT", help="folder of the new data set")
+    command.add_argument("out", type=path_text, metavar="OUT", help="folder of the new data set")
     command.add_argument("--to", required=True, choices=["coco_vid", "mot", "imagenet_vid"])
     command.add_argument("--images", "--pictures", action="store_true",
                          help="write the frames as image files")  # fmt: skip
     command = commands.add_parser("show", parents=[shared, split], help="draw labels onto frames")
     command.add_argument("--video", required=True, metavar="NAME")
-    command.add_argument("--out", required=True, metavar="FILE.mp4|DIR", help="video, or images")
+    command.add_argument(
+        "--out", type=path_text, required=True, metavar="FILE.mp4|DIR", help="video, or images"
+    )
     command.add_argument("--frames", type=at_least_one, metavar="N", help="only the first N frames")
     return parser.parse_args(argv)
 

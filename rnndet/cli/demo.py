@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rnndet.cli.arguments import some_path
 from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import InputError
 
@@ -28,7 +29,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--frame-weights",
         help="the same detector without it; default: the name of --weights and _frame")  # fmt: skip
-    add("--out", type=Path, default=Path("out/demo"), help="results go to OUT/<name of the clip>/")
+    add(
+        "--out",
+        type=some_path,
+        default=Path("out/demo"),
+        help="results go to OUT/<name of the clip>/",
+    )
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--overwrite", action="store_true", help="replace results of an earlier run")
     add("--debug", action="store_true", help="show the traceback of an error")

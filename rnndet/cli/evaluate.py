@@ -17,6 +17,7 @@ from rnndet.cli.arguments import (
     TRACKERS_HELP,
     at_least_one,
     class_names,
+    path_text,
     tracker_options,
 )
 from rnndet.cli.errors import Parser, command, run_tool
@@ -63,7 +64,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "evaluate; shipped: coco_to_vid")  # fmt: skip
     add("--skip-bad", action="store_true", help="skip entries of the labels that cannot be read")
     add("--groups", nargs="+", metavar="GROUP", help="only the videos of these scene groups")
-    add("--cache", metavar="DIR", help="decoded frames, see rnndet cache_frames")
+    add("--cache", type=path_text, metavar="DIR", help="decoded frames, see rnndet cache_frames")
     add("--metrics", nargs="+", metavar="NAME", default=["coco_ap"],
         help="coco_ap, vid_ap, errors, stability, delay, recovery, flicker, mot, streaming; "
         "all: all of them")  # fmt: skip
@@ -96,7 +97,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--max-videos", type=int, metavar="N", help="N videos, evenly spaced in the set")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--threads", type=int, help="CPU threads; default: torch's choice")
-    add("--out", metavar="DIR", help="for report.json, report.html and the predictions")
+    add(
+        "--out",
+        type=path_text,
+        metavar="DIR",
+        help="for report.json, report.html and the predictions",
+    )
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 

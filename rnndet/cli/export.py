@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rnndet.cli.arguments import ITS_CLASSES
+from rnndet.cli.arguments import ITS_CLASSES, path_text
 from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import OutputError, RnndetError
 from rnndet.messages import counted
@@ -28,7 +28,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("weights", help="name in weights/weights.toml, or a file")
-    add("--out", metavar="FILE", help="the graph; none: beside the weights, for --runtime onnx")
+    add(
+        "--out",
+        type=path_text,
+        metavar="FILE",
+        help="the graph; none: beside the weights, for --runtime onnx",
+    )
     add("--frames", type=int, default=100, help="frames of a synthetic clip to compare on (100)")
     add("--overwrite", action="store_true", help="replace an existing graph")
     add("--int8", action="store_true", help="write the graph with its convolutions in int8")

@@ -9,9 +9,8 @@ import argparse
 import logging
 import math
 import sys
-from pathlib import Path
 
-from rnndet.cli.arguments import ITS_CLASSES
+from rnndet.cli.arguments import ITS_CLASSES, some_path
 from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import OutputError
 
@@ -31,11 +30,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--split", default="train")
     add("--option", nargs="+", default=[], metavar="KEY=VALUE", help="of the format, docs/data.md")
     add("--skip-bad", action="store_true", help="skip entries of the labels that cannot be read")
-    add("--cache", type=Path, metavar="DIR", help="decoded frames, see rnndet cache_frames")
+    add("--cache", type=some_path, metavar="DIR", help="decoded frames, see rnndet cache_frames")
     add("--holdout", nargs="+", default=[], metavar="GROUP",
         help="scene groups that are only measured on")  # fmt: skip
     add("--seed", type=int, default=0, help="of the errors that are added to labelled boxes")
-    add("--out", type=Path, required=True, metavar="FILE", help="the weights with the read-out")
+    add(
+        "--out", type=some_path, required=True, metavar="FILE", help="the weights with the read-out"
+    )
     add("--overwrite", action="store_true", help="replace an existing file")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)

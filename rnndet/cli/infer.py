@@ -22,6 +22,7 @@ from rnndet.cli.arguments import (
     at_least_one,
     class_names,
     class_score,
+    path_text,
     score_threshold,
     tracker_options,
 )
@@ -38,12 +39,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="video file, folder of images, image, list of sources (.txt), pattern in quotes "
         "('clips/*.mp4', 'frames/%%06d.jpg'), camera number, or URL")  # fmt: skip
     add("--weights", help=WEIGHTS_HELP)
-    add("--out", default="out", help="results go to OUT/<name of the source>/")
+    add("--out", type=path_text, default="out", help="results go to OUT/<name of the source>/")
     add("--runtime", default="torch", help="torch, openvino or onnx (see rnndet export), or auto")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--half", action="store_true", help="compute in half precision, on a GPU, or by openvino")
     add("--compile", action="store_true", help="compile the model first, which takes minutes")
-    add("--graph-cache", metavar="DIR",
+    add("--graph-cache", type=path_text, metavar="DIR",
         help="keep graphs that openvino has compiled there: later runs start faster")  # fmt: skip
     add("--score-threshold", type=class_score, action="append", metavar="SCORE",
         help="show detections from this score on, 0.3 by default; also of a class, person=0.6; "
@@ -89,8 +90,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--timeout", type=seconds, default=10.0, help="seconds to wait for a URL")
     add("--max-reconnects", type=at_least_one, default=10,
         help="attempts in a row to reconnect")  # fmt: skip
-    add("--load-state", metavar="FILE", help="continue from the state that --save-state wrote")
-    add("--save-state", metavar="FILE", help="save the recurrent state and the tracks to this file")
+    add(
+        "--load-state",
+        type=path_text,
+        metavar="FILE",
+        help="continue from the state that --save-state wrote",
+    )
+    add(
+        "--save-state",
+        type=path_text,
+        metavar="FILE",
+        help="save the recurrent state and the tracks to this file",
+    )
     add("--save", action="append", metavar="NAMES",
         help="files beside detections.jsonl, by commas: video (the default), mot, coco, csv, cvat, "
         "crops, frames, parquet, yolo, html (a page to look at, with the video)")  # fmt: skip

@@ -2,15 +2,17 @@
 
 import argparse
 import sys
-from pathlib import Path
 
+from rnndet.cli.arguments import some_path
 from rnndet.cli.errors import Parser, command, run_tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="rnndet plot", description=__doc__)
-    parser.add_argument("run", type=Path, help="run folder of rnndet train")
-    parser.add_argument("--out", type=Path, help="folder for the images; default: the run folder")
+    parser.add_argument("run", type=some_path, help="run folder of rnndet train")
+    parser.add_argument(
+        "--out", type=some_path, help="folder for the images; default: the run folder"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 

@@ -6,8 +6,8 @@ share that it recalls across each gap, and the gradient that reaches back over t
 
 import argparse
 import sys
-from pathlib import Path
 
+from rnndet.cli.arguments import some_path
 from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import RnndetError
 
@@ -23,7 +23,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--longest", type=int, default=30, metavar="N",
                         help="longest gap in training, in frames; default 30")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs; their mean counts")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="gets recall.json and recall.png")
+    parser.add_argument(
+        "--out", type=some_path, metavar="DIR", help="gets recall.json and recall.png"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 

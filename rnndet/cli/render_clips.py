@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rnndet.cli.arguments import at_least_one
+from rnndet.cli.arguments import at_least_one, path_text
 from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.errors import RnndetError
 from rnndet.messages import counted
@@ -22,7 +22,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("root", help="folder of the new data set")
+    parser.add_argument("root", type=path_text, help="folder of the new data set")
     parser.add_argument("--clips", type=at_least_one, default=160)
     parser.add_argument("--length", type=at_least_one, default=60, help="frames per clip")
     parser.add_argument("--first-seed", type=int, default=1000, help="the demo's clip is 7")

@@ -8,6 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
+from rnndet.cli.arguments import path_text
 from rnndet.cli.errors import Parser, command, run_tool
 from rnndet.system.shipped import find_recipe, recipe_names
 
@@ -23,7 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("config", help=f"TOML file, or the name of a shipped recipe: {recipes}")
     add("--set", action="append", default=[], metavar="KEY=VALUE",
         help="change a setting, for example train.steps=100; may be repeated")  # fmt: skip
-    add("--out", help="run folder; default: runs/<name of the config>")
+    add("--out", type=path_text, help="run folder; default: runs/<name of the config>")
     add("--resume", nargs="?", const="last", choices=["last", "auto"],
         help="resume from last.pt of the run folder; auto: if it exists, else start")  # fmt: skip
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")

@@ -41,6 +41,10 @@ MALFORMED = (
 )  # fmt: skip
 
 
+class NewerFormatError(WeightsError):
+    """A checkpoint of a newer version of rnndet."""
+
+
 def save_checkpoint(
     path: str | Path, content: dict[str, Any], *, keep_previous: bool = False
 ) -> None:
@@ -130,14 +134,14 @@ def save_with_track_classes(
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read the checkpoint of a model or a run. Never runs code from the file.
 
-    Raises WeightsError: missing, incomplete, refused, or not a rnndet checkpoint.
+    Raises WeightsError: missing, incomplete, refused, or not a rnndet checkpoint; NewerFormatError.
     """
     content = read_saved(path)
     if content.get("format") == 1:
         content = upgrade_from_1(content, where=str(path))
     number = content.get("format")
     if isinstance(number, int) and number > FORMAT and "model" in content:
-        raise WeightsError(f"{path}: written by a newer version of rnndet (format {number})")
+        raise NewerFormatError(f"{path}: written by a newer version of rnndet (format {number})")
     if number != FORMAT or "model" not in content:
         raise WeightsError(f"{path}: not an rnndet checkpoint; create one with rnndet train")
     return content

@@ -14,6 +14,7 @@ from rnndet.config import Config, TrainConfig, config_from_dict, config_to_dict
 from rnndet.errors import WeightsError
 from rnndet.messages import counted, differences, first_of, listed
 from rnndet.models.checkpoint import (
+    NewerFormatError,
     model_from_checkpoint,
     previous_of,
     read_checkpoint,
@@ -70,7 +71,8 @@ def load_run(folder: Path, config: Config, classes: Sequence[str]) -> dict[str, 
     `best` is raised to the figure of best.pt: a step is saved before it is validated. Settings that
     change the clips cause a warning, and the recurrent state is left out; settings that change the
     schedule of the learning rate cause a warning. Raises WeightsError if there is no checkpoint to
-    read, it holds no run, or [model] or the classes are not those of `config` and `classes`.
+    read, it or best.pt is of a newer version, it holds no run, or [model] or the classes are not
+    those of `config` and `classes`.
     """
     path = folder / LAST
     run = _read_last(path)
@@ -233,6 +235,8 @@ def _class_layers(
 def _read_last(path: Path) -> dict[str, Any]:
     try:
         return read_checkpoint(path)
+    except NewerFormatError:  # not damaged: the run has gone on since last.prev.pt
+        raise
     except WeightsError as error:
         if not previous_of(path).is_file():
             raise
@@ -260,5 +264,7 @@ def _best_figure(path: Path) -> float:
     """The AP50 that best.pt reached in validation; -1 without the file."""
     try:
         return read_checkpoint(path).get("figures", {}).get("AP50", 0.0)
+    except NewerFormatError:  # to be kept
+        raise
     except WeightsError:
         return -1.0

@@ -16,6 +16,8 @@ from rnndet.video.names import is_text
 MAX_BITS = 16
 BIT_WIDTHS = (8, 10, 12, 14, MAX_BITS)  # of the values that cameras write into 16-bit images
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # of images that can have 16 bits
+INVALID = 2**MAX_BITS - 1  # in 16-bit images, also what cameras write where they measure nothing
+INVALID_SHARE = 0.01  # of the values; with more, they are bright
 SAMPLE = 16  # images of a folder from which the bits of its values are taken
 
 
@@ -26,7 +28,8 @@ def read_image(path: str | Path, *, as_stored: bool = False) -> np.ndarray:
 
     A PNG or TIFF of 16 bits often holds values of 12: it is scaled by the smallest of
     `BIT_WIDTHS` that holds its largest value, and those of other images in its folder, see
-    `bits_of_folder`.
+    `bits_of_folder`. Values of `INVALID` do not count, if they are at most `INVALID_SHARE` of
+    all; they are white.
 
     Raises:
         InputError: the file is missing, empty, or not an image that can be decoded; or it is a TIFF
@@ -45,7 +48,7 @@ def read_image(path: str | Path, *, as_stored: bool = False) -> np.ndarray:
     if deep is not None:
         bits = max(_bits_of_image(deep), bits_of_folder(path) or 0)
         if bits < MAX_BITS:
-            image = (deep >> (bits - 8)).astype(np.uint8)
+            image = np.minimum(deep >> (bits - 8), 255).astype(np.uint8)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -78,7 +81,9 @@ def _sampled_bits(folder: Path, suffix: str) -> int | None:
 
 
 def _bits_of_image(deep: np.ndarray) -> int:
-    largest = int(deep.max(initial=0))
+    is_valid = deep != INVALID
+    few = np.count_nonzero(is_valid) >= (1 - INVALID_SHARE) * deep.size
+    largest = int(deep.max(initial=0, where=is_valid if few else True))
     return next(bits for bits in BIT_WIDTHS if largest < 2**bits)
 
 

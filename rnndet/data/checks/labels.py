@@ -17,10 +17,10 @@ def check_labels(videos: VideoSet, split: str) -> list[Finding]:
     """Return at most one finding of each kind for each video.
 
     Errors: a video without frames, two videos of the same name, a frame listed twice, an identity
-    twice in a frame or with two classes in a video. Notes: gaps in the frame numbers, which are
-    steps longer than the video's median step; videos without labels or objects, but only one note
-    for a set that has no classes either; objects that return after more than ABSENT labelled
-    frames.
+    twice in a frame, unless it is ignored, or with two classes in a video. Notes: gaps in the frame
+    numbers, which are steps longer than the video's median step; videos without labels or objects,
+    but only one note for a set that has no classes either; objects that return after more than
+    ABSENT labelled frames.
     """
     findings = [
         error(split, f"{count} videos have the name {name!r}")
@@ -70,6 +70,7 @@ class _Sighting(NamedTuple):
     frame: int
     track: int
     label: int
+    ignore: bool
 
 
 def _identities(video: VideoRecord, classes: Sequence[str], where: str) -> Iterator[Finding]:
@@ -86,11 +87,11 @@ def _sightings(video: VideoRecord) -> Iterator[_Sighting]:
     for place, (frame, target) in enumerate(targets):
         for row in target_rows(target):
             if row.track >= 0:
-                yield _Sighting(place, frame, row.track, row.label)
+                yield _Sighting(place, frame, row.track, row.label, row.ignore)
 
 
 def _repeated(sightings: Sequence[_Sighting]) -> list[str]:
-    count = Counter((s.frame, s.place, s.track) for s in sightings)
+    count = Counter((s.frame, s.place, s.track) for s in sightings if not s.ignore)
     return [
         f"object {track} is in frame {frame} twice"
         for (frame, _, track), times in count.items()

@@ -38,7 +38,7 @@ from rnndet.video.sources.capture import (
     rate_note,
 )
 from rnndet.video.sources.clock import WRAP, Clock
-from rnndet.video.sources.edit_list import is_mirrored, shown_length
+from rnndet.video.sources.edit_list import is_mirrored, nothing_shown, shown_length
 
 # Streams without a container; where they state no frame rate, FFmpeg makes one up.
 RAW_FORMATS = ("h264", "hevc", "mpegvideo", "m4v", "mjpeg", "jpeg_pipe", "obu", "av1")
@@ -137,7 +137,8 @@ class AvFile(Source):
             raise
         if first is None:
             self.close()
-            raise InputError(f"{path}: no frame can be decoded (codec {stream.codec.name})")
+            reason = f"{path}: no frame can be decoded (codec {stream.codec.name})"
+            raise InputError(nothing_shown(path, self._path) or reason)
         height, width = first.image.shape[:2]
         rotation, self._shape = first.rotation, first.aspect
         self.info = VideoInfo(

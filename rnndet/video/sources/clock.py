@@ -144,7 +144,7 @@ class Clock:
             self._jumps.add(index)
             return last + step
         self._bridged.add(index)
-        return last + min(step, then - now) / 2
+        return last + max(LEAST_STEP, min(step, then - now) / 2)
 
     def _is_later(self, time: float | None, steps: int = 1) -> bool:
         return time is not None and time >= self._last_time + steps * LEAST_STEP

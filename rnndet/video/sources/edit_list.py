@@ -35,6 +35,34 @@ def shown_seconds(path: Path) -> Fraction | None:
             return None
 
 
+def shows_nothing(path: Path) -> bool:
+    """Whether the edits of an mp4 file's first video track have a duration of 0, but for pauses.
+
+    FFmpeg decodes no frame of such a file. In a file of fragments it means an unknown duration.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        try:
+            boxes = _Boxes(file)
+            movie = _movie(boxes, size)
+            track = _video_track(boxes, movie)
+            shown = [] if track is None else _shown_edits(boxes, track)
+            is_fragmented = movie is not None and boxes.find(b"mvex", movie) is not None
+        except (struct.error, ValueError):
+            return False
+    return bool(shown) and not any(shown) and not is_fragmented
+
+
+def nothing_shown(source: object, path: Path) -> str | None:
+    """The message about a file of `shows_nothing` without frames; None for all others."""
+    if not shows_nothing(path):
+        return None
+    return (
+        f"{source}: its edit list has a duration of 0, so no frame is shown; "
+        "write it again: ffmpeg -ignore_editlist 1 -i IN -c copy OUT.mp4"
+    )
+
+
 def is_mirrored(path: Path) -> bool:
     """Whether the first video track of an mp4 file is to be shown as in a mirror.
 
@@ -123,20 +151,21 @@ def _is_video(boxes: _Boxes, track: tuple[int, int]) -> bool:
 
 def _shown_ticks(boxes: _Boxes, track: tuple[int, int]) -> int | None:
     """The sum of the edits that show frames; None without edits, or if one has no length."""
+    shown = _shown_edits(boxes, track)
+    return sum(shown) if shown and all(shown) else None
+
+
+def _shown_edits(boxes: _Boxes, track: tuple[int, int]) -> list[int]:
+    """The duration of each edit of a track that shows frames."""
     edits = boxes.find(b"edts", track)
     table = None if edits is None else boxes.find(b"elst", edits)
     if table is None:
-        return None
+        return []
     begin, end = table
     version, count = struct.unpack(">B3xI", boxes.read(begin, 8))
     entry = struct.Struct(">QqI" if version == 1 else ">IiI")
     if begin + 8 + count * entry.size > end:
         raise ValueError("an edit list beyond its box")
-    total = 0
-    for place in range(min(count, MAX_BOXES)):
-        ticks, start, _ = entry.unpack(boxes.read(begin + 8 + place * entry.size, entry.size))
-        if start >= 0:  # -1: nothing is shown
-            if ticks == 0:
-                return None
-            total += ticks
-    return total or None
+    places = range(begin + 8, begin + 8 + min(count, MAX_BOXES) * entry.size, entry.size)
+    edits = (entry.unpack(boxes.read(place, entry.size)) for place in places)
+    return [ticks for ticks, start, _ in edits if start >= 0]  # -1: nothing is shown

@@ -13,7 +13,7 @@ from rnndet.errors import InputError
 from rnndet.messages import counted
 from rnndet.structures import DEFAULT_FPS, Frame, VideoInfo
 from rnndet.video.exif import count_images
-from rnndet.video.image import MAX_BITS, bits_of_folder, read_image
+from rnndet.video.image import INVALID, MAX_BITS, bits_of_folder, read_image
 from rnndet.video.sources.base import (
     MAX_PIXELS,
     VIDEO_SUFFIXES,
@@ -86,8 +86,8 @@ class ImageFolder(Source):
         notes = [] if self._left_out is None else [self._left_out]
         if self._bits is not None and self._bits < MAX_BITS:
             notes.append(
-                f"16-bit images without values above {2**self._bits - 1} are read as "
-                f"{self._bits}-bit images"
+                f"16-bit images without values above {2**self._bits - 1} "
+                f"(a few pixels of {INVALID} aside) are read as {self._bits}-bit images"
             )
         if self._several:
             count, file = self._several[0]

@@ -51,7 +51,7 @@ from rnndet.video.sources.capture import (
     states_end,
 )
 from rnndet.video.sources.clock import WRAP, Clock
-from rnndet.video.sources.edit_list import is_mirrored, shown_length
+from rnndet.video.sources.edit_list import is_mirrored, nothing_shown, shown_length
 from rnndet.video.sources.image_folder import (
     OTHER_SUFFIXES,
     ImageFolder,
@@ -274,6 +274,8 @@ class _CaptureSource(Source):
         check_pixels(source, [int(self._capture.get(side)) for side in sides], max_pixels)
         first = next(decode(self._capture), None)
         if first is None:
+            if self._file is not None and (reason := nothing_shown(source, self._file)):
+                raise InputError(reason)
             raise InputError(
                 f"{source}: no frame can be decoded (codec {codec_name(self._capture)}; OpenCV may "
                 "lack it, as it often does AV1); pip install 'rnndet[video]', or convert the "

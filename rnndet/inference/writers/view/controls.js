@@ -381,11 +381,20 @@ byId("zoom-all").addEventListener("click", () => show(begin, finish - begin));
 byId("filter").addEventListener("input", arrange);
 lanes.addEventListener("scroll", schedule);
 addEventListener("hashchange", openAddress);
-dark.addEventListener("change", () => {
+function showTheme() {
   readTheme();
   makeChips();
   arrange();
-});
+  draw(); // at once: paper does not wait for the next frame
+}
+function setPrinted(value) {
+  isPrinted = value;
+  document.documentElement.classList.toggle("paper", value);
+  showTheme();
+}
+dark.addEventListener("change", showTheme);
+addEventListener("beforeprint", () => setPrinted(true));
+addEventListener("afterprint", () => setPrinted(false));
 function resize() {
   sizeLanes();
   schedule();

@@ -42,13 +42,14 @@ function score(value) {
 
 // theme
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
+const dark = matchMedia("screen and (prefers-color-scheme: dark)");
+let isPrinted = false; // in light colours, also from a dark screen
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
   for (const name of ["ink", "soft", "line", "faint", "back", "pick", "missed"]) {
     theme[name] = style.getPropertyValue(`--${name}`).trim();
   }
-  const [light, chroma] = dark.matches ? [0.76, 0.13] : [0.56, 0.15];
+  const [light, chroma] = dark.matches && !isPrinted ? [0.76, 0.13] : [0.56, 0.15];
   labels.forEach((label, k) => {
     const hue = k < HUES.length ? HUES[k] : (k * 137.5) % 360;
     colours[label] = `oklch(${light} ${k < HUES.length ? chroma : chroma / 2} ${hue})`;
@@ -140,6 +141,7 @@ function hatch(context, a, z, height) {
   context.rect(a, 0, z - a, height);
   context.clip();
   context.strokeStyle = theme.line;
+  context.lineWidth = 1; // the numbers of the counts leave another
   context.beginPath();
   for (let x = a - height; x < z; x += 7) {
     context.moveTo(x, height);
