@@ -843,7 +843,7 @@ def test_track_says_what_to_pass_for_what_is_no_source(weights, source):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("state", ["", ".", "folder", "file/state"])
+@pytest.mark.parametrize("state", [".", "folder", "file/state"])
 def test_state_that_cannot_be_written_is_exit_4_before_a_model_is_loaded(
     infer, clip, tmp_path, monkeypatch, capsys, state
 ):

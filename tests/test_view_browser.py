@@ -83,11 +83,18 @@ BROWSERS = [
 
 
 @pytest.fixture(scope="module", params=BROWSERS, ids=["chromium", "firefox"])
-def browser(request, tmp_path_factory) -> Iterator[Window]:
-    with request.param(tmp_path_factory.mktemp("profile")) as started:
-        if not started.value(f"document.createElement('video').canPlayType('{H264}')"):
+def started(request, tmp_path_factory) -> Iterator[Window]:
+    with request.param(tmp_path_factory.mktemp("profile")) as window:
+        if not window.value(f"document.createElement('video').canPlayType('{H264}')"):
             pytest.skip("needs a browser that plays H.264; for firefox libavcodec is")
-        yield started
+        yield window
+
+
+@pytest.fixture
+def browser(started) -> Window:
+    """A browser without the errors of tests before."""
+    started.errors()
+    return started
 
 
 @pytest.fixture(scope="module")
