@@ -23,7 +23,7 @@ PLAIN = 0.8  # sizes that two equal boxes may be apart to have an IoU above 0.1
 class ByteOptions(KalmanOptions, TrackOptions):
     """Options of `ByteTracker`. Buffers are shares of the width and height, for each side."""
 
-    min_evidence: NotNegative = 1.5
+    min_evidence: NotNegative = 1.5  # three detections of 0.5, or two of 0.75, give an id
     tentative_share: Share = 0.05  # so that a miss ends it below 20 frames a second
     start_margin: Share = 0.1  # a track starts from min_score + start_margin on
     low_score: Share = 0.1  # detections below it are not matched
@@ -113,6 +113,7 @@ class ByteTracker(BaseTracker[ByteOptions]):
         class_factor = 1 - options.class_weight * (1 - share)  # (N, D)
         sureness = (scores - min_score) / np.maximum(1 - min_score, 1e-6)  # of the high scores
         score_factor = 1 - options.score_weight * (1 - sureness)
+        unweighed = np.ones(len(boxes))
         narrow = np.full(len(age), options.buffer)
         is_free_track = np.ones(len(self._tracks), bool)
         is_free = np.ones(len(boxes), bool)
@@ -123,10 +124,10 @@ class ByteTracker(BaseTracker[ByteOptions]):
             tracks: Mask,
             candidates: Mask,
             buffer: Array,
+            factor: Array,
             *,
-            low: bool = False,
+            least: float = options.min_similarity,
             wide: bool = False,
-            by_score: bool = True,
         ) -> None:
             rows = np.flatnonzero(tracks & is_free_track)
             columns = np.flatnonzero(candidates & is_free)
@@ -137,25 +138,22 @@ class ByteTracker(BaseTracker[ByteOptions]):
                 overlap[size_change(predicted[rows], boxes[columns]) >= options.size_change] = 0
             else:
                 overlap[is_late[rows, None] & (overlap < options.late_iou)] = 0
-            similarity = overlap * class_factor[np.ix_(rows, columns)]
-            if by_score and not low:
-                similarity *= score_factor[columns]
-            least = options.low_similarity if low else options.min_similarity
+            similarity = overlap * class_factor[np.ix_(rows, columns)] * factor[columns]
             a, b = assign(1 - similarity, limit=1 - least)
             matches.append((rows[a], columns[b]))
             is_free_track[rows[a]], is_free[columns[b]] = False, False
 
         first = confirmed | (not options.confirmed_first)
-        match(first, is_high, narrow)
+        match(first, is_high, narrow, score_factor)
         if is_free_track.any() and is_free.any():  # usually all tracks are matched already
             is_lone = self._is_lone(predicted, boxes)
             enlarged = self._wide_buffers()
             enlarged = np.where(is_lone, np.maximum(enlarged, options.lone_widening), enlarged)
             is_widened = is_lone | ~is_late
-            match(confirmed & is_widened, is_high, enlarged, wide=True)
+            match(confirmed & is_widened, is_high, enlarged, score_factor, wide=True)
             is_recent = (age < options.low_score_age) | ~self._tracks.was_missed()
-            match(first & is_recent, is_low, narrow, low=True)
-            match(~confirmed, is_high, enlarged, wide=True, by_score=False)
+            match(first & is_recent, is_low, narrow, unweighed, least=options.low_similarity)
+            match(~confirmed, is_high, enlarged, unweighed, wide=True)
 
         rows, columns = (np.concatenate(part) for part in zip(*matches, strict=True))
         return rows, columns, is_free

@@ -11,7 +11,7 @@ from rnndet.registry import AtLeastOne, NotNegative, Positive, Share
 from rnndet.structures import Detections
 from rnndet.tracking.assign import Array, Rows
 
-MOST_DETECTIONS = 5
+MOST_DETECTIONS = 5  # at the score threshold, after which min_evidence asks for no more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,8 @@ class Tracks:
     ) -> None:
         self.motion = motion
         self._options = options or TrackOptions()
-        most = np.asarray(self._options.min_score if min_score is None else min_score)
-        self._evidence = np.minimum(self._options.min_evidence, MOST_DETECTIONS * most)
+        threshold = np.asarray(self._options.min_score if min_score is None else min_score)
+        self._evidence = np.minimum(self._options.min_evidence, MOST_DETECTIONS * threshold)
         self.ids = np.zeros(0, np.int64)
         self._hits = np.zeros(0, np.int64)
         self._last_update = np.zeros(0)  # seconds, on the clock of `_now`
