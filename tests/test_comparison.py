@@ -243,7 +243,9 @@ def write_mot(folder: Path, *, score: str = "0.9") -> None:
 
 
 def write_kitti(root: Path) -> None:
-    """A car in 8 frames, detected where it is with a score of 2 before the sigmoid."""
+    """A car in 8 frames, detected where it is with a score of 2 before the sigmoid, and a detected
+    pedestrian.
+    """
     rest = "-1 -1 -1 -1000 -1000 -1000 -10"
     for name, row in (
         ("label_02", "{k} 1 Car 0 0 -10 {x} 50 {x2} 90 " + rest),
@@ -251,6 +253,8 @@ def write_kitti(root: Path) -> None:
     ):
         (root / name).mkdir(parents=True)
         rows = [row.format(k=k, x=10 + k, x2=80 + k) + "\n" for k in range(8)]
+        if name == "det":
+            rows += [f"{k},1,200,50,240,140,3.0\n" for k in range(8)]
         (root / name / "0000.txt").write_text("".join(rows), encoding="utf-8")
 
 

@@ -453,6 +453,14 @@ def test_a_low_score_extends_a_track_that_was_not_missed_at_any_frame_rate(inter
     assert ids == [[0], [1], [1], [1]]
 
 
+def test_a_low_score_does_not_extend_a_track_that_was_missed_at_a_low_frame_rate():
+    tracker, scores = ByteTracker(max_age=9.0), (0.9, 0.9, None, 0.2)
+    for k, score in enumerate(scores):
+        shown = Detections.empty() if score is None else found((100, 50, 20, 20, score, 0))
+        ids = tracker.update(shown, time=0.5 * k).ids
+    assert ids.tolist() == [0]
+
+
 @pytest.mark.parametrize(("missed", "ids"), [(5, [1]), (15, [0])])
 def test_a_track_missed_for_long_needs_late_iou(missed, ids):
     not_wide = {"width": 21, "size_change": 0.01}  # so that the wide stages leave the pair out

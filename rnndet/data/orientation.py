@@ -151,7 +151,9 @@ def size_hint(video: VideoRecord) -> str:
     """What to do about an image of another size than the labels of its video."""
     if video.states_size or video.path is not None:
         return "correct the size in the labels, or use the images that were labelled"
-    return "they state no size, so it is that of the first image: give all images of a video this size"
+    return (
+        "they state no size, so it is that of the first image: give all images of a video this size"
+    )
 
 
 def turn_hint(path: Path, labels_hw: tuple[int, int], *, as_stored: bool = False) -> str:
